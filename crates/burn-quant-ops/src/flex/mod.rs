@@ -1,0 +1,141 @@
+//! What the Flex kernels share: memory order, runs of elements in one group, and tiles of f32.
+//!
+//! ```text
+//! tensor ──► Storage   dense memory in whatever order its axes lie     (else: one copy to row-major)
+//!        ──► chunks    64 Ki elements, one rayon task each             (small tensors: the calling thread)
+//!        ──► tiles     2 Ki elements as f32 on the stack               (f16 and bf16 are converted here)
+//!        ──► runs      consecutive elements of one group, or of consecutive groups
+//! ```
+
+mod element;
+mod runs;
+
+pub(crate) use element::FlexElement;
+pub(crate) use runs::{Run, walk};
+
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+use std::mem::MaybeUninit;
+
+/// Elements of a rayon task: 256 KiB of f32, a few hundred of them in a large tensor.
+pub(crate) const CHUNK: usize = 64 * 1024;
+/// Elements converted to f32 at a time: 8 KiB, well inside the first-level cache with its source.
+pub(crate) const TILE: usize = 2048;
+
+/// The axes of a tensor in memory order, outer to inner, if its elements lie densely; `None` for views with gaps,
+/// overlaps or reversed axes.
+pub(crate) fn memory_order(tensor: &FlexTensor) -> Option<Vec<usize>> {
+    let (shape, strides) = (tensor.layout().shape(), tensor.layout().strides());
+    let mut order: Vec<usize> = (0..strides.len()).collect();
+    order.sort_by_key(|&axis| std::cmp::Reverse((strides[axis], shape[axis] != 1)));
+    let mut expected = 1isize;
+    for &axis in order.iter().rev().filter(|&&axis| shape[axis] != 1) {
+        if strides[axis] != expected {
+            return None;
+        }
+        expected *= shape[axis] as isize;
+    }
+    Some(order)
+}
+
+/// A tensor whose elements lie densely, with the order of its axes in memory.
+pub(crate) fn densely(tensor: FlexTensor) -> (FlexTensor, Vec<usize>) {
+    match memory_order(&tensor) {
+        Some(order) => (tensor, order),
+        None => {
+            let order = (0..tensor.layout().strides().len()).collect();
+            (tensor.to_contiguous(), order)
+        }
+    }
+}
+
+/// The elements of a dense tensor.
+pub(crate) fn elements<E: FlexElement>(tensor: &FlexTensor) -> &[E] {
+    let start = tensor.layout().start_offset();
+    &tensor.storage::<E>()[start..start + tensor.layout().num_elements()]
+}
+
+/// The same, to be changed, if nobody else holds the buffer.
+pub(crate) fn elements_mut<E: FlexElement>(tensor: &mut FlexTensor) -> Option<&mut [E]> {
+    let (start, len) = (tensor.layout().start_offset(), tensor.layout().num_elements());
+    Some(&mut tensor.try_storage_mut::<E>()?[start..start + len])
+}
+
+/// Runs `kernel` over tiles of `data` and writes its results back; `kernel` gets the number of its first element.
+pub(crate) fn update<E: FlexElement>(data: &mut [E], kernel: impl Fn(usize, &mut [f32]) + Sync) {
+    // SAFETY: the bytes of `data` are initialised and stay so, as `update_chunk` writes only whole elements; the cast
+    // changes no layout. The mutable borrow lasts as long as the cast one.
+    let out = unsafe { &mut *(std::ptr::from_mut(data) as *mut [MaybeUninit<E>]) };
+    if out.len() <= CHUNK {
+        return update_chunk(0, out, &kernel);
+    }
+    out.par_chunks_mut(CHUNK).enumerate().for_each(|(i, chunk)| update_chunk(i * CHUNK, chunk, &kernel));
+}
+
+fn update_chunk<E: FlexElement>(
+    first: usize,
+    data: &mut [MaybeUninit<E>],
+    kernel: &(impl Fn(usize, &mut [f32]) + Sync),
+) {
+    let mut tile = [0.0; TILE];
+    for (i, data) in data.chunks_mut(TILE).enumerate() {
+        let tile = &mut tile[..data.len()];
+        // SAFETY: `update` hands only initialised elements over.
+        E::load(unsafe { data.assume_init_ref() }, tile);
+        kernel(first + i * TILE, tile);
+        E::store(tile, data);
+    }
+}
+
+/// Runs `kernel` over tiles of `source` and collects its results in a new vector.
+pub(crate) fn map<E: FlexElement>(source: &[E], kernel: impl Fn(usize, &mut [f32]) + Sync) -> Vec<E> {
+    let mut output = Vec::with_capacity(source.len());
+    let spare = &mut output.spare_capacity_mut()[..source.len()];
+    if source.len() <= CHUNK {
+        map_chunk(0, source, spare, &kernel);
+    } else {
+        let chunks = source.par_chunks(CHUNK).zip(spare.par_chunks_mut(CHUNK)).enumerate();
+        chunks.for_each(|(i, (source, spare))| map_chunk(i * CHUNK, source, spare, &kernel));
+    }
+    // SAFETY: every chunk has written all of its elements, and the chunks cover the vector.
+    unsafe { output.set_len(source.len()) };
+    output
+}
+
+fn map_chunk<E: FlexElement>(
+    first: usize,
+    source: &[E],
+    output: &mut [MaybeUninit<E>],
+    kernel: &(impl Fn(usize, &mut [f32]) + Sync),
+) {
+    let mut tile = [0.0; TILE];
+    for (i, (source, output)) in source.chunks(TILE).zip(output.chunks_mut(TILE)).enumerate() {
+        let tile = &mut tile[..source.len()];
+        E::load(source, tile);
+        kernel(first + i * TILE, tile);
+        E::store(tile, output);
+    }
+}
+
+/// Calls `f` compiled for AVX2 where the processor has it.
+///
+/// `f` must be inlined, so that it is compiled once with and once without the instructions; none of ours contracts a
+/// product and a sum, so both give the same bits.
+#[inline(always)]
+pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn avx2<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        if std::is_x86_feature_detected!("avx2")
+            && std::is_x86_feature_detected!("fma")
+            && std::is_x86_feature_detected!("f16c")
+        {
+            // SAFETY: the processor has the instructions.
+            return unsafe { avx2(f) };
+        }
+    }
+    f()
+}
