@@ -2,6 +2,7 @@
 
 /// How one axis of a tensor is divided among groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum AxisGroups {
     /// The whole axis belongs to one group: it is reduced.
     Whole,

@@ -29,6 +29,7 @@ use crate::backend::has_kernel;
 /// Rounding has derivative zero almost everywhere, so training uses a straight-through estimator.
 /// Source: Bengio et al. 2013, arXiv:1308.3432; both rules are those of ModelOpt 0.47.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum GradientRule {
     /// The gradient passes unchanged; the op saves nothing for its backward pass.
     #[default]

@@ -1,0 +1,92 @@
+//! One rule: which quantizers, and what they do.
+
+use globset::{Glob, GlobMatcher};
+use serde::{Deserialize, Serialize};
+
+use super::QuantizerConfig;
+use crate::QuantError;
+
+/// What a rule does with the quantizers that it matches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Gives them this configuration, replacing all of an earlier one, and enables them.
+    Set(QuantizerConfig),
+    /// Switches them on with the configuration they have.
+    Enable,
+    /// Switches them off; they keep their configuration.
+    Disable,
+}
+
+/// A glob over quantizer names, and what the quantizers that match do.
+///
+/// Names are `<layer path>.weight_quantizer`, `.input_quantizer` and `.output_quantizer`; in globs `*` crosses dots, and `?`,
+/// `[ab]`, `[!ab]` and `{a,b}` mean what they do in a shell.
+///
+/// A rule that matches nothing is an error, unless it is optional. Rules of [`Rule::disable`] are required like others; the
+/// disable rules built into presets are optional.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The glob.
+    pub quantizer: String,
+    /// Only quantizers of structs with this type name, for example `Embedding`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// What to do.
+    pub action: Action,
+    /// Whether it may match nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+}
+
+impl Rule {
+    /// Configures and enables quantizers.
+    pub fn set(quantizer: impl Into<String>, config: QuantizerConfig) -> Self {
+        Self::new(quantizer, Action::Set(config))
+    }
+
+    /// Enables quantizers.
+    pub fn enable(quantizer: impl Into<String>) -> Self {
+        Self::new(quantizer, Action::Enable)
+    }
+
+    /// Disables quantizers.
+    pub fn disable(quantizer: impl Into<String>) -> Self {
+        Self::new(quantizer, Action::Disable)
+    }
+
+    fn new(quantizer: impl Into<String>, action: Action) -> Self {
+        Self { quantizer: quantizer.into(), container: None, action, optional: false }
+    }
+
+    /// The same rule, only within structs of this type name.
+    pub fn within(mut self, container: impl Into<String>) -> Self {
+        self.container = Some(container.into());
+        self
+    }
+
+    /// The same rule, which may match nothing.
+    pub fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
+    pub(crate) fn matcher(&self) -> Result<GlobMatcher, QuantError> {
+        matcher(&self.quantizer)
+    }
+}
+
+pub(crate) fn matcher(pattern: &str) -> Result<GlobMatcher, QuantError> {
+    let bad = |e: globset::Error| QuantError::BadPattern { pattern: pattern.into(), reason: e.kind().to_string() };
+    Ok(Glob::new(pattern).map_err(bad)?.compile_matcher())
+}
+
+/// The names most similar to a pattern, best first.
+pub(crate) fn near_misses<'a>(pattern: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    const SHOWN: usize = 3;
+    let literal: String = pattern.chars().filter(|c| !"*?[]!{},".contains(*c)).collect();
+    let mut scored: Vec<(f64, &str)> = names.map(|name| (strsim::jaro_winkler(&literal, name), name)).collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().take(SHOWN).map(|(_, name)| name.to_string()).collect()
+}

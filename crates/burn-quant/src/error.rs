@@ -1,0 +1,144 @@
+//! Why a model could not be quantized.
+
+use thiserror::Error;
+
+/// Why a model could not be quantized; every variant says where, and what to do.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum QuantError {
+    /// A pattern matched no quantizer of the model: a typo, or the model changed.
+    #[error(
+        "pattern `{pattern}`{} matches no quantizer of the model{}; fix it, or mark the rule optional",
+        container.as_ref().map(|c| format!(" in containers `{c}`")).unwrap_or_default(),
+        near(near_misses)
+    )]
+    NoMatch {
+        /// The glob.
+        pattern: String,
+        /// The container that the rule asks for.
+        container: Option<String>,
+        /// The most similar names of quantizers that exist.
+        near_misses: Vec<String>,
+    },
+    /// A name is not that of a quantizer of the model.
+    #[error("the model has no quantizer `{name}`{}", near(near_misses))]
+    UnknownQuantizer {
+        /// The name.
+        name: String,
+        /// The most similar names of quantizers that exist.
+        near_misses: Vec<String>,
+    },
+    /// A pattern is not a glob.
+    #[error("`{pattern}` is not a glob pattern: {reason}")]
+    BadPattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A configuration does not fit the quantizer it was given to.
+    #[error("`{name}`: {problem}")]
+    Config {
+        /// The quantizer.
+        name: String,
+        /// What does not fit.
+        problem: InvalidConfig,
+    },
+    /// A weight already has a reparameterization of another kind; burn cannot nest them.
+    #[error(
+        "weight `{path}` already has the reparameterization `{found}`, and burn cannot nest them: \
+         materialize it first, or disable the weight's quantizer"
+    )]
+    ForeignReparameterization {
+        /// The path of the parameter.
+        path: String,
+        /// The name of the reparameterization.
+        found: String,
+    },
+    /// Static activation quantizers need calibration data, and no forward loop was given.
+    #[error(
+        "{} of the enabled quantizers need calibration data, first `{}`: call `quantize` with a forward loop, \
+         or use a weight-only or dynamic configuration",
+        names.len(), names[0]
+    )]
+    NeedsForwardLoop {
+        /// The quantizers, at least one.
+        names: Vec<String>,
+    },
+    /// Calibration ended before this quantizer saw a value.
+    #[error("`{name}` is static but saw no data: let the forward loop reach it, disable it, or make it dynamic")]
+    NeverObserved {
+        /// The quantizer.
+        name: String,
+    },
+    /// The data that this quantizer saw holds a NaN or an infinity.
+    #[error("`{name}` saw a NaN or an infinity after {calls} calls: look for bad inputs or a diverged model")]
+    NonFinite {
+        /// The quantizer.
+        name: String,
+        /// How often it was called.
+        calls: u64,
+    },
+    /// An unsigned quantizer saw a negative value.
+    #[error("`{name}` is unsigned but saw {lowest}: use a signed format where values can be negative")]
+    NegativeUnsigned {
+        /// The quantizer.
+        name: String,
+        /// The lowest value it saw.
+        lowest: f32,
+    },
+    /// The number of groups changed between two calls or two statistics.
+    #[error("`{name}` has {expected} groups, then {found}: a static range needs inputs with the same channels")]
+    GroupsChanged {
+        /// The quantizer.
+        name: String,
+        /// Groups before.
+        expected: usize,
+        /// Groups now.
+        found: usize,
+    },
+    /// A recipe file could not be read as a configuration.
+    #[error("the recipe is not a quantization config in {language}: {reason}")]
+    Recipe {
+        /// JSON or TOML.
+        language: &'static str,
+        /// What the parser says, with line and column.
+        reason: String,
+    },
+}
+
+/// What does not fit between a configuration and its quantizer.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum InvalidConfig {
+    /// A block of no elements.
+    #[error("a block holds at least one element, found size 0")]
+    EmptyBlock,
+    /// Weights have no tokens.
+    #[error("per-token granularity is for activations: use per-channel or blocks for a weight")]
+    TokensOfWeight,
+    /// The number of tokens or blocks of an activation changes from batch to batch.
+    #[error("{granularity} granularity of an activation needs a dynamic range, found a static one")]
+    StaticActivationGroups {
+        /// The granularity.
+        granularity: &'static str,
+    },
+    /// The axes are listed one by one, for another rank.
+    #[error("{expected} axes are listed for a tensor of rank {found}")]
+    Rank {
+        /// Axes in the configuration.
+        expected: usize,
+        /// Axes of the tensor.
+        found: usize,
+    },
+    /// Two-dimensional blocks need two different axes.
+    #[error("two-dimensional blocks are for weights with separate channel and contracted axes")]
+    BlocksOfActivation,
+}
+
+fn near(names: &[String]) -> String {
+    match names {
+        [] => " (it has none at all: use layers with slots from `burn_quant::nn`, or register weight layouts)".into(),
+        names => format!(" (near misses: `{}`)", names.join("`, `")),
+    }
+}

@@ -1,0 +1,78 @@
+//! Quantization of burn models: post-training quantization and quantization-aware training, on every burn backend.
+//!
+//! ```text
+//! model + QuantConfig
+//!   │ place     attach quantizers to weights, configure slots; nothing is rounded yet   -> model + Plan
+//!   │ observe   run calibration batches through the float model                         -> statistics
+//!   │ solve     statistics -> amax of every quantizer                                   -> quantized model + Report
+//!   ├─ train    the user's own loop: fake-quantized forward, straight-through backward  -> weights adapt (QAT)
+//!   │ fold      quantize the weights for good                                           -> plain model
+//!   ▼           `burn-quant-store` saves and restores weights and quantizers
+//! ```
+//!
+//! [`quantize`] does the first three. The quantized model has the type of the float model and is used like it: trained,
+//! moved, cloned, saved.
+//!
+//! # Example
+//!
+//! ```
+//! # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
+//! use burn::module::Module;
+//! use burn::tensor::{Device, Distribution, Tensor, activation::relu};
+//! use burn_nn::LinearConfig;
+//! use burn_quant::{QuantConfig, nn::{QuantLinear, QuantLinearConfig}, quantize, summary};
+//!
+//! #[derive(Module, Debug)]
+//! struct Mlp { fc1: QuantLinear, fc2: QuantLinear }
+//!
+//! impl Mlp {
+//!     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+//!         self.fc2.forward(relu(self.fc1.forward(x)))
+//!     }
+//! }
+//!
+//! let device = Device::flex();
+//! let linear = |d_in, d_out| QuantLinearConfig::new(LinearConfig::new(d_in, d_out)).init(&device);
+//! let model = Mlp { fc1: linear(8, 16), fc2: linear(16, 4) };
+//! let batches: Vec<_> = (0..4).map(|_| Tensor::random([2, 8], Distribution::Normal(0.0, 1.0), &device)).collect();
+//!
+//! let (model, _report) = quantize(model, &QuantConfig::int8_default(), |model| {
+//!     for batch in &batches {
+//!         model.forward(batch.clone());
+//!     }
+//! })?;
+//! println!("{}", summary(&model)); // every quantizer: format, granularity, amax
+//! # Ok(()) }
+//! # #[cfg(not(feature = "flex"))] fn main() {}
+//! ```
+//!
+//! # Weights of unmodified models
+//!
+//! A weight quantizer is a burn [`Reparameterization`](burn::module::Reparameterization) and needs no change of the model:
+//! weight-only configurations work on `burn_nn::Linear`, `Conv2d`, `MultiHeadAttention`, `Lstm`, and on any container whose
+//! weights a [`WeightLayouts`] table knows. Activations need a slot: the layers of [`nn`], or a [`TensorQuantizer`] field
+//! in a struct of yours.
+
+mod config;
+mod error;
+mod fold;
+pub mod nn;
+mod observe;
+mod pipeline;
+mod place;
+mod quantizer;
+mod report;
+mod solve;
+
+pub use burn_quant_ops as ops;
+pub use burn_quant_ops::numerics::{Format, IntFormat, IntSpan, Signedness};
+pub use burn_quant_ops::{AxisGroups, GradientRule};
+pub use config::{Action, Algorithm, Granularity, QuantConfig, QuantizerConfig, Range, Rule};
+pub use error::{InvalidConfig, QuantError};
+pub use fold::fold_weights;
+pub use observe::{ModelStatistics, Statistics, observe, observe_weights};
+pub use pipeline::{Progress, Quantization, Report, quantize, quantize_weights};
+pub use place::{Plan, PlannedQuantizer, WeightLayout, WeightLayouts, disable, enable, install_plan, place};
+pub use quantizer::{Quantizers, Role, TensorQuantizer};
+pub use report::{Summary, summary};
+pub use solve::{calibrate, max};

@@ -1,0 +1,15 @@
+//! Model + QuantConfig -> the same model with a quantizer on every weight that is known, and a [`Plan`].
+//!
+//! * [`WeightLayouts`] which parameters are weights, and what their axes mean
+//! * [`Plan`] the resolved configuration of every quantizer, by name
+//! * [`place`] rules to plan, plan to model; [`enable`] and [`disable`] switch what is placed
+
+mod layout;
+mod plan;
+mod switch;
+mod weights;
+
+pub use layout::{WeightLayout, WeightLayouts};
+pub use plan::{Plan, PlannedQuantizer, install_plan, place};
+pub use switch::{disable, enable};
+pub(crate) use weights::{Weight, attach, weight_amax, weights};

@@ -1,0 +1,187 @@
+//! Rules to plan, plan to model.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, Reparameterization};
+use serde::{Deserialize, Serialize};
+
+use super::{Weight, WeightLayouts, attach, weights};
+use crate::config::near_misses;
+use crate::{Action, QuantConfig, QuantError, QuantizerConfig, Quantizers, Role, Rule, TensorQuantizer};
+
+/// What one quantizer of a model does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedQuantizer {
+    /// Its configuration.
+    pub config: QuantizerConfig,
+    /// What its tensors are.
+    pub role: Role,
+    /// Whether it is on.
+    pub enabled: bool,
+}
+
+/// The resolved configuration of every quantizer of a model, by name: what rules come down to.
+///
+/// It is what calibration, training, records and export agree on, and plain data.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Plan {
+    /// The quantizers by name.
+    pub quantizers: BTreeMap<String, PlannedQuantizer>,
+}
+
+impl Plan {
+    /// The plan that a model carries out now.
+    pub fn of<M: Module>(model: &M) -> Self {
+        let planned = |quantizer: &TensorQuantizer| PlannedQuantizer {
+            config: quantizer.config().clone(),
+            role: quantizer.role(),
+            enabled: quantizer.is_enabled(),
+        };
+        let quantizers = Quantizers::of(model);
+        Self { quantizers: quantizers.iter().map(|(name, q)| (name.to_string(), planned(q))).collect() }
+    }
+}
+
+/// Attaches a quantizer to every known weight of a model and configures all quantizers as the rules say.
+///
+/// Nothing is calibrated. Ranges that still fit are kept, so placing the same configuration again changes nothing. Weights
+/// that no rule enables get a disabled quantizer, which is the identity and can be enabled later; a weight with a
+/// reparameterization of another kind is left alone unless a rule enables its quantizer.
+///
+/// # Errors
+///
+/// [`QuantError::NoMatch`] for a required rule without a match, [`QuantError::BadPattern`],
+/// [`QuantError::Config`] for a configuration that does not fit its quantizer, and
+/// [`QuantError::ForeignReparameterization`].
+pub fn place<M: Module>(model: M, config: &QuantConfig, layouts: &WeightLayouts) -> Result<(M, Plan), QuantError> {
+    let candidates = candidates(&model, layouts);
+    let planned = apply_rules(&candidates, &config.rules)?;
+    for (candidate, planned) in candidates.iter().zip(&planned) {
+        candidate.check(planned)?;
+    }
+    let quantizers = candidates.iter().zip(&planned).filter(|(c, p)| c.foreign().is_none() || p.enabled);
+    let plan = Plan { quantizers: quantizers.map(|(c, p)| (c.name.clone(), p.clone())).collect() };
+    let model = install_plan(model, &plan)?;
+    Ok((model, plan))
+}
+
+/// Gives a model exactly the quantizers of a plan: attaches those of weights that lack one, and configures the others.
+///
+/// # Errors
+///
+/// [`QuantError::UnknownQuantizer`] if the plan names a slot or a weight that the model lacks, and
+/// [`QuantError::ForeignReparameterization`].
+pub fn install_plan<M: Module>(model: M, plan: &Plan) -> Result<M, QuantError> {
+    let mut present = Quantizers::of(&model);
+    let weights: BTreeMap<String, Weight> = weights(&model).into_iter().map(|w| (w.quantizer.clone(), w)).collect();
+    let mut attached = BTreeMap::new();
+    for (name, planned) in &plan.quantizers {
+        if let Ok(quantizer) = present.get_mut(name) {
+            planned.configure(quantizer);
+            continue;
+        }
+        let weight = weights.get(name).ok_or_else(|| QuantError::UnknownQuantizer {
+            name: name.clone(),
+            near_misses: near_misses(name, present.names().chain(weights.keys().map(String::as_str))),
+        })?;
+        if let Some(found) = &weight.reparameterization {
+            let (path, found) = (weight.path.clone(), found.clone());
+            return Err(QuantError::ForeignReparameterization { path, found });
+        }
+        let mut quantizer = TensorQuantizer::disabled(planned.role);
+        planned.configure(&mut quantizer);
+        attached.insert(weight.path.clone(), quantizer);
+    }
+    Ok(attach(present.install(model)?, attached))
+}
+
+impl PlannedQuantizer {
+    fn configure(&self, quantizer: &mut TensorQuantizer) {
+        quantizer.set_config(self.config.clone());
+        if self.enabled { quantizer.enable() } else { quantizer.disable() }
+    }
+}
+
+/// A quantizer that a rule may match: one the model has, or one that a weight could get.
+struct Candidate {
+    name: String,
+    container: String,
+    now: PlannedQuantizer,
+    weight: Option<Weight>,
+}
+
+impl Candidate {
+    fn check(&self, planned: &PlannedQuantizer) -> Result<(), QuantError> {
+        if !planned.enabled {
+            return Ok(());
+        }
+        if let Some((path, found)) = self.foreign() {
+            return Err(QuantError::ForeignReparameterization { path, found });
+        }
+        let rank = self.weight.as_ref().map(|weight| weight.shape.len());
+        let checked = planned.config.validate(planned.role, rank);
+        checked.map_err(|problem| QuantError::Config { name: self.name.clone(), problem })
+    }
+
+    /// The path and the name of a reparameterization that is not ours.
+    fn foreign(&self) -> Option<(String, String)> {
+        let weight = self.weight.as_ref()?;
+        let found = weight.reparameterization.as_deref().filter(|name| *name != TensorQuantizer::NAME)?;
+        Some((weight.path.clone(), found.to_string()))
+    }
+}
+
+fn candidates<M: Module>(model: &M, layouts: &WeightLayouts) -> Vec<Candidate> {
+    let (present, plan) = (Quantizers::of(model), Plan::of(model));
+    let mut weights: BTreeMap<String, Weight> = weights(model).into_iter().map(|w| (w.quantizer.clone(), w)).collect();
+    let mut candidates: Vec<Candidate> = present
+        .containers()
+        .map(|(name, container)| Candidate {
+            name: name.to_string(),
+            container: container.to_string(),
+            now: plan.quantizers[name].clone(),
+            weight: weights.remove(name),
+        })
+        .collect();
+    for (name, weight) in weights {
+        if let Some(layout) = layouts.get(&weight.container, &weight.field) {
+            let role = Role::Weight(layout);
+            let now = PlannedQuantizer { config: QuantizerConfig::default(), role, enabled: false };
+            candidates.push(Candidate { name, container: weight.container.clone(), now, weight: Some(weight) });
+        }
+    }
+    candidates
+}
+
+fn apply_rules(candidates: &[Candidate], rules: &[Rule]) -> Result<Vec<PlannedQuantizer>, QuantError> {
+    let mut planned: Vec<_> = candidates.iter().map(|c| PlannedQuantizer { enabled: false, ..c.now.clone() }).collect();
+    for rule in rules {
+        let matcher = rule.matcher()?;
+        let mut matched = false;
+        for (candidate, planned) in candidates.iter().zip(&mut planned) {
+            let container = rule.container.as_ref().is_none_or(|container| *container == candidate.container);
+            if !container || !matcher.is_match(&candidate.name) {
+                continue;
+            }
+            matched = true;
+            match &rule.action {
+                Action::Set(config) => {
+                    planned.config = config.clone();
+                    planned.enabled = true;
+                }
+                Action::Enable => planned.enabled = true,
+                Action::Disable => planned.enabled = false,
+            }
+        }
+        if !matched && !rule.optional {
+            return Err(QuantError::NoMatch {
+                pattern: rule.quantizer.clone(),
+                container: rule.container.clone(),
+                near_misses: near_misses(&rule.quantizer, candidates.iter().map(|c| c.name.as_str())),
+            });
+        }
+    }
+    Ok(planned)
+}

@@ -1,0 +1,134 @@
+//! The float parameters of a model, and how a quantizer is attached to one.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param, Reparameterization, Reparameterizer};
+use burn::tensor::{Device, Tensor};
+use burn_quant_ops::group_amax;
+
+use crate::TensorQuantizer;
+use crate::quantizer::{Frame, quantizer_name};
+
+/// A float parameter of a model.
+#[derive(Clone, Debug)]
+pub(crate) struct Weight {
+    /// The path of the parameter.
+    pub(crate) path: String,
+    /// The name that its quantizer has, or would have.
+    pub(crate) quantizer: String,
+    /// The type name of the struct that owns it.
+    pub(crate) container: String,
+    /// The name of the field.
+    pub(crate) field: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) device: Device,
+    /// The name of its reparameterization, if it has one.
+    pub(crate) reparameterization: Option<String>,
+}
+
+/// All float parameters of a model; lazy ones stay lazy.
+pub(crate) fn weights<M: Module>(model: &M) -> Vec<Weight> {
+    let mut visitor = Weights::default();
+    model.visit(&mut visitor);
+    visitor.weights
+}
+
+#[derive(Default)]
+struct Weights {
+    path: Vec<Frame>,
+    weights: Vec<Weight>,
+}
+
+impl ModuleVisitor for Weights {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        if container == "Reparameterization"
+            && let Some(weight) = self.weights.last_mut()
+        {
+            weight.reparameterization = Some(name.to_string());
+        }
+        self.path.push(Frame::new(name, container));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(own) = self.path.last() else { return };
+        let mut quantizer = self.path.clone();
+        quantizer.push(Frame::new(TensorQuantizer::NAME, "Reparameterization"));
+        self.weights.push(Weight {
+            path: self.path.iter().map(|frame| frame.name.as_str()).collect::<Vec<_>>().join("."),
+            quantizer: quantizer_name(&quantizer),
+            container: own.type_name().to_string(),
+            field: own.name.clone(),
+            shape: param.lazy_shape().to_vec(),
+            device: param.lazy_device(),
+            reparameterization: None,
+        });
+    }
+}
+
+/// Attaches quantizers to the parameters at these paths.
+pub(crate) fn attach<M: Module>(model: M, quantizers: BTreeMap<String, TensorQuantizer>) -> M {
+    if quantizers.is_empty() {
+        return model;
+    }
+    model.apply_reparameterization(Attach(quantizers))
+}
+
+struct Attach(BTreeMap<String, TensorQuantizer>);
+
+impl Reparameterizer for Attach {
+    type Reparam = TensorQuantizer;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<TensorQuantizer>) {
+        let quantizer = self.0.remove(path);
+        (param, quantizer)
+    }
+}
+
+/// The largest magnitudes of weights, without running the model: by quantizer name.
+pub(crate) fn weight_amax<M: Module>(model: &M, quantizers: BTreeMap<String, TensorQuantizer>) -> Vec<(String, Range)> {
+    let mut visitor = Ranges { path: Vec::new(), quantizers, ranges: Vec::new() };
+    model.visit(&mut visitor);
+    visitor.ranges
+}
+
+/// What is known of a weight, still on its device.
+pub(crate) struct Range {
+    pub(crate) amax: Tensor<1>,
+    pub(crate) lowest: Option<Tensor<1>>,
+}
+
+struct Ranges {
+    path: Vec<Frame>,
+    quantizers: BTreeMap<String, TensorQuantizer>,
+    ranges: Vec<(String, Range)>,
+}
+
+impl ModuleVisitor for Ranges {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.push(Frame::new(name, container));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.path.push(Frame::new(TensorQuantizer::NAME, "Reparameterization"));
+        let name = quantizer_name(&self.path);
+        self.path.pop();
+        if let Some(quantizer) = self.quantizers.remove(&name) {
+            let weight = param.base().without_autodiff();
+            let lowest = quantizer.is_unsigned().then(|| weight.clone().min());
+            let amax = group_amax(weight, &quantizer.groups(&param.lazy_shape().to_vec()));
+            self.ranges.push((name, Range { amax, lowest }));
+        }
+    }
+}
