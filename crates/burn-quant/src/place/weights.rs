@@ -127,7 +127,8 @@ impl ModuleVisitor for Ranges {
         if let Some(quantizer) = self.quantizers.remove(&name) {
             let weight = param.base().without_autodiff();
             let lowest = quantizer.is_unsigned().then(|| weight.clone().min());
-            let amax = group_amax(weight, &quantizer.groups(&param.lazy_shape().to_vec()));
+            let groups = quantizer.groups(&weight.dims());
+            let amax = group_amax(weight, &groups);
             self.ranges.push((name, Range { amax, lowest }));
         }
     }

@@ -1,0 +1,119 @@
+//! Why a file could not be written or restored.
+
+use std::path::PathBuf;
+
+use burn_quant::QuantError;
+use thiserror::Error;
+
+use crate::Schema;
+
+/// Why a model could not be saved or restored; every variant says what, and what to do.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The file could not be opened.
+    #[error("cannot read `{}`: it is missing, or may not be read", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file could not be written.
+    #[error("cannot write `{}`: {reason}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The bytes are not burnpack.
+    #[error("not a burnpack file: it starts with other bytes, or is of another version of the container")]
+    NotBurnpack,
+    /// The file ends before its header says.
+    #[error("the file is cut short: {reason}; copy it again")]
+    Truncated {
+        /// What is missing.
+        reason: String,
+    },
+    /// Tensors, plan or versions are not what was written.
+    #[error("the contents do not match their digest: the file was changed or damaged after it was saved")]
+    Tampered,
+    /// The container is readable, its description of the contents is not.
+    #[error("the file's metadata is damaged: {reason}")]
+    Damaged {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A burnpack file of something else.
+    #[error("the file holds no quantized model (no `{key}` in its metadata): load it with burn's `load_record`")]
+    NotQuantized {
+        /// The metadata that is missing.
+        key: &'static str,
+    },
+    /// A file of another major version of the schema.
+    #[error("the file has schema {found}, and this crate reads {supported}: use a crate version of the same major")]
+    OtherMajor {
+        /// In the file.
+        found: Schema,
+        /// What this crate writes.
+        supported: Schema,
+    },
+    /// A file of a newer minor version of the schema.
+    #[error("the file has schema {found}, and this crate reads up to {supported}: update burn-quant-store")]
+    NewerMinor {
+        /// In the file.
+        found: Schema,
+        /// What this crate writes.
+        supported: Schema,
+    },
+    /// The model lacks quantizers of the file.
+    #[error("the model has no place for {} of the file's quantizers, first `{}`: it is another model", names.len(), names[0])]
+    MissingQuantizers {
+        /// Their names, at least one.
+        names: Vec<String>,
+    },
+    /// The model has quantizers that the file lacks.
+    #[error("the file says nothing of {} of the model's quantizers, first `{}`: it is of another model", names.len(), names[0])]
+    UnexpectedQuantizers {
+        /// Their names, at least one.
+        names: Vec<String>,
+    },
+    /// The file lacks parameters of the model.
+    #[error("the file lacks {} of the model's parameters, first `{}`: it is of another model", paths.len(), paths[0])]
+    MissingTensors {
+        /// Their paths, at least one.
+        paths: Vec<String>,
+    },
+    /// The file has tensors that the model has no parameter for.
+    #[error("the model has no parameter for {} of the file's tensors, first `{}`: it is another model", paths.len(), paths[0])]
+    UnexpectedTensors {
+        /// Their paths, at least one.
+        paths: Vec<String>,
+    },
+    /// A tensor of the file has another shape than the model's parameter.
+    #[error("`{path}` is {expected:?} in the model and {found:?} in the file: build the model with the same sizes")]
+    Shape {
+        /// The path of the parameter.
+        path: String,
+        /// In the model.
+        expected: Vec<usize>,
+        /// In the file.
+        found: Vec<usize>,
+    },
+    /// A static quantizer that is on has no range in the file.
+    #[error("the file has no range for the static quantizer `{name}`")]
+    MissingRange {
+        /// The quantizer.
+        name: String,
+    },
+    /// The quantizers do not fit the model.
+    #[error("the file's quantizers do not fit the model")]
+    Quantizers(#[from] QuantError),
+    /// burn could not load the tensors.
+    #[error("burn refused the record: {reason}")]
+    Record {
+        /// burn's words.
+        reason: String,
+    },
+}

@@ -1,0 +1,124 @@
+//! The file: versions, metadata, digest.
+
+use std::collections::BTreeMap;
+
+use burn_pack::{Bytes, Error, Reader, Tensor, Writer};
+use burn_quant::Plan;
+use sha2::{Digest, Sha256};
+
+use crate::StoreError;
+
+const SCHEMA: &str = "burn-quant.schema";
+const VERSION: &str = "burn-quant.version";
+const PLAN: &str = "burn-quant.plan";
+const DIGEST: &str = "burn-quant.digest";
+
+/// The version of what a file holds: a major that only equal majors read, and a minor that newer crates read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Schema {
+    /// Changes when older files can no longer be read.
+    pub major: u32,
+    /// Changes when older crates can no longer read new files.
+    pub minor: u32,
+}
+
+impl Schema {
+    /// What this crate writes.
+    pub const CURRENT: Schema = Schema { major: 1, minor: 0 };
+
+    fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.split_once('.')?;
+        Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
+
+    fn check(self) -> Result<(), StoreError> {
+        let (found, supported) = (self, Self::CURRENT);
+        if found.major != supported.major {
+            return Err(StoreError::OtherMajor { found, supported });
+        }
+        if found.minor > supported.minor {
+            return Err(StoreError::NewerMinor { found, supported });
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Schema {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// What a file holds.
+pub(crate) struct Contents {
+    pub(crate) plan: Plan,
+    pub(crate) tensors: Vec<Tensor>,
+}
+
+impl Contents {
+    /// The file, ready to be written.
+    pub(crate) fn pack(self) -> Result<Writer, StoreError> {
+        let plan = serde_json::to_string(&self.plan).expect("a plan is plain data with string keys");
+        let metadata = BTreeMap::from([
+            (SCHEMA.to_string(), Schema::CURRENT.to_string()),
+            (VERSION.to_string(), env!("CARGO_PKG_VERSION").to_string()),
+            (PLAN.to_string(), plan),
+        ]);
+        let digest = digest(&metadata, &self.tensors)?;
+        let writer = Writer::new(self.tensors).with_metadata(DIGEST, &digest);
+        Ok(metadata.iter().fold(writer, |writer, (key, value)| writer.with_metadata(key, value)))
+    }
+
+    /// The contents of a file, checked against its digest.
+    ///
+    /// The versions come first: what another version writes need not have a digest that this one understands.
+    pub(crate) fn unpack(bytes: Bytes) -> Result<Self, StoreError> {
+        let reader = Reader::from_bytes(bytes).map_err(damage)?;
+        let mut metadata = reader.metadata().clone();
+        let schema = metadata.get(SCHEMA).ok_or(StoreError::NotQuantized { key: SCHEMA })?;
+        let schema = Schema::parse(schema)
+            .ok_or_else(|| StoreError::Damaged { reason: format!("`{schema}` is not a schema version") })?;
+        schema.check()?;
+        let expected = metadata.remove(DIGEST).ok_or(StoreError::Tampered)?;
+        let tensors = reader.into_tensors().map_err(damage)?;
+        if digest(&metadata, &tensors)? != expected {
+            return Err(StoreError::Tampered);
+        }
+        let plan = metadata.get(PLAN).ok_or(StoreError::NotQuantized { key: PLAN })?;
+        let plan = serde_json::from_str(plan).map_err(|e| StoreError::Damaged { reason: format!("plan: {e}") })?;
+        Ok(Self { plan, tensors })
+    }
+}
+
+/// SHA-256 over metadata and tensors, each field preceded by its length, in the order of their names.
+fn digest(metadata: &BTreeMap<String, String>, tensors: &[Tensor]) -> Result<String, StoreError> {
+    let mut hasher = Sha256::new();
+    let mut field = |bytes: &[u8]| {
+        hasher.update((bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    for (key, value) in metadata {
+        field(key.as_bytes());
+        field(value.as_bytes());
+    }
+    let mut sorted: Vec<&Tensor> = tensors.iter().collect();
+    sorted.sort_by(|a, b| a.name.cmp(&b.name));
+    for tensor in sorted {
+        field(tensor.name.as_bytes());
+        field(format!("{:?} {:?} {:?}", tensor.dtype, tensor.shape.as_slice(), tensor.param_id).as_bytes());
+        field(&tensor.to_bytes().map_err(damage)?);
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// burnpack's errors in our words.
+fn damage(error: Error) -> StoreError {
+    match error {
+        Error::InvalidMagicNumber | Error::InvalidVersion => StoreError::NotBurnpack,
+        Error::InvalidHeader => StoreError::Truncated { reason: "the header is incomplete".into() },
+        Error::ValidationError(reason) if reason.contains("truncated") || reason.contains("too small") => {
+            StoreError::Truncated { reason }
+        }
+        other => StoreError::Damaged { reason: other.to_string() },
+    }
+}

@@ -1,0 +1,48 @@
+//! Records of quantized models: weights and quantizers in one burnpack file.
+//!
+//! ```text
+//! model ──save──► model.bpk ──restore──► the same model, built fresh in float, on any device
+//!                   │
+//!                   ├─ tensors    every parameter under burn's own path; ranges as `<weight>.weight_quantizer.amax`
+//!                   └─ metadata   burn-quant.schema   "1.0": other majors and newer minors are refused
+//!                                 burn-quant.version  the crate that wrote it
+//!                                 burn-quant.plan     JSON: what every quantizer does
+//!                                 burn-quant.digest   SHA-256 of all of the above
+//! ```
+//!
+//! Files are written beside their destination and moved into place, so a crash leaves the old file or the new one.
+//! The digest finds damage; it is no signature.
+//!
+//! # Reading the weights with burn alone
+//!
+//! ```
+//! # #[cfg(feature = "flex")] fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use burn::{module::Module, store::ModuleRecord, tensor::Device};
+//! use burn_nn::LinearConfig;
+//! use burn_quant::{QuantConfig, quantize_weights};
+//! use burn_quant_store::{restore, save};
+//!
+//! let (device, folder) = (Device::flex(), tempfile::tempdir()?);
+//! let (model, _) = quantize_weights(LinearConfig::new(8, 4).init(&device), &QuantConfig::int8_weight_only())?;
+//! save(&model, folder.path().join("model.bpk"))?;
+//!
+//! let quantized = restore(LinearConfig::new(8, 4).init(&device), folder.path().join("model.bpk"))?;
+//! assert_eq!(quantized.weight.val().to_data(), model.weight.val().to_data());
+//!
+//! let record = ModuleRecord::load(folder.path().join("model.bpk"))?.allow_unused(true); // ranges have no place in it
+//! let float = LinearConfig::new(8, 4).init(&device).load_record(record);
+//! assert_eq!(float.weight.val().to_data(), model.weight.base().to_data());
+//! # Ok(()) }
+//! # #[cfg(not(feature = "flex"))] fn main() {}
+//! ```
+
+mod error;
+mod file;
+mod parameters;
+mod restore;
+mod save;
+
+pub use error::StoreError;
+pub use file::Schema;
+pub use restore::{from_bytes, restore};
+pub use save::{save, to_bytes};

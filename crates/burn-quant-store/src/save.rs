@@ -1,0 +1,45 @@
+//! Model -> file.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn_pack::{Bytes, Reader};
+use burn_quant::Plan;
+
+use crate::StoreError;
+use crate::file::Contents;
+
+/// Saves the weights and quantizers of a model in one burnpack file.
+///
+/// The file is written beside its destination and moved into place: a reader sees the old file or the new one, never a
+/// part. A path without an extension gets `.bpk`.
+///
+/// # Errors
+///
+/// [`StoreError::Write`] if the file could not be written.
+///
+/// # Example
+///
+/// See the [crate's page](crate).
+pub fn save<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<(), StoreError> {
+    let path = path.as_ref();
+    let written = contents(model)?.pack()?.write_to_file(path);
+    written.map_err(|e| StoreError::Write { path: path.into(), reason: e.to_string() })
+}
+
+/// The bytes of the file that [`save`] writes.
+///
+/// # Errors
+///
+/// [`StoreError::Record`] if burn cannot record the model.
+pub fn to_bytes<M: Module>(model: &M) -> Result<Bytes, StoreError> {
+    contents(model)?.pack()?.into_bytes().map_err(|e| StoreError::Record { reason: e.to_string() })
+}
+
+fn contents<M: Module>(model: &M) -> Result<Contents, StoreError> {
+    // burn's own record decides which tensors there are and in what form; only its bytes are public
+    let record = |e: &dyn std::fmt::Display| StoreError::Record { reason: e.to_string() };
+    let bytes = model.clone().into_record().into_bytes().map_err(|e| record(&e))?;
+    let tensors = Reader::from_bytes(bytes).and_then(Reader::into_tensors).map_err(|e| record(&e))?;
+    Ok(Contents { plan: Plan::of(model), tensors })
+}
