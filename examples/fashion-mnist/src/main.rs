@@ -1,0 +1,61 @@
+//! Run with `cargo run --release -p fashion-mnist`; `--help` lists the options.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use clap::{Parser, ValueEnum};
+use fashion_mnist::{Options, run};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Float training, INT8 and W4A4 quantization and quantization-aware training of a small CNN on Fashion-MNIST.
+#[derive(Parser)]
+struct Arguments {
+    /// Where to compute; each device is a feature of this crate.
+    #[arg(long, value_enum, default_value_t = Backend::Flex)]
+    device: Backend,
+    /// Seed of weights and shuffling.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder of the data files.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/data"))]
+    data: PathBuf,
+    /// Also write the results to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Backend {
+    Flex,
+    Wgpu,
+    Cuda,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments = Arguments::parse();
+    let device = device(arguments.device)?;
+    let results = run(&Options { device, seed: arguments.seed, data: arguments.data, progress: true })?;
+    println!("{results}");
+    if let Some(path) = arguments.json {
+        std::fs::write(path, serde_json::to_string_pretty(&results)?)?;
+    }
+    Ok(())
+}
+
+fn device(backend: Backend) -> Result<Device, String> {
+    match backend {
+        #[cfg(feature = "flex")]
+        Backend::Flex => Ok(Device::flex()),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu => Ok(Device::wgpu(Default::default())),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => Ok(Device::cuda(0)),
+        #[allow(unreachable_patterns)]
+        other => {
+            let name = other.to_possible_value().expect("every device has a name").get_name().to_string();
+            Err(format!("this binary was built without `{name}`: add `--features {name}` to the cargo command"))
+        }
+    }
+}
