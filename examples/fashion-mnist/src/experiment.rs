@@ -83,7 +83,7 @@ pub fn run(options: &Options) -> Result<Results, Box<dyn std::error::Error>> {
     let (int8, _) = calibrate(&QuantConfig::int8_default(), "INT8 calibration")?;
     let (w4a4, _) = calibrate(&w4a4(), "W4A4 calibration")?;
 
-    let schedule = Schedule { epochs: 6, learning_rate: 1e-3, seed: seed + 1 };
+    let schedule = Schedule { epochs: 12, learning_rate: 2e-3, seed: seed + 1 };
     let tuned = train(w4a4.clone(), &training, schedule, &device, &bar("W4A4 training", shown));
 
     let folder = tempfile::tempdir()?;

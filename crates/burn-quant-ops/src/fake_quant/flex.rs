@@ -11,7 +11,7 @@ use burn_flex::FlexTensor;
 use burn_quant_numerics::{E4m3, Format, Grid, Scale};
 
 use super::{FakeQuant, FakeQuantOps};
-use crate::flex::{FlexElement, Run, densely, elements, elements_mut, map, update, vectorized, walk};
+use crate::flex::{FlexElement, Run, densely, elements, elements_mut, map, row_major, update, vectorized, walk};
 use crate::groups::Segment;
 
 impl FakeQuantOps for Flex {
@@ -62,12 +62,11 @@ fn fake_quant<E: FlexElement, G: Grid>(grid: G, x: FlexTensor, amax: &FlexTensor
 }
 
 fn clip_gradient<E: FlexElement>(grad: FlexTensor, x: FlexTensor, amax: &FlexTensor, spec: &FakeQuant) -> FlexTensor {
-    let (x, order) = densely(x);
-    // the gradient must be read in the order of x
+    let (mut x, mut order) = densely(x);
     let (mut grad, grad_order) = densely(grad);
     if grad_order != order {
-        let (row_major_x, row_major_grad) = (x.to_contiguous(), grad.to_contiguous());
-        return clip_gradient::<E>(row_major_grad, row_major_x, amax, spec);
+        (x, order) = row_major(x);
+        (grad, _) = row_major(grad);
     }
     let segments = spec.groups.segments_in_order(order);
     let amax = groups_amax(amax);

@@ -22,14 +22,14 @@ pub(crate) const CHUNK: usize = 64 * 1024;
 /// Elements converted to f32 at a time: 8 KiB, well inside the first-level cache with its source.
 pub(crate) const TILE: usize = 2048;
 
-/// The axes of a tensor in memory order, outer to inner, if its elements lie densely; `None` for views with gaps,
-/// overlaps or reversed axes.
-pub(crate) fn memory_order(tensor: &FlexTensor) -> Option<Vec<usize>> {
+/// The axes of a tensor in memory order, outer to inner, without those of length 1, if its elements lie densely; `None` for
+/// views with gaps, overlaps or reversed axes.
+fn memory_order(tensor: &FlexTensor) -> Option<Vec<usize>> {
     let (shape, strides) = (tensor.layout().shape(), tensor.layout().strides());
-    let mut order: Vec<usize> = (0..strides.len()).collect();
-    order.sort_by_key(|&axis| std::cmp::Reverse((strides[axis], shape[axis] != 1)));
-    let mut expected = 1isize;
-    for &axis in order.iter().rev().filter(|&&axis| shape[axis] != 1) {
+    let mut order = row_major_order(tensor);
+    order.sort_by_key(|&axis| std::cmp::Reverse(strides[axis]));
+    let mut expected = 1;
+    for &axis in order.iter().rev() {
         if strides[axis] != expected {
             return None;
         }
@@ -38,15 +38,23 @@ pub(crate) fn memory_order(tensor: &FlexTensor) -> Option<Vec<usize>> {
     Some(order)
 }
 
+fn row_major_order(tensor: &FlexTensor) -> Vec<usize> {
+    let shape = tensor.layout().shape();
+    (0..shape.num_dims()).filter(|&axis| shape[axis] != 1).collect()
+}
+
 /// A tensor whose elements lie densely, with the order of its axes in memory.
 pub(crate) fn densely(tensor: FlexTensor) -> (FlexTensor, Vec<usize>) {
     match memory_order(&tensor) {
         Some(order) => (tensor, order),
-        None => {
-            let order = (0..tensor.layout().strides().len()).collect();
-            (tensor.to_contiguous(), order)
-        }
+        None => row_major(tensor),
     }
+}
+
+/// A tensor whose elements lie densely in row-major order, with that order.
+pub(crate) fn row_major(tensor: FlexTensor) -> (FlexTensor, Vec<usize>) {
+    let order = row_major_order(&tensor);
+    (if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }, order)
 }
 
 /// The elements of a dense tensor.
