@@ -1,0 +1,28 @@
+//! What the test binaries share: the devices of this build.
+
+use burn::tensor::Device;
+
+/// The device under test of this build, without autodiff, and its name.
+///
+/// A build tests one backend, chosen by feature: `flex` by default, else `wgpu` or `cuda`.
+pub fn device() -> (&'static str, Device) {
+    #[cfg(feature = "cuda")]
+    return ("cuda", Device::cuda(0));
+    #[cfg(all(feature = "wgpu", not(feature = "cuda")))]
+    return ("wgpu", Device::wgpu(Default::default()));
+    #[cfg(all(feature = "flex", not(any(feature = "wgpu", feature = "cuda"))))]
+    return ("flex", Device::flex());
+    #[cfg(not(any(feature = "flex", feature = "wgpu", feature = "cuda")))]
+    compile_error!("enable the backend to test: flex, wgpu or cuda");
+}
+
+/// The device under test: plain, with autodiff, and with autodiff and gradient checkpointing.
+pub fn devices() -> Vec<(String, Device)> {
+    let (name, device) = device();
+    let autodiff = device.clone().autodiff();
+    vec![
+        (name.to_string(), device),
+        (format!("autodiff<{name}>"), autodiff.clone()),
+        (format!("checkpointed autodiff<{name}>"), autodiff.gradient_checkpointing()),
+    ]
+}

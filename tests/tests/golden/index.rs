@@ -1,0 +1,167 @@
+//! The index, the tensors, and how they are compared.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// What became of a case.
+pub(crate) enum Outcome {
+    Passed,
+    Failed(String),
+    /// It needs something that is not there yet.
+    NotYet(String),
+}
+
+impl From<Result<(), String>> for Outcome {
+    fn from(result: Result<(), String>) -> Self {
+        result.map_or_else(Outcome::Failed, |()| Outcome::Passed)
+    }
+}
+
+#[derive(Deserialize)]
+struct Index {
+    format_version: u32,
+    reference: Value,
+    num_cases: usize,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) group: String,
+    file: String,
+    pub(crate) config: Value,
+    #[serde(default)]
+    inputs: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) expected: BTreeMap<String, String>,
+    #[serde(flatten)]
+    pub(crate) other: BTreeMap<String, Value>,
+}
+
+impl Case {
+    pub(crate) fn input(&self, name: &str) -> &str {
+        self.inputs.get(name).unwrap_or_else(|| panic!("{}: no input `{name}`", self.name))
+    }
+
+    /// A number of the case's tolerances.
+    pub(crate) fn tolerance(&self, name: &str) -> Option<f64> {
+        self.other.get("tol")?.get(name)?.as_f64()
+    }
+}
+
+pub(crate) struct Golden {
+    index: Index,
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Golden {
+    pub(crate) fn open(folder: &Path) -> Self {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        };
+        let index: Index = serde_json::from_slice(&read("index.json")).expect("index.json has the documented form");
+        assert_eq!(index.format_version, 1, "index.json has a format this runner knows");
+        assert_eq!(index.num_cases, index.cases.len(), "index.json lists as many cases as it says");
+        let mut files = BTreeMap::new();
+        for case in &index.cases {
+            files.entry(case.file.clone()).or_insert_with(|| read(&case.file));
+        }
+        Self { index, files }
+    }
+
+    pub(crate) fn cases(&self) -> &[Case] {
+        &self.index.cases
+    }
+
+    pub(crate) fn reference(&self) -> String {
+        let text = |key: &str| self.index.reference[key].as_str().unwrap_or("?").to_string();
+        format!("{} {}", text("package"), text("version"))
+    }
+
+    /// A tensor's shape, dtype and bytes.
+    pub(crate) fn data(&self, case: &Case, key: &str) -> TensorData {
+        let file = SafeTensors::deserialize(&self.files[&case.file]).expect("a safetensors file");
+        let view = file.tensor(key).unwrap_or_else(|_| panic!("{}: no tensor `{key}`", case.name));
+        let dtype = match view.dtype() {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            Dtype::I32 => DType::I32,
+            Dtype::U8 => DType::U8,
+            other => panic!("{key}: unexpected dtype {other:?}"),
+        };
+        TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), dtype)
+    }
+
+    /// The names of tensors of the case's file that start with a prefix, without it.
+    pub(crate) fn names(&self, case: &Case, prefix: &str) -> Vec<String> {
+        let file = SafeTensors::deserialize(&self.files[&case.file]).expect("a safetensors file");
+        let mut names: Vec<String> =
+            file.names().into_iter().filter_map(|name| name.strip_prefix(prefix)).map(String::from).collect();
+        names.sort();
+        names
+    }
+
+    /// A float tensor, in its own dtype.
+    pub(crate) fn tensor<const D: usize>(&self, case: &Case, key: &str, device: &Device) -> Tensor<D> {
+        let data = self.data(case, key);
+        let dtype = data.dtype();
+        Tensor::from_data(data, (device, dtype))
+    }
+
+    pub(crate) fn ints(&self, case: &Case, key: &str, device: &Device) -> Tensor<1, Int> {
+        Tensor::from_data(self.data(case, key), device)
+    }
+
+    /// Values, widened to f32.
+    pub(crate) fn values(&self, case: &Case, key: &str) -> Vec<f32> {
+        self.data(case, key).convert::<f32>().try_into_vec().expect("f32 values")
+    }
+}
+
+/// Values of a tensor, widened to f32.
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().try_into_vec().expect("f32 values")
+}
+
+/// Equal bit for bit, but for the sign of zero.
+pub(crate) fn bitwise(what: &str, found: &[f32], expected: &[f32]) -> Result<(), String> {
+    if found.len() != expected.len() {
+        return Err(format!("{what}: {} values, expected {}", found.len(), expected.len()));
+    }
+    let differs = |(f, e): (&f32, &f32)| f != e && f.to_bits() != e.to_bits();
+    let wrong: Vec<usize> = (0..found.len()).filter(|&i| differs((&found[i], &expected[i]))).collect();
+    match wrong.first() {
+        None => Ok(()),
+        Some(&i) => {
+            let (f, e) = (found[i], expected[i]);
+            Err(format!("{what}: {} of {} values differ, first at {i}: {f:e}, expected {e:e}", wrong.len(), found.len()))
+        }
+    }
+}
+
+/// The largest difference is at most `relative` times the largest magnitude expected.
+pub(crate) fn close(what: &str, found: &[f32], expected: &[f32], relative: f64) -> Result<(), String> {
+    if found.len() != expected.len() {
+        return Err(format!("{what}: {} values, expected {}", found.len(), expected.len()));
+    }
+    let top = expected.iter().fold(0f64, |top, e| top.max(f64::from(e.abs())));
+    let off = found.iter().zip(expected).fold(0f64, |off, (f, e)| off.max((f64::from(*f) - f64::from(*e)).abs()));
+    // not `off > bound`: a NaN must fail
+    if off <= relative * top { Ok(()) } else { Err(format!("{what}: off by {off:e}, allowed {:e}", relative * top)) }
+}
+
+/// `‖found − expected‖ / ‖expected‖`.
+pub(crate) fn frobenius(found: &[f32], expected: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let off: f64 = found.iter().zip(expected).map(|(f, e)| square(f64::from(*f) - f64::from(*e))).sum();
+    let norm: f64 = expected.iter().map(|e| square(f64::from(*e))).sum();
+    if found.len() == expected.len() { (off / norm.max(f64::MIN_POSITIVE)).sqrt() } else { f64::INFINITY }
+}

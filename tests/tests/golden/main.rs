@@ -1,0 +1,58 @@
+//! The golden runner: every case of the reference, none skipped silently.
+//!
+//! Reads `index.json` and its tensors from the folder that `BURN_QUANT_GOLDEN` names, by default `tests/data/golden`. A
+//! case passes, fails, or is not yet there because it needs a format, an attribute or an algorithm that burn-quant does not
+//! have yet; the last line counts. `--verbose` names the reason of each case that is not yet there.
+
+mod calib;
+mod config;
+mod fake_quant;
+mod index;
+mod models;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use index::{Golden, Outcome};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|a| a == "--list") {
+        return ExitCode::SUCCESS; // test runners ask for the names of tests; this binary is one
+    }
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/data/golden");
+    let folder = std::env::var_os("BURN_QUANT_GOLDEN").map_or_else(|| PathBuf::from(default), PathBuf::from);
+    let golden = Golden::open(&folder);
+    let (name, device) = burn_quant_tests::device();
+    println!("golden cases of {} on {name}", golden.reference());
+
+    let (mut passed, mut failed, mut not_yet) = (0, 0, BTreeMap::<String, usize>::new());
+    for case in golden.cases() {
+        let outcome = match case.group.as_str() {
+            "fake_quant" => fake_quant::run(&golden, case, &device),
+            "calib" => calib::run(&golden, case, &device),
+            "model_mlp" | "model_cnn" | "model_transformer" => models::run(&golden, case, &device),
+            other => Outcome::NotYet(format!("group {other}")),
+        };
+        match outcome {
+            Outcome::Passed => passed += 1,
+            Outcome::Failed(why) => {
+                failed += 1;
+                println!("FAILED {}: {why}", case.name);
+            }
+            Outcome::NotYet(why) => {
+                if arguments.iter().any(|a| a == "--verbose") {
+                    println!("not yet {}: {why}", case.name);
+                }
+                *not_yet.entry(why).or_default() += 1;
+            }
+        }
+    }
+    for (why, count) in &not_yet {
+        println!("  {count:4} x {why}");
+    }
+    println!("not yet: {}", not_yet.values().sum::<usize>());
+    println!("golden: {passed} passed, {failed} failed");
+    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,368 @@
+//! Whole models: calibration, outputs, and a few steps of training.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::nn::pool::MaxPool2dConfig;
+use burn::nn::{LayerNorm, LayerNormConfig, Linear, PaddingConfig2d, conv::Conv2dConfig};
+use burn::optim::{GradientsParams, SgdConfig};
+use burn::tensor::activation::{gelu, relu, softmax};
+use burn::tensor::{DType, Device, Int, Tensor};
+use burn_quant::nn::{QuantConv2d, QuantLinear};
+use burn_quant::{Granularity, QuantConfig, Quantizers, Role, TensorQuantizer, quantize};
+
+use crate::config;
+use crate::index::{Case, Golden, Outcome, bitwise, close, frobenius, values};
+
+pub(crate) fn run(golden: &Golden, case: &Case, device: &Device) -> Outcome {
+    let config = if case.name.ends_with("_float") {
+        QuantConfig::new()
+    } else {
+        match config::model(&case.config) {
+            Ok(config) => config,
+            Err(why) => return Outcome::NotYet(why),
+        }
+    };
+    let dtype = match case.other.get("dtype").and_then(|dtype| dtype.as_str()) {
+        Some("bf16") => DType::BF16,
+        Some("f16") => DType::F16,
+        _ => DType::F32,
+    };
+    if !device.supports_dtype(dtype) {
+        return Outcome::NotYet(format!("{dtype:?} on this device"));
+    }
+    let source = Source { golden, case, device, dtype };
+    match case.group.as_str() {
+        "model_mlp" => check(&source, &Mlp::load, &config),
+        "model_cnn" => check(&source, &Cnn::load, &config),
+        _ => check(&source, &Transformer::load, &config),
+    }
+    .into()
+}
+
+/// Where a model comes from.
+struct Source<'a> {
+    golden: &'a Golden,
+    case: &'a Case,
+    device: &'a Device,
+    dtype: DType,
+}
+
+impl Source<'_> {
+    fn tensor<const D: usize>(&self, key: &str, device: &Device) -> Tensor<D> {
+        self.golden.tensor::<D>(self.case, key, device).cast(self.dtype)
+    }
+
+    fn batches<M: Network>(&self, device: &Device) -> Vec<M::Input> {
+        let names = self.golden.names(self.case, "calib/");
+        names.iter().map(|name| M::input(self, &format!("calib/{name}"), device)).collect()
+    }
+}
+
+/// A model of the reference, with its names.
+trait Network: Module {
+    type Input: Clone;
+    fn input(source: &Source<'_>, key: &str, device: &Device) -> Self::Input;
+    fn forward(&self, x: Self::Input) -> Tensor<2>;
+}
+
+fn check<M: Network>(source: &Source<'_>, load: &dyn Fn(&Loader) -> M, config: &QuantConfig) -> Result<(), String> {
+    let (golden, case) = (source.golden, source.case);
+    let training = case.other.contains_key("losses");
+    let device = if training { source.device.clone().autodiff() } else { source.device.clone() };
+    let model = load(&Loader { source, device: &device });
+    let batches = source.batches::<M>(&device);
+    let (model, _) = quantize(model, config, |model| {
+        for batch in &batches {
+            model.forward(batch.clone());
+        }
+    })
+    .map_err(|e| e.to_string())?;
+
+    for (key, name) in &case.expected {
+        let Some(quantizer) = key.strip_prefix("amax/") else { continue };
+        check_amax(golden, case, &model, quantizer, name)?;
+    }
+    if let Some(key) = case.expected.get("y") {
+        let y = values(model.forward(M::input(source, "eval", &device)));
+        let expected = golden.values(case, key);
+        // a different order of summation can flip one rounding inside the network
+        let flipped = frobenius(&y, &expected) <= 2e-2;
+        let tolerance = case.tolerance("y_rel").unwrap_or(1e-5);
+        if let (Err(why), false) = (close("y", &y, &expected, tolerance), flipped) {
+            return Err(why);
+        }
+    }
+    if training { train(source, model, batches, &device) } else { Ok(()) }
+}
+
+fn check_amax<M: Module>(golden: &Golden, case: &Case, model: &M, name: &str, key: &str) -> Result<(), String> {
+    let quantizers = Quantizers::of(model);
+    let quantizer = quantizers.get(name).map_err(|e| e.to_string())?;
+    let amax = quantizer.amax().ok_or(format!("{name} has no amax"))?;
+    let expected = golden.values(case, key);
+    // burn keeps linear weights [in, out]: blocks along `in` are numbered by `in` first, the reference's by `out`
+    let along_rows = matches!(quantizer.role(), Role::Weight(layout) if layout.block_axis == 0);
+    let blocks = matches!(quantizer.config().granularity, Granularity::Block { .. });
+    let found = if along_rows && blocks {
+        let layer = name.trim_end_matches(".weight_quantizer");
+        let outputs = golden.data(case, &format!("param/{layer}.weight")).shape()[0];
+        let per_output = amax.dims()[0] / outputs;
+        values(amax.reshape([per_output, outputs]).transpose())
+    } else {
+        values(amax)
+    };
+    match quantizer.role() {
+        Role::Weight(_) => bitwise(name, &found, &expected),
+        // below the first layer activations are sums
+        _ => close(name, &found, &expected, case.tolerance("params_rel").unwrap_or(1e-5).max(tolerance_of(case))),
+    }
+}
+
+/// Half-precision activations are rounded after every layer, in an order of summation that differs.
+fn tolerance_of(case: &Case) -> f64 {
+    match case.other.get("dtype").and_then(|dtype| dtype.as_str()) {
+        Some("bf16") => 2f64.powi(-8),
+        Some("f16") => 2f64.powi(-11),
+        _ => 0.0,
+    }
+}
+
+/// Steps of SGD: losses, and the gradients of the first step.
+fn train<M: Network>(source: &Source<'_>, mut model: M, batches: Vec<M::Input>, device: &Device) -> Result<(), String> {
+    let (golden, case) = (source.golden, source.case);
+    let rate = case.config["lr"].as_f64().expect("a learning rate");
+    let mut optimizer = SgdConfig::new().init();
+    for (step, batch) in batches.into_iter().enumerate() {
+        let labels: Tensor<1, Int> = golden.ints(case, &format!("labels/{step}"), device);
+        let loss = CrossEntropyLossConfig::new().init(device).forward(model.forward(batch), labels);
+        let expected = case.other["losses"][step].as_f64().expect("a loss");
+        let found = f64::from(values(loss.clone().without_autodiff())[0]);
+        if (found - expected).abs() > 1e-3 * expected.abs() {
+            return Err(format!("loss of step {step}: {found}, expected {expected}"));
+        }
+        let gradients = loss.backward();
+        if step == 0 {
+            let mut found = Gradients { path: Vec::new(), gradients: &gradients, found: BTreeMap::new() };
+            model.visit(&mut found);
+            for (key, name) in case.expected.iter().filter(|(key, _)| key.starts_with("grad/")) {
+                let parameter = key.trim_start_matches("grad/");
+                let found = found.found.get(parameter).ok_or(format!("no gradient of {parameter}"))?;
+                let off = frobenius(found, &golden.values(case, name));
+                if off > 1e-2 || off.is_nan() {
+                    return Err(format!("gradient of {parameter}: relative error {off}"));
+                }
+            }
+        }
+        let gradients = GradientsParams::from_grads(gradients, &model);
+        model = optimizer.step(rate, model, gradients);
+    }
+    Ok(())
+}
+
+/// Gradients under the reference's names and in its layout.
+struct Gradients<'a> {
+    path: Vec<(String, String)>,
+    gradients: &'a burn::tensor::Gradients,
+    found: BTreeMap<String, Vec<f32>>,
+}
+
+impl ModuleVisitor for Gradients<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.push((name.to_string(), container.to_string()));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(gradient) = param.base().grad(self.gradients) else { return };
+        let (field, container) = self.path.last().expect("a parameter is a field");
+        let names = self.path.iter().map(|(name, _)| match name.as_str() {
+            "gamma" => "weight",
+            "beta" => "bias",
+            "layer" => "", // the norm inside a norm with a slot
+            name => name,
+        });
+        let name = names.filter(|name| !name.is_empty()).collect::<Vec<_>>().join(".");
+        let transposed = D == 2 && field == "weight" && container.ends_with("Linear");
+        let gradient = if transposed { gradient.swap_dims(0, 1) } else { gradient };
+        self.found.insert(name, values(gradient));
+    }
+}
+
+/// Parameters by the reference's names.
+struct Loader<'a> {
+    source: &'a Source<'a>,
+    device: &'a Device,
+}
+
+impl Loader<'_> {
+    fn param<const D: usize>(&self, name: &str) -> Tensor<D> {
+        self.source.tensor(&format!("param/{name}"), self.device)
+    }
+
+    fn linear(&self, name: &str) -> QuantLinear {
+        let weight = self.param::<2>(&format!("{name}.weight")).transpose();
+        let bias = Some(Param::from_tensor(self.param(&format!("{name}.bias"))));
+        Linear { weight: Param::from_tensor(weight), bias }.into()
+    }
+
+    fn conv(&self, name: &str) -> QuantConv2d {
+        let weight = self.param::<4>(&format!("{name}.weight"));
+        let [output, input, ..] = weight.dims();
+        let config = Conv2dConfig::new([input, output], [3, 3]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1));
+        let mut conv = config.init(self.device);
+        conv.weight = Param::from_tensor(weight);
+        conv.bias = Some(Param::from_tensor(self.param(&format!("{name}.bias"))));
+        conv.into()
+    }
+
+    fn norm(&self, name: &str) -> Norm {
+        let gamma = self.param::<1>(&format!("{name}.weight"));
+        let mut layer = LayerNormConfig::new(gamma.dims()[0]).with_epsilon(1e-5).init(self.device);
+        layer.gamma = Param::from_tensor(gamma);
+        layer.beta = Some(Param::from_tensor(self.param(&format!("{name}.bias"))));
+        Norm { layer, input_quantizer: TensorQuantizer::disabled(Role::Features) }
+    }
+}
+
+#[derive(Module, Debug)]
+struct Mlp {
+    fc1: QuantLinear,
+    fc2: QuantLinear,
+    fc3: QuantLinear,
+}
+
+impl Mlp {
+    fn load(loader: &Loader<'_>) -> Self {
+        Self { fc1: loader.linear("fc1"), fc2: loader.linear("fc2"), fc3: loader.linear("fc3") }
+    }
+}
+
+impl Network for Mlp {
+    type Input = Tensor<2>;
+
+    fn input(source: &Source<'_>, key: &str, device: &Device) -> Tensor<2> {
+        source.tensor(key, device)
+    }
+
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.fc3.forward(relu(self.fc2.forward(relu(self.fc1.forward(x)))))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Cnn {
+    conv1: QuantConv2d,
+    conv2: QuantConv2d,
+    fc: QuantLinear,
+}
+
+impl Cnn {
+    fn load(loader: &Loader<'_>) -> Self {
+        Self { conv1: loader.conv("conv1"), conv2: loader.conv("conv2"), fc: loader.linear("fc") }
+    }
+}
+
+impl Network for Cnn {
+    type Input = Tensor<4>;
+
+    fn input(source: &Source<'_>, key: &str, device: &Device) -> Tensor<4> {
+        source.tensor(key, device)
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        let pool = MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init();
+        let x = pool.forward(relu(self.conv1.forward(x)));
+        let x = pool.forward(relu(self.conv2.forward(x)));
+        self.fc.forward(x.flatten(1, 3))
+    }
+}
+
+/// A layer norm with a slot: the reference quantizes their inputs.
+#[derive(Module, Debug)]
+struct Norm {
+    layer: LayerNorm,
+    input_quantizer: TensorQuantizer,
+}
+
+impl Norm {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.layer.forward(self.input_quantizer.forward(x))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    norm1: Norm,
+    q_proj: QuantLinear,
+    k_proj: QuantLinear,
+    v_proj: QuantLinear,
+    o_proj: QuantLinear,
+    norm2: Norm,
+    fc1: QuantLinear,
+    fc2: QuantLinear,
+}
+
+const HEADS: usize = 4;
+
+impl Block {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let x = x.clone() + self.attend(self.norm1.forward(x));
+        x.clone() + self.fc2.forward(gelu(self.fc1.forward(self.norm2.forward(x))))
+    }
+
+    fn attend(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, tokens, width] = x.dims();
+        let split = |x: Tensor<3>| x.reshape([batch, tokens, HEADS, width / HEADS]).swap_dims(1, 2);
+        let (q, k, v) =
+            (split(self.q_proj.forward(x.clone())), split(self.k_proj.forward(x.clone())), split(self.v_proj.forward(x)));
+        let scores = q.matmul(k.swap_dims(2, 3)) * ((width / HEADS) as f64).powf(-0.5);
+        let mixed = softmax(scores, 3).matmul(v).swap_dims(1, 2).reshape([batch, tokens, width]);
+        self.o_proj.forward(mixed)
+    }
+}
+
+#[derive(Module, Debug)]
+struct Transformer {
+    blocks: Vec<Block>,
+    norm: Norm,
+    head: QuantLinear,
+}
+
+impl Transformer {
+    fn load(loader: &Loader<'_>) -> Self {
+        let block = |i: usize| {
+            let (linear, norm) =
+                (|name: &str| loader.linear(&format!("blocks.{i}.{name}")), |name: &str| loader.norm(&format!("blocks.{i}.{name}")));
+            Block {
+                norm1: norm("norm1"),
+                q_proj: linear("q_proj"),
+                k_proj: linear("k_proj"),
+                v_proj: linear("v_proj"),
+                o_proj: linear("o_proj"),
+                norm2: norm("norm2"),
+                fc1: linear("fc1"),
+                fc2: linear("fc2"),
+            }
+        };
+        Self { blocks: (0..2).map(block).collect(), norm: loader.norm("norm"), head: loader.linear("head") }
+    }
+}
+
+impl Network for Transformer {
+    type Input = Tensor<3>;
+
+    fn input(source: &Source<'_>, key: &str, device: &Device) -> Tensor<3> {
+        source.tensor(key, device)
+    }
+
+    fn forward(&self, x: Tensor<3>) -> Tensor<2> {
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+        let [batch, _, width] = x.dims();
+        self.head.forward(self.norm.forward(x).mean_dim(1).reshape([batch, width]))
+    }
+}

@@ -1,0 +1,2 @@
+//! The specification.
+fn main() {}
