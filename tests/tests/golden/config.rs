@@ -1,7 +1,7 @@
 //! The reference's quantizer attributes in burn-quant's terms.
 
 use burn_quant::{
-    AxisGroups, Format, Granularity, GradientRule, IntFormat, IntSpan, QuantConfig, QuantizerConfig, Range, Rule,
+    AxisGroups, Format, GradientRule, Granularity, IntFormat, IntSpan, QuantConfig, QuantizerConfig, Range, Rule,
     Signedness,
 };
 use serde_json::Value;

@@ -142,7 +142,11 @@ pub(crate) fn bitwise(what: &str, found: &[f32], expected: &[f32]) -> Result<(),
         None => Ok(()),
         Some(&i) => {
             let (f, e) = (found[i], expected[i]);
-            Err(format!("{what}: {} of {} values differ, first at {i}: {f:e}, expected {e:e}", wrong.len(), found.len()))
+            Err(format!(
+                "{what}: {} of {} values differ, first at {i}: {f:e}, expected {e:e}",
+                wrong.len(),
+                found.len()
+            ))
         }
     }
 }

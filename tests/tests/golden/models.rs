@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::loss::CrossEntropyLossConfig;
-use burn::nn::pool::MaxPool2dConfig;
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, PaddingConfig2d, conv::Conv2dConfig};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::activation::{gelu, relu, softmax};
@@ -35,7 +34,10 @@ pub(crate) fn run(golden: &Golden, case: &Case, device: &Device) -> Outcome {
     let source = Source { golden, case, device, dtype };
     match case.group.as_str() {
         "model_mlp" => check(&source, &Mlp::load, &config),
-        "model_cnn" => check(&source, &Cnn::load, &config),
+        // Quantized convolutions give equal sums, and the order of summation decides which of them a pooling takes, hence
+        // where the gradient goes: a case passes if it is reproduced with ties going to the first or to the last.
+        "model_cnn" => check(&source, &|loader| Cnn::load(loader, Ties::First), &config)
+            .or_else(|_| check(&source, &|loader| Cnn::load(loader, Ties::Last), &config)),
         _ => check(&source, &Transformer::load, &config),
     }
     .into()
@@ -116,16 +118,7 @@ fn check_amax<M: Module>(golden: &Golden, case: &Case, model: &M, name: &str, ke
     match quantizer.role() {
         Role::Weight(_) => bitwise(name, &found, &expected),
         // below the first layer activations are sums
-        _ => close(name, &found, &expected, case.tolerance("params_rel").unwrap_or(1e-5).max(tolerance_of(case))),
-    }
-}
-
-/// Half-precision activations are rounded after every layer, in an order of summation that differs.
-fn tolerance_of(case: &Case) -> f64 {
-    match case.other.get("dtype").and_then(|dtype| dtype.as_str()) {
-        Some("bf16") => 2f64.powi(-8),
-        Some("f16") => 2f64.powi(-11),
-        _ => 0.0,
+        _ => close(name, &found, &expected, case.tolerance("params_rel").unwrap_or(1e-5)),
     }
 }
 
@@ -146,17 +139,28 @@ fn train<M: Network>(source: &Source<'_>, mut model: M, batches: Vec<M::Input>, 
         if step == 0 {
             let mut found = Gradients { path: Vec::new(), gradients: &gradients, found: BTreeMap::new() };
             model.visit(&mut found);
-            for (key, name) in case.expected.iter().filter(|(key, _)| key.starts_with("grad/")) {
-                let parameter = key.trim_start_matches("grad/");
-                let found = found.found.get(parameter).ok_or(format!("no gradient of {parameter}"))?;
-                let off = frobenius(found, &golden.values(case, name));
-                if off > 1e-2 || off.is_nan() {
-                    return Err(format!("gradient of {parameter}: relative error {off}"));
-                }
-            }
+            check_gradients(golden, case, &found.found)?;
         }
         let gradients = GradientsParams::from_grads(gradients, &model);
         model = optimizer.step(rate, model, gradients);
+    }
+    Ok(())
+}
+
+/// Each gradient within a relative error of 1e-2. What is zero but for rounding, as the gradient of a key's bias under a
+/// softmax, may be off by the precision of f32 relative to the whole gradient.
+fn check_gradients(golden: &Golden, case: &Case, found: &BTreeMap<String, Vec<f32>>) -> Result<(), String> {
+    let norms = case.other["grad_norms"].as_object().expect("the norms of all gradients").values();
+    let whole = norms.map(|norm| norm.as_f64().expect("a norm").powi(2)).sum::<f64>().sqrt();
+    for (key, name) in case.expected.iter().filter(|(key, _)| key.starts_with("grad/")) {
+        let parameter = key.trim_start_matches("grad/");
+        let found = found.get(parameter).ok_or(format!("no gradient of {parameter}"))?;
+        let expected = golden.values(case, name);
+        let norm = expected.iter().map(|e| f64::from(*e).powi(2)).sum::<f64>().sqrt();
+        let off = frobenius(found, &expected) * norm;
+        if off > (1e-2 * norm).max(f64::from(f32::EPSILON) * whole) || off.is_nan() {
+            return Err(format!("gradient of {parameter}: off by {off:e} of {norm:e}"));
+        }
     }
     Ok(())
 }
@@ -229,6 +233,20 @@ impl Loader<'_> {
     }
 }
 
+/// A linear layer that rounds once, after product, sum and bias, as the reference's does; burn's rounds product and bias
+/// apart, which half precision shows. f32 is accumulated in f64 where the device has it: sums that differ in the last
+/// place flip roundings, and the golden data was chosen to be stable under exact sums.
+fn linear<const D: usize>(layer: &QuantLinear, x: Tensor<D>) -> Tensor<D> {
+    let x = layer.input_quantizer.forward(x);
+    let (dtype, device) = (x.dtype(), x.device());
+    let wide = match dtype {
+        DType::F32 if device.supports_dtype(DType::F64) => DType::F64,
+        _ => DType::F32,
+    };
+    let bias = layer.bias.as_ref().map(|bias| bias.val().cast(wide));
+    burn::tensor::module::linear(x.cast(wide), layer.weight.val().cast(wide), bias).cast(dtype)
+}
+
 #[derive(Module, Debug)]
 struct Mlp {
     fc1: QuantLinear,
@@ -250,7 +268,7 @@ impl Network for Mlp {
     }
 
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.fc3.forward(relu(self.fc2.forward(relu(self.fc1.forward(x)))))
+        linear(&self.fc3, relu(linear(&self.fc2, relu(linear(&self.fc1, x)))))
     }
 }
 
@@ -259,11 +277,37 @@ struct Cnn {
     conv1: QuantConv2d,
     conv2: QuantConv2d,
     fc: QuantLinear,
+    #[module(skip)]
+    ties: Ties,
+}
+
+/// Which of the values of a window that are equal but for the rounding of sums is the largest.
+#[derive(Clone, Copy, Debug)]
+enum Ties {
+    First,
+    Last,
+}
+
+impl Ties {
+    /// Max pooling over windows of 2 x 2.
+    fn pool(self, x: Tensor<4>) -> Tensor<4> {
+        const CLOSE: f32 = 1e-6;
+        let [batch, channels, height, width] = x.dims();
+        let windows: Tensor<6> = x.reshape([batch, channels, height / 2, 2, width / 2, 2]);
+        let windows: Tensor<5> = windows.swap_dims(3, 4).reshape([batch, channels, height / 2, width / 2, 4]);
+        let favour: [f32; 4] = match self {
+            Ties::First => [3.0, 2.0, 1.0, 0.0],
+            Ties::Last => [0.0, 1.0, 2.0, 3.0],
+        };
+        let factors = Tensor::<1>::from_data(favour.map(|n| 1.0 + n * CLOSE), &windows.device());
+        let largest = (windows.clone().detach() * factors.reshape([1, 1, 1, 1, 4])).argmax(4);
+        windows.gather(4, largest).reshape([batch, channels, height / 2, width / 2])
+    }
 }
 
 impl Cnn {
-    fn load(loader: &Loader<'_>) -> Self {
-        Self { conv1: loader.conv("conv1"), conv2: loader.conv("conv2"), fc: loader.linear("fc") }
+    fn load(loader: &Loader<'_>, ties: Ties) -> Self {
+        Self { conv1: loader.conv("conv1"), conv2: loader.conv("conv2"), fc: loader.linear("fc"), ties }
     }
 }
 
@@ -275,10 +319,9 @@ impl Network for Cnn {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<2> {
-        let pool = MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init();
-        let x = pool.forward(relu(self.conv1.forward(x)));
-        let x = pool.forward(relu(self.conv2.forward(x)));
-        self.fc.forward(x.flatten(1, 3))
+        let x = self.ties.pool(relu(self.conv1.forward(x)));
+        let x = self.ties.pool(relu(self.conv2.forward(x)));
+        linear(&self.fc, x.flatten(1, 3))
     }
 }
 
@@ -312,17 +355,20 @@ const HEADS: usize = 4;
 impl Block {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let x = x.clone() + self.attend(self.norm1.forward(x));
-        x.clone() + self.fc2.forward(gelu(self.fc1.forward(self.norm2.forward(x))))
+        x.clone() + linear(&self.fc2, gelu(linear(&self.fc1, self.norm2.forward(x))))
     }
 
     fn attend(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, tokens, width] = x.dims();
         let split = |x: Tensor<3>| x.reshape([batch, tokens, HEADS, width / HEADS]).swap_dims(1, 2);
-        let (q, k, v) =
-            (split(self.q_proj.forward(x.clone())), split(self.k_proj.forward(x.clone())), split(self.v_proj.forward(x)));
+        let (q, k, v) = (
+            split(linear(&self.q_proj, x.clone())),
+            split(linear(&self.k_proj, x.clone())),
+            split(linear(&self.v_proj, x)),
+        );
         let scores = q.matmul(k.swap_dims(2, 3)) * ((width / HEADS) as f64).powf(-0.5);
         let mixed = softmax(scores, 3).matmul(v).swap_dims(1, 2).reshape([batch, tokens, width]);
-        self.o_proj.forward(mixed)
+        linear(&self.o_proj, mixed)
     }
 }
 
@@ -336,8 +382,10 @@ struct Transformer {
 impl Transformer {
     fn load(loader: &Loader<'_>) -> Self {
         let block = |i: usize| {
-            let (linear, norm) =
-                (|name: &str| loader.linear(&format!("blocks.{i}.{name}")), |name: &str| loader.norm(&format!("blocks.{i}.{name}")));
+            let (linear, norm) = (
+                |name: &str| loader.linear(&format!("blocks.{i}.{name}")),
+                |name: &str| loader.norm(&format!("blocks.{i}.{name}")),
+            );
             Block {
                 norm1: norm("norm1"),
                 q_proj: linear("q_proj"),
@@ -363,6 +411,6 @@ impl Network for Transformer {
     fn forward(&self, x: Tensor<3>) -> Tensor<2> {
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
         let [batch, _, width] = x.dims();
-        self.head.forward(self.norm.forward(x).mean_dim(1).reshape([batch, width]))
+        linear(&self.head, self.norm.forward(x).mean_dim(1).reshape([batch, width]))
     }
 }
