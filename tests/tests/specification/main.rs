@@ -1,2 +1,36 @@
-//! The specification.
-fn main() {}
+//! What burn-quant promises, run on the backend of this build: plain, under autodiff, and with gradient checkpointing.
+//!
+//! `cargo test -p burn-quant-tests` tests Flex; `--no-default-features --features wgpu` tests wgpu, whose backend runs
+//! under fusion as it does in applications.
+
+mod config;
+mod gradient;
+mod lifecycle;
+mod models;
+mod nn;
+mod ops;
+mod store;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// Values of a tensor, widened to f32.
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().try_into_vec().expect("f32 values")
+}
+
+/// A tensor whose values are spread over -2..2 and differ from element to element; the same on every call.
+fn spread<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    let len: usize = shape.iter().product();
+    let values: Vec<f32> =
+        (0..len).map(|i| ((i * 2_654_435_761 + 12_345) % 1_000_003) as f32 / 250_000.75 - 2.0).collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// Equal bit for bit but for the sign of zero; NaN equals NaN.
+#[track_caller]
+fn assert_same(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}: number of values");
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!(f == e || (f.is_nan() && e.is_nan()), "{what}: element {i} is {f:e}, expected {e:e}");
+    }
+}

@@ -1,0 +1,251 @@
+//! Records: the same model back, and an error of its own for each way a file can be wrong.
+
+use std::error::Error;
+
+use burn::module::{Module, Param};
+use burn::nn::conv::Conv2dConfig;
+use burn::nn::{Linear, LinearConfig, LinearLayout};
+use burn::store::ModuleRecord;
+use burn::tensor::{Bytes, Device, Tensor};
+use burn_pack::{Reader, Writer};
+use burn_quant::nn::{QuantConv2d, QuantLinear};
+use burn_quant::{QuantConfig, QuantizerConfig, Rule, quantize, quantize_weights, summary};
+use burn_quant_store::{Schema, StoreError, from_bytes, restore, save, to_bytes};
+use burn_quant_tests::{device, devices};
+
+use crate::{assert_same, spread, values};
+
+#[derive(Module, Debug)]
+struct Net {
+    conv: QuantConv2d,
+    columns: Linear,
+    fc: QuantLinear,
+}
+
+impl Net {
+    fn new(device: &Device) -> Self {
+        Self {
+            conv: Conv2dConfig::new([1, 2], [2, 2]).init(device).into(),
+            columns: LinearConfig::new(8, 5).with_layout(LinearLayout::Col).init(device),
+            fc: LinearConfig::new(5, 3).init(device).into(),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        self.fc.forward(self.columns.forward(self.conv.forward(x).flatten(1, 3)))
+    }
+
+    fn quantized(device: &Device) -> Self {
+        let x = spread([4, 1, 3, 3], device);
+        let config = QuantConfig::int8_default()
+            .with_rule(Rule::set("columns.weight_quantizer", QuantizerConfig::int(4).per_block(3)))
+            .with_rule(Rule::set("fc.input_quantizer", QuantizerConfig::e4m3().per_token().dynamic()))
+            .with_rule(Rule::disable("fc.weight_quantizer"));
+        quantize(Self::new(device), &config, |model| drop(model.forward(x.clone()))).unwrap().0
+    }
+}
+
+fn bytes(model: &impl Module) -> Vec<u8> {
+    to_bytes(model).unwrap().to_vec()
+}
+
+fn read<M: Module>(model: M, bytes: &[u8]) -> Result<M, StoreError> {
+    from_bytes(model, Bytes::from_bytes_vec(bytes.to_vec()))
+}
+
+#[test]
+fn a_saved_model_comes_back_with_the_same_quantizers_and_outputs() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, device) in devices() {
+        let model = Net::quantized(&device);
+        let path = folder.path().join("model"); // `.bpk` is added, and found again
+        save(&model, &path).unwrap();
+        let restored = restore(Net::new(&device), &path).unwrap();
+        assert_eq!(summary(&restored), summary(&model), "{name}");
+        let x = spread([4, 1, 3, 3], &device);
+        assert_same(&values(restored.forward(x.clone())), &values(model.forward(x)), &name);
+    }
+}
+
+#[test]
+fn a_restored_model_trains() {
+    let (_, device) = device();
+    let device = device.autodiff();
+    let restored = read(Net::new(&device), &bytes(&Net::quantized(&device))).unwrap();
+    let gradients = restored.forward(spread([4, 1, 3, 3], &device)).sum().backward();
+    assert!(restored.conv.weight.base().grad(&gradients).is_some());
+    assert!(restored.columns.weight.base().grad(&gradients).is_some());
+}
+
+#[test]
+fn burn_alone_reads_the_weights() {
+    let (_, device) = device();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.bpk");
+    let model = Net::quantized(&device);
+    save(&model, &path).unwrap();
+    let record = ModuleRecord::load(&path).unwrap().allow_unused(true);
+    let float = Net::new(&device).load_record(record);
+    assert_eq!(values(float.columns.weight.val()), values(model.columns.weight.base()));
+}
+
+#[test]
+fn a_save_replaces_the_old_file_at_once_and_leaves_nothing_beside_it() {
+    let (_, device) = device();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.bpk");
+    std::fs::write(&path, "what was there before").unwrap();
+    save(&Net::quantized(&device), &path).unwrap();
+    assert!(restore(Net::new(&device), &path).is_ok());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let missing = folder.path().join("no such folder").join("model.bpk");
+    assert!(matches!(save(&Net::quantized(&device), missing), Err(StoreError::Write { .. })));
+}
+
+#[test]
+fn a_missing_file_and_foreign_files_are_told_apart() {
+    let (_, device) = device();
+    let open = restore(Net::new(&device), "no/such/file.bpk").unwrap_err();
+    assert!(matches!(open, StoreError::Open { .. }) && open.source().is_some());
+    assert!(matches!(read(Net::new(&device), b"GGUF and then some bytes"), Err(StoreError::NotBurnpack)));
+    let float = Net::new(&device).into_record().into_bytes().unwrap();
+    let not_ours = from_bytes(Net::new(&device), float).unwrap_err();
+    assert!(matches!(not_ours, StoreError::NotQuantized { key: "burn-quant.schema" }), "{not_ours}");
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused() {
+    let (_, device) = device();
+    let whole = bytes(&LinearConfig::new(4, 3).init(&device));
+    let linear = || LinearConfig::new(4, 3).init(&device);
+    assert!(read(linear(), &whole).is_ok());
+    for len in 0..whole.len() {
+        let error = read(linear(), &whole[..len]).unwrap_err();
+        if len < 10 || len > 2000 {
+            assert!(matches!(error, StoreError::Truncated { .. }), "cut at {len}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_changed_byte_anywhere_is_refused_or_changes_nothing() {
+    let (_, device) = device();
+    let (model, _) = quantize_weights(LinearConfig::new(4, 3).init(&device), &QuantConfig::int8_weight_only()).unwrap();
+    let whole = bytes(&model);
+    let expected = values(model.weight.val());
+    for i in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[i] ^= 0x41;
+        // only the padding between tensors may change
+        if let Ok(restored) = read(LinearConfig::new(4, 3).init(&device), &changed) {
+            assert_eq!(values(restored.weight.val()), expected, "byte {i}");
+        }
+    }
+    let mut changed = whole.clone();
+    let weight = whole.windows(4).rposition(|w| w == values(model.weight.base())[0].to_le_bytes()).unwrap();
+    changed[weight] ^= 1;
+    assert!(matches!(read(LinearConfig::new(4, 3).init(&device), &changed), Err(StoreError::Tampered)));
+}
+
+/// The same file with other metadata.
+fn with_metadata(whole: &[u8], key: &str, value: Option<&str>) -> Vec<u8> {
+    let reader = Reader::from_bytes(Bytes::from_bytes_vec(whole.to_vec())).unwrap();
+    let mut metadata = reader.metadata().clone();
+    metadata.remove(key);
+    metadata.extend(value.map(|value| (key.to_string(), value.to_string())));
+    let writer = Writer::new(reader.into_tensors().unwrap());
+    metadata.iter().fold(writer, |w, (k, v)| w.with_metadata(k, v)).into_bytes().unwrap().to_vec()
+}
+
+#[test]
+fn versions_are_checked_before_anything_else() {
+    let (_, device) = device();
+    let whole = bytes(&Net::quantized(&device));
+    let read = |schema| read(Net::new(&device), &with_metadata(&whole, "burn-quant.schema", Some(schema))).unwrap_err();
+    assert!(matches!(read("2.0"), StoreError::OtherMajor { found: Schema { major: 2, minor: 0 }, .. }));
+    assert!(matches!(read("0.9"), StoreError::OtherMajor { .. }));
+    assert!(matches!(read("1.1"), StoreError::NewerMinor { found: Schema { major: 1, minor: 1 }, .. }));
+    assert!(matches!(read("one"), StoreError::Damaged { .. }));
+}
+
+#[test]
+fn a_changed_plan_is_noticed() {
+    let (_, device) = device();
+    let whole = bytes(&Net::quantized(&device));
+    let changed = with_metadata(&whole, "burn-quant.plan", Some("{}"));
+    assert!(matches!(read(Net::new(&device), &changed), Err(StoreError::Tampered)));
+    let unsigned = with_metadata(&whole, "burn-quant.digest", None);
+    assert!(matches!(read(Net::new(&device), &unsigned), Err(StoreError::Tampered)));
+}
+
+#[test]
+fn another_model_is_refused_by_what_differs() {
+    #[derive(Module, Debug)]
+    struct Other {
+        fc: QuantLinear,
+        extra: Option<QuantLinear>,
+        scale: Option<Param<Tensor<1>>>,
+    }
+    let (_, device) = device();
+    let linear = |d_in| -> QuantLinear { LinearConfig::new(d_in, 3).init(&device).into() };
+    let scale = || Some(Param::from_tensor(Tensor::<1>::ones([1], &device)));
+    let quantized = |model: Other| quantize_weights(model, &QuantConfig::int8_weight_only()).unwrap().0;
+    let plain = bytes(&quantized(Other { fc: linear(4), extra: None, scale: None }));
+    let large = bytes(&quantized(Other { fc: linear(4), extra: Some(linear(4)), scale: scale() }));
+
+    let more = read(Other { fc: linear(4), extra: Some(linear(4)), scale: None }, &plain).unwrap_err();
+    assert!(
+        matches!(&more, StoreError::UnexpectedQuantizers { names } if names[0] == "extra.input_quantizer"),
+        "{more}"
+    );
+    let fewer = read(Other { fc: linear(4), extra: None, scale: scale() }, &large).unwrap_err();
+    assert!(
+        matches!(&fewer, StoreError::MissingQuantizers { names } if names[0] == "extra.input_quantizer"),
+        "{fewer}"
+    );
+    let tensor = read(Other { fc: linear(4), extra: None, scale: scale() }, &plain).unwrap_err();
+    assert!(matches!(&tensor, StoreError::MissingTensors { paths } if paths[0] == "scale"), "{tensor}");
+    let unused = read(Other { fc: linear(4), extra: Some(linear(4)), scale: None }, &large).unwrap_err();
+    assert!(matches!(&unused, StoreError::UnexpectedTensors { paths } if paths[0] == "scale"), "{unused}");
+    let shape = read(Other { fc: linear(5), extra: None, scale: None }, &plain).unwrap_err();
+    let StoreError::Shape { path, expected, found } = shape else { panic!("{shape}") };
+    assert_eq!((path.as_str(), expected, found), ("fc.weight", vec![5, 3], vec![4, 3]));
+}
+
+/// A model with known weights: every value is a power of two.
+fn golden_model(device: &Device) -> Net {
+    fn powers<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|i: usize| 2f32.powi((i * 5 % 7) as i32 - 3)).collect();
+        Param::from_data(burn::tensor::TensorData::new(values, shape), device)
+    }
+    let mut net = Net::new(device);
+    net.conv.weight = powers([2, 1, 2, 2], device);
+    net.conv.bias = Some(powers([2], device));
+    net.columns = Linear { weight: powers([8, 5], device), bias: Some(powers([5], device)) };
+    net.fc.weight = powers([5, 3], device);
+    net.fc.bias = Some(powers([3], device));
+    net
+}
+
+/// Files of schema 1.0 stay readable: this one was written by version 0.1.0, and is not written again.
+#[test]
+fn the_golden_file_of_schema_1_0_restores() {
+    let (_, device) = device();
+    let mut net = Net::new(&device);
+    net.columns = LinearConfig::new(8, 5).init(&device);
+    let restored = restore(net, concat!(env!("CARGO_MANIFEST_DIR"), "/data/schema-1.0.bpk")).unwrap();
+    let expected = "\
+quantizer                 format    granularity  range    amax
+conv.weight_quantizer     int8      per-channel  static   [4.0000e0, 8.0000e0] (2)
+conv.input_quantizer      int8      per-tensor   static   2.0000e0
+conv.output_quantizer     disabled
+columns.weight_quantizer  int4      block 3      static   [1.0000e0, 8.0000e0] (15)
+fc.weight_quantizer       disabled
+fc.input_quantizer        e4m3      per-token    dynamic
+fc.output_quantizer       disabled
+7 quantizers, 4 enabled";
+    assert_eq!(summary(&restored).to_string(), expected);
+    let weights = golden_model(&device);
+    assert_same(&values(restored.columns.weight.base()), &values(weights.columns.weight.val()), "columns");
+    assert_same(&values(restored.conv.weight.base()), &values(weights.conv.weight.val()), "conv");
+}
