@@ -1,0 +1,217 @@
+//! Measures every figure that the project has set itself, one line each: name, value, bound, `met` or `short`.
+//!
+//! `cargo run --release -p burn-quant-benches` measures all that takes minutes; `--only TEXT` those whose name contains a
+//! text, `--cold` also how long a cold build with tests takes. Ratios compare pieces of work that ran in turns, the
+//! shortest time of each.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use burn::tensor::{DType, Tensor};
+use burn_quant::GradientRule;
+use burn_quant::ops::{Groups, fake_quant, group_amax};
+use burn_quant_benches::{Mlp, SIDE, Workload, device, input, int8, pair, shortest, specs, step};
+use clap::Parser;
+use fashion_mnist::model::Cnn;
+use fashion_mnist::{Options, Results};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Only figures whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Also build and test from nothing, in a folder of its own.
+    #[arg(long)]
+    cold: bool,
+}
+
+/// One line of the table.
+struct Figure {
+    name: String,
+    value: f64,
+    bound: f64,
+    /// Whether the value is to be at least the bound.
+    at_least: bool,
+}
+
+impl Figure {
+    fn at_most(name: impl Into<String>, value: f64, bound: f64) -> Self {
+        Self { name: name.into(), value, bound, at_least: false }
+    }
+
+    fn at_least(name: impl Into<String>, value: f64, bound: f64) -> Self {
+        Self { name: name.into(), value, bound, at_least: true }
+    }
+
+    fn print(&self) {
+        let met = if self.at_least { self.value >= self.bound } else { self.value <= self.bound };
+        let sign = if self.at_least { ">=" } else { "<=" };
+        let verdict = if met { "met" } else { "short" };
+        println!("{:58} {:9.3}  {sign} {:7.3}  {verdict}", self.name, self.value, self.bound);
+    }
+}
+
+/// A group of figures that are measured together.
+type Group = (&'static str, fn() -> Vec<Figure>);
+
+fn main() {
+    let arguments = Arguments::parse();
+    let mut groups: Vec<Group> = vec![
+        ("forward", forward),
+        ("in place", in_place),
+        ("forward and clipped backward", backward),
+        ("half precision", half_precision),
+        ("QAT step", qat_step),
+        ("Fashion-MNIST", fashion_mnist),
+        ("golden", golden),
+    ];
+    if arguments.cold {
+        groups.push(("cold cargo test", cold_test));
+    }
+    for (name, measure) in groups {
+        if name.to_lowercase().contains(&arguments.only.to_lowercase()) {
+            measure().iter().for_each(Figure::print);
+        }
+    }
+}
+
+/// The time of a one-thread clone of the data is the unit.
+fn forward() -> Vec<Figure> {
+    let (device, data) = (device(), vec![1f32; SIDE * SIDE]);
+    let x = input(&device);
+    specs()
+        .into_iter()
+        .map(|(name, spec)| {
+            let amax = group_amax(x.clone(), &spec.groups);
+            let times = shortest(15, &mut [
+                &mut || drop(std::hint::black_box(data.clone())),
+                &mut || {
+                    let y = fake_quant(x.clone(), amax.clone(), spec.clone());
+                    device.sync().expect("the device is alive");
+                    drop(y);
+                },
+            ]);
+            let bound = if name.starts_with("e4m3") { 0.8 } else { 0.7 };
+            Figure::at_most(format!("forward, {name} / clone"), ratio(&times), bound)
+        })
+        .collect()
+}
+
+fn in_place() -> Vec<Figure> {
+    let data = vec![1f32; SIDE * SIDE];
+    let (_, spec) = specs().swap_remove(0);
+    let device = device();
+    let mut x = Some(input(&device));
+    let amax = Tensor::<1>::from_data([4.0], &device);
+    let times = shortest(15, &mut [
+        &mut || drop(std::hint::black_box(data.clone())),
+        &mut || x = x.take().map(|x| fake_quant(x, amax.clone(), spec.clone())),
+    ]);
+    vec![Figure::at_most("in place, int8 per tensor / clone", ratio(&times), 0.4)]
+}
+
+fn backward() -> Vec<Figure> {
+    let device = device().autodiff();
+    let x = input(&device).require_grad();
+    let amax = Tensor::<1>::from_data([2.0], &device);
+    let spec = int8(Groups::per_tensor(&[SIDE, SIDE]), GradientRule::Clipped);
+    let run = |op: &dyn Fn(Tensor<2>) -> Tensor<2>| {
+        let gradients = op(x.clone()).sum().backward();
+        let gradient = x.grad(&gradients);
+        device.sync().expect("the device is alive");
+        drop(gradient);
+    };
+    let times = shortest(10, &mut [&mut || run(&|x| x * 1.0), &mut || {
+        run(&|x| fake_quant(x, amax.clone(), spec.clone()));
+    }]);
+    vec![Figure::at_most("forward and clipped backward / x * 1.0", ratio(&times), 1.2)]
+}
+
+fn half_precision() -> Vec<Figure> {
+    let device = device();
+    let x = input(&device);
+    let amax = Tensor::<1>::from_data([4.0], &device);
+    let (_, spec) = specs().swap_remove(0);
+    let run = |x: &Tensor<2>| {
+        let y = fake_quant(x.clone(), amax.clone(), spec.clone());
+        device.sync().expect("the device is alive");
+        drop(y);
+    };
+    let figure = |(name, dtype)| {
+        let narrow = x.clone().cast(dtype);
+        let times = shortest(15, &mut [&mut || run(&x), &mut || run(&narrow)]);
+        Figure::at_most(format!("half precision, {name} / f32"), ratio(&times), 1.0)
+    };
+    [("f16", DType::F16), ("bf16", DType::BF16)].map(figure).into()
+}
+
+fn qat_step() -> Vec<Figure> {
+    let device = device().autodiff();
+    vec![step_figure("MLP", Mlp::new(&device)), step_figure("CNN", Cnn::new(&device))]
+}
+
+fn step_figure<M: Workload>(name: &str, model: M) -> Figure {
+    let device = device().autodiff();
+    let (float, quantized, batch, labels) = pair(model, &device);
+    let run = |model: &M| {
+        let model = step(model.clone(), &batch, &labels, &device);
+        device.sync().expect("the device is alive");
+        drop(model);
+    };
+    let times = shortest(30, &mut [&mut || run(&float), &mut || run(&quantized)]);
+    Figure::at_most(format!("QAT step / float step, {name}"), ratio(&times), 1.2)
+}
+
+fn fashion_mnist() -> Vec<Figure> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/fashion-mnist/data");
+    let run = |seed| {
+        let options = Options { device: device(), seed, data: data.clone(), progress: false };
+        fashion_mnist::run(&options).expect("the example runs")
+    };
+    let results: Vec<Results> = (1..=3).map(run).collect();
+    let points = |value: fn(&Results) -> f64| results.iter().map(value).sum::<f64>() / results.len() as f64 * 100.0;
+    let float = points(|r| r.float_acc);
+    let (int8, ptq, qat) = (points(|r| r.int8_ptq_acc), points(|r| r.w4a4_ptq_acc), points(|r| r.w4a4_qat_acc));
+    let recovered = (qat - ptq) / (float - ptq) * 100.0;
+    println!("# Fashion-MNIST, 3 seeds: float {float:.2}, INT8 {int8:.2}, W4A4 {ptq:.2}, W4A4 trained {qat:.2} %");
+    println!("# W4A4 training recovers {recovered:.0} % of the loss; the figure is 80 %, or the next line");
+    vec![
+        Figure::at_most("Fashion-MNIST, float - INT8, points", float - int8, 0.3),
+        Figure::at_most("Fashion-MNIST, float - W4A4 trained, points", float - qat, 0.5),
+    ]
+}
+
+/// The golden runner counts; a run with a failure is short of all.
+fn golden() -> Vec<Figure> {
+    let output = Command::new(env!("CARGO"))
+        .args(["test", "--quiet", "-p", "burn-quant-tests", "--test", "golden"])
+        .output()
+        .expect("cargo runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().rev().find_map(|line| line.strip_prefix("golden: ")).unwrap_or("0 passed, 1 failed");
+    println!("# golden: {line}");
+    let failed = line.split(", ").nth(1).and_then(|part| part.split(' ').next()?.parse().ok()).unwrap_or(f64::INFINITY);
+    vec![Figure::at_most("golden cases that fail", failed, 0.0)]
+}
+
+fn cold_test() -> Vec<Figure> {
+    let folder = std::env::temp_dir().join(format!("burn-quant-cold-{}", std::process::id()));
+    let start = Instant::now();
+    let status = Command::new(env!("CARGO")).args(["test", "--workspace", "--target-dir"]).arg(&folder).status();
+    let minutes = start.elapsed().as_secs_f64() / 60.0;
+    let passed = status.is_ok_and(|status| status.success());
+    let _ = std::fs::remove_dir_all(&folder);
+    vec![
+        Figure::at_most("cold cargo test, minutes", minutes, 15.0),
+        Figure::at_least("cold cargo test passes", f64::from(u8::from(passed)), 1.0),
+    ]
+}
+
+/// The second time over the first.
+fn ratio(times: &[std::time::Duration]) -> f64 {
+    times[1].as_secs_f64() / times[0].as_secs_f64()
+}
