@@ -65,7 +65,8 @@ fn forward_and_backward_of_multiply_by_one(bencher: Bencher) {
 
 #[divan::bench]
 fn forward_and_backward_pass_through(bencher: Bencher) {
-    let (spec, amax) = (int8(Groups::per_tensor(&[SIDE, SIDE]), GradientRule::PassThrough), Tensor::ones([1], &device()));
+    let (spec, amax) =
+        (int8(Groups::per_tensor(&[SIDE, SIDE]), GradientRule::PassThrough), Tensor::ones([1], &device()));
     backward(bencher, |x| fake_quant(x, amax.clone(), spec.clone()));
 }
 

@@ -87,14 +87,14 @@ fn forward() -> Vec<Figure> {
         .into_iter()
         .map(|(name, spec)| {
             let amax = group_amax(x.clone(), &spec.groups);
-            let times = shortest(15, &mut [
-                &mut || drop(std::hint::black_box(data.clone())),
-                &mut || {
+            let times = shortest(
+                15,
+                &mut [&mut || drop(std::hint::black_box(data.clone())), &mut || {
                     let y = fake_quant(x.clone(), amax.clone(), spec.clone());
                     device.sync().expect("the device is alive");
                     drop(y);
-                },
-            ]);
+                }],
+            );
             let bound = if name.starts_with("e4m3") { 0.8 } else { 0.7 };
             Figure::at_most(format!("forward, {name} / clone"), ratio(&times), bound)
         })
@@ -107,10 +107,12 @@ fn in_place() -> Vec<Figure> {
     let device = device();
     let mut x = Some(input(&device));
     let amax = Tensor::<1>::from_data([4.0], &device);
-    let times = shortest(15, &mut [
-        &mut || drop(std::hint::black_box(data.clone())),
-        &mut || x = x.take().map(|x| fake_quant(x, amax.clone(), spec.clone())),
-    ]);
+    let times = shortest(
+        15,
+        &mut [&mut || drop(std::hint::black_box(data.clone())), &mut || {
+            x = x.take().map(|x| fake_quant(x, amax.clone(), spec.clone()))
+        }],
+    );
     vec![Figure::at_most("in place, int8 per tensor / clone", ratio(&times), 0.4)]
 }
 
@@ -125,9 +127,12 @@ fn backward() -> Vec<Figure> {
         device.sync().expect("the device is alive");
         drop(gradient);
     };
-    let times = shortest(10, &mut [&mut || run(&|x| x * 1.0), &mut || {
-        run(&|x| fake_quant(x, amax.clone(), spec.clone()));
-    }]);
+    let times = shortest(
+        10,
+        &mut [&mut || run(&|x| x * 1.0), &mut || {
+            run(&|x| fake_quant(x, amax.clone(), spec.clone()));
+        }],
+    );
     vec![Figure::at_most("forward and clipped backward / x * 1.0", ratio(&times), 1.2)]
 }
 
