@@ -218,5 +218,8 @@ fn cold_test() -> Vec<Figure> {
 
 /// The second time over the first.
 fn ratio(times: &[std::time::Duration]) -> f64 {
+    if std::env::var_os("FIGURES_TIMES").is_some() {
+        println!("# {times:?}");
+    }
     times[1].as_secs_f64() / times[0].as_secs_f64()
 }

@@ -11,6 +11,7 @@
 //! divides by the scale instead of multiplying by a step. For integer bounds clipping before rounding is the same as
 //! clipping after it, and keeps infinities out of [`round_half_to_even`].
 
+use crate::round::clip;
 use crate::{Format, FormatError, Grid, MIN_AMAX, Scale, round_half_to_even};
 
 /// Whether an integer grid holds negative codes.
@@ -189,7 +190,7 @@ impl Grid for IntGrid {
 
     #[inline(always)]
     fn round(self, units: f32) -> f32 {
-        round_half_to_even(units.clamp(self.lo, self.hi))
+        round_half_to_even(clip(units, self.lo, self.hi))
     }
 
     #[inline(always)]

@@ -13,6 +13,7 @@
 //! Source: Micikevicius et al. 2022, "FP8 formats for deep learning", arXiv:2209.05433; arithmetic of ModelOpt 0.47,
 //! FP8 fake quantization (on tensors `448 / amax` is a product with the reciprocal).
 
+use crate::round::clip;
 use crate::{Grid, MIN_AMAX, Scale};
 
 const MAX: f32 = 448.0;
@@ -80,7 +81,7 @@ impl Grid for E4m3 {
 
     #[inline(always)]
     fn round(self, units: f32) -> f32 {
-        let units = units.clamp(-MAX, MAX);
+        let units = clip(units, -MAX, MAX);
         let magnitude = f32::from_bits(units.to_bits() & 0x7fff_ffff);
         let power = f32::from_bits(units.to_bits() & EXPONENT_BITS);
         let power = if power < MIN_NORMAL { MIN_NORMAL } else { power };

@@ -27,6 +27,15 @@ pub fn round_half_to_even(x: f32) -> f32 {
     (x + INTEGER_SPACING) - INTEGER_SPACING
 }
 
+/// `x` between `lo` and `hi`; NaN stays NaN.
+///
+/// `f32::clamp` checks `lo <= hi` on every call; a grid has checked its bounds once.
+#[inline(always)]
+pub(crate) fn clip(x: f32, lo: f32, hi: f32) -> f32 {
+    let x = if x < lo { lo } else { x };
+    if x > hi { hi } else { x }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

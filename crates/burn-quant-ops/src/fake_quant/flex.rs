@@ -4,6 +4,9 @@
 //! `burn-quant-numerics`, compiled for the vector instructions at hand. Any dense memory order is kept as it is, so a
 //! transposed weight stays transposed.
 
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{Bytes, DType, bf16, f16};
@@ -11,7 +14,10 @@ use burn_flex::FlexTensor;
 use burn_quant_numerics::{E4m3, Format, Grid, Scale};
 
 use super::{FakeQuant, FakeQuantOps};
-use crate::flex::{FlexElement, Run, densely, elements, elements_mut, map, row_major, update, vectorized, walk};
+use crate::flex::{
+    FlexElement, Kernel, Run, TILE, apply, apply_into, densely, elements, elements_mut, map, row_major, update, vectorized,
+    walk,
+};
 use crate::groups::Segment;
 
 impl FakeQuantOps for Flex {
@@ -48,17 +54,9 @@ fn with_grid<G: Grid>(grid: G, x: FlexTensor, amax: &FlexTensor, spec: &FakeQuan
 }
 
 fn fake_quant<E: FlexElement, G: Grid>(grid: G, x: FlexTensor, amax: &FlexTensor, spec: &FakeQuant) -> FlexTensor {
-    let (mut x, order) = densely(x);
+    let (x, order) = densely(x);
     let segments = spec.groups.segments_in_order(order);
-    let scales = Scales::new(grid, &groups_amax(amax));
-    let kernel = |first: usize, tile: &mut [f32]| round_tile(grid, &segments, &scales, first, tile);
-    match elements_mut::<E>(&mut x) {
-        Some(data) => {
-            update(data, kernel);
-            x
-        }
-        None => like(&x, map(elements::<E>(&x), kernel)),
-    }
+    run::<E>(x, &Rounding { grid, segments, scales: Scales::new(grid, &groups_amax(amax)) })
 }
 
 fn clip_gradient<E: FlexElement>(grad: FlexTensor, x: FlexTensor, amax: &FlexTensor, spec: &FakeQuant) -> FlexTensor {
@@ -69,19 +67,17 @@ fn clip_gradient<E: FlexElement>(grad: FlexTensor, x: FlexTensor, amax: &FlexTen
         (grad, _) = row_major(grad);
     }
     let segments = spec.groups.segments_in_order(order);
-    let amax = groups_amax(amax);
-    let kernel = |first: usize, tile: &mut [f32]| {
-        let mut inputs = [0.0; crate::flex::TILE];
-        let inputs = &mut inputs[..tile.len()];
-        E::load(&elements::<E>(&x)[first..first + tile.len()], inputs);
-        clip_tile(&segments, &amax, first, inputs, tile);
-    };
-    match elements_mut::<E>(&mut grad) {
+    run::<E>(grad, &Clipping { inputs: elements::<E>(&x), segments, amax: groups_amax(amax) })
+}
+
+/// Runs a kernel over a dense tensor, in place if its buffer is uniquely owned.
+fn run<E: FlexElement>(mut x: FlexTensor, kernel: &impl Kernel) -> FlexTensor {
+    match elements_mut::<E>(&mut x) {
         Some(data) => {
             update(data, kernel);
-            grad
+            x
         }
-        None => like(&grad, map(elements::<E>(&grad), kernel)),
+        None => like(&x, map(elements::<E>(&x), kernel)),
     }
 }
 
@@ -102,6 +98,11 @@ struct Scales {
 }
 
 impl Scales {
+    #[inline(always)]
+    fn of(&self, group: usize) -> Scale {
+        Scale { to_grid: self.to_grid[group], from_grid: self.from_grid[group] }
+    }
+
     fn new<G: Grid>(grid: G, amax: &[f32]) -> Self {
         vectorized(
             #[inline(always)]
@@ -117,58 +118,147 @@ impl Scales {
     }
 }
 
-fn round_tile<G: Grid>(grid: G, segments: &[Segment], scales: &Scales, first: usize, tile: &mut [f32]) {
-    vectorized(
-        #[inline(always)]
-        || {
-            walk(
-                segments,
-                first,
-                tile.len(),
-                #[inline(always)]
-                |place, run| match run {
-                    Run::Shared(group) => {
-                        let scale = Scale { to_grid: scales.to_grid[group], from_grid: scales.from_grid[group] };
-                        burn_quant_numerics::fake_quant_in_place(grid, &mut tile[place], scale);
-                    }
-                    Run::Consecutive(group) => {
-                        let run = &mut tile[place];
-                        let groups = group..group + run.len();
-                        let factors = scales.to_grid[groups.clone()].iter().zip(&scales.from_grid[groups]);
-                        for (x, (&to_grid, &from_grid)) in run.iter_mut().zip(factors) {
-                            *x = grid.fake_quant(*x, Scale { to_grid, from_grid });
-                        }
-                    }
-                },
-            );
-        },
-    );
+/// Fake quantization of elements.
+struct Rounding<G> {
+    grid: G,
+    segments: Vec<Segment>,
+    scales: Scales,
 }
 
-fn clip_tile(segments: &[Segment], amax: &[f32], first: usize, inputs: &[f32], grads: &mut [f32]) {
-    vectorized(
-        #[inline(always)]
-        || {
-            walk(
-                segments,
-                first,
-                grads.len(),
-                #[inline(always)]
-                |place, run| {
-                    let pairs = grads[place.clone()].iter_mut().zip(&inputs[place]);
-                    match run {
+impl<G: Grid> Kernel for Rounding<G> {
+    fn in_place(&self, first: usize, data: &mut [f32]) {
+        let (grid, Scales { to_grid, from_grid }) = (self.grid, &self.scales);
+        vectorized(
+            #[inline(always)]
+            || {
+                walk(
+                    &self.segments,
+                    first,
+                    data.len(),
+                    #[inline(always)]
+                    |place, run| match run {
                         Run::Shared(group) => {
-                            let amax = amax[group];
-                            pairs.for_each(|(grad, x)| *grad = if x.abs() <= amax { *grad } else { 0.0 });
+                            let scale = self.scales.of(group);
+                            apply(&mut data[place], [], |x, []| grid.fake_quant(x, scale));
                         }
                         Run::Consecutive(group) => {
-                            for ((grad, x), &amax) in pairs.zip(&amax[group..]) {
-                                *grad = if x.abs() <= amax { *grad } else { 0.0 };
-                            }
+                            apply(&mut data[place], [&to_grid[group..], &from_grid[group..]], |x, scale| {
+                                grid.fake_quant(x, Scale { to_grid: scale[0], from_grid: scale[1] })
+                            });
                         }
-                    }
+                    },
+                );
+            },
+        );
+    }
+
+    fn into(&self, first: usize, source: &[f32], output: &mut [MaybeUninit<f32>]) {
+        let (grid, Scales { to_grid, from_grid }) = (self.grid, &self.scales);
+        vectorized(
+            #[inline(always)]
+            || {
+                walk(
+                    &self.segments,
+                    first,
+                    source.len(),
+                    #[inline(always)]
+                    |place, run| match run {
+                        Run::Shared(group) => {
+                            let scale = self.scales.of(group);
+                            apply_into(&source[place.clone()], &mut output[place], [], |x, []| grid.fake_quant(x, scale));
+                        }
+                        Run::Consecutive(group) => {
+                            let scales = [&to_grid[group..], &from_grid[group..]];
+                            apply_into(&source[place.clone()], &mut output[place], scales, |x, scale| {
+                                grid.fake_quant(x, Scale { to_grid: scale[0], from_grid: scale[1] })
+                            });
+                        }
+                    },
+                );
+            },
+        );
+    }
+}
+
+/// The clipped rule: data are gradients, kept where the input at the same place is within the range.
+struct Clipping<'a, E> {
+    inputs: &'a [E],
+    segments: Vec<Segment>,
+    amax: Vec<f32>,
+}
+
+impl<E: FlexElement> Clipping<'_, E> {
+    /// Calls `f` with the inputs of every tile of the data from element `first` on, as f32.
+    #[inline(always)]
+    fn tiles(&self, first: usize, len: usize, mut f: impl FnMut(Range<usize>, &[f32])) {
+        let mut tile = [0.0; TILE];
+        for start in (0..len).step_by(TILE) {
+            let place = start..len.min(start + TILE);
+            let tile = &mut tile[..place.len()];
+            E::load(&self.inputs[first + place.start..first + place.end], tile);
+            f(place, tile);
+        }
+    }
+}
+
+#[inline(always)]
+fn clip(grad: f32, [x, amax]: [f32; 2]) -> f32 {
+    if x.abs() <= amax { grad } else { 0.0 }
+}
+
+impl<E: FlexElement> Kernel for Clipping<'_, E> {
+    fn in_place(&self, first: usize, data: &mut [f32]) {
+        self.tiles(first, data.len(), |tile, inputs| {
+            let grads = &mut data[tile.clone()];
+            vectorized(
+                #[inline(always)]
+                || {
+                    walk(
+                        &self.segments,
+                        first + tile.start,
+                        grads.len(),
+                        #[inline(always)]
+                        |place, run| match run {
+                            Run::Shared(group) => {
+                                let amax = self.amax[group];
+                                apply(&mut grads[place.clone()], [&inputs[place]], |grad, [x]| clip(grad, [x, amax]));
+                            }
+                            Run::Consecutive(group) => {
+                                apply(&mut grads[place.clone()], [&inputs[place], &self.amax[group..]], clip);
+                            }
+                        },
+                    );
                 },
             );
-        },
-    );
+        });
+    }
+
+    fn into(&self, first: usize, source: &[f32], output: &mut [MaybeUninit<f32>]) {
+        self.tiles(first, source.len(), |tile, inputs| {
+            let (grads, output) = (&source[tile.clone()], &mut output[tile.clone()]);
+            vectorized(
+                #[inline(always)]
+                || {
+                    walk(
+                        &self.segments,
+                        first + tile.start,
+                        grads.len(),
+                        #[inline(always)]
+                        |place, run| {
+                            let (grads, output) = (&grads[place.clone()], &mut output[place.clone()]);
+                            match run {
+                                Run::Shared(group) => {
+                                    let amax = self.amax[group];
+                                    apply_into(grads, output, [&inputs[place]], |grad, [x]| clip(grad, [x, amax]));
+                                }
+                                Run::Consecutive(group) => {
+                                    apply_into(grads, output, [&inputs[place], &self.amax[group..]], clip);
+                                }
+                            }
+                        },
+                    );
+                },
+            );
+        });
+    }
 }

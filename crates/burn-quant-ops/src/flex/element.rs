@@ -4,12 +4,38 @@ use burn::tensor::Element;
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use std::mem::MaybeUninit;
 
+use super::{Kernel, TILE};
+
 /// A float that the kernels read and write; they compute in f32.
 pub(crate) trait FlexElement: Element + bytemuck::Pod + Send + Sync {
     /// Widens elements.
     fn load(source: &[Self], tile: &mut [f32]);
+
     /// Rounds half to even, and writes every element of `output`.
     fn store(tile: &[f32], output: &mut [MaybeUninit<Self>]);
+
+    /// Runs a kernel in place.
+    fn update(first: usize, data: &mut [Self], kernel: &impl Kernel) {
+        let mut tile = [0.0; TILE];
+        for (i, data) in data.chunks_mut(TILE).enumerate() {
+            let tile = &mut tile[..data.len()];
+            Self::load(data, tile);
+            kernel.in_place(first + i * TILE, tile);
+            // SAFETY: `store` writes only whole elements, so what was initialised stays so.
+            Self::store(tile, unsafe { &mut *(std::ptr::from_mut(data) as *mut [MaybeUninit<Self>]) });
+        }
+    }
+
+    /// Runs a kernel from one buffer to another, every element of which is written.
+    fn map(first: usize, source: &[Self], output: &mut [MaybeUninit<Self>], kernel: &impl Kernel) {
+        let mut tile = [0.0; TILE];
+        for (i, (source, output)) in source.chunks(TILE).zip(output.chunks_mut(TILE)).enumerate() {
+            let tile = &mut tile[..source.len()];
+            Self::load(source, tile);
+            kernel.in_place(first + i * TILE, tile);
+            Self::store(tile, output);
+        }
+    }
 }
 
 impl FlexElement for f32 {
@@ -22,6 +48,14 @@ impl FlexElement for f32 {
     fn store(tile: &[f32], output: &mut [MaybeUninit<Self>]) {
         output.write_copy_of_slice(tile);
     }
+
+    fn update(first: usize, data: &mut [Self], kernel: &impl Kernel) {
+        kernel.in_place(first, data);
+    }
+
+    fn map(first: usize, source: &[Self], output: &mut [MaybeUninit<Self>], kernel: &impl Kernel) {
+        kernel.into(first, source, output);
+    }
 }
 
 impl FlexElement for f16 {
@@ -32,7 +66,7 @@ impl FlexElement for f16 {
 
     #[inline(always)]
     fn store(tile: &[f32], output: &mut [MaybeUninit<Self>]) {
-        let mut halves = [f16::ZERO; super::TILE];
+        let mut halves = [f16::ZERO; TILE];
         let halves = &mut halves[..tile.len()];
         halves.convert_from_f32_slice(tile);
         output.write_copy_of_slice(halves);

@@ -3,7 +3,7 @@
 //! ```text
 //! tensor ──► Storage   dense memory in whatever order its axes lie     (else: one copy to row-major)
 //!        ──► chunks    64 Ki elements, one rayon task each             (small tensors: the calling thread)
-//!        ──► tiles     2 Ki elements as f32 on the stack               (f16 and bf16 are converted here)
+//!        ──► tiles     2 Ki elements as f32 on the stack               (f16 and bf16 only; f32 is read where it lies)
 //!        ──► runs      consecutive elements of one group, or of consecutive groups
 //! ```
 
@@ -11,7 +11,7 @@ mod element;
 mod runs;
 
 pub(crate) use element::FlexElement;
-pub(crate) use runs::{Run, walk};
+pub(crate) use runs::{Run, apply, apply_into, walk};
 
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
@@ -69,60 +69,35 @@ pub(crate) fn elements_mut<E: FlexElement>(tensor: &mut FlexTensor) -> Option<&m
     Some(&mut tensor.try_storage_mut::<E>()?[start..start + len])
 }
 
-/// Runs `kernel` over tiles of `data` and writes its results back; `kernel` gets the number of its first element.
-pub(crate) fn update<E: FlexElement>(data: &mut [E], kernel: impl Fn(usize, &mut [f32]) + Sync) {
-    // SAFETY: the bytes of `data` are initialised and stay so, as `update_chunk` writes only whole elements; the cast
-    // changes no layout. The mutable borrow lasts as long as the cast one.
-    let out = unsafe { &mut *(std::ptr::from_mut(data) as *mut [MaybeUninit<E>]) };
-    if out.len() <= CHUNK {
-        return update_chunk(0, out, &kernel);
-    }
-    out.par_chunks_mut(CHUNK).enumerate().for_each(|(i, chunk)| update_chunk(i * CHUNK, chunk, &kernel));
+/// What is done to f32 elements; `first` is the number of the first element within the tensor.
+pub(crate) trait Kernel: Sync {
+    /// In place.
+    fn in_place(&self, first: usize, data: &mut [f32]);
+    /// From one buffer to another of the same length, every element of which is written.
+    fn into(&self, first: usize, source: &[f32], output: &mut [MaybeUninit<f32>]);
 }
 
-fn update_chunk<E: FlexElement>(
-    first: usize,
-    data: &mut [MaybeUninit<E>],
-    kernel: &(impl Fn(usize, &mut [f32]) + Sync),
-) {
-    let mut tile = [0.0; TILE];
-    for (i, data) in data.chunks_mut(TILE).enumerate() {
-        let tile = &mut tile[..data.len()];
-        // SAFETY: `update` hands only initialised elements over.
-        E::load(unsafe { data.assume_init_ref() }, tile);
-        kernel(first + i * TILE, tile);
-        E::store(tile, data);
+/// Runs a kernel over `data`, in place.
+pub(crate) fn update<E: FlexElement>(data: &mut [E], kernel: &impl Kernel) {
+    if data.len() <= CHUNK {
+        return E::update(0, data, kernel);
     }
+    data.par_chunks_mut(CHUNK).enumerate().for_each(|(i, chunk)| E::update(i * CHUNK, chunk, kernel));
 }
 
-/// Runs `kernel` over tiles of `source` and collects its results in a new vector.
-pub(crate) fn map<E: FlexElement>(source: &[E], kernel: impl Fn(usize, &mut [f32]) + Sync) -> Vec<E> {
+/// Runs a kernel over `source` and collects its results in a new vector.
+pub(crate) fn map<E: FlexElement>(source: &[E], kernel: &impl Kernel) -> Vec<E> {
     let mut output = Vec::with_capacity(source.len());
     let spare = &mut output.spare_capacity_mut()[..source.len()];
     if source.len() <= CHUNK {
-        map_chunk(0, source, spare, &kernel);
+        E::map(0, source, spare, kernel);
     } else {
         let chunks = source.par_chunks(CHUNK).zip(spare.par_chunks_mut(CHUNK)).enumerate();
-        chunks.for_each(|(i, (source, spare))| map_chunk(i * CHUNK, source, spare, &kernel));
+        chunks.for_each(|(i, (source, spare))| E::map(i * CHUNK, source, spare, kernel));
     }
-    // SAFETY: every chunk has written all of its elements, and the chunks cover the vector.
+    // SAFETY: `FlexElement::map` writes every element of its chunk, and the chunks cover the vector.
     unsafe { output.set_len(source.len()) };
     output
-}
-
-fn map_chunk<E: FlexElement>(
-    first: usize,
-    source: &[E],
-    output: &mut [MaybeUninit<E>],
-    kernel: &(impl Fn(usize, &mut [f32]) + Sync),
-) {
-    let mut tile = [0.0; TILE];
-    for (i, (source, output)) in source.chunks(TILE).zip(output.chunks_mut(TILE)).enumerate() {
-        let tile = &mut tile[..source.len()];
-        E::load(source, tile);
-        kernel(first + i * TILE, tile);
-        E::store(tile, output);
-    }
 }
 
 /// Calls `f` compiled for AVX2 where the processor has it.

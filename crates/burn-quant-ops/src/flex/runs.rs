@@ -1,5 +1,7 @@
 //! Consecutive elements and the groups they belong to.
 
+use std::mem::MaybeUninit;
+
 use crate::groups::Segment;
 
 /// The groups of consecutive elements.
@@ -46,6 +48,30 @@ fn outer_group(outer: &[Segment], mut row: usize) -> usize {
         row /= segment.len;
     }
     group
+}
+
+/// Applies `f` to every element with the factors at the same place, in place.
+#[inline(always)]
+pub(crate) fn apply<const N: usize>(data: &mut [f32], factors: [&[f32]; N], f: impl Fn(f32, [f32; N]) -> f32) {
+    let factors = factors.map(|factors| &factors[..data.len()]);
+    for (i, x) in data.iter_mut().enumerate() {
+        *x = f(*x, factors.map(|factors| factors[i]));
+    }
+}
+
+/// The same from one buffer to another of the same length.
+#[inline(always)]
+pub(crate) fn apply_into<const N: usize>(
+    source: &[f32],
+    output: &mut [MaybeUninit<f32>],
+    factors: [&[f32]; N],
+    f: impl Fn(f32, [f32; N]) -> f32,
+) {
+    let source = &source[..output.len()];
+    let factors = factors.map(|factors| &factors[..output.len()]);
+    for (i, y) in output.iter_mut().enumerate() {
+        y.write(f(source[i], factors.map(|factors| factors[i])));
+    }
 }
 
 #[cfg(test)]
