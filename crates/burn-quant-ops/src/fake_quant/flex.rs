@@ -1,7 +1,7 @@
 //! The fused CPU kernel: one read and one write per element, on all cores, in place if the buffer is uniquely owned.
 //!
 //! The factors of every group are computed once, beforehand; the loop over a run of elements is the loop of
-//! `burn-quant-numerics`, compiled for the vector instructions at hand. Any dense memory order is kept as it is, so a
+//! `burn-quant-numerics`, compiled for the vector instructions at hand; integers divide by an exact `reciprocal`. Any dense memory order is kept as it is, so a
 //! transposed weight stays transposed.
 
 use std::mem::MaybeUninit;
@@ -13,17 +13,22 @@ use burn::tensor::{Bytes, DType, bf16, f16};
 use burn_flex::FlexTensor;
 use burn_quant_numerics::{E4m3, Format, Grid, Scale};
 
+use super::reciprocal::Reciprocal;
 use super::{FakeQuant, FakeQuantOps};
 use crate::flex::{
-    FlexElement, Kernel, Run, TILE, apply, apply_into, densely, elements, elements_mut, map, row_major, update, vectorized,
-    walk,
+    FlexElement, Kernel, Run, TILE, apply, apply_into, densely, elements, elements_mut, has_vectors, map, row_major,
+    update, vectorized, walk,
 };
 use crate::groups::Segment;
 
 impl FakeQuantOps for Flex {
     fn fake_quant(x: FloatTensor<Self>, amax: FloatTensor<Self>, spec: FakeQuant) -> FloatTensor<Self> {
+        let amax = groups_amax(&amax);
         match spec.format {
-            Format::Int(format) => with_grid(format.grid(), x, &amax, &spec),
+            Format::Int(format) => match Reciprocal::fits(format.grid(), &amax) {
+                Some(grid) if has_vectors() => with_grid(grid, x, &amax, &spec),
+                _ => with_grid(format.grid(), x, &amax, &spec),
+            },
             Format::E4M3 => with_grid(E4m3, x, &amax, &spec),
             other => unreachable!("no Flex kernel for {other}"),
         }
@@ -44,7 +49,7 @@ impl FakeQuantOps for Flex {
     }
 }
 
-fn with_grid<G: Grid>(grid: G, x: FlexTensor, amax: &FlexTensor, spec: &FakeQuant) -> FlexTensor {
+fn with_grid<G: Grid>(grid: G, x: FlexTensor, amax: &[f32], spec: &FakeQuant) -> FlexTensor {
     match x.dtype() {
         DType::F32 => fake_quant::<f32, G>(grid, x, amax, spec),
         DType::F16 => fake_quant::<f16, G>(grid, x, amax, spec),
@@ -53,10 +58,10 @@ fn with_grid<G: Grid>(grid: G, x: FlexTensor, amax: &FlexTensor, spec: &FakeQuan
     }
 }
 
-fn fake_quant<E: FlexElement, G: Grid>(grid: G, x: FlexTensor, amax: &FlexTensor, spec: &FakeQuant) -> FlexTensor {
+fn fake_quant<E: FlexElement, G: Grid>(grid: G, x: FlexTensor, amax: &[f32], spec: &FakeQuant) -> FlexTensor {
     let (x, order) = densely(x);
     let segments = spec.groups.segments_in_order(order);
-    run::<E>(x, &Rounding { grid, segments, scales: Scales::new(grid, &groups_amax(amax)) })
+    run::<E>(x, &Rounding { grid, segments, scales: Scales::new(grid, amax) })
 }
 
 fn clip_gradient<E: FlexElement>(grad: FlexTensor, x: FlexTensor, amax: &FlexTensor, spec: &FakeQuant) -> FlexTensor {
@@ -165,7 +170,9 @@ impl<G: Grid> Kernel for Rounding<G> {
                     |place, run| match run {
                         Run::Shared(group) => {
                             let scale = self.scales.of(group);
-                            apply_into(&source[place.clone()], &mut output[place], [], |x, []| grid.fake_quant(x, scale));
+                            apply_into(&source[place.clone()], &mut output[place], [], |x, []| {
+                                grid.fake_quant(x, scale)
+                            });
                         }
                         Run::Consecutive(group) => {
                             let scales = [&to_grid[group..], &from_grid[group..]];

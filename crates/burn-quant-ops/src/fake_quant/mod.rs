@@ -15,6 +15,8 @@ mod autodiff;
 mod cubecl;
 #[cfg(feature = "flex")]
 mod flex;
+#[cfg(feature = "flex")]
+mod reciprocal;
 mod reference;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};

@@ -100,10 +100,20 @@ pub(crate) fn map<E: FlexElement>(source: &[E], kernel: &impl Kernel) -> Vec<E> 
     output
 }
 
+/// Whether [`vectorized`] compiles for AVX2 with fused multiply-add on this processor.
+pub(crate) fn has_vectors() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("avx2")
+        && std::is_x86_feature_detected!("fma")
+        && std::is_x86_feature_detected!("f16c");
+    #[cfg(not(target_arch = "x86_64"))]
+    return cfg!(target_arch = "aarch64"); // its baseline has vectors and fused multiply-add
+}
+
 /// Calls `f` compiled for AVX2 where the processor has it.
 ///
-/// `f` must be inlined, so that it is compiled once with and once without the instructions; none of ours contracts a
-/// product and a sum, so both give the same bits.
+/// `f` must be inlined, so that it is compiled once with and once without the instructions. The compiler never fuses a
+/// product and a sum by itself, so both give the same bits.
 #[inline(always)]
 pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
@@ -112,10 +122,7 @@ pub(crate) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
         fn avx2<R>(f: impl FnOnce() -> R) -> R {
             f()
         }
-        if std::is_x86_feature_detected!("avx2")
-            && std::is_x86_feature_detected!("fma")
-            && std::is_x86_feature_detected!("f16c")
-        {
+        if has_vectors() {
             // SAFETY: the processor has the instructions.
             return unsafe { avx2(f) };
         }
