@@ -83,6 +83,7 @@ fn main() {
 fn forward() -> Vec<Figure> {
     let (device, data) = (device(), vec![1f32; SIDE * SIDE]);
     let x = input(&device);
+    println!("# the limit: a copy of the data by all threads takes {:.3} of the clone", copy_by_all_threads(&data));
     specs()
         .into_iter()
         .map(|(name, spec)| {
@@ -99,6 +100,23 @@ fn forward() -> Vec<Figure> {
             Figure::at_most(format!("forward, {name} / clone"), ratio(&times), bound)
         })
         .collect()
+}
+
+/// The time of a plain copy into memory that is there, each thread its share, over that of the clone.
+fn copy_by_all_threads(data: &[f32]) -> f64 {
+    let mut copy = vec![0f32; data.len()];
+    let share = data.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from));
+    let times = shortest(
+        15,
+        &mut [&mut || drop(std::hint::black_box(data.to_vec())), &mut || {
+            std::thread::scope(|scope| {
+                for (from, to) in data.chunks(share).zip(copy.chunks_mut(share)) {
+                    scope.spawn(move || to.copy_from_slice(from));
+                }
+            });
+        }],
+    );
+    ratio(&times)
 }
 
 fn in_place() -> Vec<Figure> {
@@ -218,8 +236,5 @@ fn cold_test() -> Vec<Figure> {
 
 /// The second time over the first.
 fn ratio(times: &[std::time::Duration]) -> f64 {
-    if std::env::var_os("FIGURES_TIMES").is_some() {
-        println!("# {times:?}");
-    }
     times[1].as_secs_f64() / times[0].as_secs_f64()
 }

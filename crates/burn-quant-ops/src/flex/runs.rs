@@ -1,6 +1,7 @@
 //! Consecutive elements and the groups they belong to.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use crate::groups::Segment;
 
@@ -18,7 +19,7 @@ pub(crate) enum Run {
 /// `segments` is the division of the tensor in memory order. The cost is one division per row of the innermost segment
 /// and one call per block; `f` must be inlined.
 #[inline(always)]
-pub(crate) fn walk(segments: &[Segment], first: usize, len: usize, mut f: impl FnMut(std::ops::Range<usize>, Run)) {
+pub(crate) fn walk(segments: &[Segment], first: usize, len: usize, mut f: impl FnMut(Range<usize>, Run)) {
     let (inner, outer) = segments.split_last().expect("a division has at least one segment");
     let (mut position, end) = (first, first + len);
     while position < end {
