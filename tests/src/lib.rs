@@ -16,6 +16,13 @@ pub fn device() -> (&'static str, Device) {
     compile_error!("enable the backend to test: flex, wgpu or cuda");
 }
 
+/// A backend that burn-quant has no kernel for: burn deprecates it, and no other can be had without a library.
+#[cfg(feature = "ndarray")]
+#[allow(deprecated)]
+pub fn device_without_kernel() -> Device {
+    Device::ndarray()
+}
+
 /// The device under test: plain, with autodiff, and with autodiff and gradient checkpointing.
 pub fn devices() -> Vec<(String, Device)> {
     let (name, device) = device();

@@ -49,6 +49,6 @@ fn check<const D: usize>(golden: &Golden, case: &Case, device: &Device) -> Resul
     if report.statistics.get(&name).map(|seen| seen.calls) != Some(4) {
         return Err("not every batch was seen".into());
     }
-    let amax = Quantizers::of(&model).get(&name).and_then(|q| Ok(q.amax())).map_err(|e| e.to_string())?;
+    let amax = Quantizers::of(&model).get(&name).map(|q| q.amax()).map_err(|e| e.to_string())?;
     bitwise("amax", &values(amax.ok_or("no amax")?), &golden.values(case, &case.expected["amax"]))
 }

@@ -121,7 +121,7 @@ fn a_file_cut_anywhere_is_refused() {
     assert!(read(linear(), &whole).is_ok());
     for len in 0..whole.len() {
         let error = read(linear(), &whole[..len]).unwrap_err();
-        if len < 10 || len > 2000 {
+        if !(10..=2000).contains(&len) {
             assert!(matches!(error, StoreError::Truncated { .. }), "cut at {len}: {error}");
         }
     }

@@ -264,3 +264,56 @@ fn group_of(
     }
     group
 }
+
+/// The kernels without fusion around them; the specification runs them under fusion.
+#[cfg(all(test, feature = "wgpu"))]
+mod tests {
+    use super::*;
+    use crate::{AxisGroups, GradientRule, Groups};
+    use burn::backend::{ops::FloatTensorOps, read_sync};
+    use burn::tensor::TensorData;
+    use burn_cubecl::CubeDevice;
+    use burn_quant_numerics::IntFormat;
+
+    fn tensor(values: Vec<f32>, shape: &[usize]) -> CubeTensor {
+        let device = CubeDevice::Wgpu(Default::default());
+        CubeBackend::float_from_data(TensorData::new(values, shape.to_vec()), &device)
+    }
+
+    fn values(tensor: CubeTensor) -> Vec<f32> {
+        let data = read_sync(CubeBackend::float_into_data(tensor)).expect("a tensor that can be read");
+        data.try_into_vec().expect("f32 values")
+    }
+
+    fn spread(len: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 7919 + 13) % 1009) as f32 / 250.0 - 2.0).collect()
+    }
+
+    #[test]
+    fn kernels_equal_the_reference_for_one_amax_per_tensor_per_vector_and_per_lane() {
+        use AxisGroups::{Blocks, Each, Whole};
+        let shape = [6, 40];
+        for axes in
+            [[Whole, Whole], [Each, Whole], [Whole, Each], [Each, Blocks(8)], [Each, Blocks(14)], [Blocks(4), Each]]
+        {
+            for format in [IntFormat::signed(4).unwrap().into(), Format::E4M3] {
+                let groups = Groups::new(&shape, &axes);
+                let spec = FakeQuant { format, groups, gradient: GradientRule::Clipped };
+                let amax =
+                    || tensor((0..spec.groups.len()).map(|i| 0.5 + i as f32 / 64.0).collect(), &[spec.groups.len()]);
+                let x = || tensor(spread(240), &shape);
+                let found = values(CubeBackend::fake_quant(x(), amax(), spec.clone()));
+                let expected = values(super::super::reference::fake_quant::<CubeBackend>(x(), amax(), &spec));
+                assert_eq!(found, expected, "{format} by {axes:?}");
+                let shared = x(); // held by two: not in place
+                let found = values(CubeBackend::fake_quant(shared.clone(), amax(), spec.clone()));
+                assert_eq!((found, values(shared)), (expected, spread(240)), "{format} by {axes:?}");
+
+                let grad = || tensor(spread(241)[1..].to_vec(), &shape);
+                let found = values(CubeBackend::fake_quant_clip_gradient(grad(), x(), amax(), spec.clone()));
+                let expected = super::super::reference::clip_gradient::<CubeBackend>(grad(), x(), amax(), &spec);
+                assert_eq!(found, values(expected), "gradient by {axes:?}");
+            }
+        }
+    }
+}
