@@ -107,6 +107,14 @@ pub enum StoreError {
         /// The quantizer.
         name: String,
     },
+    /// A range of the file is negative, infinite or not a number.
+    #[error("the range of `{name}` holds {found}: ranges are finite and not negative")]
+    BadRange {
+        /// The quantizer.
+        name: String,
+        /// The value.
+        found: f32,
+    },
     /// The quantizers do not fit the model.
     #[error("the file's quantizers do not fit the model")]
     Quantizers(#[from] QuantError),

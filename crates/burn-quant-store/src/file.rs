@@ -105,7 +105,8 @@ fn digest(metadata: &BTreeMap<String, String>, tensors: &[Tensor]) -> Result<Str
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
     for tensor in sorted {
         field(tensor.name.as_bytes());
-        field(format!("{:?} {:?} {:?}", tensor.dtype, tensor.shape.as_slice(), tensor.param_id).as_bytes());
+        let dtype = serde_json::to_string(&tensor.dtype).expect("a dtype is plain data");
+        field(format!("{dtype} {:?} {:?}", tensor.shape.as_slice(), tensor.param_id).as_bytes());
         field(&tensor.to_bytes().map_err(damage)?);
     }
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())

@@ -50,7 +50,31 @@ pub fn from_bytes<M: Module>(model: M, bytes: Bytes) -> Result<M, StoreError> {
     let refused = |e: &dyn std::fmt::Display| StoreError::Record { reason: e.to_string() };
     let bytes = Writer::new(tensors).into_bytes().map_err(|e| refused(&e))?;
     let record = ModuleRecord::from_bytes(bytes).map_err(|e| refused(&e))?;
-    model.try_load_record(record).map_err(|e| refused(&e))
+    let model = model.try_load_record(record).map_err(|e| refused(&e))?;
+    check_ranges(&model)?;
+    Ok(model)
+}
+
+/// Ranges are finite and not negative, and a weight has one for each of its groups.
+fn check_ranges<M: Module>(model: &M) -> Result<(), StoreError> {
+    let shapes = shapes(model);
+    for (name, quantizer) in Quantizers::of(model).iter() {
+        let Some(amax) = quantizer.amax() else { continue };
+        let owner = range_owner(name, quantizer.role());
+        let weight = owner.strip_suffix(".weight_quantizer").and_then(|path| shapes.get(path));
+        if let (Role::Weight(_), Some(shape)) = (quantizer.role(), weight) {
+            let (expected, found) = (quantizer.groups(shape).len(), amax.dims()[0]);
+            if expected != found {
+                let path = format!("{owner}.amax");
+                return Err(StoreError::Shape { path, expected: vec![expected], found: vec![found] });
+            }
+        }
+        let values: Vec<f32> = amax.into_data().convert::<f32>().try_into_vec().expect("f32 data");
+        if let Some(&found) = values.iter().find(|value| !value.is_finite() || **value < 0.0) {
+            return Err(StoreError::BadRange { name: name.into(), found });
+        }
+    }
+    Ok(())
 }
 
 /// Slots of the model must all be in the plan; what the plan has beyond them must be weights.

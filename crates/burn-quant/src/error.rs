@@ -131,6 +131,14 @@ pub enum InvalidConfig {
         /// Axes of the tensor.
         found: usize,
     },
+    /// A weight layout names an axis that the weight does not have.
+    #[error("the weight's layout names axis {axis}, and the weight has rank {rank}: register the right layout")]
+    Layout {
+        /// The axis.
+        axis: usize,
+        /// Axes of the weight.
+        rank: usize,
+    },
     /// Two-dimensional blocks need two different axes.
     #[error("two-dimensional blocks are for weights with separate channel and contracted axes")]
     BlocksOfActivation,

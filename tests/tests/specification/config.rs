@@ -163,6 +163,9 @@ fn the_range_is_the_largest_magnitude_of_all_batches_and_shards_merge_to_it() {
     };
     assert_eq!(shard(0..1).merge(shard(1..3)).unwrap(), report.statistics);
     assert_eq!(shard(1..3).merge(shard(0..1)).unwrap(), report.statistics);
+    // statistics travel as plain data
+    let json = serde_json::to_string(&report.statistics).unwrap();
+    assert_eq!(serde_json::from_str::<burn_quant::ModelStatistics>(&json).unwrap(), report.statistics);
 }
 
 #[test]

@@ -144,6 +144,34 @@ fn recurrent_layers_are_quantized_gate_by_gate() {
 }
 
 #[test]
+fn a_weight_with_an_adapter_is_left_alone_unless_a_rule_enables_it() {
+    use burn::module::Lora;
+    use burn_quant::QuantError;
+    let (_, device) = device();
+    let model = vec![LinearConfig::new(8, 8).init(&device)].apply_lora(Lora::new(2, 4.0));
+    let refused = quantize_weights(model.clone(), &QuantConfig::int8_weight_only()).unwrap_err();
+    let QuantError::ForeignReparameterization { path, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(path, "0.weight");
+    assert_eq!(fold_weights(model.clone()).unwrap_err(), refused);
+    let off = QuantConfig::new().with_rule(Rule::disable("0.weight_quantizer"));
+    let (model, _) = quantize_weights(model, &off).unwrap();
+    assert!(Quantizers::of(&model).is_empty());
+    assert!(model[0].weight.adapter().is_some());
+}
+
+#[test]
+fn a_layout_for_another_rank_is_refused() {
+    use burn_quant::{InvalidConfig, QuantError, Quantization, WeightLayout, WeightLayouts};
+    let (_, device) = device();
+    let layouts = WeightLayouts::new().register("Linear", "weight", WeightLayout { channel_axis: 3, block_axis: 0 });
+    let linear = LinearConfig::new(4, 4).init(&device);
+    let config = QuantConfig::int8_weight_only();
+    let refused = Quantization::new(&config).with_layouts(layouts).run_weights(linear).unwrap_err();
+    let problem = InvalidConfig::Layout { axis: 3, rank: 2 };
+    assert_eq!(refused, QuantError::Config { name: "weight_quantizer".into(), problem });
+}
+
+#[test]
 fn the_summary_lists_every_quantizer_with_its_range() {
     let (_, device) = device();
     let mut linear = LinearConfig::new(2, 2).with_bias(false).init(&device);

@@ -212,6 +212,23 @@ fn another_model_is_refused_by_what_differs() {
     assert_eq!((path.as_str(), expected, found), ("fc.weight", vec![5, 3], vec![4, 3]));
 }
 
+#[test]
+fn ranges_that_cannot_be_are_refused() {
+    let (_, device) = device();
+    let linear = || LinearConfig::new(4, 3).init(&device);
+    let with_amax = |amax: &[f32]| {
+        let (model, _) = quantize_weights(linear(), &QuantConfig::int8_weight_only()).unwrap();
+        let mut quantizers = burn_quant::Quantizers::of(&model);
+        quantizers.get_mut("weight_quantizer").unwrap().set_amax(Tensor::from_data(amax, &device));
+        read(linear(), &bytes(&quantizers.install(model).unwrap())).unwrap_err()
+    };
+    let shape = with_amax(&[1.0; 5]);
+    assert!(matches!(&shape, StoreError::Shape { path, .. } if path == "weight.weight_quantizer.amax"), "{shape}");
+    for bad in [-1.0, f32::NAN, f32::INFINITY] {
+        assert!(matches!(with_amax(&[1.0, bad, 1.0]), StoreError::BadRange { .. }));
+    }
+}
+
 /// A model with known weights: every value is a power of two.
 fn golden_model(device: &Device) -> Net {
     fn powers<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {

@@ -20,8 +20,8 @@ pub(super) struct Reciprocal(IntGrid);
 impl Reciprocal {
     /// The grid, if every range is one that the division is exact for.
     pub(super) fn fits(grid: IntGrid, amax: &[f32]) -> Option<Self> {
-        const SCALES: std::ops::RangeInclusive<f32> = 8.673_617e-19..=1.152_921_5e18; // 2^-60 to 2^60
-        let exact = |amax: &f32| *amax <= MIN_AMAX || SCALES.contains(&(grid.max() / amax));
+        let scales = 2f32.powi(-60)..=2f32.powi(60);
+        let exact = |amax: &f32| *amax <= MIN_AMAX || scales.contains(&(grid.max() / amax));
         amax.iter().all(exact).then_some(Self(grid))
     }
 }

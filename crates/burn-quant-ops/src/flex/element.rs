@@ -174,7 +174,7 @@ mod tests {
         let mut loaded = vec![0.0; narrow.len()];
         f16::load(&narrow, &mut loaded);
         assert!(loaded.iter().zip(&wide).all(|(a, b)| a == b || (a.is_nan() && b.is_nan())));
-        for factor in [1.0, 1.000_3, 0.999_7, 1.000_244_14 /* half a step */] {
+        for factor in [1.0, 1.000_3, 0.999_7, 1.0 + 2f32.powi(-12) /* half a step */] {
             let tile: Vec<f32> =
                 wide[..TILE + 3].iter().chain(&wide[30_000..30_000 + TILE]).map(|x| x * factor).collect();
             for tile in tile.chunks(TILE) {

@@ -193,6 +193,12 @@ impl QuantizerConfig {
     /// Whether this configuration suits a tensor with this role; the rank is known for weights only.
     pub(crate) fn validate(&self, role: Role, rank: Option<usize>) -> Result<(), InvalidConfig> {
         let weight = matches!(role, Role::Weight(_));
+        if let (Role::Weight(layout), Some(rank)) = (role, rank) {
+            let axis = layout.channel_axis.max(layout.block_axis);
+            if axis >= rank {
+                return Err(InvalidConfig::Layout { axis, rank });
+            }
+        }
         match &self.granularity {
             Granularity::Block { size: 0 }
             | Granularity::Block2d { rows: 0, .. }

@@ -71,13 +71,15 @@ pub fn place<M: Module>(model: M, config: &QuantConfig, layouts: &WeightLayouts)
 ///
 /// # Errors
 ///
-/// [`QuantError::UnknownQuantizer`] if the plan names a slot or a weight that the model lacks, and
-/// [`QuantError::ForeignReparameterization`].
+/// [`QuantError::UnknownQuantizer`] if the plan names a slot or a weight that the model lacks,
+/// [`QuantError::Config`] if a configuration does not fit its quantizer, and [`QuantError::ForeignReparameterization`].
 pub fn install_plan<M: Module>(model: M, plan: &Plan) -> Result<M, QuantError> {
     let mut present = Quantizers::of(&model);
     let weights: BTreeMap<String, Weight> = weights(&model).into_iter().map(|w| (w.quantizer.clone(), w)).collect();
     let mut attached = BTreeMap::new();
     for (name, planned) in &plan.quantizers {
+        let rank = weights.get(name).map(|weight| weight.shape.len());
+        planned.check(name, rank)?;
         if let Ok(quantizer) = present.get_mut(name) {
             planned.configure(quantizer);
             continue;
@@ -98,6 +100,12 @@ pub fn install_plan<M: Module>(model: M, plan: &Plan) -> Result<M, QuantError> {
 }
 
 impl PlannedQuantizer {
+    /// Whether the configuration suits the quantizer; the rank is known for weights only.
+    fn check(&self, name: &str, rank: Option<usize>) -> Result<(), QuantError> {
+        let checked = if self.enabled { self.config.validate(self.role, rank) } else { Ok(()) };
+        checked.map_err(|problem| QuantError::Config { name: name.into(), problem })
+    }
+
     fn configure(&self, quantizer: &mut TensorQuantizer) {
         quantizer.set_config(self.config.clone());
         if self.enabled { quantizer.enable() } else { quantizer.disable() }
@@ -114,15 +122,10 @@ struct Candidate {
 
 impl Candidate {
     fn check(&self, planned: &PlannedQuantizer) -> Result<(), QuantError> {
-        if !planned.enabled {
-            return Ok(());
-        }
-        if let Some((path, found)) = self.foreign() {
+        if let (true, Some((path, found))) = (planned.enabled, self.foreign()) {
             return Err(QuantError::ForeignReparameterization { path, found });
         }
-        let rank = self.weight.as_ref().map(|weight| weight.shape.len());
-        let checked = planned.config.validate(planned.role, rank);
-        checked.map_err(|problem| QuantError::Config { name: self.name.clone(), problem })
+        planned.check(&self.name, self.weight.as_ref().map(|weight| weight.shape.len()))
     }
 
     /// The path and the name of a reparameterization that is not ours.

@@ -184,8 +184,12 @@ impl TensorQuantizer {
         fake_quant(x, amax, FakeQuant { format: self.config.format, groups, gradient: self.config.gradient })
     }
 
-    /// The groups that its granularity makes of a tensor of this shape.
-    pub(crate) fn groups(&self, shape: &[usize]) -> Groups {
+    /// The groups that its granularity makes of a tensor of this shape; there is one range for each.
+    ///
+    /// # Panics
+    ///
+    /// If the granularity lists axes for another rank.
+    pub fn groups(&self, shape: &[usize]) -> Groups {
         self.config.granularity.groups(self.role, shape)
     }
 
