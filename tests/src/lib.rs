@@ -4,7 +4,7 @@ use burn::tensor::Device;
 
 /// The device under test of this build, without autodiff, and its name.
 ///
-/// A build tests one backend, chosen by feature: `flex` by default, else `wgpu` or `cuda`.
+/// A build tests one backend: `cuda` or `wgpu` if the feature is on, else `flex`.
 pub fn device() -> (&'static str, Device) {
     #[cfg(feature = "cuda")]
     return ("cuda", Device::cuda(0));

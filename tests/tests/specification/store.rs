@@ -67,6 +67,23 @@ fn a_saved_model_comes_back_with_the_same_quantizers_and_outputs() {
     }
 }
 
+/// In builds with two backends.
+#[cfg(all(feature = "flex", feature = "wgpu"))]
+#[test]
+fn a_model_saved_on_one_backend_restores_on_another() {
+    let (_, other) = device();
+    let model = Net::quantized(&Device::flex());
+    let restored = read(Net::new(&other), &bytes(&model)).unwrap();
+    assert_eq!(summary(&restored), summary(&model));
+    // weights are compared, as seen by the layers; sums of products differ from backend to backend
+    let moved = restored.clone().fork(&Device::flex());
+    for (what, net) in [("restored", &restored), ("moved back", &moved)] {
+        assert_same(&values(net.conv.weight.val()), &values(model.conv.weight.val()), what);
+        assert_same(&values(net.columns.weight.val()), &values(model.columns.weight.val()), what);
+        assert_same(&values(net.fc.weight.val()), &values(model.fc.weight.val()), what);
+    }
+}
+
 #[test]
 fn a_restored_model_trains() {
     let (_, device) = device();
