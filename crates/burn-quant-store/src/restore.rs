@@ -5,9 +5,10 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::store::ModuleRecord;
-use burn::tensor::{Device, Tensor};
 use burn_pack::{Bytes, EXTENSION, Writer};
-use burn_quant::{Plan, QuantError, Quantizers, Range, Role, install_plan};
+use burn_quant::{
+    Algorithm, ModelStatistics, Plan, QuantError, Quantizers, Range, Role, Statistics, calibrate, install_plan,
+};
 
 use crate::StoreError;
 use crate::file::Contents;
@@ -101,33 +102,25 @@ fn missing_quantizer(error: QuantError) -> StoreError {
     }
 }
 
-/// Gives every quantizer with a range in the file a range of that size, for the record to fill.
+/// Gives every quantizer with a range in the file a range of that size, on the device of its layer, for the record to fill.
 fn make_room_for_ranges<M: Module>(
     model: M,
     plan: &Plan,
     tensors: &BTreeMap<String, Vec<usize>>,
 ) -> Result<M, StoreError> {
-    let device = model.devices().first().cloned().unwrap_or_default();
-    let mut quantizers = Quantizers::of(&model);
-    for (name, quantizer) in quantizers.iter_mut() {
-        let planned = &plan.quantizers[name];
+    let mut room = ModelStatistics::default();
+    for (name, planned) in plan.quantizers.iter().filter(|(_, planned)| planned.config.range == Range::Static) {
         let path = format!("{}.amax", range_owner(name, planned.role));
         match tensors.get(&path).map(Vec::as_slice) {
-            Some([groups]) if planned.config.range == Range::Static => quantizer.set_amax(zeros(*groups, &device)),
-            Some(found) if planned.config.range == Range::Static => {
-                return Err(StoreError::Shape { path, expected: vec![1], found: found.to_vec() });
+            Some([groups]) => {
+                room.insert(name.clone(), Statistics { amax: vec![0.0; *groups], lowest: None, calls: 0 })?
             }
-            None if planned.enabled && planned.config.range == Range::Static => {
-                return Err(StoreError::MissingRange { name: name.into() });
-            }
-            _ => {}
+            Some(found) => return Err(StoreError::Shape { path, expected: vec![1], found: found.to_vec() }),
+            None if planned.enabled => return Err(StoreError::MissingRange { name: name.clone() }),
+            None => {}
         }
     }
-    Ok(quantizers.install(model)?)
-}
-
-fn zeros(groups: usize, device: &Device) -> Tensor<1> {
-    Tensor::zeros([groups], device)
+    Ok(calibrate(model, &room, Algorithm::Max)?)
 }
 
 /// Where burn keeps a quantizer: slots under their own path, weight quantizers below their parameter.
