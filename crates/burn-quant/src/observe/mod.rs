@@ -20,7 +20,8 @@ use crate::{QuantError, Quantizers, Range, Role, TensorQuantizer};
 /// Statistics of all enabled static quantizers of a model.
 ///
 /// `forward_loop` gets a copy of the model in validation mode that computes in float; it runs the calibration batches and
-/// drops the outputs. Statistics stay on the device while it runs, and come to the host when it has ended, quantizer by quantizer.
+/// drops the outputs. Statistics stay on the device while it runs, and come to the host when it has ended, quantizer by
+/// quantizer.
 ///
 /// Calibration may be split: observe shards of the data, [merge](ModelStatistics::merge) the statistics,
 /// [solve](crate::calibrate) once.
