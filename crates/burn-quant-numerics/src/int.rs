@@ -162,6 +162,11 @@ impl IntGrid {
         self.hi as i32
     }
 
+    /// The grid without the code beyond the negative of the largest: what the integers of MX formats are.
+    pub const fn symmetric(self) -> Self {
+        if self.lo < -self.hi { Self { lo: -self.hi, hi: self.hi } } else { self }
+    }
+
     /// The code of a real value; NaN has none and gives 0.
     pub fn code(self, x: f32, scale: Scale) -> i32 {
         self.round(x * scale.to_grid) as i32

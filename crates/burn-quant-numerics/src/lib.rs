@@ -7,10 +7,13 @@
 //!                  └────────── Scale, made from amax ────────────────┘
 //! ```
 //!
-//! * [`Format`] names a number format; [`Grid`] is what a format does: scale, round, fake-quantize.
-//! * [`IntGrid`] and [`E4m3`] are the grids; loops over slices are generic over them, so each compiles to its own
-//!   vectorised code.
+//! * [`Format`] names a number format, [`ScaleFormat`] that of its scales; [`Grid`] is what they do: scale, round,
+//!   fake-quantize.
+//! * [`IntGrid`], [`Minifloat`] and [`Nf4`] are the grids with f32 scales; [`Mx`] puts powers of two over one of them, and
+//!   [`TwoLevel`] E4M3 numbers under a scale of the tensor. Loops over slices are generic over grids, so each compiles to
+//!   its own vectorised code.
 //! * [`Scale`] is the pair of factors that one `amax` gives; one per group of elements.
+//! * [`ZeroPoint`] is the scale of asymmetric integers, and [`packed`] how codes and scales are stored.
 //!
 //! Every other crate of the family calls this one: a kernel that disagrees with it is wrong.
 //!
@@ -28,16 +31,27 @@
 #[cfg(test)]
 extern crate std;
 
+mod affine;
+mod e8m0;
 mod format;
 mod grid;
 mod int;
 mod minifloat;
+mod nf4;
+#[cfg(test)]
+mod oracle;
+pub mod packed;
 mod round;
 mod slice;
+mod two_level;
 
-pub use format::{Format, FormatError};
+pub use affine::ZeroPoint;
+pub use e8m0::{E8m0, Mx};
+pub use format::{BlockScale, Format, FormatError, ScaleFormat};
 pub use grid::{Grid, MIN_AMAX, Scale};
 pub use int::{IntFormat, IntGrid, IntSpan, Signedness};
-pub use minifloat::E4m3;
+pub use minifloat::Minifloat;
+pub use nf4::{NF4_TABLE, Nf4};
 pub use round::round_half_to_even;
 pub use slice::{amax, fake_quant_in_place, fake_quant_into};
+pub use two_level::TwoLevel;

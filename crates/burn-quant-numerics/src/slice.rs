@@ -25,10 +25,11 @@ pub fn amax(x: &[f32]) -> f32 {
 /// # Example
 ///
 /// ```
-/// use burn_quant_numerics::{E4m3, Grid, fake_quant_in_place};
+/// use burn_quant_numerics::{Grid, Minifloat, fake_quant_in_place};
 ///
 /// let mut x = [0.26, -1.0, 3.0];
-/// fake_quant_in_place(E4m3, &mut x, E4m3.scale(1.0));
+/// let e4m3 = Minifloat::E4M3;
+/// fake_quant_in_place(e4m3, &mut x, e4m3.scale(1.0));
 /// assert_eq!(x[1..], [-1.0, 1.0]); // amax itself, and what lies beyond it
 /// ```
 #[inline(always)]

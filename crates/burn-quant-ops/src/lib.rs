@@ -24,6 +24,8 @@ mod group_amax;
 mod groups;
 
 pub use burn_quant_numerics as numerics;
-pub use fake_quant::{FakeQuant, FakeQuantOps, GradientRule, fake_quant};
+pub use fake_quant::{
+    Bias, Call, FakeQuant, FakeQuantOps, GradientRule, Ranges, Scales, fake_quant, fake_quant_affine,
+};
 pub use group_amax::{GroupAmaxOps, group_amax};
 pub use groups::{AxisGroups, Groups};

@@ -65,7 +65,7 @@ mod report;
 mod solve;
 
 pub use burn_quant_ops as ops;
-pub use burn_quant_ops::numerics::{Format, IntFormat, IntSpan, Signedness};
+pub use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, ScaleFormat, Signedness};
 pub use burn_quant_ops::{AxisGroups, GradientRule};
 pub use config::{Action, Algorithm, Granularity, QuantConfig, QuantizerConfig, Range, Rule};
 pub use error::{InvalidConfig, QuantError};

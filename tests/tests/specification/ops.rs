@@ -1,9 +1,9 @@
 //! Every kernel gives the bits of `burn-quant-numerics`.
 
 use burn::tensor::{DType, Device, Tensor};
-use burn_quant::ops::numerics::{E4m3, Grid};
-use burn_quant::ops::{FakeQuant, Groups, fake_quant, group_amax};
-use burn_quant::{AxisGroups, Format, GradientRule, IntFormat, IntSpan, Signedness};
+use burn_quant::ops::numerics::{Grid, Mx, Nf4, TwoLevel};
+use burn_quant::ops::{Bias, FakeQuant, Groups, Ranges, fake_quant, fake_quant_affine, group_amax};
+use burn_quant::{AxisGroups, BlockScale, Format, GradientRule, IntFormat, IntSpan, Signedness};
 use burn_quant_tests::devices;
 use half::{bf16, f16};
 
@@ -18,14 +18,48 @@ fn formats() -> Vec<Format> {
         int(16, Signedness::Signed, IntSpan::Full),
         int(5, Signedness::Unsigned, IntSpan::Full),
         Format::E4M3,
+        Format::E5M2,
+        Format::E3M2,
+        Format::E2M3,
+        Format::E2M1,
+        Format::E1M2,
+        Format::Nf4,
     ]
 }
 
-/// The truth: one element at a time.
+/// The truth: one element at a time, from the range of its group.
 fn scalar(format: Format, x: f32, amax: f32) -> f32 {
-    match format {
-        Format::Int(int) => int.grid().fake_quant(x, int.grid().scale(amax)),
-        _ => E4m3.fake_quant(x, E4m3.scale(amax)),
+    match (format, format.minifloat()) {
+        (_, Some(grid)) => grid.fake_quant(x, grid.scale(amax)),
+        (Format::Int(int), _) => int.grid().fake_quant(x, int.grid().scale(amax)),
+        _ => Nf4.fake_quant(x, Nf4.scale(amax)),
+    }
+}
+
+/// The same with a scale that is a power of two.
+fn power_of_two(format: Format, x: f32, amax: f32) -> f32 {
+    match (format, format.minifloat()) {
+        (_, Some(grid)) => Mx(grid).fake_quant(x, Mx(grid).scale(amax)),
+        (Format::Int(int), _) => {
+            let grid = Mx(int.grid().symmetric());
+            grid.fake_quant(x, grid.scale(amax))
+        }
+        _ => unreachable!("NF4 has f32 scales"),
+    }
+}
+
+/// The same with an E4M3 scale under the range of the tensor.
+fn two_level(format: Format, blocks: BlockScale, global: f32, x: f32, amax: f32) -> f32 {
+    match (format, format.minifloat()) {
+        (_, Some(grid)) => {
+            let grid = TwoLevel::new(grid, blocks, global);
+            grid.fake_quant(x, grid.scale(amax))
+        }
+        (Format::Int(int), _) => {
+            let grid = TwoLevel::new(int.grid().symmetric(), blocks, global);
+            grid.fake_quant(x, grid.scale(amax))
+        }
+        _ => unreachable!("NF4 has f32 scales"),
     }
 }
 
@@ -95,24 +129,60 @@ fn check<const D: usize>(
     let amax = group_amax(x.clone(), groups);
     assert_same(&values(amax.clone()), &largest, &format!("{name}: amax of {groups:?}"));
 
+    let narrow = |y: f32| match dtype {
+        DType::F16 => f16::from_f32(y).to_f32(),
+        DType::BF16 => bf16::from_f32(y).to_f32(),
+        _ => y,
+    };
+    // some elements lie beyond the given ranges
+    let given = amax.clone() * 0.75;
+    let (ranges, global) = (values(given.clone()), largest.iter().copied().fold(0.0, f32::max));
+    let global_amax = Tensor::<1>::from_data([global], device);
+    let bias_groups = Groups::per_channel(groups.shape(), D - 1);
+    let last = groups.shape()[D - 1];
+    let biases: Vec<f32> = (0..last).map(|i| narrow(i as f32 * 0.125 - 0.5)).collect();
+    let shifted: Vec<f32> = elements.iter().enumerate().map(|(i, x)| narrow(x - biases[i % last])).collect();
+    let mut shifted_largest = vec![0f32; groups.len()];
+    shifted.iter().zip(&of).for_each(|(x, &group)| shifted_largest[group] = shifted_largest[group].max(x.abs()));
+
     for format in formats() {
-        // some elements lie beyond amax
-        let amax = amax.clone() * 0.75;
-        let ranges = values(amax.clone());
         let spec = FakeQuant { format, groups: groups.clone(), gradient: GradientRule::PassThrough };
-        let y = fake_quant(x.clone(), amax, spec);
-        assert_eq!(y.dtype(), dtype);
-        let expected: Vec<f32> = elements
-            .iter()
-            .zip(&of)
-            .map(|(x, &group)| scalar(format, *x, ranges[group]))
-            .map(|y| match dtype {
-                DType::F16 => f16::from_f32(y).to_f32(),
-                DType::BF16 => bf16::from_f32(y).to_f32(),
-                _ => y,
-            })
-            .collect();
-        assert_same(&values(y), &expected, &format!("{name}: {format} of {dtype:?} by {groups:?}"));
+        let blocks = BlockScale::Static;
+        let two_level_ranges = Ranges::TwoLevel { global_amax: global_amax.clone() };
+        let (amax, global_amax) = (given.clone(), global_amax.clone());
+        type Truth<'a> = Box<dyn Fn(f32, usize, &[f32]) -> f32 + 'a>;
+        let mut cases: Vec<(Ranges, Truth<'_>)> = vec![
+            (Ranges::Static(given.clone()), Box::new(|x, group, _| scalar(format, x, ranges[group]))),
+            (Ranges::Dynamic, Box::new(|x, group, largest| scalar(format, x, largest[group]))),
+        ];
+        if format != Format::Nf4 {
+            let dynamic = BlockScale::Dynamic;
+            cases.push((Ranges::PowersOfTwo, Box::new(|x, group, largest| power_of_two(format, x, largest[group]))));
+            cases.push((
+                two_level_ranges,
+                Box::new(move |x, group, largest| two_level(format, dynamic, global, x, largest[group])),
+            ));
+            cases.push((
+                Ranges::TwoLevelStatic { amax, global_amax, blocks },
+                Box::new(|x, group, _| two_level(format, blocks, global, x, ranges[group])),
+            ));
+        }
+        for (case, truth) in cases {
+            let what = format!("{name}: {format} of {dtype:?} by {groups:?} with {case:?}");
+            let y = fake_quant(x.clone(), case.clone(), spec.clone());
+            assert_eq!(y.dtype(), dtype);
+            let each = elements.iter().zip(&of);
+            let expected: Vec<f32> = each.map(|(x, &group)| narrow(truth(*x, group, &largest))).collect();
+            assert_same(&values(y), &expected, &what);
+
+            let bias = Bias { values: Tensor::from_data(biases.as_slice(), device), groups: bias_groups.clone() };
+            let y = fake_quant_affine(x.clone(), bias, case, spec.clone());
+            let each = shifted.iter().zip(&of).enumerate();
+            let expected: Vec<f32> = each
+                .map(|(i, (x, &group))| narrow(narrow(truth(*x, group, &shifted_largest)) + biases[i % last]))
+                .collect();
+            assert_same(&values(y), &expected, &format!("{what}, around a bias"));
+        }
     }
 }
 

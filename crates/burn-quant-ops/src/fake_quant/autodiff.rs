@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! pass-through   dL/dx = dL/dy                      saves nothing
-//! clipped        dL/dx = dL/dy · [|x| <= amax]      saves x; the mask is recomputed from it
+//! clipped        dL/dx = dL/dy · [|x − bias| <= amax]      saves x; the mask is recomputed from it
 //! ```
 //!
-//! The op is memory-bound: under gradient checkpointing its output is recomputed, not kept. amax is a captured constant
-//! and not a node of the graph, which also keeps an untracked parent from turning the op compute-bound.
+//! The op is memory-bound: under gradient checkpointing its output is recomputed, not kept. Ranges are captured
+//! constants and not nodes of the graph, which also keeps an untracked parent from turning the op compute-bound.
 
 use burn::backend::Autodiff;
 use burn::backend::Backend;
@@ -20,21 +20,33 @@ use burn::backend::autodiff::{
 };
 use burn::backend::tensor::FloatTensor;
 
-use super::{FakeQuant, FakeQuantOps, GradientRule};
+use super::ranges::Limit;
+use super::{Call, FakeQuantOps, GradientRule};
 
 impl<B: FakeQuantOps, C: CheckpointStrategy> FakeQuantOps for Autodiff<B, C> {
-    fn fake_quant(x: FloatTensor<Self>, amax: FloatTensor<Self>, spec: FakeQuant) -> FloatTensor<Self> {
-        let amax = amax.into_primitive();
-        let recompute = Recompute::<B> { input: x.id(), amax: amax.clone(), spec: spec.clone() };
-        match spec.gradient {
-            GradientRule::PassThrough => {
+    fn fake_quant(
+        x: FloatTensor<Self>,
+        amax: FloatTensor<Self>,
+        global_amax: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        call: Call,
+    ) -> FloatTensor<Self> {
+        let op = Op::<B> {
+            amax: amax.into_primitive(),
+            global_amax: global_amax.into_primitive(),
+            bias: bias.into_primitive(),
+            call,
+        };
+        let recompute = Recompute { input: x.id(), op: op.clone() };
+        match op.limit() {
+            None => {
                 let prepared = Backward::<B, 1>::prepare::<C>(PassThrough, [x.node()])
                     .memory_bound()
                     .retro_forward(recompute)
                     .parents([&x]);
-                prepared.stateless(B::fake_quant(x.into_primitive(), amax, spec))
+                prepared.stateless(op.forward(x.into_primitive()))
             }
-            GradientRule::Clipped => {
+            Some(limit) => {
                 let prepared = Backward::<B, 1>::prepare::<C>(Clipped, [x.node()])
                     .memory_bound()
                     .retro_forward(recompute)
@@ -42,10 +54,10 @@ impl<B: FakeQuantOps, C: CheckpointStrategy> FakeQuantOps for Autodiff<B, C> {
                 match prepared.stateful() {
                     OpsKind::Tracked(mut prepared) => {
                         let input = prepared.checkpoint(&x);
-                        let y = B::fake_quant(x.into_primitive(), amax.clone(), spec.clone());
-                        prepared.finish((input, amax, spec), y)
+                        let y = op.forward(x.into_primitive());
+                        prepared.finish((input, limit), y)
                     }
-                    OpsKind::UnTracked(prepared) => prepared.finish(B::fake_quant(x.into_primitive(), amax, spec)),
+                    OpsKind::UnTracked(prepared) => prepared.finish(op.forward(x.into_primitive())),
                 }
             }
         }
@@ -55,23 +67,59 @@ impl<B: FakeQuantOps, C: CheckpointStrategy> FakeQuantOps for Autodiff<B, C> {
         _grad: FloatTensor<Self>,
         _x: FloatTensor<Self>,
         _amax: FloatTensor<Self>,
-        _spec: FakeQuant,
+        _bias: FloatTensor<Self>,
+        _call: Call,
     ) -> FloatTensor<Self> {
         unreachable!("fake_quant: burn's autodiff is first-order, the gradient has no gradient")
     }
 }
 
+/// The op without its input.
+#[derive(Clone, Debug)]
+struct Op<B: Backend> {
+    amax: FloatTensor<B>,
+    global_amax: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    call: Call,
+}
+
+impl<B: FakeQuantOps> Op<B> {
+    fn forward(&self, x: FloatTensor<B>) -> FloatTensor<B> {
+        let Self { amax, global_amax, bias, call } = self.clone();
+        B::fake_quant(x, amax, global_amax, bias, call)
+    }
+
+    /// What the gradient is clipped with, if it is.
+    fn limit(&self) -> Option<ClipLimit<B>> {
+        if self.call.spec.gradient == GradientRule::PassThrough {
+            return None;
+        }
+        let (limit, call) = self.call.clip()?;
+        let amax = match limit {
+            Limit::Amax => self.amax.clone(),
+            Limit::Global => self.global_amax.clone(),
+        };
+        Some(ClipLimit { amax, bias: self.bias.clone(), call })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct ClipLimit<B: Backend> {
+    amax: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    call: Call,
+}
+
 #[derive(Debug)]
 struct Recompute<B: Backend> {
     input: NodeId,
-    amax: FloatTensor<B>,
-    spec: FakeQuant,
+    op: Op<B>,
 }
 
 impl<B: FakeQuantOps> RetroForward for Recompute<B> {
     fn forward(&self, states: &mut BackwardStates, output: NodeId) {
         let x = states.get_state::<FloatTensor<B>>(&self.input);
-        states.save(output, B::fake_quant(x, self.amax.clone(), self.spec.clone()));
+        states.save(output, self.op.forward(x));
     }
 }
 
@@ -90,11 +138,11 @@ impl<B: Backend> Backward<B, 1> for PassThrough {
 struct Clipped;
 
 impl<B: FakeQuantOps> Backward<B, 1> for Clipped {
-    type State = (NodeId, FloatTensor<B>, FakeQuant);
+    type State = (NodeId, ClipLimit<B>);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let (input, amax, spec) = ops.state;
+        let (input, ClipLimit { amax, bias, call }) = ops.state;
         let x = checkpointer.retrieve_node_output(input);
-        unary::<B, _>(ops.parents, ops.node, grads, |grad| B::fake_quant_clip_gradient(grad, x, amax, spec));
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| B::fake_quant_clip_gradient(grad, x, amax, bias, call));
     }
 }

@@ -1,10 +1,11 @@
 //! Quantize and dequantize in one op, with a straight-through gradient.
 //!
 //! ```text
-//! x, amax ──► scale = grid.max / amax      per group, f32
-//!             y     = grid.round(x · scale) / scale     rounded once to the dtype of x
+//! x ──► x − bias ──► amax, given or taken from each group ──► scale, in f32, E8M0 or E4M3
+//!                └──► y = grid.round(v / scale) · scale + bias     computed in f32, rounded once to the dtype of x
 //! ```
 //!
+//! * `ranges` what scales are made of
 //! * `reference` the composition of burn's own ops that defines the result; runs where there is no kernel
 //! * `flex` and `cubecl` the fused kernels, equal bit for bit
 //! * `autodiff` the gradient
@@ -15,9 +16,12 @@ mod autodiff;
 mod cubecl;
 #[cfg(feature = "flex")]
 mod flex;
-#[cfg(feature = "flex")]
-mod reciprocal;
+#[cfg(any(feature = "flex", feature = "cube"))]
+mod layout;
+mod ranges;
 mod reference;
+
+pub use ranges::{Bias, Call, Ranges, Scales};
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
@@ -25,6 +29,7 @@ use burn_quant_numerics::Format;
 
 use crate::Groups;
 use crate::backend::has_kernel;
+use ranges::Inputs;
 
 /// The gradient of fake quantization with respect to its input; amax never has one.
 ///
@@ -36,7 +41,10 @@ pub enum GradientRule {
     /// The gradient passes unchanged; the op saves nothing for its backward pass.
     #[default]
     PassThrough,
-    /// The gradient passes where `|x| <= amax` and is zero elsewhere; the op saves its input.
+    /// The gradient passes where `|x − bias| <= amax` and is zero elsewhere; the op saves its input.
+    ///
+    /// With E4M3 scales from the data, amax is that of the tensor. A range taken from the data itself clips nothing: there
+    /// this is the same as [`PassThrough`](GradientRule::PassThrough), and costs no more.
     Clipped,
 }
 
@@ -59,83 +67,143 @@ pub struct FakeQuant {
     Fusion: cfg(feature = "fusion")
 )]
 pub trait FakeQuantOps: Backend {
-    /// `y = fake_quant(x)`; `amax` is f32 of shape `[groups]`, `x` any float of the shape that `spec.groups` divides.
+    /// `y = fake_quant(x)`; `amax` is f32 `[groups]`, `global_amax` f32 `[1]`, `bias` f32 of its groups, and whatever
+    /// `call` does not use a placeholder; `x` is any float of the shape that the groups divide.
     #[allow(unused_variables)] // by the generated dispatch of a build without backends
     #[fusion(dtype = x, shape = x)]
-    fn fake_quant(x: FloatTensor<Self>, amax: FloatTensor<Self>, spec: FakeQuant) -> FloatTensor<Self> {
-        reference::fake_quant::<Self>(x, amax, &spec)
+    fn fake_quant(
+        x: FloatTensor<Self>,
+        amax: FloatTensor<Self>,
+        global_amax: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        call: Call,
+    ) -> FloatTensor<Self> {
+        reference::fake_quant::<Self>(x, amax, global_amax, bias, &call)
     }
 
-    /// The gradient of the clipped rule: `grad` where `|x| <= amax`, zero elsewhere.
+    /// The gradient of the clipped rule: `grad` where `|x − bias| <= amax`, zero elsewhere.
     #[allow(unused_variables)] // by the generated dispatch of a build without backends
     #[fusion(dtype = grad, shape = grad)]
     fn fake_quant_clip_gradient(
         grad: FloatTensor<Self>,
         x: FloatTensor<Self>,
         amax: FloatTensor<Self>,
-        spec: FakeQuant,
+        bias: FloatTensor<Self>,
+        call: Call,
     ) -> FloatTensor<Self> {
-        reference::clip_gradient::<Self>(grad, x, amax, &spec)
+        reference::clip_gradient::<Self>(grad, x, amax, bias, &call)
     }
 }
 
 /// Rounds every element of `x` to the grid of its group and back to a real value.
 ///
-/// `y = grid.fake_quant(x, grid.scale(amax[group]))` with the [`Grid`](burn_quant_numerics::Grid) of `spec.format`,
-/// computed in f32 and rounded once to the dtype of `x`. Elements beyond amax are clipped; NaN stays NaN.
+/// `y = grid.fake_quant(x, grid.scale(amax[group]))` with the [`Grid`](burn_quant_numerics::Grid) of the format and the
+/// scales, computed in f32 and rounded once to the dtype of `x`. Elements beyond amax are clipped; NaN stays NaN. Ranges
+/// that come from the data are found in the same pass over memory, as long as a group fits the cache.
 ///
 /// # Shapes and units
 ///
-/// `x` and the result: the shape that `spec.groups` divides; `amax`: f32 `[spec.groups.len()]`, in the units of `x`, finite
-/// and not negative. f32, f16 and bf16 are native; f64 is computed in f32, as in the reference.
+/// `x` and the result: the shape that `spec.groups` divides; [`Ranges`]: in the units of `x`. f32, f16 and bf16 are native;
+/// f64 is computed in f32, as in the reference.
 ///
 /// # Gradient
 ///
-/// [`GradientRule`] to `x`; none to `amax`, which is a constant of the op.
+/// [`GradientRule`] to `x`; none to ranges, which are constants of the op.
 ///
 /// # Panics
 ///
-/// If a shape or a dtype is not as above.
+/// If a shape or a dtype is not as above, or the format is NF4 and its scales are not f32.
 ///
 /// # Source
 ///
-/// ModelOpt 0.47, integer and FP8 fake quantization; ties to even, bit for bit.
+/// ModelOpt 0.47, fake quantization of integers, FP8, MX formats and NVFP4; ties to even, bit for bit.
 ///
 /// # Example
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
 /// use burn::tensor::{Device, Tensor};
-/// use burn_quant_ops::{FakeQuant, GradientRule, Groups, fake_quant, group_amax, numerics::IntFormat};
+/// use burn_quant_ops::numerics::{Format, IntFormat};
+/// use burn_quant_ops::{FakeQuant, GradientRule, Groups, Ranges, fake_quant, group_amax};
 ///
 /// let x = Tensor::<2>::from_data([[-1.0, 0.5, 0.26], [8.0, 2.0, 0.1]], &Device::flex());
 /// let groups = Groups::per_channel(&[2, 3], 0); // a scale for each row
+/// let int2 = IntFormat::signed(2).unwrap().into();
+/// let spec = FakeQuant { format: int2, groups: groups.clone(), gradient: GradientRule::PassThrough };
 /// let amax = group_amax(x.clone(), &groups);
-/// let spec = FakeQuant { format: IntFormat::signed(2).unwrap().into(), groups, gradient: GradientRule::PassThrough };
-/// let y = fake_quant(x, amax, spec);
+/// let y = fake_quant(x.clone(), amax, spec.clone());
 /// assert_eq!(y.into_data().try_into_vec::<f32>().unwrap(), [-1.0, 0.0, 0.0, 8.0, 0.0, 0.0]);
+/// let y = fake_quant(x.clone(), Ranges::Dynamic, spec.clone()); // the same in one pass
+/// assert_eq!(y.into_data().try_into_vec::<f32>().unwrap(), [-1.0, 0.0, 0.0, 8.0, 0.0, 0.0]);
+///
+/// let mxfp4 = FakeQuant { format: Format::E2M1, ..spec }; // scales 2^-2 and 2
+/// let y = fake_quant(x, Ranges::PowersOfTwo, mxfp4);
+/// assert_eq!(y.into_data().try_into_vec::<f32>().unwrap(), [-1.0, 0.5, 0.25, 8.0, 2.0, 0.0]);
 /// # }
 /// ```
-pub fn fake_quant<const D: usize>(x: Tensor<D>, amax: Tensor<1>, spec: FakeQuant) -> Tensor<D> {
+pub fn fake_quant<const D: usize>(x: Tensor<D>, ranges: impl Into<Ranges>, spec: FakeQuant) -> Tensor<D> {
+    run(x, ranges.into(), None, spec)
+}
+
+/// [`fake_quant`] around a bias: `y = fake_quant(x − bias) + bias`.
+///
+/// Difference and sum are rounded to the dtype of `x`, as in the reference. Ranges, given or taken from the data, are those
+/// of `x − bias`. The bias has no gradient.
+///
+/// # Panics
+///
+/// As [`fake_quant`], and if the bias does not fit the shape of `x`.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use burn::tensor::{Device, Tensor};
+/// use burn_quant_ops::{Bias, FakeQuant, GradientRule, Groups, Ranges, fake_quant_affine, numerics::IntFormat};
+///
+/// // values around 10, in four steps of 2
+/// let x = Tensor::<1>::from_data([8.2, 9.0, 10.4, 11.9], &Device::flex());
+/// let groups = Groups::per_tensor(&[4]);
+/// let bias = Bias { values: Tensor::from_data([10.0], &Device::flex()), groups: groups.clone() };
+/// let amax = Tensor::<1>::from_data([2.0], &Device::flex());
+/// let int2 = IntFormat::signed(2).unwrap().into();
+/// let spec = FakeQuant { format: int2, groups, gradient: GradientRule::PassThrough };
+/// let y = fake_quant_affine(x, bias, amax, spec);
+/// assert_eq!(y.into_data().try_into_vec::<f32>().unwrap(), [8.0, 10.0, 10.0, 12.0]);
+/// # }
+/// ```
+pub fn fake_quant_affine<const D: usize>(
+    x: Tensor<D>,
+    bias: Bias,
+    ranges: impl Into<Ranges>,
+    spec: FakeQuant,
+) -> Tensor<D> {
+    run(x, ranges.into(), Some(bias), spec)
+}
+
+fn run<const D: usize>(x: Tensor<D>, ranges: Ranges, bias: Option<Bias>, spec: FakeQuant) -> Tensor<D> {
     let shape = x.shape();
     assert_eq!(shape.as_slice(), spec.groups.shape(), "fake_quant: x has another shape than its groups");
-    assert_eq!(amax.dims(), [spec.groups.len()], "fake_quant: amax has one element per group");
-    assert_eq!(amax.dtype(), DType::F32, "fake_quant: amax is f32");
+    let inputs = Inputs::new(ranges, bias, spec, &x.device());
+    let f32_scales = matches!(inputs.call.scales, Scales::Static | Scales::Dynamic);
+    assert!(inputs.call.spec.format != Format::Nf4 || f32_scales, "fake_quant: NF4 has f32 scales");
     if shape.num_elements() == 0 {
         return x;
     }
     match x.dtype() {
-        DType::F32 | DType::F16 | DType::BF16 => dispatch(x, amax, spec),
-        DType::F64 => dispatch(x.cast(DType::F32), amax, spec).cast(DType::F64),
+        DType::F32 | DType::F16 | DType::BF16 => dispatch(x, inputs),
+        DType::F64 => dispatch(x.cast(DType::F32), inputs).cast(DType::F64),
         other => panic!("fake_quant: x is f64, f32, f16 or bf16, found {other:?}"),
     }
 }
 
-fn dispatch<const D: usize>(x: Tensor<D>, amax: Tensor<1>, spec: FakeQuant) -> Tensor<D> {
-    let (x, amax) = (x.into_dispatch(), amax.into_dispatch());
+fn dispatch<const D: usize>(x: Tensor<D>, inputs: Inputs) -> Tensor<D> {
+    let Inputs { amax, global_amax, bias, call } = inputs;
+    let (amax, global_amax, bias) = (amax.into_dispatch(), global_amax.into_dispatch(), bias.into_dispatch());
+    let x = x.into_dispatch();
     Tensor::from_dispatch(if has_kernel(&x.kind) {
-        <Dispatch as FakeQuantOps>::fake_quant(x, amax, spec)
+        <Dispatch as FakeQuantOps>::fake_quant(x, amax, global_amax, bias, call)
     } else {
-        reference::straight_through::<Dispatch>(x, amax, &spec)
+        reference::straight_through::<Dispatch>(x, amax, global_amax, bias, &call)
     })
 }

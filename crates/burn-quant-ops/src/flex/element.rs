@@ -14,31 +14,56 @@ pub(crate) trait FlexElement: Element + bytemuck::Pod + Send + Sync {
     /// Rounds half to even, and writes every element of `output`.
     fn store(tile: &[f32], output: &mut [MaybeUninit<Self>]);
 
+    /// Rounds f32 values to this type, at most [`TILE`] of them at a time.
+    fn round(tile: &mut [f32]) {
+        let mut narrow = [MaybeUninit::<Self>::uninit(); TILE];
+        let narrow = &mut narrow[..tile.len()];
+        Self::store(tile, narrow);
+        // SAFETY: `store` wrote every element.
+        Self::load(unsafe { narrow.assume_init_ref() }, tile);
+    }
+
     /// Runs a kernel in place.
     fn update(first: usize, data: &mut [Self], kernel: &impl Kernel) {
-        let mut tile = [0.0; TILE];
-        for (i, data) in data.chunks_mut(TILE).enumerate() {
-            let tile = &mut tile[..data.len()];
-            Self::load(data, tile);
-            kernel.in_place(first + i * TILE, tile);
-            // SAFETY: `store` writes only whole elements, so what was initialised stays so.
-            Self::store(tile, unsafe { &mut *(std::ptr::from_mut(data) as *mut [MaybeUninit<Self>]) });
-        }
+        with_tile(kernel.granule(), data.len(), |tile| {
+            for (i, data) in data.chunks_mut(tile.len()).enumerate() {
+                let first = first + i * tile.len();
+                let tile = &mut tile[..data.len()];
+                Self::load(data, tile);
+                kernel.in_place(first, tile);
+                // SAFETY: `store` writes only whole elements, so what was initialised stays so.
+                Self::store(tile, unsafe { &mut *(std::ptr::from_mut(data) as *mut [MaybeUninit<Self>]) });
+            }
+        });
     }
 
     /// Runs a kernel from one buffer to another, every element of which is written.
     fn map(first: usize, source: &[Self], output: &mut [MaybeUninit<Self>], kernel: &impl Kernel) {
-        let mut tile = [0.0; TILE];
-        for (i, (source, output)) in source.chunks(TILE).zip(output.chunks_mut(TILE)).enumerate() {
-            let tile = &mut tile[..source.len()];
-            Self::load(source, tile);
-            kernel.in_place(first + i * TILE, tile);
-            Self::store(tile, output);
-        }
+        with_tile(kernel.granule(), source.len(), |tile| {
+            for (i, (source, output)) in source.chunks(tile.len()).zip(output.chunks_mut(tile.len())).enumerate() {
+                let first = first + i * tile.len();
+                let tile = &mut tile[..source.len()];
+                Self::load(source, tile);
+                kernel.in_place(first, tile);
+                Self::store(tile, output);
+            }
+        });
+    }
+}
+
+/// Calls `f` with room for a whole number of granules: on the stack if one fits there.
+fn with_tile(granule: usize, elements: usize, f: impl FnOnce(&mut [f32])) {
+    if granule <= TILE {
+        f(&mut [0.0; TILE][..TILE - TILE % granule])
+    } else {
+        f(&mut vec![0.0; granule.min(elements).max(1)])
     }
 }
 
 impl FlexElement for f32 {
+    #[inline(always)]
+    fn round(_tile: &mut [f32]) {}
+
     #[inline(always)]
     fn load(source: &[Self], tile: &mut [f32]) {
         tile.copy_from_slice(source);
@@ -74,10 +99,12 @@ impl FlexElement for f16 {
             // SAFETY: the processor has the instructions.
             return unsafe { f16c::store(tile, output) };
         }
-        let mut halves = [f16::ZERO; TILE];
-        let halves = &mut halves[..tile.len()];
-        halves.convert_from_f32_slice(tile);
-        output.write_copy_of_slice(halves);
+        for (tile, output) in tile.chunks(TILE).zip(output.chunks_mut(TILE)) {
+            let mut halves = [f16::ZERO; TILE];
+            let halves = &mut halves[..tile.len()];
+            halves.convert_from_f32_slice(tile);
+            output.write_copy_of_slice(halves);
+        }
     }
 }
 

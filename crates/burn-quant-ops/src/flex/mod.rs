@@ -71,6 +71,10 @@ pub(crate) fn elements_mut<E: FlexElement>(tensor: &mut FlexTensor) -> Option<&m
 
 /// What is done to f32 elements; `first` is the number of the first element within the tensor.
 pub(crate) trait Kernel: Sync {
+    /// Elements that must come together: chunks and tiles hold a whole number of these, but for the last.
+    fn granule(&self) -> usize {
+        1
+    }
     /// In place.
     fn in_place(&self, first: usize, data: &mut [f32]);
     /// From one buffer to another of the same length, every element of which is written.
@@ -79,21 +83,23 @@ pub(crate) trait Kernel: Sync {
 
 /// Runs a kernel over `data`, in place.
 pub(crate) fn update<E: FlexElement>(data: &mut [E], kernel: &impl Kernel) {
+    let chunk = CHUNK.next_multiple_of(kernel.granule());
     if data.len() <= CHUNK {
         return E::update(0, data, kernel);
     }
-    data.par_chunks_mut(CHUNK).enumerate().for_each(|(i, chunk)| E::update(i * CHUNK, chunk, kernel));
+    data.par_chunks_mut(chunk).enumerate().for_each(|(i, data)| E::update(i * chunk, data, kernel));
 }
 
 /// Runs a kernel over `source` and collects its results in a new vector.
 pub(crate) fn map<E: FlexElement>(source: &[E], kernel: &impl Kernel) -> Vec<E> {
+    let chunk = CHUNK.next_multiple_of(kernel.granule());
     let mut output = Vec::with_capacity(source.len());
     let spare = &mut output.spare_capacity_mut()[..source.len()];
     if source.len() <= CHUNK {
         E::map(0, source, spare, kernel);
     } else {
-        let chunks = source.par_chunks(CHUNK).zip(spare.par_chunks_mut(CHUNK)).enumerate();
-        chunks.for_each(|(i, (source, spare))| E::map(i * CHUNK, source, spare, kernel));
+        let chunks = source.par_chunks(chunk).zip(spare.par_chunks_mut(chunk)).enumerate();
+        chunks.for_each(|(i, (source, spare))| E::map(i * chunk, source, spare, kernel));
     }
     // SAFETY: `FlexElement::map` writes every element of its chunk, and the chunks cover the vector.
     unsafe { output.set_len(source.len()) };

@@ -9,12 +9,15 @@
 
 #[cfg(feature = "flex")]
 mod flex;
-mod reference;
+pub(crate) mod reference;
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 #[cfg(feature = "fusion")]
 use burn::tensor::Shape;
 use burn::tensor::{DType, Tensor};
+
+#[cfg(feature = "flex")]
+pub(crate) use flex::reduce;
 
 use crate::Groups;
 use crate::backend::has_kernel;

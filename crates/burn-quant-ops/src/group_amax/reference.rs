@@ -6,7 +6,7 @@ use burn::tensor::{FloatDType, Shape};
 use crate::Groups;
 use crate::groups::Segment;
 
-pub(super) fn group_amax<B: Backend>(x: FloatTensor<B>, groups: &Groups) -> FloatTensor<B> {
+pub(crate) fn group_amax<B: Backend>(x: FloatTensor<B>, groups: &Groups) -> FloatTensor<B> {
     let segments = groups.segments();
     let mut x = B::float_abs(B::float_cast(x, FloatDType::F32));
     // maxima ignore NaN on some devices: an infinity survives on all

@@ -9,7 +9,7 @@
 //! A vector division takes longer than everything else the kernel does. Source: Markstein 1990, "Computation of elementary
 //! functions on the IBM RISC System/6000 processor", IBM J. Res. Dev. 34(1). That `y` is the quotient was checked for every
 //! code `|q| <= 65535` with every one of the 2^23 significands of `s`; powers of two factor out as long as nothing leaves
-//! the normal numbers, hence [`Reciprocal::fits`].
+//! the normal numbers, hence [`Reciprocal::fits`]: scales between `2^-60` and `2^60`.
 
 use burn_quant_numerics::{Grid, IntGrid, MIN_AMAX, Scale};
 
@@ -18,11 +18,15 @@ use burn_quant_numerics::{Grid, IntGrid, MIN_AMAX, Scale};
 pub(super) struct Reciprocal(IntGrid);
 
 impl Reciprocal {
-    /// The grid, if every range is one that the division is exact for.
-    pub(super) fn fits(grid: IntGrid, amax: &[f32]) -> Option<Self> {
-        let scales = 2f32.powi(-60)..=2f32.powi(60);
-        let exact = |amax: &f32| *amax <= MIN_AMAX || scales.contains(&(grid.max() / amax));
-        amax.iter().all(exact).then_some(Self(grid))
+    pub(super) fn new(grid: IntGrid) -> Self {
+        Self(grid)
+    }
+
+    /// Whether every range is one that the division is exact for.
+    #[inline(always)]
+    pub(super) fn fits(&self, amax: &[f32]) -> bool {
+        let (least, most) = (self.0.max() * 2f32.powi(-60), self.0.max() * 2f32.powi(60));
+        amax.iter().all(|amax| *amax <= MIN_AMAX || (*amax >= least && *amax <= most))
     }
 }
 
@@ -62,7 +66,8 @@ mod tests {
         for step in 0..20_000u32 {
             // significands spread over a binade, exponents over all that is not counted as zero
             let amax = f32::from_bits(0x3f80_0000 | (step * 419)) * 2f32.powi((step % 74) as i32 - 23);
-            let Some(exact) = Reciprocal::fits(grid, &[amax]) else { panic!("amax {amax:e} is within the range") };
+            let exact = Reciprocal::new(grid);
+            assert!(exact.fits(&[amax]), "amax {amax:e} is within the range");
             let (truth, scale) = (grid.scale(amax), exact.scale(amax));
             for code in grid.lo()..=grid.hi() {
                 let (expected, found) = (grid.value(code, truth), exact.dequantize(code as f32, scale));
@@ -74,9 +79,9 @@ mod tests {
     #[test]
     fn extreme_ranges_are_left_to_the_division() {
         let grid = IntFormat::signed(8).unwrap().grid();
-        assert!(Reciprocal::fits(grid, &[1.0, 0.0]).is_some());
+        assert!(Reciprocal::new(grid).fits(&[1.0, 0.0]));
         for amax in [1e25, f32::INFINITY, f32::NAN] {
-            assert!(Reciprocal::fits(grid, &[1.0, amax]).is_none(), "amax {amax}");
+            assert!(!Reciprocal::new(grid).fits(&[1.0, amax]), "amax {amax}");
         }
     }
 }

@@ -1,0 +1,1 @@
+//! How codes and scales are stored.
