@@ -116,6 +116,17 @@ impl Groups {
         &self.counts
     }
 
+    /// The group of an element, by its row-major number.
+    pub fn of_element(&self, element: usize) -> usize {
+        let (mut rest, mut group, mut stride) = (element, 0, 1);
+        for axis in (0..self.shape.len()).rev() {
+            group += rest % self.shape[axis] / self.sizes[axis] * stride;
+            rest /= self.shape[axis];
+            stride *= self.counts[axis];
+        }
+        group
+    }
+
     /// The axes in row-major order, merged where the numbering allows.
     pub(crate) fn segments(&self) -> Vec<Segment> {
         self.segments_in_order(0..self.shape.len())
@@ -207,6 +218,9 @@ mod tests {
                 rest /= s.len;
             }
             assert_eq!(found, expected, "{groups:?} in order {order:?}, element {flat}");
+            if order == [0, 1, 2] {
+                assert_eq!(groups.of_element(flat), expected, "{groups:?}, element {flat}");
+            }
         }
     }
 }

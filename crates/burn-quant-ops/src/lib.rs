@@ -1,11 +1,14 @@
 //! Differentiable quantization ops on burn tensors: the only crate of the family with backend code and kernels.
 //!
 //! ```text
-//!   x ──► group_amax ──► amax, one per group            (observation and dynamic ranges)
-//!   x, amax ──► fake_quant ──► y, same shape and dtype  (straight-through gradient to x, none to amax)
+//!   x ──► group_amax ──► amax, one per group            (observation)
+//!   x, ranges ──► fake_quant ──► y, same shape and dtype  (straight-through gradient to x, none to ranges)
+//!   x, bias, ranges ──► fake_quant_affine ──► y           (the same around a bias)
+//!   x ──► hadamard ──► y                                  (an orthogonal rotation of blocks, and its inverse)
 //! ```
 //!
-//! [`Groups`] says which elements share an amax; [`FakeQuant`] adds the number format and the [`GradientRule`].
+//! [`Groups`] says which elements share an amax; [`FakeQuant`] adds the number format and the [`GradientRule`]; [`Ranges`]
+//! are given, or taken from the data in the same pass, for scales in f32, E8M0 (MX formats) or E4M3 (NVFP4).
 //!
 //! Each op is a folder: its `reference` is composed of burn's own ops and never optimised; `flex` and `cubecl` are fused
 //! kernels that give the same bits; `autodiff` is written by hand. A backend without a kernel of ours, because burn has it
@@ -22,6 +25,7 @@ mod fake_quant;
 mod flex;
 mod group_amax;
 mod groups;
+mod hadamard;
 
 pub use burn_quant_numerics as numerics;
 pub use fake_quant::{
@@ -29,3 +33,4 @@ pub use fake_quant::{
 };
 pub use group_amax::{GroupAmaxOps, group_amax};
 pub use groups::{AxisGroups, Groups};
+pub use hadamard::{Direction, Hadamard, HadamardOps, hadamard};

@@ -102,7 +102,7 @@ pub enum StoreError {
         found: Vec<usize>,
     },
     /// A static quantizer that is on has no range in the file.
-    #[error("the file has no range for the static quantizer `{name}`")]
+    #[error("the file has no range or bias for the static quantizer `{name}`")]
     MissingRange {
         /// The quantizer.
         name: String,
@@ -112,6 +112,16 @@ pub enum StoreError {
     BadRange {
         /// The quantizer.
         name: String,
+        /// The value.
+        found: f32,
+    },
+    /// A bias or a scale of the file is infinite or not a number.
+    #[error("the {buffer} of `{name}` holds {found}: it is finite in a sound file")]
+    BadBuffer {
+        /// The quantizer.
+        name: String,
+        /// Which of its tensors.
+        buffer: &'static str,
         /// The value.
         found: f32,
     },

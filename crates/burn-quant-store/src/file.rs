@@ -24,7 +24,7 @@ pub struct Schema {
 
 impl Schema {
     /// What this crate writes.
-    pub const CURRENT: Schema = Schema { major: 1, minor: 0 };
+    pub const CURRENT: Schema = Schema { major: 1, minor: 1 };
 
     fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once('.')?;

@@ -3,8 +3,8 @@
 //! ```text
 //! model ──save──► model.bpk ──restore──► the same model, built fresh in float, on any device
 //!                   │
-//!                   ├─ tensors    every parameter under burn's own path; ranges as `<weight>.weight_quantizer.amax`
-//!                   └─ metadata   burn-quant.schema   "1.0": other majors and newer minors are refused
+//!                   ├─ tensors    every parameter under burn's own path; buffers of quantizers as `<weight>.weight_quantizer.amax`
+//!                   └─ metadata   burn-quant.schema   "1.1": other majors and newer minors are refused
 //!                                 burn-quant.version  the crate that wrote it
 //!                                 burn-quant.plan     JSON: what every quantizer does
 //!                                 burn-quant.digest   SHA-256 of all of the above

@@ -5,10 +5,9 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::store::ModuleRecord;
+use burn::tensor::Tensor;
 use burn_pack::{Bytes, EXTENSION, Writer};
-use burn_quant::{
-    Algorithm, ModelStatistics, Plan, QuantError, Quantizers, Range, Role, Statistics, calibrate, install_plan,
-};
+use burn_quant::{Buffer, Plan, QuantError, Quantizers, Role, TensorQuantizer, install_plan, quantizer_devices};
 
 use crate::StoreError;
 use crate::file::Contents;
@@ -46,36 +45,58 @@ pub fn from_bytes<M: Module>(model: M, bytes: Bytes) -> Result<M, StoreError> {
     let found: BTreeMap<String, Vec<usize>> = tensors.iter().map(|t| (t.name.clone(), t.shape.to_vec())).collect();
     check_quantizers(&model, &plan)?;
     let model = install_plan(model, &plan).map_err(missing_quantizer)?;
-    let model = make_room_for_ranges(model, &plan, &found)?;
+    let model = make_room_for_buffers(model, &found)?;
     check_tensors(&shapes(&model), &found)?;
     let refused = |e: &dyn std::fmt::Display| StoreError::Record { reason: e.to_string() };
     let bytes = Writer::new(tensors).into_bytes().map_err(|e| refused(&e))?;
     let record = ModuleRecord::from_bytes(bytes).map_err(|e| refused(&e))?;
     let model = model.try_load_record(record).map_err(|e| refused(&e))?;
-    check_ranges(&model)?;
+    check_buffers(&model)?;
     Ok(model)
 }
 
-/// Ranges are finite and not negative, and a weight has one for each of its groups.
-fn check_ranges<M: Module>(model: &M) -> Result<(), StoreError> {
+/// Ranges are finite and not negative, biases and scales finite, and a weight has one range for each of its groups.
+fn check_buffers<M: Module>(model: &M) -> Result<(), StoreError> {
     let shapes = shapes(model);
     for (name, quantizer) in Quantizers::of(model).iter() {
-        let Some(amax) = quantizer.amax() else { continue };
-        let owner = range_owner(name, quantizer.role());
+        let owner = buffer_owner(name, quantizer.role());
         let weight = owner.strip_suffix(".weight_quantizer").and_then(|path| shapes.get(path));
-        if let (Role::Weight(_), Some(shape)) = (quantizer.role(), weight) {
-            let (expected, found) = (quantizer.groups(shape).len(), amax.dims()[0]);
-            if expected != found {
-                let path = format!("{owner}.amax");
-                return Err(StoreError::Shape { path, expected: vec![expected], found: vec![found] });
+        let weight = weight.filter(|_| matches!(quantizer.role(), Role::Weight(_)));
+        for (name, stage) in quantizer.stages(name) {
+            let owner = buffer_owner(&name, stage.role());
+            for buffer in Buffer::ALL {
+                let Some(values) = stage.buffer(buffer) else { continue };
+                let path = format!("{owner}.{}", buffer.name());
+                let expected = weight.and_then(|shape| expected_len(stage, buffer, shape));
+                let found = values.dims()[0];
+                if let Some(expected) = expected.filter(|expected| *expected != found) {
+                    return Err(StoreError::Shape { path, expected: vec![expected], found: vec![found] });
+                }
+                check_values(&name, buffer, values)?;
             }
-        }
-        let values: Vec<f32> = amax.into_data().convert::<f32>().try_into_vec().expect("f32 data");
-        if let Some(&found) = values.iter().find(|value| !value.is_finite() || **value < 0.0) {
-            return Err(StoreError::BadRange { name: name.into(), found });
         }
     }
     Ok(())
+}
+
+/// How many values a weight of this shape needs.
+fn expected_len(stage: &TensorQuantizer, buffer: Buffer, shape: &[usize]) -> Option<usize> {
+    match buffer {
+        Buffer::Amax => Some(stage.range_groups(shape).len()),
+        Buffer::GlobalAmax => Some(1),
+        Buffer::Bias => Some(stage.bias_groups(shape)?.len()),
+        _ => None,
+    }
+}
+
+fn check_values(name: &str, buffer: Buffer, values: Tensor<1>) -> Result<(), StoreError> {
+    let range = matches!(buffer, Buffer::Amax | Buffer::GlobalAmax);
+    let values: Vec<f32> = values.into_data().convert::<f32>().try_into_vec().expect("f32 data");
+    match values.iter().find(|value| !value.is_finite() || (range && **value < 0.0)) {
+        Some(&found) if range => Err(StoreError::BadRange { name: name.into(), found }),
+        Some(&found) => Err(StoreError::BadBuffer { name: name.into(), buffer: buffer.name(), found }),
+        None => Ok(()),
+    }
 }
 
 /// Slots of the model must all be in the plan; what the plan has beyond them must be weights.
@@ -102,33 +123,46 @@ fn missing_quantizer(error: QuantError) -> StoreError {
     }
 }
 
-/// Gives every quantizer with a range in the file a range of that size, on the device of its layer, for the record to fill.
-fn make_room_for_ranges<M: Module>(
-    model: M,
-    plan: &Plan,
-    tensors: &BTreeMap<String, Vec<usize>>,
-) -> Result<M, StoreError> {
-    let mut room = ModelStatistics::default();
-    for (name, planned) in plan.quantizers.iter().filter(|(_, planned)| planned.config.range == Range::Static) {
-        let path = format!("{}.amax", range_owner(name, planned.role));
-        match tensors.get(&path).map(Vec::as_slice) {
-            Some([groups]) => {
-                room.insert(name.clone(), Statistics { amax: vec![0.0; *groups], lowest: None, calls: 0 })?
+/// Gives every quantizer the buffers that it has in the file, of their sizes and on the device of its layer, for the record to
+/// fill.
+fn make_room_for_buffers<M: Module>(model: M, tensors: &BTreeMap<String, Vec<usize>>) -> Result<M, StoreError> {
+    let mut quantizers = Quantizers::of(&model);
+    let devices = quantizer_devices(&model);
+    for (name, quantizer) in quantizers.iter_mut() {
+        let device = devices.get(name).cloned().unwrap_or_default();
+        let stages: Vec<String> = quantizer.stages(name).map(|(name, _)| name).collect();
+        for (i, stage_name) in stages.iter().enumerate() {
+            let owner = buffer_owner(stage_name, quantizer.role());
+            let stage = quantizer.stage_mut(i).expect("a stage for each name");
+            for buffer in Buffer::ALL {
+                let path = format!("{owner}.{}", buffer.name());
+                match tensors.get(&path).map(Vec::as_slice) {
+                    Some([len]) if stage.keeps(buffer) => stage.set_buffer(buffer, Tensor::zeros([*len], &device)),
+                    Some([_]) => return Err(StoreError::UnexpectedTensors { paths: vec![path] }),
+                    Some(found) => {
+                        return Err(StoreError::Shape { path, expected: vec![1], found: found.to_vec() });
+                    }
+                    None => stage.clear_buffer(buffer),
+                }
             }
-            Some(found) => return Err(StoreError::Shape { path, expected: vec![1], found: found.to_vec() }),
-            None if planned.enabled => return Err(StoreError::MissingRange { name: name.clone() }),
-            None => {}
+        }
+        if quantizer.is_uncalibrated() {
+            return Err(StoreError::MissingRange { name: name.into() });
         }
     }
-    Ok(calibrate(model, &room, Algorithm::Max)?)
+    Ok(quantizers.install(model)?)
 }
 
-/// Where burn keeps a quantizer: slots under their own path, weight quantizers below their parameter.
-fn range_owner(name: &str, role: Role) -> String {
+/// Where burn keeps the buffers of a stage: slots under their own path, weight quantizers below their parameter.
+fn buffer_owner(name: &str, role: Role) -> String {
     if !matches!(role, Role::Weight(_)) {
         return name.to_string();
     }
-    let (layer, quantizer) = name.rsplit_once('.').map_or(("", name), |(layer, quantizer)| (layer, quantizer));
+    let last = name.rsplit_once('.');
+    if let Some((chain, stage)) = last.filter(|(_, stage)| stage.bytes().all(|byte| byte.is_ascii_digit())) {
+        return format!("{}.{stage}", buffer_owner(chain, role));
+    }
+    let (layer, quantizer) = last.map_or(("", name), |(layer, quantizer)| (layer, quantizer));
     let field = quantizer.strip_suffix("_weight_quantizer").unwrap_or("weight");
     let separator = if layer.is_empty() { "" } else { "." };
     format!("{layer}{separator}{field}.weight_quantizer")

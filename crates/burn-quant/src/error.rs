@@ -1,6 +1,9 @@
 //! Why a model could not be quantized.
 
+use burn_quant_ops::numerics::{Format, ScaleFormat};
 use thiserror::Error;
+
+use crate::ImportProblem;
 
 /// Why a model could not be quantized; every variant says where, and what to do.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -19,6 +22,23 @@ pub enum QuantError {
         container: Option<String>,
         /// The most similar names of quantizers that exist.
         near_misses: Vec<String>,
+    },
+    /// Of rules that are alternatives, none matched a quantizer of the model.
+    #[error(
+        "none of the patterns `{}` matches a quantizer of the model{}: the configuration is for another kind of model",
+        patterns.join("`, `"), near(near_misses)
+    )]
+    NoneMatched {
+        /// The globs.
+        patterns: Vec<String>,
+        /// The most similar names of quantizers that exist.
+        near_misses: Vec<String>,
+    },
+    /// An algorithm that recipes can name, and that this release does not have.
+    #[error("the algorithm `{name}` is not there yet: set `algorithm` to `max`, or wait for a release that has it")]
+    AlgorithmNotThere {
+        /// Its name.
+        name: &'static str,
     },
     /// A name is not that of a quantizer of the model.
     #[error("the model has no quantizer `{name}`{}", near(near_misses))]
@@ -97,6 +117,14 @@ pub enum QuantError {
         /// Groups now.
         found: usize,
     },
+    /// A configuration of ModelOpt could not be read.
+    #[error("ModelOpt configuration, at `{at}`: {problem}")]
+    ModelOpt {
+        /// The place in the JSON.
+        at: String,
+        /// What is wrong there.
+        problem: ImportProblem,
+    },
     /// A recipe file could not be read as a configuration.
     #[error("the recipe is not a quantization config in {language}: {reason}")]
     Recipe {
@@ -142,6 +170,69 @@ pub enum InvalidConfig {
     /// Two-dimensional blocks need two different axes.
     #[error("two-dimensional blocks are for weights with separate channel and contracted axes")]
     BlocksOfActivation,
+    /// Scales of fewer bits are those of blocks.
+    #[error("{scale} scales belong to blocks: use block granularity, or f32 scales")]
+    ScaleWithoutBlocks {
+        /// The format of scales.
+        scale: ScaleFormat,
+    },
+    /// These elements do not go under these scales.
+    #[error(
+        "{format} elements cannot have {scale} scales: use a signed integer or a minifloat (E2M1 for four over six)"
+    )]
+    FormatOfScale {
+        /// The format of elements.
+        format: Format,
+        /// The format of scales.
+        scale: ScaleFormat,
+    },
+    /// A power-of-two scale is always that of the data.
+    #[error("E8M0 scales are taken from the data, found a static range: make the range dynamic")]
+    StaticPowersOfTwo,
+    /// A power-of-two scale is always that of the data.
+    #[error("E8M0 scales are taken from the data, found a constant range: make the range dynamic")]
+    ConstantPowersOfTwo,
+    /// Static block scales belong to a static range.
+    #[error("static E4M3 block scales need a static range, found a dynamic one: make the block scales dynamic")]
+    StaticBlocksOfDynamicRange,
+    /// Static block scales belong to a static range.
+    #[error("static E4M3 block scales need a static range, found a constant one: make the block scales dynamic")]
+    StaticBlocksOfConstantRange,
+    /// A constant range is a positive number.
+    #[error("a constant amax is finite and positive, found {found}")]
+    ConstantRange {
+        /// The amax.
+        found: f32,
+    },
+    /// A bias has no blocks.
+    #[error("a bias is shared along whole axes: use per-tensor, per-channel, per-token, or whole and single axes")]
+    BlocksOfBias,
+    /// A bias of each element leaves nothing to quantize.
+    #[error("a bias must be shared by several elements: reduce at least one axis")]
+    BiasOfEachElement,
+    /// What remains around a bias has both signs.
+    #[error("values around a bias have both signs: use a signed format")]
+    BiasOfUnsigned,
+    /// A rotation mixes powers of two.
+    #[error("a rotation mixes a power of two of elements, at least 2, found {found}")]
+    RotationBlock {
+        /// The block.
+        found: usize,
+    },
+    /// The axis cannot be cut into blocks of a rotation.
+    #[error("an axis of {len} elements cannot be rotated in blocks of {block}: give a block that divides it, or none")]
+    RotationAxis {
+        /// Elements along the axis.
+        len: usize,
+        /// The block.
+        block: usize,
+    },
+    /// Neither rounding nor rotation.
+    #[error("the quantizer neither rounds nor rotates: disable it instead")]
+    NothingToDo,
+    /// A chain within a chain.
+    #[error("a quantizer of a chain has a chain of its own: list all of them in the first one's `then`")]
+    NestedChain,
 }
 
 fn near(names: &[String]) -> String {

@@ -67,12 +67,15 @@ mod solve;
 pub use burn_quant_ops as ops;
 pub use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, ScaleFormat, Signedness};
 pub use burn_quant_ops::{AxisGroups, GradientRule};
-pub use config::{Action, Algorithm, Granularity, QuantConfig, QuantizerConfig, Range, Rule};
+pub use config::{
+    Action, AfterRounding, Algorithm, BiasConfig, BiasMethod, BiasSource, Granularity, ImportProblem, Preset,
+    QuantConfig, QuantizerConfig, Range, RangeSearch, Rotation, Rounding, Rule,
+};
 pub use error::{InvalidConfig, QuantError};
 pub use fold::fold_weights;
-pub use observe::{ModelStatistics, Statistics, observe, observe_weights};
+pub use observe::{BiasStatistics, ModelStatistics, Statistics, observe, observe_weights};
 pub use pipeline::{Progress, Quantization, Report, quantize, quantize_weights};
 pub use place::{Plan, PlannedQuantizer, WeightLayout, WeightLayouts, disable, enable, install_plan, place};
-pub use quantizer::{Quantizers, Role, TensorQuantizer};
+pub use quantizer::{Buffer, Quantizers, Role, TensorQuantizer};
 pub use report::{Summary, summary};
-pub use solve::{calibrate, max};
+pub use solve::{affine, calibrate, max, quantizer_devices};

@@ -3,8 +3,8 @@
 use burn::module::Module;
 
 use crate::{
-    ModelStatistics, Plan, QuantConfig, QuantError, Range, Role, WeightLayouts, calibrate, observe, observe_weights,
-    place,
+    Algorithm, ModelStatistics, Plan, QuantConfig, QuantError, Role, WeightLayouts, calibrate, observe,
+    observe_weights, place,
 };
 
 /// Quantizes a model: places quantizers, observes calibration data, and gives every static quantizer its range.
@@ -18,7 +18,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// Those of [`place()`](crate::place()) and [`observe()`](crate::observe()).
+/// Those of [`place()`](crate::place()), [`observe()`](crate::observe()) and [`calibrate`].
 ///
 /// # Example
 ///
@@ -133,7 +133,8 @@ impl<'a> Quantization<'a> {
     ///
     /// As there.
     pub fn run<M: Module>(self, model: M, forward_loop: impl FnOnce(&M)) -> Result<(M, Report), QuantError> {
-        self.steps(model, |model, _| observe(model, forward_loop))
+        let calibrates = self.config.algorithm != Algorithm::None;
+        self.steps(model, |model, _| if calibrates { observe(model, forward_loop) } else { Ok(Default::default()) })
     }
 
     /// [`quantize_weights`].
@@ -142,10 +143,14 @@ impl<'a> Quantization<'a> {
     ///
     /// As there.
     pub fn run_weights<M: Module>(self, model: M) -> Result<(M, Report), QuantError> {
+        let calibrates = self.config.algorithm != Algorithm::None;
         self.steps(model, |model, plan| {
+            if !calibrates {
+                return Ok(Default::default());
+            }
             let static_activations = plan.quantizers.iter().filter(|(_, planned)| {
                 let activation = !matches!(planned.role, Role::Weight(_));
-                planned.enabled && activation && planned.config.range == Range::Static
+                planned.enabled && activation && planned.config.needs_calibration()
             });
             let names: Vec<String> = static_activations.map(|(name, _)| name.clone()).collect();
             if names.is_empty() { observe_weights(model) } else { Err(QuantError::NeedsForwardLoop { names }) }
@@ -157,12 +162,13 @@ impl<'a> Quantization<'a> {
         model: M,
         observe: impl FnOnce(&M, &Plan) -> Result<ModelStatistics, QuantError>,
     ) -> Result<(M, Report), QuantError> {
+        self.config.algorithm.check()?; // before hours of data, not after
         let (model, plan) = place(model, self.config, &self.layouts)?;
         let enabled = plan.quantizers.values().filter(|planned| planned.enabled).count();
         (self.progress)(Progress::Placed { quantizers: plan.quantizers.len(), enabled });
         let statistics = observe(&model, &plan)?;
         (self.progress)(Progress::Observed { quantizers: statistics.len() });
-        let model = calibrate(model, &statistics, self.config.algorithm)?;
+        let model = calibrate(model, &statistics, &self.config.algorithm)?;
         (self.progress)(Progress::Solved);
         Ok((model, Report { plan, statistics }))
     }

@@ -1,34 +1,27 @@
-//! The reference's quantizer attributes in burn-quant's terms.
+//! The reference's quantizer attributes in burn-quant's terms, for tensors whose rank is known.
+//!
+//! Configurations of models go through burn-quant's own import; the cases of single tensors divide axes that have no role.
 
 use burn_quant::{
-    AxisGroups, Format, GradientRule, Granularity, IntFormat, IntSpan, QuantConfig, QuantizerConfig, Range, Rule,
-    Signedness,
+    AfterRounding, AxisGroups, BiasConfig, BlockScale, Format, GradientRule, Granularity, IntFormat, IntSpan,
+    QuantConfig, QuantizerConfig, Range, Rotation, ScaleFormat, Signedness,
 };
 use serde_json::Value;
 
-/// Attributes that burn-quant does not have yet.
-pub(crate) fn not_yet(attributes: &Value) -> Option<String> {
-    if attributes.is_array() {
-        return Some("chains of quantizers".into());
-    }
-    for (key, what) in [("bias", "affine"), ("rotate", "rotation")] {
-        if attributes.get(key).is_some_and(|value| !value.is_null() && *value != Value::Bool(false)) {
-            return Some(what.into());
-        }
-    }
-    let blocks = attributes.get("block_sizes");
-    if blocks.is_some_and(|blocks| blocks.get("scale_bits").is_some() || blocks["type"] == "dynamic") {
-        return Some("block scale formats (MX, NVFP4)".into());
-    }
-    match attributes.get("num_bits") {
-        Some(Value::Array(bits)) if bits.as_slice() != [4, 3] => Some("minifloats other than E4M3".into()),
-        _ => None,
-    }
-}
-
 fn format(attributes: &Value) -> Format {
     let bits = match &attributes["num_bits"] {
-        Value::Array(_) => return Format::E4M3,
+        Value::Array(parts) => {
+            let parts: Vec<u64> = parts.iter().map(|part| part.as_u64().expect("bits")).collect();
+            return match parts.as_slice() {
+                [4, 3] => Format::E4M3,
+                [5, 2] => Format::E5M2,
+                [3, 2] => Format::E3M2,
+                [2, 3] => Format::E2M3,
+                [2, 1] => Format::E2M1,
+                [1, 2] => Format::E1M2,
+                other => panic!("a format of the reference, found {other:?}"),
+            };
+        }
         Value::Null => 8,
         bits => bits.as_u64().expect("a number of bits") as u8,
     };
@@ -37,15 +30,30 @@ fn format(attributes: &Value) -> Format {
     IntFormat::new(bits, signedness, span).expect("a width of the reference").into()
 }
 
-fn with_granularity(attributes: &Value, granularity: Granularity) -> QuantizerConfig {
-    let mut config = QuantizerConfig::new(format(attributes)).with_granularity(granularity);
-    if attributes["type"] == "dynamic" {
-        config.range = Range::Dynamic;
+fn scale(blocks: &Value) -> ScaleFormat {
+    let dynamic = blocks["type"] == "dynamic";
+    match blocks["scale_bits"].as_array().map(|bits| bits[0].as_u64()) {
+        None => ScaleFormat::F32,
+        Some(Some(8)) => ScaleFormat::E8M0,
+        Some(_) if dynamic => ScaleFormat::E4M3(BlockScale::Dynamic),
+        Some(_) if blocks["four_over_six"] == true => ScaleFormat::E4M3(BlockScale::StaticFourOverSix),
+        Some(_) => ScaleFormat::E4M3(BlockScale::Static),
     }
-    if attributes["pass_through_bwd"] == false {
-        config.gradient = GradientRule::Clipped;
-    }
-    config
+}
+
+fn bias(value: &Value, index: &dyn Fn(i64) -> usize, rank: usize) -> Option<BiasConfig> {
+    let keys = value.as_object()?.keys().filter_map(|key| key.parse().ok());
+    let mut axes = vec![AxisGroups::Each; rank];
+    keys.for_each(|axis| axes[index(axis)] = AxisGroups::Whole);
+    let config = BiasConfig::new(Granularity::Axes(axes));
+    let config = if value["method"] == "max_min" { config.max_min() } else { config };
+    Some(if value["type"] == "dynamic" { config.dynamic() } else { config })
+}
+
+fn rotation(value: &Value) -> Option<Rotation> {
+    let after = if value["mode"] == "rotate_back" { AfterRounding::RotateBack } else { AfterRounding::Stay };
+    let block = value["block_size"].as_u64().map(|block| block as usize);
+    (*value == Value::Bool(true) || value["enable"] == true).then_some(Rotation { block, signs: None, after })
 }
 
 /// The configuration for a tensor of this rank, axis by axis as the reference writes them.
@@ -70,45 +78,33 @@ pub(crate) fn by_axes(attributes: &Value, rank: usize) -> QuantizerConfig {
             };
         }
     }
-    with_granularity(attributes, Granularity::Axes(axes))
-}
-
-/// The configuration of a layer's quantizer, by roles.
-fn by_role(attributes: &Value) -> Result<QuantizerConfig, String> {
-    if let Some(why) = not_yet(attributes) {
-        return Err(why);
+    let mut config = QuantizerConfig::new(format(attributes)).with_granularity(Granularity::Axes(axes));
+    config.scale = scale(&attributes["block_sizes"]);
+    if attributes["type"] == "dynamic" || config.scale == ScaleFormat::E8M0 {
+        config.range = Range::Dynamic;
     }
-    let blocks = &attributes["block_sizes"];
-    let size = |key: &str| blocks.get(key).and_then(Value::as_u64).map(|size| size as usize);
-    let granularity = match (size("-1"), size("-2")) {
-        (Some(size), None) => Granularity::Block { size },
-        (Some(cols), Some(rows)) => Granularity::Block2d { rows, cols },
-        _ if blocks.is_object() => Granularity::PerToken,
-        _ if attributes["axis"] == 0 => Granularity::PerChannel,
-        _ => Granularity::PerTensor,
-    };
-    Ok(with_granularity(attributes, granularity))
+    if attributes["pass_through_bwd"] == false {
+        config.gradient = GradientRule::Clipped;
+    }
+    config.bias = bias(&attributes["bias"], &index, rank);
+    config.rotation = rotation(&attributes["rotate"]);
+    config
 }
 
-/// A model configuration, or why it cannot be expressed yet.
+/// A model configuration, or why it cannot be run yet.
+///
+/// The reference's NVFP4 kernel takes blocks of 16 whatever the configuration says, and the expected data are those; burn-quant
+/// takes the blocks it is told, so here it is told 16.
 pub(crate) fn model(config: &Value) -> Result<QuantConfig, String> {
-    if config["algorithm"] != "max" {
-        let name = config["algorithm"].get("method").unwrap_or(&config["algorithm"]);
-        return Err(format!("algorithm {}", name.as_str().unwrap_or("none")));
+    let mut config = config.clone();
+    let entries = config["quant_cfg"].as_array_mut().expect("a list of entries");
+    for blocks in entries.iter_mut().filter_map(|entry| entry.get_mut("cfg")?.get_mut("block_sizes")) {
+        if scale(blocks) == ScaleFormat::E4M3(BlockScale::Dynamic) {
+            blocks["-1"] = 16.into();
+        }
     }
-    let mut quant = QuantConfig::new();
-    for entry in config["quant_cfg"].as_array().expect("a list of entries") {
-        let pattern = entry["quantizer_name"].as_str().expect("a pattern");
-        let rule = match entry.get("cfg").filter(|cfg| !cfg.is_null()) {
-            Some(attributes) => Rule::set(pattern, by_role(attributes)?),
-            None if entry["enable"] == false => Rule::disable(pattern),
-            None => Rule::enable(pattern),
-        };
-        let rule = match entry.get("parent_class").and_then(Value::as_str) {
-            Some(class) => rule.within(class.trim_start_matches("nn.")),
-            None => rule,
-        };
-        quant = quant.with_rule(rule.optional());
-    }
-    Ok(quant)
+    let fields = config.as_object_mut().expect("a configuration is an object");
+    fields.retain(|key, _| ["quant_cfg", "algorithm"].contains(&key.as_str())); // QAT cases also say how they train
+    let config = QuantConfig::from_modelopt_json(&config.to_string()).map_err(|e| e.to_string())?;
+    if config.algorithm.is_there() { Ok(config) } else { Err(format!("algorithm {}", config.algorithm.name())) }
 }

@@ -218,7 +218,7 @@ fn a_recipe_of_this_release_stays_readable() {
     assert_eq!(config.rules[0].action, {
         use burn_quant::{Action, IntFormat, IntSpan, Signedness};
         let format = IntFormat::new(4, Signedness::Signed, IntSpan::Narrow).unwrap();
-        Action::Set(QuantizerConfig::new(format.into()).per_block(32).clipped())
+        Action::Set(Box::new(QuantizerConfig::new(format.into()).per_block(32).clipped()))
     });
     assert!(config.rules[1].optional);
 }

@@ -5,27 +5,26 @@
 //!             + Algorithm that turns observations into ranges
 //! ```
 
+mod algorithm;
+mod import;
 mod preset;
 mod quantizer;
 mod rule;
+mod validate;
 
-pub use quantizer::{Granularity, QuantizerConfig, Range};
+pub use algorithm::{Algorithm, RangeSearch};
+pub use import::ImportProblem;
+pub use preset::Preset;
+pub use quantizer::{
+    AfterRounding, BiasConfig, BiasMethod, BiasSource, Granularity, QuantizerConfig, Range, Rotation, Rounding,
+};
 pub use rule::{Action, Rule};
 pub(crate) use rule::{matcher, near_misses};
+pub(crate) use validate::rotation_block;
 
 use serde::{Deserialize, Serialize};
 
 use crate::QuantError;
-
-/// How the ranges of static quantizers are found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Algorithm {
-    /// The largest magnitude seen: see [`max`](crate::max).
-    #[default]
-    Max,
-}
 
 /// An ordered list of rules, and the algorithm that finds the ranges.
 ///
@@ -63,6 +62,33 @@ impl QuantConfig {
     /// Appends a rule, which takes precedence over those before it.
     pub fn with_rule(mut self, rule: Rule) -> Self {
         self.rules.push(rule);
+        self
+    }
+
+    /// The same rules with another algorithm.
+    pub fn with_algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.algorithm = algorithm;
+        self
+    }
+
+    /// Appends the rules of another configuration, as those of a KV cache; keeps the algorithm, unless it calibrates nothing
+    /// and the fragment has something to calibrate.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant::{Algorithm, QuantConfig};
+    ///
+    /// let config = QuantConfig::mxfp8_default().with_fragment(QuantConfig::fp8_kv());
+    /// assert_eq!(config.rules.last().unwrap().quantizer, "*[kv]_bmm_quantizer");
+    /// assert_eq!(config.algorithm, Algorithm::Max); // MXFP8 alone needs none
+    /// ```
+    pub fn with_fragment(mut self, fragment: QuantConfig) -> Self {
+        let calibrates = |rule: &Rule| matches!(&rule.action, Action::Set(config) if config.needs_calibration());
+        if self.algorithm == Algorithm::None && fragment.rules.iter().any(calibrates) {
+            self.algorithm = fragment.algorithm;
+        }
+        self.rules.extend(fragment.rules);
         self
     }
 

@@ -1,10 +1,10 @@
 //! The configuration of one quantizer.
 
-use burn_quant_ops::numerics::{Format, IntFormat, IntSpan, Signedness};
+use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, ScaleFormat, Signedness};
 use burn_quant_ops::{AxisGroups, GradientRule, Groups};
 use serde::{Deserialize, Serialize};
 
-use crate::{InvalidConfig, Role};
+use crate::Role;
 
 /// Which elements share a scale, in terms of what the axes mean, not where they are.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ impl std::fmt::Display for Granularity {
 }
 
 /// Where the range of a quantizer comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Range {
     /// Found in calibration, then fixed.
@@ -91,6 +91,113 @@ pub enum Range {
     Static,
     /// Taken from every tensor anew; needs no calibration.
     Dynamic,
+    /// This amax for every group, in the units of the tensor; needs no calibration.
+    Constant(f32),
+}
+
+/// Whether values are rounded to the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rounding {
+    /// To the nearest, halves to even.
+    #[default]
+    Nearest,
+    /// They are not: the quantizer only rotates, as one of queries does whose keys are quantized after a rotation.
+    Off,
+}
+
+/// A value that is subtracted before rounding and added back after it: affine quantization.
+///
+/// # Source
+///
+/// ModelOpt 0.47, the `bias` attribute. There the bias of a dynamic-block format is calibrated and then ignored, and a dynamic
+/// range is taken from the values before the subtraction; here it acts on every format, and ranges are those after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BiasConfig {
+    /// Which elements share a bias; whole axes or single indices, no blocks.
+    pub granularity: Granularity,
+    /// How it is found.
+    #[serde(default)]
+    pub method: BiasMethod,
+    /// Whether it is found in calibration or in every tensor anew.
+    #[serde(default)]
+    pub source: BiasSource,
+}
+
+/// What a bias is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BiasMethod {
+    /// The mean; of several batches, the mean of their means.
+    #[default]
+    Mean,
+    /// The middle between the lowest and the highest value.
+    MaxMin,
+}
+
+/// Where a bias comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BiasSource {
+    /// Found in calibration, then fixed.
+    #[default]
+    Static,
+    /// Taken from every tensor anew.
+    Dynamic,
+}
+
+impl BiasConfig {
+    /// The calibrated mean of the values that share a bias.
+    pub fn new(granularity: Granularity) -> Self {
+        Self { granularity, method: BiasMethod::Mean, source: BiasSource::Static }
+    }
+
+    /// The same as the middle between lowest and highest.
+    pub fn max_min(mut self) -> Self {
+        self.method = BiasMethod::MaxMin;
+        self
+    }
+
+    /// The same from every tensor anew.
+    pub fn dynamic(mut self) -> Self {
+        self.source = BiasSource::Dynamic;
+        self
+    }
+}
+
+/// An orthogonal rotation of blocks along the contracted axis, before rounding: it spreads outliers over their block.
+///
+/// `x ← x · D · H / √block` with the Walsh-Hadamard matrix `H` in Sylvester's order and `D` a diagonal of signs. Rotating
+/// both factors of a product by the same rotation leaves the product as it is.
+///
+/// # Source
+///
+/// Ashkboos et al. 2024, "QuaRot", arXiv:2404.00456; ModelOpt 0.47, the `rotate` attribute, which has no signs. Arithmetic is
+/// f32, its `rotate_fp32`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rotation {
+    /// Elements that are mixed, a power of two that divides the axis; by default the largest that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<usize>,
+    /// The seed of random signs; without one, all are positive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signs: Option<u64>,
+    /// What happens after rounding.
+    #[serde(default)]
+    pub after: AfterRounding,
+}
+
+/// Whether a rotation is undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterRounding {
+    /// The result stays rotated: what it is multiplied with is rotated too.
+    #[default]
+    Stay,
+    /// The inverse rotation is applied.
+    RotateBack,
 }
 
 /// How one quantizer quantizes.
@@ -103,6 +210,9 @@ pub enum Range {
 /// let config = QuantizerConfig::int(4).per_block(128);
 /// assert_eq!(config.granularity, Granularity::Block { size: 128 });
 /// assert_eq!(QuantizerConfig::e4m3().per_token().dynamic().format, Format::E4M3);
+/// assert_eq!(QuantizerConfig::nvfp4().granularity, Granularity::Block { size: 16 });
+/// let w4a8 = QuantizerConfig::int(4).per_block(128).then(QuantizerConfig::e4m3()); // one after the other
+/// assert_eq!(w4a8.then.len(), 1);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,12 +222,31 @@ pub struct QuantizerConfig {
     /// Which elements share a scale.
     #[serde(default)]
     pub granularity: Granularity,
-    /// Where the range comes from.
+    /// The format of scales.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub scale: ScaleFormat,
+    /// Where the range comes from; that of the tensor where scales have two levels.
     #[serde(default)]
     pub range: Range,
     /// The gradient to the input.
     #[serde(default)]
     pub gradient: GradientRule,
+    /// Whether values are rounded.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rounding: Rounding,
+    /// A value around which is quantized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bias: Option<BiasConfig>,
+    /// A rotation before rounding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
+    /// Quantizers that act on the result, in order: a chain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub then: Vec<QuantizerConfig>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for QuantizerConfig {
@@ -128,9 +257,19 @@ impl Default for QuantizerConfig {
 }
 
 impl QuantizerConfig {
-    /// Values of a format, per tensor, static, with a pass-through gradient.
+    /// Values of a format, per tensor, f32 scales, static, with a pass-through gradient.
     pub fn new(format: Format) -> Self {
-        Self { format, granularity: Granularity::PerTensor, range: Range::Static, gradient: GradientRule::PassThrough }
+        Self {
+            format,
+            granularity: Granularity::PerTensor,
+            scale: ScaleFormat::F32,
+            range: Range::Static,
+            gradient: GradientRule::PassThrough,
+            rounding: Rounding::Nearest,
+            bias: None,
+            rotation: None,
+            then: Vec::new(),
+        }
     }
 
     /// Signed integers of `bits` bits, per tensor, static.
@@ -157,6 +296,29 @@ impl QuantizerConfig {
         Self::new(Format::E4M3)
     }
 
+    /// A microscaling format: blocks of 32 elements of a format under a power of two each, taken from the data.
+    ///
+    /// MXFP8 is [`Format::E4M3`] or [`Format::E5M2`], MXFP6 [`Format::E3M2`] or [`Format::E2M3`], MXFP4 [`Format::E2M1`];
+    /// see [`QuantizerConfig::mxint8`] for the integers.
+    pub fn mx(format: Format) -> Self {
+        Self { scale: ScaleFormat::E8M0, ..Self::new(format).per_block(32).dynamic() }
+    }
+
+    /// Blocks of 32 symmetric 8-bit integers under a power of two each, taken from the data.
+    pub fn mxint8() -> Self {
+        Self { scale: ScaleFormat::E8M0, ..Self::int(8).per_block(32).dynamic() }
+    }
+
+    /// NVFP4: blocks of 16 E2M1 elements under E4M3 scales taken from the data, under a calibrated scale of the tensor.
+    pub fn nvfp4() -> Self {
+        Self { scale: ScaleFormat::E4M3(BlockScale::Dynamic), ..Self::new(Format::E2M1).per_block(16) }
+    }
+
+    /// NVFP4 whose block scales are calibrated too: for weights.
+    pub fn nvfp4_static() -> Self {
+        Self { scale: ScaleFormat::E4M3(BlockScale::Static), ..Self::nvfp4() }
+    }
+
     /// The same with another granularity.
     pub fn with_granularity(mut self, granularity: Granularity) -> Self {
         self.granularity = granularity;
@@ -178,9 +340,21 @@ impl QuantizerConfig {
         self.with_granularity(Granularity::Block { size })
     }
 
+    /// The same with another format of scales.
+    pub fn with_scale(mut self, scale: ScaleFormat) -> Self {
+        self.scale = scale;
+        self
+    }
+
     /// The same with a dynamic range.
     pub fn dynamic(mut self) -> Self {
         self.range = Range::Dynamic;
+        self
+    }
+
+    /// The same with a constant range, in the units of the tensor.
+    pub fn constant(mut self, amax: f32) -> Self {
+        self.range = Range::Constant(amax);
         self
     }
 
@@ -190,35 +364,64 @@ impl QuantizerConfig {
         self
     }
 
-    /// Whether this configuration suits a tensor with this role; the rank is known for weights only.
-    pub(crate) fn validate(&self, role: Role, rank: Option<usize>) -> Result<(), InvalidConfig> {
-        let weight = matches!(role, Role::Weight(_));
-        if let (Role::Weight(layout), Some(rank)) = (role, rank) {
-            let axis = layout.channel_axis.max(layout.block_axis);
-            if axis >= rank {
-                return Err(InvalidConfig::Layout { axis, rank });
-            }
-        }
-        match &self.granularity {
-            Granularity::Block { size: 0 }
-            | Granularity::Block2d { rows: 0, .. }
-            | Granularity::Block2d { cols: 0, .. } => return Err(InvalidConfig::EmptyBlock),
-            Granularity::Axes(axes) if axes.contains(&AxisGroups::Blocks(0)) => return Err(InvalidConfig::EmptyBlock),
-            Granularity::Axes(axes) if rank.is_some_and(|rank| rank != axes.len()) => {
-                return Err(InvalidConfig::Rank { expected: axes.len(), found: rank.unwrap_or_default() });
-            }
-            Granularity::PerToken if weight => return Err(InvalidConfig::TokensOfWeight),
-            Granularity::Block2d { .. } if !weight => return Err(InvalidConfig::BlocksOfActivation),
-            _ => {}
-        }
-        let varying = match self.granularity {
-            Granularity::PerToken => Some("per-token"),
-            Granularity::Block { .. } => Some("block"),
-            _ => None,
+    /// The same around a bias.
+    pub fn with_bias(mut self, bias: BiasConfig) -> Self {
+        self.bias = Some(bias);
+        self
+    }
+
+    /// The same after a rotation.
+    pub fn rotated(mut self, rotation: Rotation) -> Self {
+        self.rotation = Some(rotation);
+        self
+    }
+
+    /// The same without rounding: what is left is the rotation.
+    pub fn unrounded(mut self) -> Self {
+        self.rounding = Rounding::Off;
+        self
+    }
+
+    /// The same, and then another quantizer on the result.
+    pub fn then(mut self, next: QuantizerConfig) -> Self {
+        self.then.push(next);
+        self
+    }
+
+    /// The format of elements and scales in a word, for tables: `int8`, `nvfp4`, `mx e4m3`.
+    pub fn kind(&self) -> String {
+        let kind = match (self.scale, self.format) {
+            (ScaleFormat::F32, format) => format.to_string(),
+            (ScaleFormat::E8M0, format) => format!("mx {format}"),
+            (ScaleFormat::E4M3(BlockScale::Dynamic), Format::E2M1) => "nvfp4".into(),
+            (ScaleFormat::E4M3(BlockScale::Static), Format::E2M1) => "nvfp4 static".into(),
+            (ScaleFormat::E4M3(BlockScale::StaticFourOverSix), Format::E2M1) => "nvfp4 4/6".into(),
+            (scale, format) => format!("{format} by {scale}"),
         };
-        match (varying, self.range) {
-            (Some(granularity), Range::Static) if !weight => Err(InvalidConfig::StaticActivationGroups { granularity }),
-            _ => Ok(()),
-        }
+        let rounding = if self.rounding == Rounding::Off { "unrounded".into() } else { kind };
+        let rotated = if self.rotation.is_some() { " rotated" } else { "" };
+        let affine = if self.bias.is_some() { " affine" } else { "" };
+        format!("{rounding}{rotated}{affine}")
+    }
+
+    /// Whether some range or bias of the chain is found in calibration.
+    pub fn needs_calibration(&self) -> bool {
+        self.has_static_range() || self.has_static_bias() || self.then.iter().any(Self::needs_calibration)
+    }
+
+    /// Whether this stage of a chain has a calibrated range.
+    pub(crate) fn has_static_range(&self) -> bool {
+        self.rounding == Rounding::Nearest && self.range == Range::Static
+    }
+
+    /// Whether this stage of a chain has a calibrated bias.
+    pub(crate) fn has_static_bias(&self) -> bool {
+        let bias = self.bias.as_ref();
+        self.rounding == Rounding::Nearest && bias.is_some_and(|bias| bias.source == BiasSource::Static)
+    }
+
+    /// Whether ranges are measured for the tensor and not for its groups.
+    pub(crate) fn has_range_of_tensor(&self) -> bool {
+        self.scale == ScaleFormat::E4M3(BlockScale::Dynamic)
     }
 }

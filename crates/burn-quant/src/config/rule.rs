@@ -11,7 +11,7 @@ use crate::QuantError;
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Gives them this configuration, replacing all of an earlier one, and enables them.
-    Set(QuantizerConfig),
+    Set(Box<QuantizerConfig>),
     /// Switches them on with the configuration they have.
     Enable,
     /// Switches them off; they keep their configuration.
@@ -23,14 +23,14 @@ pub enum Action {
 /// Names are `<layer path>.weight_quantizer`, `.input_quantizer` and `.output_quantizer`; in globs `*` crosses dots, and `?`,
 /// `[ab]`, `[!ab]` and `{a,b}` mean what they do in a shell.
 ///
-/// A rule that matches nothing is an error, unless it is optional. Rules of [`Rule::disable`] are required like others; the
+/// A rule that matches nothing is an error, unless it is optional, or one of several alternatives. Rules of [`Rule::disable`] are required like others; the
 /// disable rules built into presets are optional.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// The glob.
     pub quantizer: String,
-    /// Only quantizers of structs with this type name, for example `Embedding`.
+    /// Only quantizers of structs with this type name, for example `Embedding`; `Linear` includes `QuantLinear`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
     /// What to do.
@@ -38,12 +38,15 @@ pub struct Rule {
     /// Whether it may match nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
+    /// The alternatives that it is one of: of the rules with the same name here, at least one must match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_of: Option<String>,
 }
 
 impl Rule {
     /// Configures and enables quantizers.
     pub fn set(quantizer: impl Into<String>, config: QuantizerConfig) -> Self {
-        Self::new(quantizer, Action::Set(config))
+        Self::new(quantizer, Action::Set(Box::new(config)))
     }
 
     /// Enables quantizers.
@@ -57,7 +60,7 @@ impl Rule {
     }
 
     fn new(quantizer: impl Into<String>, action: Action) -> Self {
-        Self { quantizer: quantizer.into(), container: None, action, optional: false }
+        Self { quantizer: quantizer.into(), container: None, action, optional: false, one_of: None }
     }
 
     /// The same rule, only within structs of this type name.
@@ -69,6 +72,12 @@ impl Rule {
     /// The same rule, which may match nothing.
     pub fn optional(mut self) -> Self {
         self.optional = true;
+        self
+    }
+
+    /// The same rule as one of several alternatives: it may match nothing, as long as another of them matches.
+    pub fn one_of(mut self, alternatives: impl Into<String>) -> Self {
+        self.one_of = Some(alternatives.into());
         self
     }
 

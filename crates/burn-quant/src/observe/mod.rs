@@ -6,16 +6,16 @@
 
 mod statistics;
 
-pub use statistics::{ModelStatistics, Statistics};
+pub use statistics::{BiasStatistics, ModelStatistics, Statistics};
 
 use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use crate::place::weight_amax;
-use crate::quantizer::{Mode, Observer};
-use crate::{QuantError, Quantizers, Range, Role, TensorQuantizer};
+use crate::place::show_weights;
+use crate::quantizer::{Mode, Observer, Seen};
+use crate::{QuantError, Quantizers, Role, TensorQuantizer};
 
 /// Statistics of all enabled static quantizers of a model.
 ///
@@ -34,28 +34,17 @@ pub fn observe<M: Module>(model: &M, forward_loop: impl FnOnce(&M)) -> Result<Mo
     let mut quantizers = Quantizers::of(model);
     let mut observers = BTreeMap::new();
     for (name, quantizer) in quantizers.iter_mut() {
-        if is_observed(quantizer) && !is_weight(quantizer) {
-            let observer = Observer::default();
-            observers.insert(name.to_string(), observer.clone());
-            quantizer.set_mode(Mode::Observe(observer));
-        } else {
-            quantizer.set_mode(Mode::Float);
-        }
+        let observed = quantizer.is_enabled() && !is_weight(quantizer);
+        quantizer.for_each_stage(name, |name, stage| {
+            stage.set_mode(if observed && is_observed(stage) { observer(name, &mut observers) } else { Mode::Float });
+        });
     }
     let observing = quantizers.install(model.valid())?;
     forward_loop(&observing);
     drop(observing);
 
     let mut statistics = observe_weights(model)?;
-    for (name, observer) in observers {
-        let seen = observer.seen();
-        if let Some((expected, found)) = seen.changed {
-            return Err(QuantError::GroupsChanged { name, expected, found });
-        }
-        let Some(amax) = seen.amax else { return Err(QuantError::NeverObserved { name }) };
-        let observed = Statistics { amax: host(amax), lowest: seen.lowest.map(host_scalar), calls: seen.calls };
-        statistics.insert(name, observed)?;
-    }
+    collect(observers, &mut statistics)?;
     Ok(statistics)
 }
 
@@ -65,19 +54,51 @@ pub fn observe<M: Module>(model: &M, forward_loop: impl FnOnce(&M)) -> Result<Mo
 ///
 /// [`QuantError::NonFinite`] for NaN or infinite weights, and [`QuantError::NegativeUnsigned`].
 pub fn observe_weights<M: Module>(model: &M) -> Result<ModelStatistics, QuantError> {
-    let quantizers = Quantizers::of(model);
-    let observed = quantizers.iter().filter(|(_, q)| is_observed(q) && is_weight(q));
-    let observed: BTreeMap<_, _> = observed.map(|(name, q)| (name.to_string(), q.clone())).collect();
-    let mut statistics = ModelStatistics::default();
-    for (name, range) in weight_amax(model, observed) {
-        let observed = Statistics { amax: host(range.amax), lowest: range.lowest.map(host_scalar), calls: 1 };
-        statistics.insert(name, observed)?;
+    let mut quantizers = Quantizers::of(model);
+    let (mut observers, mut observing) = (BTreeMap::new(), BTreeMap::new());
+    for (name, quantizer) in quantizers.iter_mut().filter(|(_, q)| q.needs_calibration() && is_weight(q)) {
+        quantizer.for_each_stage(name, |name, stage| {
+            stage.set_mode(if is_observed(stage) { observer(name, &mut observers) } else { Mode::Float });
+        });
+        observing.insert(name.to_string(), quantizer.clone());
     }
+    show_weights(model, observing);
+    let mut statistics = ModelStatistics::default();
+    collect(observers, &mut statistics)?;
     Ok(statistics)
 }
 
-fn is_observed(quantizer: &TensorQuantizer) -> bool {
-    quantizer.is_enabled() && quantizer.config().range == Range::Static
+fn observer(name: String, observers: &mut BTreeMap<String, Observer>) -> Mode {
+    let observer = Observer::default();
+    observers.insert(name, observer.clone());
+    Mode::Observe(observer)
+}
+
+/// Brings what was seen to the host.
+fn collect(observers: BTreeMap<String, Observer>, statistics: &mut ModelStatistics) -> Result<(), QuantError> {
+    for (name, observer) in observers {
+        let seen = observer.seen();
+        if let Some((expected, found)) = seen.changed {
+            return Err(QuantError::GroupsChanged { name, expected, found });
+        }
+        let Seen { amax: Some(amax), lowest, bias, calls, .. } = seen else {
+            return Err(QuantError::NeverObserved { name });
+        };
+        let bias = bias.map(|bias| BiasStatistics {
+            extent: bias.extent,
+            means: host(bias.means),
+            lowest: host(bias.lowest),
+            highest: host(bias.highest),
+        });
+        let lowest = lowest.map(|lowest| host(lowest)[0]);
+        statistics.insert(name, Statistics { amax: host(amax), lowest, bias, calls })?;
+    }
+    Ok(())
+}
+
+/// Whether a stage of a quantizer that is on has something to find.
+fn is_observed(stage: &TensorQuantizer) -> bool {
+    stage.config().has_static_range() || stage.config().has_static_bias()
 }
 
 fn is_weight(quantizer: &TensorQuantizer) -> bool {
@@ -86,8 +107,4 @@ fn is_weight(quantizer: &TensorQuantizer) -> bool {
 
 fn host(values: Tensor<1>) -> Vec<f32> {
     values.into_data().convert::<f32>().try_into_vec().expect("f32 data")
-}
-
-fn host_scalar(value: Tensor<1>) -> f32 {
-    host(value)[0]
 }

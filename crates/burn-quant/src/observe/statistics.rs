@@ -15,8 +15,41 @@ pub struct Statistics {
     /// The lowest value; kept for unsigned formats only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lowest: Option<f32>,
+    /// What a calibrated bias is made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bias: Option<BiasStatistics>,
     /// Tensors seen.
     pub calls: u64,
+}
+
+/// What the bias of a quantizer, and the range around it, are made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BiasStatistics {
+    /// The shape of `lowest` and `highest`: that of the tensor, with 1 for axes along which bias and range are shared.
+    pub extent: Vec<usize>,
+    /// The mean of each bias group, summed over calls.
+    pub means: Vec<f32>,
+    /// The lowest value at each place of `extent`.
+    pub lowest: Vec<f32>,
+    /// The highest value at each place of `extent`.
+    pub highest: Vec<f32>,
+}
+
+impl BiasStatistics {
+    /// Both together, if they are of tensors of the same extent.
+    fn merge(&mut self, other: &Self) -> bool {
+        let mergeable = self.extent == other.extent
+            && self.means.len() == other.means.len()
+            && self.lowest.len() == other.lowest.len()
+            && self.highest.len() == other.highest.len();
+        if mergeable {
+            self.means.iter_mut().zip(&other.means).for_each(|(a, b)| *a += b);
+            self.lowest.iter_mut().zip(&other.lowest).for_each(|(a, b)| *a = a.min(*b));
+            self.highest.iter_mut().zip(&other.highest).for_each(|(a, b)| *a = a.max(*b));
+        }
+        mergeable
+    }
 }
 
 /// What all quantizers of a model saw, by name.
@@ -30,7 +63,7 @@ pub struct Statistics {
 ///
 /// let shard = |amax: f32| {
 ///     let mut statistics = ModelStatistics::default();
-///     statistics.insert("fc.input_quantizer".into(), Statistics { amax: vec![amax], lowest: None, calls: 8 })?;
+///     statistics.insert("fc.input_quantizer".into(), Statistics { amax: vec![amax], lowest: None, bias: None, calls: 8 })?;
 ///     Ok::<_, burn_quant::QuantError>(statistics)
 /// };
 /// let both = shard(1.5)?.merge(shard(2.0)?)?;
@@ -62,6 +95,15 @@ impl ModelStatistics {
         };
         if known.amax.len() != seen.amax.len() {
             return Err(QuantError::GroupsChanged { name, expected: known.amax.len(), found: seen.amax.len() });
+        }
+        let merged = match (&mut known.bias, &seen.bias) {
+            (Some(known), Some(seen)) => known.merge(seen),
+            (None, None) => true,
+            _ => false,
+        };
+        if !merged {
+            let groups = |bias: &Option<BiasStatistics>| bias.as_ref().map_or(0, |bias| bias.lowest.len());
+            return Err(QuantError::GroupsChanged { name, expected: groups(&known.bias), found: groups(&seen.bias) });
         }
         known.amax.iter_mut().zip(&seen.amax).for_each(|(known, seen)| *known = known.max(*seen));
         known.lowest = known.lowest.into_iter().chain(seen.lowest).reduce(f32::min);

@@ -78,8 +78,7 @@ pub fn install_plan<M: Module>(model: M, plan: &Plan) -> Result<M, QuantError> {
     let weights: BTreeMap<String, Weight> = weights(&model).into_iter().map(|w| (w.quantizer.clone(), w)).collect();
     let mut attached = BTreeMap::new();
     for (name, planned) in &plan.quantizers {
-        let rank = weights.get(name).map(|weight| weight.shape.len());
-        planned.check(name, rank)?;
+        planned.check(name, weights.get(name).map(|weight| weight.shape.as_slice()))?;
         if let Ok(quantizer) = present.get_mut(name) {
             planned.configure(quantizer);
             continue;
@@ -100,9 +99,9 @@ pub fn install_plan<M: Module>(model: M, plan: &Plan) -> Result<M, QuantError> {
 }
 
 impl PlannedQuantizer {
-    /// Whether the configuration suits the quantizer; the rank is known for weights only.
-    fn check(&self, name: &str, rank: Option<usize>) -> Result<(), QuantError> {
-        let checked = if self.enabled { self.config.validate(self.role, rank) } else { Ok(()) };
+    /// Whether the configuration suits the quantizer; the shape is known for weights only.
+    fn check(&self, name: &str, shape: Option<&[usize]>) -> Result<(), QuantError> {
+        let checked = if self.enabled { self.config.suits(self.role, shape) } else { Ok(()) };
         checked.map_err(|problem| QuantError::Config { name: name.into(), problem })
     }
 
@@ -121,11 +120,16 @@ struct Candidate {
 }
 
 impl Candidate {
+    /// Whether it belongs to a struct of this type name, or to the quantized layer of that name.
+    fn is_in(&self, container: &str) -> bool {
+        self.container == container || self.container.strip_prefix("Quant") == Some(container)
+    }
+
     fn check(&self, planned: &PlannedQuantizer) -> Result<(), QuantError> {
         if let (true, Some((path, found))) = (planned.enabled, self.foreign()) {
             return Err(QuantError::ForeignReparameterization { path, found });
         }
-        planned.check(&self.name, self.weight.as_ref().map(|weight| weight.shape.len()))
+        planned.check(&self.name, self.weight.as_ref().map(|weight| weight.shape.as_slice()))
     }
 
     /// The path and the name of a reparameterization that is not ours.
@@ -159,24 +163,31 @@ fn candidates<M: Module>(model: &M, layouts: &WeightLayouts) -> Vec<Candidate> {
 }
 
 fn apply_rules(candidates: &[Candidate], rules: &[Rule]) -> Result<Vec<PlannedQuantizer>, QuantError> {
+    let mut alternatives: BTreeMap<&str, (Vec<String>, bool)> = BTreeMap::new();
     let mut planned: Vec<_> = candidates.iter().map(|c| PlannedQuantizer { enabled: false, ..c.now.clone() }).collect();
     for rule in rules {
         let matcher = rule.matcher()?;
         let mut matched = false;
         for (candidate, planned) in candidates.iter().zip(&mut planned) {
-            let container = rule.container.as_ref().is_none_or(|container| *container == candidate.container);
+            let container = rule.container.as_ref().is_none_or(|container| candidate.is_in(container));
             if !container || !matcher.is_match(&candidate.name) {
                 continue;
             }
             matched = true;
             match &rule.action {
                 Action::Set(config) => {
-                    planned.config = config.clone();
+                    planned.config = (**config).clone();
                     planned.enabled = true;
                 }
                 Action::Enable => planned.enabled = true,
                 Action::Disable => planned.enabled = false,
             }
+        }
+        if let Some(group) = &rule.one_of {
+            let (patterns, any) = alternatives.entry(group).or_default();
+            patterns.push(rule.quantizer.clone());
+            *any |= matched;
+            continue;
         }
         if !matched && !rule.optional {
             return Err(QuantError::NoMatch {
@@ -185,6 +196,10 @@ fn apply_rules(candidates: &[Candidate], rules: &[Rule]) -> Result<Vec<PlannedQu
                 near_misses: near_misses(&rule.quantizer, candidates.iter().map(|c| c.name.as_str())),
             });
         }
+    }
+    if let Some((patterns, _)) = alternatives.into_values().find(|(_, any)| !any) {
+        let near_misses = near_misses(&patterns[0], candidates.iter().map(|c| c.name.as_str()));
+        return Err(QuantError::NoneMatched { patterns, near_misses });
     }
     Ok(planned)
 }

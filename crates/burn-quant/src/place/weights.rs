@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param, Reparameterization, Reparameterizer};
 use burn::tensor::{Device, Tensor};
-use burn_quant_ops::group_amax;
 
 use crate::TensorQuantizer;
 use crate::quantizer::{Frame, quantizer_name};
@@ -92,26 +91,17 @@ impl Reparameterizer for Attach {
     }
 }
 
-/// The largest magnitudes of weights, without running the model: by quantizer name.
-pub(crate) fn weight_amax<M: Module>(model: &M, quantizers: BTreeMap<String, TensorQuantizer>) -> Vec<(String, Range)> {
-    let mut visitor = Ranges { path: Vec::new(), quantizers, ranges: Vec::new() };
-    model.visit(&mut visitor);
-    visitor.ranges
+/// Shows each weight to its quantizer, by quantizer name, without running the model.
+pub(crate) fn show_weights<M: Module>(model: &M, quantizers: BTreeMap<String, TensorQuantizer>) {
+    model.visit(&mut Show { path: Vec::new(), quantizers });
 }
 
-/// What is known of a weight, still on its device.
-pub(crate) struct Range {
-    pub(crate) amax: Tensor<1>,
-    pub(crate) lowest: Option<Tensor<1>>,
-}
-
-struct Ranges {
+struct Show {
     path: Vec<Frame>,
     quantizers: BTreeMap<String, TensorQuantizer>,
-    ranges: Vec<(String, Range)>,
 }
 
-impl ModuleVisitor for Ranges {
+impl ModuleVisitor for Show {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.push(Frame::new(name, container));
     }
@@ -125,11 +115,7 @@ impl ModuleVisitor for Ranges {
         let name = quantizer_name(&self.path);
         self.path.pop();
         if let Some(quantizer) = self.quantizers.remove(&name) {
-            let weight = param.base().without_autodiff();
-            let lowest = quantizer.is_unsigned().then(|| weight.clone().min());
-            let groups = quantizer.groups(&weight.dims());
-            let amax = group_amax(weight, &groups);
-            self.ranges.push((name, Range { amax, lowest }));
+            quantizer.forward(param.base().without_autodiff());
         }
     }
 }

@@ -1,16 +1,20 @@
 //! The quantizer of one tensor, and how those of a model are found.
 //!
 //! * [`TensorQuantizer`] a burn module: configuration, range, and whether it quantizes or observes
+//! * [`Buffer`] the tensors it keeps
 //! * `discover` how a traversal by burn hands quantizers over, with their names
 //! * [`Quantizers`] all quantizers of a model: taken out as plain data, edited, put back
 
+mod bias;
+mod buffers;
 mod discover;
 mod observer;
 mod quantizers;
 mod tensor_quantizer;
 
+pub use buffers::Buffer;
 pub(crate) use discover::{Frame, quantizer_name};
-pub(crate) use observer::Observer;
+pub(crate) use observer::{Observer, Seen};
 pub use quantizers::Quantizers;
 pub(crate) use tensor_quantizer::Mode;
 pub use tensor_quantizer::{Role, TensorQuantizer};

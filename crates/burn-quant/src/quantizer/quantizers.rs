@@ -113,7 +113,7 @@ impl Quantizers {
         self.found.retain(|found| keep(&found.name));
     }
 
-    fn unknown(&self, name: &str) -> QuantError {
+    pub(crate) fn unknown(&self, name: &str) -> QuantError {
         QuantError::UnknownQuantizer { name: name.into(), near_misses: near_misses(name, self.names()) }
     }
 }

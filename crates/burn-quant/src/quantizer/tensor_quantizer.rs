@@ -1,16 +1,20 @@
 //! The quantizer of one tensor.
 
 use burn::module::{
-    Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param, ParamId,
-    Reparameterization,
+    Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Reparameterization,
 };
 use burn::tensor::{DType, Device, Tensor};
-use burn_quant_ops::numerics::{Format, Signedness};
-use burn_quant_ops::{FakeQuant, Groups, fake_quant, group_amax};
+use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat, Signedness};
+use burn_quant_ops::{
+    Bias, Direction, FakeQuant, Groups, Hadamard, Ranges, fake_quant, fake_quant_affine, group_amax, hadamard,
+};
 use serde::{Deserialize, Serialize};
 
-use super::{Observer, discover};
-use crate::{QuantizerConfig, Range, WeightLayout};
+use super::buffers::Buffers;
+use super::observer::Observed;
+use super::{Buffer, Observer, bias, discover};
+use crate::config::rotation_block;
+use crate::{AfterRounding, BiasSource, QuantizerConfig, Range, Rounding, WeightLayout};
 
 /// What the tensors of a quantizer are, which tells it where channels lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -57,12 +61,20 @@ pub(crate) enum Mode {
 
 /// Quantizes and dequantizes a tensor: a field of a layer, or attached to a weight.
 ///
+/// ```text
+/// x ──► · pre_quant_scale ──► rotation ──► − bias ──► rounding ──► + bias ──► inverse rotation ──► the rest of the chain
+/// ```
+///
 /// A new quantizer is disabled: it is exactly the identity until a configuration enables it, so a model with slots trains
-/// in float like any other. Its range, `amax`, is a constant of the model: it is recorded, moved and cloned with the
-/// weights, stays f32 when they are cast, and no optimizer changes it.
+/// in float like any other. Its buffers, the range `amax` above all, are constants of the model: they are recorded, moved and
+/// cloned with the weights, stay f32 when they are cast, and no optimizer changes them.
 ///
 /// As a field of your own module it needs a call of [`forward`](TensorQuantizer::forward) at the tensor it quantizes; rules
 /// find it by the path of the field. As the reparameterization of a weight it is placed by [`quantize`](crate::quantize()).
+///
+/// A configuration with further ones in [`then`](QuantizerConfig::then) makes a chain: each of its stages is a quantizer with
+/// a range of its own, calibrated on the tensor as it comes in. The first stage has the name of the chain, the others
+/// have it with `.1`, `.2` appended.
 ///
 /// Clones are independent. Only while a model is observed do clones report to one place.
 ///
@@ -88,18 +100,26 @@ pub struct TensorQuantizer {
     role: Role,
     enabled: bool,
     mode: Mode,
-    amax: Option<Param<Tensor<1>>>,
+    buffers: Buffers,
+    /// The stages after this one.
+    chain: Vec<TensorQuantizer>,
 }
 
 impl TensorQuantizer {
     /// An enabled quantizer; a static one needs a range before its first [`forward`](TensorQuantizer::forward).
     pub fn new(config: QuantizerConfig, role: Role) -> Self {
-        Self { config, role, enabled: true, mode: Mode::Quantize, amax: None }
+        let mut quantizer = Self::stage(QuantizerConfig::default(), role);
+        quantizer.set_config(config);
+        quantizer
     }
 
     /// A disabled quantizer: the identity, until a rule configures it.
     pub fn disabled(role: Role) -> Self {
         Self { enabled: false, ..Self::new(QuantizerConfig::default(), role) }
+    }
+
+    fn stage(config: QuantizerConfig, role: Role) -> Self {
+        Self { config, role, enabled: true, mode: Mode::Quantize, buffers: Buffers::default(), chain: Vec::new() }
     }
 
     /// What it does.
@@ -117,80 +137,286 @@ impl TensorQuantizer {
         self.enabled
     }
 
-    /// The range of each group, f32 `[groups]` in the units of the tensor; `None` if it was never calibrated.
-    pub fn amax(&self) -> Option<Tensor<1>> {
-        self.amax.as_ref().map(Param::val)
+    /// A tensor that it keeps, if it has it: f32, in the units of the quantized tensor.
+    pub fn buffer(&self, buffer: Buffer) -> Option<Tensor<1>> {
+        self.buffers.get(buffer)
     }
 
-    /// Changes what it does. The range is kept if the same elements share it, and dropped otherwise.
+    /// The range of each group, f32 `[groups]` in the units of the tensor; `None` if it was never calibrated.
+    pub fn amax(&self) -> Option<Tensor<1>> {
+        self.buffer(Buffer::Amax)
+    }
+
+    /// Changes what it does. A range or bias is kept if the same elements share it, and dropped otherwise.
     pub fn set_config(&mut self, config: QuantizerConfig) {
-        if config.granularity != self.config.granularity || config.range == Range::Dynamic {
-            self.amax = None;
+        let same_groups = config.granularity == self.config.granularity
+            && config.has_range_of_tensor() == self.config.has_range_of_tensor();
+        if !same_groups || config.range != Range::Static {
+            self.buffers.clear(Buffer::Amax);
+        }
+        if !same_groups || config.scale != self.config.scale {
+            self.buffers.clear(Buffer::GlobalAmax);
+        }
+        if config.bias != self.config.bias {
+            self.buffers.clear(Buffer::Bias);
+        }
+        self.chain.truncate(config.then.len());
+        for (i, next) in config.then.iter().enumerate() {
+            match self.chain.get_mut(i) {
+                Some(stage) => stage.set_config(next.clone()),
+                None => self.chain.push(Self::stage(next.clone(), self.role)),
+            }
         }
         self.config = config;
     }
 
     /// Sets the range of each group: finite, not negative, in the units of the tensor.
     ///
+    /// With dynamic block scales it is the range of the tensor, one element; with static ones set
+    /// [`Buffer::GlobalAmax`] too.
+    ///
     /// # Panics
     ///
-    /// If the quantizer is dynamic, which has no range of its own.
+    /// If the range is dynamic or constant: it has no tensor.
     pub fn set_amax(&mut self, amax: Tensor<1>) {
-        assert_eq!(self.config.range, Range::Static, "TensorQuantizer::set_amax: a dynamic range is not set");
-        let amax = amax.detach().cast(DType::F32).set_require_grad(false);
-        let id = self.amax.as_ref().map_or_else(ParamId::new, |param| param.id);
-        self.amax = Some(Param::initialized(id, amax));
+        self.set_buffer(Buffer::Amax, amax);
     }
 
-    /// Switches it on.
+    /// Sets a tensor that it keeps, in the units of the quantized tensor; f32 whatever it was.
+    ///
+    /// # Panics
+    ///
+    /// If the configuration has no use for it: a range of a quantizer that is not static, a global range without static
+    /// block scales, a bias of a quantizer without a static one.
+    pub fn set_buffer(&mut self, buffer: Buffer, values: Tensor<1>) {
+        assert!(
+            self.keeps(buffer),
+            "TensorQuantizer: `{}` is not set, as its configuration does not use it",
+            buffer.name()
+        );
+        self.buffers.set(buffer, values);
+    }
+
+    /// Whether its configuration has a use for a buffer.
+    pub fn keeps(&self, buffer: Buffer) -> bool {
+        match buffer {
+            Buffer::Amax => self.config.range == Range::Static,
+            Buffer::GlobalAmax => self.has_static_blocks(),
+            Buffer::Bias => self.config.bias.as_ref().is_some_and(|bias| bias.source == BiasSource::Static),
+            Buffer::PreQuantScale => true,
+        }
+    }
+
+    /// Removes a tensor that it keeps.
+    pub fn clear_buffer(&mut self, buffer: Buffer) {
+        self.buffers.clear(buffer);
+    }
+
+    /// Switches it on, with its chain.
     pub fn enable(&mut self) {
         self.enabled = true;
     }
 
-    /// Switches it off; it keeps its configuration and range.
+    /// Switches it off, with its chain; it keeps its configuration and buffers. A pre-quantization scale still acts: the
+    /// weights that follow have been divided by it.
     pub fn disable(&mut self) {
         self.enabled = false;
     }
 
-    /// Whether it needs a range and has none.
+    /// Whether it, or a stage of its chain, needs a range or a bias and has none.
     pub fn is_uncalibrated(&self) -> bool {
-        self.enabled && self.config.range == Range::Static && self.amax.is_none()
+        let lacks = |stage: &Self| {
+            (stage.config.has_static_range() && !stage.buffers.has(Buffer::Amax))
+                || (stage.config.has_static_range()
+                    && stage.has_static_blocks()
+                    && !stage.buffers.has(Buffer::GlobalAmax))
+                || (stage.config.has_static_bias() && !stage.buffers.has(Buffer::Bias))
+        };
+        self.enabled && (lacks(self) || self.chain.iter().any(lacks))
+    }
+
+    /// Whether it, or a stage of its chain, has a range or a bias to find in calibration.
+    pub fn needs_calibration(&self) -> bool {
+        self.enabled && self.config.needs_calibration()
+    }
+
+    /// The stages of the chain with their names, this one first, which has the name given.
+    pub fn stages<'a>(&'a self, name: &str) -> impl Iterator<Item = (String, &'a TensorQuantizer)> {
+        let names = (0..=self.chain.len()).map(|i| stage_name(name, i)).collect::<Vec<_>>();
+        names.into_iter().zip(std::iter::once(self).chain(&self.chain))
+    }
+
+    /// Applies `f` to the stages of the chain, this one first, with their names.
+    pub(crate) fn for_each_stage(&mut self, name: &str, mut f: impl FnMut(String, &mut TensorQuantizer)) {
+        let mut chain = std::mem::take(&mut self.chain);
+        f(stage_name(name, 0), self);
+        chain.iter_mut().enumerate().for_each(|(i, stage)| f(stage_name(name, i + 1), stage));
+        self.chain = chain;
+    }
+
+    /// A stage of the chain, to be edited: 0 is the quantizer itself.
+    pub fn stage_mut(&mut self, stage: usize) -> Option<&mut TensorQuantizer> {
+        if stage == 0 { Some(self) } else { self.chain.get_mut(stage - 1) }
     }
 
     /// Quantizes and dequantizes a tensor; the same shape and dtype.
     ///
     /// # Panics
     ///
-    /// If it is static and was never calibrated, or calibrated for another number of channels or blocks.
+    /// If it is static and was never calibrated, or calibrated for another number of channels or blocks; if a rotation does
+    /// not fit the axis.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let x = self.scaled(x);
         if !self.enabled {
             return x;
         }
         match &self.mode {
             Mode::Float => return x,
             Mode::Observe(observer) => {
-                observer.observe(&x, &self.groups(&x.dims()), self.is_unsigned());
-                return x;
+                let seen = self.centred(self.rotated(x.clone().without_autodiff(), Direction::Forward));
+                observer.observe(&seen, &self.observed(&x.dims()));
             }
             Mode::Quantize => {}
         }
-        let groups = self.groups(&x.dims());
-        let amax = match self.config.range {
-            Range::Dynamic => group_amax(x.clone(), &groups),
-            Range::Static => self.amax().expect(
-                "TensorQuantizer: static but never calibrated; run `quantize`, set an amax, or disable the quantizer",
-            ),
-        };
-        fake_quant(x, amax, FakeQuant { format: self.config.format, groups, gradient: self.config.gradient })
+        let y = if matches!(self.mode, Mode::Quantize) { self.quantized(x) } else { x };
+        self.chain.iter().fold(y, |y, stage| stage.forward(y))
     }
 
-    /// The groups that its granularity makes of a tensor of this shape; there is one range for each.
+    fn quantized<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let x = self.rotated(x, Direction::Forward);
+        let y = match self.config.rounding {
+            Rounding::Off => x,
+            Rounding::Nearest => self.rounded(x),
+        };
+        match self.config.rotation.map(|rotation| rotation.after) {
+            Some(AfterRounding::RotateBack) => self.rotated(y, Direction::Inverse),
+            _ => y,
+        }
+    }
+
+    fn rounded<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let shape = x.dims();
+        let groups = self.groups(&shape);
+        let bias = self.bias_of(&x);
+        let ranges = self.ranges(&x, &groups, bias.as_ref());
+        let spec = FakeQuant { format: self.config.format, groups, gradient: self.config.gradient };
+        match bias {
+            Some(bias) => fake_quant_affine(x, bias, ranges, spec),
+            None => fake_quant(x, ranges, spec),
+        }
+    }
+
+    fn scaled<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let Some(scale) = self.buffer(Buffer::PreQuantScale) else { return x };
+        let (axis, dtype) = (self.role.block_axis(D), x.dtype());
+        let mut shape = [1; D];
+        shape[axis] = scale.dims()[0];
+        assert_eq!(x.dims()[axis], shape[axis], "TensorQuantizer: there is one pre-quantization scale per channel");
+        x * scale.reshape(shape).cast(dtype)
+    }
+
+    fn rotated<const D: usize>(&self, x: Tensor<D>, direction: Direction) -> Tensor<D> {
+        let Some(rotation) = self.config.rotation else { return x };
+        let axis = self.role.block_axis(D);
+        let block = rotation_block(rotation.block, x.dims()[axis]).unwrap_or_else(|e| panic!("TensorQuantizer: {e}"));
+        hadamard(x, Hadamard { axis, block, signs: rotation.signs, direction })
+    }
+
+    fn bias_of<const D: usize>(&self, x: &Tensor<D>) -> Option<Bias> {
+        let config = self.config.bias.as_ref()?;
+        let groups = config.granularity.groups(self.role, &x.dims());
+        let values = match config.source {
+            BiasSource::Dynamic => bias::measure(x.clone().without_autodiff(), &groups, config.method),
+            BiasSource::Static => self.calibrated(Buffer::Bias),
+        };
+        Some(Bias { values, groups })
+    }
+
+    /// What is left around a dynamic bias: the values that its range is for. A static bias is not known yet.
+    fn centred<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        match self.config.bias.as_ref().filter(|bias| bias.source == BiasSource::Dynamic) {
+            Some(_) => {
+                let bias = self.bias_of(&x).expect("there is one");
+                bias::subtract(x, bias.values, &bias.groups)
+            }
+            None => x,
+        }
+    }
+
+    fn ranges<const D: usize>(&self, x: &Tensor<D>, groups: &Groups, bias: Option<&Bias>) -> Ranges {
+        let constant = |amax: f32, len: usize| Tensor::full([len], amax, (&x.device(), DType::F32));
+        match (self.config.scale, self.config.range) {
+            (ScaleFormat::E8M0, _) => Ranges::PowersOfTwo,
+            (ScaleFormat::F32, Range::Static) => Ranges::Static(self.calibrated(Buffer::Amax)),
+            (ScaleFormat::F32, Range::Dynamic) => Ranges::Dynamic,
+            (ScaleFormat::F32, Range::Constant(amax)) => Ranges::Static(constant(amax, groups.len())),
+            (ScaleFormat::E4M3(BlockScale::Dynamic), range) => Ranges::TwoLevel {
+                global_amax: match range {
+                    Range::Static => self.calibrated(Buffer::Amax),
+                    Range::Constant(amax) => constant(amax, 1),
+                    Range::Dynamic => {
+                        let x = x.clone().without_autodiff();
+                        let x = match bias {
+                            Some(bias) => bias::subtract(x, bias.values.clone().without_autodiff(), &bias.groups),
+                            None => x,
+                        };
+                        let shape = x.dims();
+                        group_amax(x, &Groups::per_tensor(&shape))
+                    }
+                },
+            },
+            (ScaleFormat::E4M3(blocks), _) => Ranges::TwoLevelStatic {
+                amax: self.calibrated(Buffer::Amax),
+                global_amax: self.calibrated(Buffer::GlobalAmax),
+                blocks,
+            },
+        }
+    }
+
+    fn calibrated(&self, buffer: Buffer) -> Tensor<1> {
+        self.buffer(buffer).unwrap_or_else(|| {
+            panic!(
+                "TensorQuantizer: static but never calibrated (no {}); run `quantize`, set it, or disable the quantizer",
+                buffer.name()
+            )
+        })
+    }
+
+    /// The groups that its granularity makes of a tensor of this shape.
     ///
     /// # Panics
     ///
     /// If the granularity lists axes for another rank.
     pub fn groups(&self, shape: &[usize]) -> Groups {
         self.config.granularity.groups(self.role, shape)
+    }
+
+    /// The groups of a tensor of this shape that have a range: those of its granularity, or one where block scales are
+    /// dynamic.
+    ///
+    /// # Panics
+    ///
+    /// As [`TensorQuantizer::groups`].
+    pub fn range_groups(&self, shape: &[usize]) -> Groups {
+        if self.config.has_range_of_tensor() { Groups::per_tensor(shape) } else { self.groups(shape) }
+    }
+
+    /// The groups of a tensor of this shape that have a bias.
+    ///
+    /// # Panics
+    ///
+    /// As [`TensorQuantizer::groups`].
+    pub fn bias_groups(&self, shape: &[usize]) -> Option<Groups> {
+        Some(self.config.bias.as_ref()?.granularity.groups(self.role, shape))
+    }
+
+    fn observed(&self, shape: &[usize]) -> Observed {
+        let static_bias = self.config.has_static_bias();
+        Observed {
+            groups: self.range_groups(shape),
+            unsigned: self.is_unsigned(),
+            bias: self.bias_groups(shape).filter(|_| static_bias),
+        }
     }
 
     pub(crate) fn set_mode(&mut self, mode: Mode) {
@@ -201,52 +427,69 @@ impl TensorQuantizer {
         matches!(self.config.format, Format::Int(int) if int.signedness() == Signedness::Unsigned)
     }
 
-    /// Applies `f` to the parameter of the range.
-    fn map_amax(mut self, f: impl FnOnce(Param<Tensor<1>>) -> Param<Tensor<1>>) -> Self {
-        self.amax = self.amax.map(f);
+    pub(crate) fn has_static_blocks(&self) -> bool {
+        matches!(self.config.scale, ScaleFormat::E4M3(BlockScale::Static | BlockScale::StaticFourOverSix))
+    }
+
+    /// Applies `f` to the buffers of all stages.
+    fn map_buffers(mut self, f: &impl Fn(Buffers) -> Buffers) -> Self {
+        self.buffers = f(self.buffers);
+        self.chain = self.chain.into_iter().map(|stage| stage.map_buffers(f)).collect();
+        self
+    }
+
+    fn visit_stages<V: ModuleVisitor>(&self, visitor: &mut V) {
+        self.buffers.visit(visitor);
+        for (i, stage) in self.chain.iter().enumerate() {
+            let name = (i + 1).to_string();
+            visitor.enter_module(&name, CONTAINER);
+            stage.visit_stages(visitor);
+            visitor.exit_module(&name, CONTAINER);
+        }
+    }
+
+    fn map_stages<M: ModuleMapper>(mut self, mapper: &mut M) -> Self {
+        self.buffers = self.buffers.map(mapper);
+        let chain = self.chain.into_iter().enumerate().map(|(i, stage)| {
+            let name = (i + 1).to_string();
+            mapper.enter_module(&name, CONTAINER);
+            let stage = stage.map_stages(mapper);
+            mapper.exit_module(&name, CONTAINER);
+            stage
+        });
+        self.chain = chain.collect();
         self
     }
 }
 
-const FIELD: (&str, &str) = ("amax", "Struct:TensorQuantizer");
+const CONTAINER: &str = "Struct:TensorQuantizer";
+
+/// The name of a stage of a chain: that of the chain, with the number of the stage after the first.
+fn stage_name(name: &str, stage: usize) -> String {
+    if stage == 0 { name.into() } else { format!("{name}.{stage}") }
+}
 
 impl Module for TensorQuantizer {
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
         discover::visiting(self);
-        if let Some(amax) = &self.amax {
-            visitor.enter_module(FIELD.0, FIELD.1);
-            visitor.visit_float(amax);
-            visitor.exit_module(FIELD.0, FIELD.1);
-        }
+        self.visit_stages(visitor);
     }
 
     fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
-        discover::mapping(self).map_amax(|amax| {
-            let (id, before) = (amax.id, amax.val());
-            mapper.enter_module(FIELD.0, FIELD.1);
-            let mapped = mapper.map_float(amax);
-            mapper.exit_module(FIELD.0, FIELD.1);
-            let (mapped_id, after) = (mapped.id, mapped.val());
-            // A range is a buffer, as burn's running statistics are: a mapper may load or move it, but does not make it
-            // trainable, and a cast of the model leaves it in f32.
-            if after.dtype() == DType::F32 {
-                Param::initialized(mapped_id, after.set_require_grad(false))
-            } else {
-                Param::initialized(id, before)
-            }
-        })
+        discover::mapping(self).map_stages(mapper)
     }
 
     fn to_device(self, device: &Device) -> Self {
-        self.map_amax(|amax| amax.to_device(device))
+        self.map_buffers(&|buffers| buffers.to_device(device))
     }
 
     fn fork(self, device: &Device) -> Self {
-        self.map_amax(|amax| amax.fork(device))
+        self.map_buffers(&|buffers| buffers.fork(device))
     }
 
     fn collect_devices(&self, devices: Devices) -> Devices {
-        self.amax.as_ref().map_or(devices.clone(), |amax| amax.collect_devices(devices))
+        let devices = self.buffers.collect_devices(devices);
+        self.chain.iter().fold(devices, |devices, stage| stage.collect_devices(devices))
     }
 
     fn materialize(self) -> Self {
@@ -254,11 +497,11 @@ impl Module for TensorQuantizer {
     }
 
     fn valid(&self) -> Self {
-        self.clone().map_amax(|amax| amax.valid())
+        self.clone().map_buffers(&Buffers::valid)
     }
 
     fn train(self) -> Self {
-        self.map_amax(Module::train)
+        self.map_buffers(&Buffers::train)
     }
 }
 
@@ -283,11 +526,20 @@ impl std::fmt::Display for TensorQuantizer {
         if !self.enabled {
             return f.write_str("disabled");
         }
-        let range = match (self.config.range, &self.amax) {
+        let stages = self.stages("").map(|(_, stage)| stage.description());
+        f.write_str(&stages.collect::<Vec<_>>().join(", then "))
+    }
+}
+
+impl TensorQuantizer {
+    /// What one stage does, in a few words.
+    fn description(&self) -> String {
+        let range = match (self.config.range, self.buffers.has(Buffer::Amax)) {
             (Range::Dynamic, _) => "dynamic",
-            (Range::Static, Some(_)) => "static",
-            (Range::Static, None) => "uncalibrated",
+            (Range::Constant(_), _) => "constant",
+            (Range::Static, true) => "static",
+            (Range::Static, false) => "uncalibrated",
         };
-        write!(f, "{} {} {range}", self.config.format, self.config.granularity)
+        format!("{} {} {range}", self.config.kind(), self.config.granularity)
     }
 }

@@ -1,8 +1,9 @@
 //! A model's quantizers as a table.
 
 use burn::module::Module;
+use burn::tensor::Tensor;
 
-use crate::{Quantizers, Range, TensorQuantizer};
+use crate::{Quantizers, Range, Rounding, TensorQuantizer};
 
 /// One line of a [`Summary`].
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +19,7 @@ struct Line {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     lines: Vec<Line>,
+    quantizers: usize,
     enabled: usize,
 }
 
@@ -43,33 +45,41 @@ pub struct Summary {
 /// ```
 pub fn summary<M: Module>(model: &M) -> Summary {
     let quantizers = Quantizers::of(model);
-    let lines = quantizers.iter().map(|(name, quantizer)| line(name, quantizer)).collect();
+    let lines = quantizers.iter().flat_map(|(name, quantizer)| lines(name, quantizer)).collect();
     let enabled = quantizers.iter().filter(|(_, quantizer)| quantizer.is_enabled()).count();
-    Summary { lines, enabled }
+    Summary { lines, quantizers: quantizers.len(), enabled }
 }
 
-fn line(name: &str, quantizer: &TensorQuantizer) -> Line {
-    let name = name.to_string();
+/// A line for a quantizer, and for each further stage of its chain.
+fn lines(name: &str, quantizer: &TensorQuantizer) -> Vec<Line> {
     if !quantizer.is_enabled() {
         let nothing = String::new();
-        return Line { name, format: "disabled".into(), granularity: nothing.clone(), range: "", amax: nothing };
+        let name = name.to_string();
+        return vec![Line { name, format: "disabled".into(), granularity: nothing.clone(), range: "", amax: nothing }];
     }
-    let config = quantizer.config();
-    let range = if config.range == Range::Static { "static" } else { "dynamic" };
-    let amax = match (config.range, quantizer.amax()) {
-        (Range::Dynamic, _) => String::new(),
-        (Range::Static, None) => "uncalibrated".into(),
-        (Range::Static, Some(amax)) => {
-            let values: Vec<f32> = amax.into_data().convert::<f32>().try_into_vec().expect("f32 data");
-            let lowest = values.iter().copied().fold(f32::INFINITY, f32::min);
-            let highest = values.iter().copied().fold(0.0, f32::max);
-            match values.len() {
-                1 => format!("{highest:.4e}"),
-                n => format!("[{lowest:.4e}, {highest:.4e}] ({n})"),
-            }
-        }
+    quantizer.stages(name).map(|(name, stage)| line(name, stage)).collect()
+}
+
+fn line(name: String, stage: &TensorQuantizer) -> Line {
+    let config = stage.config();
+    let (range, amax) = match config.range {
+        _ if config.rounding == Rounding::Off => ("", String::new()),
+        Range::Dynamic => ("dynamic", String::new()),
+        Range::Constant(amax) => ("constant", format!("{amax:.4e}")),
+        Range::Static => ("static", stage.amax().map_or("uncalibrated".into(), ends)),
     };
-    Line { name, format: config.format.to_string(), granularity: config.granularity.to_string(), range, amax }
+    Line { name, format: config.kind(), granularity: config.granularity.to_string(), range, amax }
+}
+
+/// One value, or the lowest and the highest of several.
+fn ends(amax: Tensor<1>) -> String {
+    let values: Vec<f32> = amax.into_data().convert::<f32>().try_into_vec().expect("f32 data");
+    let lowest = values.iter().copied().fold(f32::INFINITY, f32::min);
+    let highest = values.iter().copied().fold(0.0, f32::max);
+    match values.len() {
+        1 => format!("{highest:.4e}"),
+        n => format!("[{lowest:.4e}, {highest:.4e}] ({n})"),
+    }
 }
 
 impl std::fmt::Display for Summary {
@@ -85,6 +95,6 @@ impl std::fmt::Display for Summary {
             let padded: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
             writeln!(f, "{}", padded.join("  ").trim_end())?;
         }
-        write!(f, "{} quantizers, {} enabled", self.lines.len(), self.enabled)
+        write!(f, "{} quantizers, {} enabled", self.quantizers, self.enabled)
     }
 }
