@@ -9,7 +9,7 @@ use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use burn_quant::nn::{QuantLinear, QuantLinearConfig};
-use burn_quant::ops::{FakeQuant, Groups};
+use burn_quant::ops::{FakeQuant, Groups, Ranges};
 use burn_quant::{Format, GradientRule, IntFormat, QuantConfig, quantize};
 use fashion_mnist::model::Cnn;
 
@@ -48,6 +48,30 @@ pub fn specs() -> Vec<(&'static str, FakeQuant)> {
         ("int8 block 128, axis 1", int8(Groups::blocks(&shape, 1, 128), pass)),
         ("e4m3 per tensor", FakeQuant { format: Format::E4M3, groups: Groups::per_tensor(&shape), gradient: pass }),
     ]
+}
+
+/// The formats whose ranges are taken from the data, by name: blocks along the last axis, as activations have them.
+pub fn dynamic_specs(device: &Device) -> Vec<(&'static str, Ranges, FakeQuant)> {
+    let shape = [SIDE, SIDE];
+    let spec = |format, groups| FakeQuant { format, groups, gradient: GradientRule::PassThrough };
+    let blocks = |size| Groups::blocks(&shape, 1, size);
+    let global_amax = Tensor::from_data([5.5f32], device);
+    vec![
+        ("NVFP4", Ranges::TwoLevel { global_amax }, spec(Format::E2M1, blocks(16))),
+        ("MXFP8", Ranges::PowersOfTwo, spec(Format::E4M3, blocks(32))),
+        ("MXFP4", Ranges::PowersOfTwo, spec(Format::E2M1, blocks(32))),
+        ("INT8 per token", Ranges::Dynamic, int8(Groups::per_channel(&shape, 0), GradientRule::PassThrough)),
+    ]
+}
+
+/// The same with blocks along the first axis, as the weights of linear layers have them.
+pub fn dynamic_weight_specs(device: &Device) -> Vec<(&'static str, Ranges, FakeQuant)> {
+    let columns = |groups: &Groups| match groups.counts() {
+        [SIDE, count] if *count > 1 => Groups::blocks(&[SIDE, SIDE], 0, SIDE / count),
+        _ => Groups::per_channel(&[SIDE, SIDE], 1),
+    };
+    let specs = dynamic_specs(device).into_iter();
+    specs.map(|(name, ranges, spec)| (name, ranges, FakeQuant { groups: columns(&spec.groups), ..spec })).collect()
 }
 
 /// A multilayer perceptron, 784-1024-1024-10.

@@ -10,8 +10,10 @@ use std::time::Instant;
 
 use burn::tensor::{DType, Tensor};
 use burn_quant::GradientRule;
-use burn_quant::ops::{Groups, fake_quant, group_amax};
-use burn_quant_benches::{Mlp, SIDE, Workload, device, input, int8, pair, shortest, specs, step};
+use burn_quant::ops::{FakeQuant, Groups, Ranges, fake_quant, group_amax};
+use burn_quant_benches::{
+    Mlp, SIDE, Workload, device, dynamic_specs, dynamic_weight_specs, input, int8, pair, shortest, specs, step,
+};
 use clap::Parser;
 use fashion_mnist::model::Cnn;
 use fashion_mnist::{Options, Results};
@@ -63,6 +65,7 @@ fn main() {
     let mut groups: Vec<Group> = vec![
         ("forward", forward),
         ("in place", in_place),
+        ("dynamic", dynamic),
         ("forward and clipped backward", backward),
         ("half precision", half_precision),
         ("QAT step", qat_step),
@@ -100,6 +103,33 @@ fn forward() -> Vec<Figure> {
             Figure::at_most(format!("forward, {name} / clone"), ratio(&times), bound)
         })
         .collect()
+}
+
+/// Ranges from the data; the unit is the clone, as above. Blocks of weights, which stand in columns, are printed too: they have
+/// no bound.
+fn dynamic() -> Vec<Figure> {
+    let (device, data) = (device(), vec![1f32; SIDE * SIDE]);
+    let x = input(&device);
+    println!("# the limit: a copy of the data by all threads takes {:.3} of the clone", copy_by_all_threads(&data));
+    let measure = |ranges: &Ranges, spec: &FakeQuant| {
+        let times = shortest(
+            15,
+            &mut [&mut || drop(std::hint::black_box(data.clone())), &mut || {
+                let y = fake_quant(x.clone(), ranges.clone(), spec.clone());
+                device.sync().expect("the device is alive");
+                drop(y);
+            }],
+        );
+        ratio(&times)
+    };
+    for (name, ranges, spec) in dynamic_weight_specs(&device) {
+        println!("# dynamic forward, {name} along the first axis / clone: {:.3}", measure(&ranges, &spec));
+    }
+    let figure = |(name, ranges, spec): (&str, Ranges, FakeQuant)| {
+        let bound = if name == "INT8 per token" { 1.0 } else { 1.5 };
+        Figure::at_most(format!("dynamic forward, {name} / clone"), measure(&ranges, &spec), bound)
+    };
+    dynamic_specs(&device).into_iter().map(figure).collect()
 }
 
 /// The time of a plain copy into memory that is there, each thread its share, over that of the clone.

@@ -13,7 +13,7 @@
 //! (MX) Specification", version 1.0. Division is IEEE 754's, where ModelOpt's is approximate, and elements that are NaN stay
 //! NaN, where ModelOpt makes them the largest value with an undefined sign.
 
-use crate::grid::finite_magnitude;
+use crate::grid::{finite_amax, finite_magnitude};
 use crate::{Grid, Scale};
 
 /// A power of two between `2^-127` and `2^127` in one byte; `255` is NaN.
@@ -105,6 +105,11 @@ impl<G: Grid> Grid for Mx<G> {
     #[inline(always)]
     fn dequantize(self, units: f32, scale: Scale) -> f32 {
         units * scale.from_grid
+    }
+
+    #[inline(always)]
+    fn amax(self, x: &[f32]) -> f32 {
+        finite_amax(x)
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@
 //! The block is as large as the configuration says, where that kernel always takes 16 elements; division is IEEE 754's,
 //! where it is approximate; and elements that are NaN stay NaN.
 
-use crate::grid::finite_magnitude;
+use crate::grid::{finite_amax, finite_magnitude};
 use crate::{BlockScale, Grid, Minifloat, Scale};
 
 /// A dynamic scale below this counts as one.
@@ -101,6 +101,11 @@ impl<G: Grid> Grid for TwoLevel<G> {
     #[inline(always)]
     fn units(self, x: f32, scale: Scale) -> f32 {
         x / scale.to_grid
+    }
+
+    #[inline(always)]
+    fn amax(self, x: &[f32]) -> f32 {
+        finite_amax(x)
     }
 
     #[inline(always)]

@@ -10,6 +10,7 @@ use crate::Groups;
 ///
 /// A tensor of ranges converts into [`Ranges::Static`], so `fake_quant(x, amax, spec)` says what it means.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // tensors are handles; one is moved per call
 pub enum Ranges {
     /// f32 scales from given ranges, f32 `[groups]` in the units of `x`, finite and not negative.
     Static(Tensor<1>),

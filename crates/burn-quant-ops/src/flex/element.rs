@@ -23,6 +23,16 @@ pub(crate) trait FlexElement: Element + bytemuck::Pod + Send + Sync {
         Self::load(unsafe { narrow.assume_init_ref() }, tile);
     }
 
+    /// Calls `f` with all elements as f32, part by part, and the place of each part.
+    fn scan(source: &[Self], mut f: impl FnMut(usize, &[f32])) {
+        let mut tile = [0.0; TILE];
+        for (i, source) in source.chunks(TILE).enumerate() {
+            let tile = &mut tile[..source.len()];
+            Self::load(source, tile);
+            f(i * TILE, tile);
+        }
+    }
+
     /// Runs a kernel in place.
     fn update(first: usize, data: &mut [Self], kernel: &impl Kernel) {
         with_tile(kernel.granule(), data.len(), |tile| {
@@ -63,6 +73,11 @@ fn with_tile(granule: usize, elements: usize, f: impl FnOnce(&mut [f32])) {
 impl FlexElement for f32 {
     #[inline(always)]
     fn round(_tile: &mut [f32]) {}
+
+    #[inline(always)]
+    fn scan(source: &[Self], mut f: impl FnMut(usize, &[f32])) {
+        f(0, source);
+    }
 
     #[inline(always)]
     fn load(source: &[Self], tile: &mut [f32]) {

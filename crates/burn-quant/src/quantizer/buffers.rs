@@ -90,7 +90,7 @@ impl Buffers {
         Self(self.0.map(|param| param.map(&f)))
     }
 
-    pub(super) fn to_device(self, device: &Device) -> Self {
+    pub(super) fn moved(self, device: &Device) -> Self {
         self.each(|param| param.to_device(device))
     }
 

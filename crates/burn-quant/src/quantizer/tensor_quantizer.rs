@@ -480,7 +480,7 @@ impl Module for TensorQuantizer {
     }
 
     fn to_device(self, device: &Device) -> Self {
-        self.map_buffers(&|buffers| buffers.to_device(device))
+        self.map_buffers(&|buffers| buffers.moved(device))
     }
 
     fn fork(self, device: &Device) -> Self {

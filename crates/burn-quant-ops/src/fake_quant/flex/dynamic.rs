@@ -13,6 +13,7 @@ use burn_quant_numerics::{Grid, Scale};
 use rayon::prelude::*;
 
 use super::grids::Grids;
+use super::rounding::Factors;
 use crate::fake_quant::layout::Layout;
 use crate::flex::{CHUNK, FlexElement, Kernel, TILE, apply, apply_into, vectorized};
 
@@ -23,7 +24,7 @@ const LARGE: usize = 256 * 1024;
 pub(super) fn fits(layout: Layout) -> bool {
     match layout {
         Layout::Runs { block, .. } => block <= LARGE,
-        Layout::Columns { block, .. } => block * COLUMNS <= LARGE,
+        Layout::Columns { columns, block, .. } => block * columns <= LARGE,
         Layout::Scattered => false,
     }
 }
@@ -214,9 +215,6 @@ impl<Fast: Grid, Exact: Grid> Kernel for Blocks<Fast, Exact> {
     }
 }
 
-/// Columns that are quantized together: 1 KiB of a row.
-const COLUMNS: usize = 256;
-
 /// Fake quantization of blocks whose elements stand in columns, into a new vector.
 pub(super) fn columns<E: FlexElement, Fast: Grid, Exact: Grid>(
     source: &[E],
@@ -243,55 +241,85 @@ pub(super) fn columns<E: FlexElement, Fast: Grid, Exact: Grid>(
     output
 }
 
-/// The blocks between two rows: strips of columns, as f32 in the cache.
+/// The blocks between two rows: read row by row for the ranges, and again, from the cache, to round.
 fn slab<E: FlexElement, Fast: Grid, Exact: Grid>(
     source: &[E],
     output: &mut [MaybeUninit<E>],
     columns: usize,
     grids: &Grids<Fast, Exact>,
 ) {
-    let rows = source.len() / columns;
-    let mut strip = vec![0f32; rows * COLUMNS.min(columns)];
-    for start in (0..columns).step_by(COLUMNS) {
-        let width = COLUMNS.min(columns - start);
-        let strip = &mut strip[..rows * width];
-        for (row, strip) in strip.chunks_mut(width).enumerate() {
-            E::load(&source[row * columns + start..][..width], strip);
-        }
-        quantize_strip(strip, width, grids);
-        for (row, strip) in strip.chunks(width).enumerate() {
-            E::store(strip, &mut output[row * columns + start..][..width]);
-        }
+    let mut bits = vec![0u32; columns];
+    let plain = |x: f32| x.to_bits() & 0x7fff_ffff;
+    largest(source, columns, &mut bits, plain);
+    if bits.iter().any(|bits| *bits >= f32::INFINITY.to_bits()) {
+        bits.fill(0);
+        largest(source, columns, &mut bits, |x| grids.exact.magnitude(x)); // what is not finite counts as the grid says
+    }
+    let amax: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
+    if (grids.fits)(&grids.fast, &amax) {
+        round(source, output, columns, &Row::new(grids.fast, &amax));
+    } else {
+        round(source, output, columns, &Row::new(grids.exact, &amax));
     }
 }
 
-fn quantize_strip<Fast: Grid, Exact: Grid>(strip: &mut [f32], width: usize, grids: &Grids<Fast, Exact>) {
-    vectorized(
-        #[inline(always)]
-        || {
-            let mut bits = [0u32; COLUMNS];
-            for row in strip.chunks(width) {
-                for (bits, x) in bits.iter_mut().zip(row) {
-                    *bits = (*bits).max(grids.exact.magnitude(*x));
-                }
-            }
-            let amax = bits.map(f32::from_bits);
-            if (grids.fits)(&grids.fast, &amax[..width]) {
-                round_strip(strip, width, &amax, grids.fast);
-            } else {
-                round_strip(strip, width, &amax, grids.exact);
-            }
-        },
-    );
+/// The largest magnitudes of columns.
+#[inline(always)]
+fn largest<E: FlexElement>(source: &[E], columns: usize, bits: &mut [u32], magnitude: impl Fn(f32) -> u32) {
+    for row in source.chunks(columns) {
+        E::scan(row, |first, part| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (bits, x) in bits[first..].iter_mut().zip(part) {
+                        *bits = (*bits).max(magnitude(*x));
+                    }
+                },
+            );
+        });
+    }
 }
 
-#[inline(always)]
-fn round_strip<G: Grid>(strip: &mut [f32], width: usize, amax: &[f32; COLUMNS], grid: G) {
-    let scales = amax.map(|amax| grid.scale(amax));
-    let (to_grid, from_grid) = (scales.map(|s| s.to_grid), scales.map(|s| s.from_grid));
-    for row in strip.chunks_mut(width) {
-        apply(row, [&to_grid[..], &from_grid[..]], |x, [to_grid, from_grid]| {
-            grid.fake_quant(x, Scale { to_grid, from_grid })
-        });
+fn round<E: FlexElement>(source: &[E], output: &mut [MaybeUninit<E>], columns: usize, kernel: &impl Kernel) {
+    for (source, output) in source.chunks(columns).zip(output.chunks_mut(columns)) {
+        E::map(0, source, output, kernel);
+    }
+}
+
+/// The elements of a row, each with the factors of its column.
+struct Row<G> {
+    grid: G,
+    factors: Factors,
+}
+
+impl<G: Grid> Row<G> {
+    fn new(grid: G, amax: &[f32]) -> Self {
+        Self { grid, factors: Factors::new(grid, amax) }
+    }
+}
+
+impl<G: Grid> Kernel for Row<G> {
+    fn in_place(&self, first: usize, data: &mut [f32]) {
+        let (grid, Factors { to_grid, from_grid }) = (self.grid, &self.factors);
+        vectorized(
+            #[inline(always)]
+            || {
+                apply(data, [&to_grid[first..], &from_grid[first..]], |x, [to_grid, from_grid]| {
+                    grid.fake_quant(x, Scale { to_grid, from_grid })
+                });
+            },
+        );
+    }
+
+    fn into(&self, first: usize, source: &[f32], output: &mut [MaybeUninit<f32>]) {
+        let (grid, Factors { to_grid, from_grid }) = (self.grid, &self.factors);
+        vectorized(
+            #[inline(always)]
+            || {
+                apply_into(source, output, [&to_grid[first..], &from_grid[first..]], |x, [to_grid, from_grid]| {
+                    grid.fake_quant(x, Scale { to_grid, from_grid })
+                });
+            },
+        );
     }
 }

@@ -8,9 +8,9 @@ use crate::flex::{Kernel, Run, apply, apply_into, vectorized, walk};
 use crate::groups::Segment;
 
 /// The factors of all groups, each kind side by side so that runs over consecutive groups load them as vectors.
-struct Factors {
-    to_grid: Vec<f32>,
-    from_grid: Vec<f32>,
+pub(super) struct Factors {
+    pub(super) to_grid: Vec<f32>,
+    pub(super) from_grid: Vec<f32>,
 }
 
 impl Factors {
@@ -19,7 +19,7 @@ impl Factors {
         Scale { to_grid: self.to_grid[group], from_grid: self.from_grid[group] }
     }
 
-    fn new<G: Grid>(grid: G, amax: &[f32]) -> Self {
+    pub(super) fn new<G: Grid>(grid: G, amax: &[f32]) -> Self {
         vectorized(
             #[inline(always)]
             || {
