@@ -259,6 +259,19 @@ mod tests {
         assert_eq!(grid.fake_quant(f32::NEG_INFINITY, scale), -128.0 / 127.0);
     }
 
+    /// In units of a step, where every f16 is exact: the oracle rounds in f64.
+    #[test]
+    fn every_f16_rounds_to_the_nearest_code_of_every_width() {
+        for bits in IntFormat::BITS {
+            let grid = signed(bits);
+            let scale = grid.scale(grid.max());
+            for x in (0..=u16::MAX).map(half::f16::from_bits).filter(|x| !x.is_nan()) {
+                let nearest = x.to_f64().round_ties_even().clamp(grid.lo().into(), grid.hi().into());
+                assert_eq!(f64::from(grid.fake_quant(x.to_f32(), scale)), nearest, "{bits} bits, x = {x}");
+            }
+        }
+    }
+
     #[test]
     fn every_code_of_every_width_survives_a_round_trip() {
         for bits in IntFormat::BITS {
