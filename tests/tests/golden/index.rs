@@ -95,6 +95,7 @@ impl Golden {
             Dtype::BF16 => DType::BF16,
             Dtype::I32 => DType::I32,
             Dtype::U8 => DType::U8,
+            Dtype::I8 => DType::I8,
             other => panic!("{key}: unexpected dtype {other:?}"),
         };
         TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), dtype)

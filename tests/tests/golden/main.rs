@@ -9,6 +9,7 @@ mod config;
 mod fake_quant;
 mod index;
 mod models;
+mod packed;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
             "fake_quant" => fake_quant::run(&golden, case, &device),
             "calib" => calib::run(&golden, case, &device),
             "model_mlp" | "model_cnn" | "model_transformer" => models::run(&golden, case, &device),
+            "compress" => packed::run(&golden, case),
             other => Outcome::NotYet(format!("group {other}")),
         };
         match outcome {

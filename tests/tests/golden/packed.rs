@@ -1,0 +1,183 @@
+//! Packed tensors: codes, scales, and what they are unpacked to, bit for bit.
+
+use burn::tensor::DType;
+use burn_quant::Format;
+use burn_quant::ops::Groups;
+use burn_quant::ops::numerics::packed::{fp8, int4, int8, mx, nvfp4};
+use half::bf16;
+
+use crate::index::{Case, Golden, Outcome, bitwise};
+
+/// Only cases of one tensor; models are packed by nobody yet.
+pub(crate) fn run(golden: &Golden, case: &Case) -> Outcome {
+    let Some(format) = case.config["format"].as_str().filter(|_| case.name.starts_with("qtensor_")) else {
+        return Outcome::NotYet("packed models".into());
+    };
+    let source = Source::new(golden, case);
+    let checked = match format {
+        "int8" | "fp8_e4m3" => source.bytes(format),
+        "int4" => source.int4(),
+        "nvfp4" => source.nvfp4(),
+        "mxfp4" => source.mxfp4(),
+        "mxfp8" => source.mxfp8(),
+        other => return Outcome::NotYet(format!("packed {other}")),
+    };
+    checked.into()
+}
+
+struct Source<'a> {
+    golden: &'a Golden,
+    case: &'a Case,
+    shape: Vec<usize>,
+    x: Vec<f32>,
+    bf16: bool,
+}
+
+type Checked = Result<(), String>;
+
+impl<'a> Source<'a> {
+    fn new(golden: &'a Golden, case: &'a Case) -> Self {
+        let data = golden.data(case, case.input("x"));
+        let (shape, bf16) = (data.shape().to_vec(), data.dtype() == DType::BF16);
+        Self { golden, case, shape, x: golden.values(case, case.input("x")), bf16 }
+    }
+
+    /// The reference computes scales, quotients and products of bf16 tensors in bf16; burn-quant has f32, and is handed those.
+    fn narrow(&self, x: f32) -> f32 {
+        if self.bf16 { bf16::from_f32(x).to_f32() } else { x }
+    }
+
+    fn block(&self, axis: &str) -> Option<usize> {
+        self.case.config["block_sizes"].get(axis)?.as_u64().map(|size| size as usize)
+    }
+
+    fn expect(&self, name: &str, found: &[f32]) -> Checked {
+        bitwise(name, found, &self.golden.values(self.case, &self.case.expected[name]))
+    }
+
+    fn expect_bytes(&self, name: &str, found: &[u8]) -> Checked {
+        let data = self.golden.data(self.case, &self.case.expected[name]);
+        if data.as_bytes() == found { Ok(()) } else { Err(format!("{name}: other bytes")) }
+    }
+
+    /// Formats of a byte a code and a scale per tensor, row, block or rectangle.
+    fn bytes(&self, format: &str) -> Checked {
+        use burn_quant::AxisGroups::{Blocks, Each, Whole};
+        let axes = match (self.block("-1"), self.block("-2")) {
+            (Some(columns), Some(rows)) => [Blocks(rows), Blocks(columns)],
+            (Some(columns), None) => [Each, Blocks(columns)],
+            _ if self.case.config["axis"] == 0 => [Each, Whole],
+            _ => [Whole, Whole],
+        };
+        let groups = Groups::new(&self.shape, &axes);
+        let of: Vec<usize> = (0..self.x.len()).map(|i| groups.of_element(i)).collect();
+        let mut scales = vec![0f32; groups.len()];
+        self.x.iter().zip(&of).for_each(|(x, &group)| scales[group] = scales[group].max(x.abs()));
+        let scale = if format == "int8" { int8::scale } else { fp8::scale };
+        scales.iter_mut().for_each(|amax| *amax = self.narrow(scale(*amax)));
+        self.expect("scale", &scales)?;
+
+        let (mut packed, mut y) = (vec![0u8; self.x.len()], vec![0f32; self.x.len()]);
+        for (i, (x, &group)) in self.x.iter().zip(&of).enumerate() {
+            let scale = scales[group];
+            // the quotient is rounded to bf16 before it is rounded to a code
+            let (x, unit) = if self.bf16 { (self.narrow(x / scale), 1.0) } else { (*x, scale) };
+            let error = |e: burn_quant::ops::numerics::packed::PackError| e.to_string();
+            if format == "int8" {
+                let mut code = [0i8];
+                int8::pack(&[x], unit, &mut code).map_err(error)?;
+                int8::unpack(&code, scale, &mut y[i..=i]).map_err(error)?;
+                packed[i] = code[0] as u8;
+            } else {
+                fp8::pack(&[x], unit, &mut packed[i..=i]).map_err(error)?;
+                fp8::unpack(&packed[i..=i], scale, &mut y[i..=i]).map_err(error)?;
+            }
+            y[i] = self.narrow(y[i]);
+        }
+        self.expect_bytes("packed", &packed)?;
+        self.expect("dequantized", &y)
+    }
+
+    fn int4(&self) -> Checked {
+        let block = self.block("-1").expect("a block");
+        let mut scales = vec![0f32; self.x.len().div_ceil(block)];
+        let error = |e: burn_quant::ops::numerics::packed::PackError| e.to_string();
+        int4::scales(&self.x, block, &mut scales).map_err(error)?;
+        if self.bf16 {
+            let amax = self.x.chunks(block).map(|x| x.iter().fold(0f32, |amax, x| amax.max(x.abs())));
+            scales = amax.map(|amax| self.narrow(7.0 * self.narrow(1.0 / amax))).collect();
+        }
+        self.expect("scale", &scales)?;
+        let (mut packed, mut y) = (vec![0u8; self.x.len() / 2], vec![0f32; self.x.len()]);
+        let units: Vec<f32> = self.x.iter().enumerate().map(|(i, x)| self.narrow(x * scales[i / block])).collect();
+        let ones = vec![1.0; scales.len()];
+        let (x, of_x) = if self.bf16 { (&units, &ones) } else { (&self.x, &scales) };
+        int4::pack(x, block, of_x, &mut packed).map_err(error)?;
+        int4::unpack(&packed, block, &scales, &mut y).map_err(error)?;
+        self.expect_bytes("packed", &packed)?;
+        self.expect("dequantized", &y.iter().map(|y| self.narrow(*y)).collect::<Vec<_>>())
+    }
+
+    fn nvfp4(&self) -> Checked {
+        let block = self.block("-1").expect("a block");
+        let error = |e: burn_quant::ops::numerics::packed::PackError| e.to_string();
+        let tensor = nvfp4::tensor_scale(self.x.iter().fold(0f32, |amax, x| amax.max(x.abs())));
+        self.expect("double_scale", &[tensor])?;
+        let mut scales = vec![0u8; self.x.len() / block];
+        nvfp4::scales(&self.x, block, tensor, &mut scales).map_err(error)?;
+        self.expect_bytes("scale", &scales)?;
+        let (mut packed, mut y) = (vec![0u8; self.x.len() / 2], vec![0f32; self.x.len()]);
+        nvfp4::pack(&self.x, block, &scales, tensor, &mut packed).map_err(error)?;
+        nvfp4::unpack(&packed, block, &scales, tensor, &mut y).map_err(error)?;
+        self.expect_bytes("packed", &packed)?;
+        self.expect("dequantized", &y.iter().map(|y| self.narrow(*y)).collect::<Vec<_>>())
+    }
+
+    fn mxfp8(&self) -> Checked {
+        let (scales, codes, y) = self.mx(Format::E4M3)?;
+        self.expect_bytes("scale", &scales)?;
+        // the reference keeps the sign of zero, which is equal to zero
+        let signless = |bytes: &[u8]| bytes.iter().map(|b| if *b == 0x80 { 0 } else { *b }).collect::<Vec<u8>>();
+        let expected = self.golden.data(self.case, &self.case.expected["packed"]);
+        if signless(expected.as_bytes()) != codes {
+            return Err("packed: other bytes".into());
+        }
+        self.expect("dequantized", &y)
+    }
+
+    /// The reference packs a value halfway between two codes as the one nearer zero, and zero with a negative sign; its own fake
+    /// quantization, and burn-quant's packing, take the even code. Everything else is equal.
+    fn mxfp4(&self) -> Checked {
+        let (scales, codes, y) = self.mx(Format::E2M1)?;
+        self.expect_bytes("scale", &scales)?;
+        let mut packed = vec![0u8; codes.len() / 2];
+        mx::pack_nibbles(&codes, &mut packed).map_err(|e| e.to_string())?;
+        let expected = self.golden.data(self.case, &self.case.expected["packed"]);
+        let mut theirs = vec![0u8; codes.len()];
+        mx::unpack_nibbles(expected.as_bytes(), &mut theirs).map_err(|e| e.to_string())?;
+        let dequantized = self.golden.values(self.case, &self.case.expected["dequantized"]);
+        for (i, (ours, theirs)) in codes.iter().zip(&theirs).enumerate() {
+            let same = ours == theirs || (*ours == 0 && *theirs == 8);
+            // halfway: as far from one as from the other
+            let tie = (self.x[i] - y[i]).abs() == (self.x[i] - dequantized[i]).abs();
+            if !same && !tie {
+                return Err(format!("packed: code {ours} at {i}, expected {theirs}"));
+            }
+            if same && y[i] != dequantized[i] {
+                return Err(format!("dequantized: {} at {i}, expected {}", y[i], dequantized[i]));
+            }
+        }
+        Ok(())
+    }
+
+    fn mx(&self, format: Format) -> Result<(Vec<u8>, Vec<u8>, Vec<f32>), String> {
+        let error = |e: burn_quant::ops::numerics::packed::PackError| e.to_string();
+        let block = self.block("-1").expect("a block");
+        let mut scales = vec![0u8; self.x.len() / block];
+        let (mut codes, mut y) = (vec![0u8; self.x.len()], vec![0f32; self.x.len()]);
+        mx::scales(format, &self.x, block, &mut scales).map_err(error)?;
+        mx::encode(format, &self.x, block, &scales, &mut codes).map_err(error)?;
+        mx::decode(format, &codes, block, &scales, &mut y).map_err(error)?;
+        Ok((scales, codes, y))
+    }
+}
