@@ -194,19 +194,6 @@ fn unknown_names_are_errors_with_near_misses() {
 }
 
 #[test]
-fn presets_survive_both_recipe_languages() {
-    for config in [
-        QuantConfig::int8_default(),
-        QuantConfig::int8_weight_only(),
-        QuantConfig::int4_blockwise_weight_only(),
-        QuantConfig::fp8_default(),
-    ] {
-        assert_eq!(QuantConfig::from_json(&config.to_json()).unwrap(), config);
-        assert_eq!(QuantConfig::from_toml(&config.to_toml()).unwrap(), config);
-    }
-}
-
-#[test]
 fn a_recipe_of_this_release_stays_readable() {
     let recipe = r#"{"rules": [
         {"quantizer": "*weight_quantizer", "action": {"set": {

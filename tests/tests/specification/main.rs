@@ -9,6 +9,8 @@ mod lifecycle;
 mod models;
 mod nn;
 mod ops;
+mod presets;
+mod quantizer;
 mod store;
 
 use burn::tensor::{Device, Tensor, TensorData};

@@ -246,12 +246,14 @@ fn ranges_that_cannot_be_are_refused() {
     }
 }
 
+/// Powers of two.
+fn powers<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    let values: Vec<f32> = (0..shape.iter().product()).map(|i: usize| 2f32.powi((i * 5 % 7) as i32 - 3)).collect();
+    Param::from_data(burn::tensor::TensorData::new(values, shape), device)
+}
+
 /// A model with known weights: every value is a power of two.
 fn golden_model(device: &Device) -> Net {
-    fn powers<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
-        let values: Vec<f32> = (0..shape.iter().product()).map(|i: usize| 2f32.powi((i * 5 % 7) as i32 - 3)).collect();
-        Param::from_data(burn::tensor::TensorData::new(values, shape), device)
-    }
     let mut net = Net::new(device);
     net.conv.weight = powers([2, 1, 2, 2], device);
     net.conv.bias = Some(powers([2], device));
@@ -282,4 +284,83 @@ fc.output_quantizer       disabled
     let weights = golden_model(&device);
     assert_same(&values(restored.columns.weight.base()), &values(weights.columns.weight.val()), "columns");
     assert_same(&values(restored.conv.weight.base()), &values(weights.conv.weight.val()), "conv");
+}
+
+/// A model with every buffer that a quantizer can have, and known weights.
+fn with_all_buffers(device: &Device) -> QuantLinear {
+    let mut layer: QuantLinear = LinearConfig::new(16, 4).init(device).into();
+    layer.weight = powers([16, 4], device);
+    layer.bias = Some(powers([4], device));
+    layer
+}
+
+fn quantized_with_all_buffers(device: &Device) -> QuantLinear {
+    use burn_quant::{BiasConfig, Buffer, Format, Granularity, Quantizers, Rotation};
+    let bias = BiasConfig::new(Granularity::PerChannel).max_min();
+    let rotation = Rotation { signs: Some(5), ..Rotation::default() };
+    let config = QuantConfig::new()
+        .with_rule(Rule::set("weight_quantizer", QuantizerConfig::nvfp4_static().then(QuantizerConfig::e4m3())))
+        .with_rule(Rule::set("input_quantizer", QuantizerConfig::int(8).with_bias(bias)))
+        .with_rule(Rule::set("output_quantizer", QuantizerConfig::mx(Format::E2M1).rotated(rotation)));
+    let x = Tensor::<2>::from_data([std::array::from_fn::<f32, 16, _>(|i| i as f32 / 4.0)], device);
+    let x: Tensor<2> = Tensor::cat(vec![x.clone(), x * -0.5], 0);
+    let (layer, _) =
+        quantize(with_all_buffers(device), &config, |layer: &QuantLinear| drop(layer.forward(x.clone()))).unwrap();
+    let mut quantizers = Quantizers::of(&layer);
+    let scale = Tensor::from_data((0..16).map(|i| 2f32.powi(i % 3)).collect::<Vec<_>>().as_slice(), device);
+    quantizers.get_mut("input_quantizer").unwrap().set_buffer(Buffer::PreQuantScale, scale);
+    quantizers.install(layer).unwrap()
+}
+
+#[test]
+fn every_buffer_of_every_stage_is_saved_and_restored() {
+    for (name, device) in devices() {
+        let model = quantized_with_all_buffers(&device);
+        let restored = read(with_all_buffers(&device), &bytes(&model)).unwrap();
+        assert_eq!(summary(&restored), summary(&model), "{name}");
+        let x = spread([3, 16], &device);
+        assert_same(&values(restored.forward(x.clone())), &values(model.forward(x)), &name);
+    }
+}
+
+#[test]
+fn buffers_that_do_not_belong_are_refused() {
+    use burn_quant::{Buffer, Quantizers};
+    let (_, device) = device();
+    let with = |stage: usize, buffer, values: &[f32]| {
+        let model = quantized_with_all_buffers(&device);
+        let mut quantizers = Quantizers::of(&model);
+        let quantizer = quantizers.get_mut("weight_quantizer").unwrap();
+        quantizer.stage_mut(stage).unwrap().set_buffer(buffer, Tensor::from_data(values, &device));
+        read(with_all_buffers(&device), &bytes(&quantizers.install(model).unwrap())).unwrap_err()
+    };
+    let wide = with(0, Buffer::GlobalAmax, &[1.0, 1.0]);
+    let at = "weight.weight_quantizer.global_amax";
+    assert!(matches!(&wide, StoreError::Shape { path, .. } if path == at), "{wide}");
+    let stage = with(1, Buffer::Amax, &[1.0, 1.0]);
+    assert!(matches!(&stage, StoreError::Shape { path, .. } if path == "weight.weight_quantizer.1.amax"), "{stage}");
+    let infinite = with(0, Buffer::PreQuantScale, &[f32::INFINITY; 16]);
+    assert!(matches!(&infinite, StoreError::BadBuffer { buffer: "pre_quant_scale", .. }), "{infinite}");
+}
+
+/// Files of schema 1.1 stay readable: this one was written when it was new, and is not written again.
+#[test]
+fn the_golden_file_of_schema_1_1_restores() {
+    let (_, device) = device();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/schema-1.1.bpk");
+    let restored = restore(LinearConfig::new(16, 4).init(&device).into(), path);
+    let restored: QuantLinear = restored.unwrap();
+    let expected = "\
+quantizer           format           granularity  range    amax
+weight_quantizer    nvfp4 static     block 16     static   [8.0000e0, 8.0000e0] (4)
+weight_quantizer.1  e4m3             per-tensor   static   8.0000e0
+input_quantizer     int8 affine      per-tensor   static   2.8125e0
+output_quantizer    mx e2m1 rotated  block 32     dynamic
+3 quantizers, 3 enabled";
+    assert_eq!(summary(&restored).to_string(), expected);
+    let model = quantized_with_all_buffers(&device);
+    assert_same(&values(restored.weight.val()), &values(model.weight.val()), "weights");
+    let x = spread([3, 16], &device);
+    let quantized = |layer: &QuantLinear| values(layer.input_quantizer.forward(x.clone()));
+    assert_same(&quantized(&restored), &quantized(&model), "inputs");
 }
