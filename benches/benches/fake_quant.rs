@@ -5,7 +5,7 @@
 use burn::tensor::{Device, Tensor};
 use burn_quant::GradientRule;
 use burn_quant::ops::{Groups, fake_quant, group_amax};
-use burn_quant_benches::{SIDE, device, input, int8, specs};
+use burn_quant_benches::{SIDE, device, dynamic_specs, input, int8, specs};
 use divan::Bencher;
 
 #[global_allocator]
@@ -42,6 +42,18 @@ fn forward(bencher: Bencher, spec: usize) {
     let amax = group_amax(x.clone(), &spec.groups);
     bencher.bench(|| {
         let y = fake_quant(x.clone(), amax.clone(), spec.clone());
+        wait(&device);
+        y
+    });
+}
+
+/// NVFP4, MXFP8, MXFP4, INT8 per token: ranges found in the data, in one pass.
+#[divan::bench(args = 0..4)]
+fn forward_with_ranges_from_the_data(bencher: Bencher, spec: usize) {
+    let (device, x) = (device(), input(&device()));
+    let (_, ranges, spec) = dynamic_specs(&device).swap_remove(spec);
+    bencher.bench(|| {
+        let y = fake_quant(x.clone(), ranges.clone(), spec.clone());
         wait(&device);
         y
     });

@@ -34,6 +34,7 @@ struct Source<'a> {
 }
 
 type Checked = Result<(), String>;
+type Mx = (Vec<u8>, Vec<u8>, Vec<f32>);
 
 impl<'a> Source<'a> {
     fn new(golden: &'a Golden, case: &'a Case) -> Self {
@@ -170,7 +171,8 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    fn mx(&self, format: Format) -> Result<(Vec<u8>, Vec<u8>, Vec<f32>), String> {
+    /// Scales, codes, and the values they stand for.
+    fn mx(&self, format: Format) -> Result<Mx, String> {
         let error = |e: burn_quant::ops::numerics::packed::PackError| e.to_string();
         let block = self.block("-1").expect("a block");
         let mut scales = vec![0u8; self.x.len() / block];

@@ -2,7 +2,7 @@
 
 use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Backend, Slice, TensorMetadata};
-use burn::tensor::{BoolDType, FloatDType, Shape};
+use burn::tensor::{BoolDType, DType, FloatDType, Shape};
 use burn_quant_numerics::{BlockScale, Format, MIN_AMAX, Minifloat, NF4_TABLE};
 
 use super::ranges::Limit;
@@ -20,12 +20,8 @@ pub(super) fn fake_quant<B: Backend>(
     call: &Call,
 ) -> FloatTensor<B> {
     let dtype = x.dtype();
-    let bias = call.bias.as_ref().map(|groups| B::float_cast(expand::<B>(bias, groups), dtype.into()));
-    let x = match &bias {
-        Some(bias) => B::float_sub(x, bias.clone()),
-        None => x,
-    };
-    let x = B::float_cast(x, FloatDType::F32);
+    let bias = biases::<B>(bias, call, dtype);
+    let x = B::float_cast(shifted::<B>(x, bias.clone()), FloatDType::F32);
     let groups = &call.spec.groups;
     let amax = match call.scales {
         Scales::Static => amax,
@@ -57,14 +53,8 @@ pub(super) fn fake_quant<B: Backend>(
 /// The values whose magnitudes are dynamic ranges: `x − bias` in f32, without what may not spoil the range of a block.
 #[cfg(feature = "cube")]
 pub(super) fn measured<B: Backend>(x: FloatTensor<B>, bias: FloatTensor<B>, call: &Call) -> FloatTensor<B> {
-    let x = match &call.bias {
-        Some(groups) => {
-            let bias = B::float_cast(expand::<B>(bias, groups), x.dtype().into());
-            B::float_sub(x, bias)
-        }
-        None => x,
-    };
-    let x = B::float_cast(x, FloatDType::F32);
+    let bias = biases::<B>(bias, call, x.dtype());
+    let x = B::float_cast(shifted::<B>(x, bias), FloatDType::F32);
     if call.scales == Scales::Dynamic { x } else { finite::<B>(x) }
 }
 
@@ -105,17 +95,23 @@ pub(super) fn straight_through<B: Backend>(
 }
 
 fn outside<B: Backend>(x: FloatTensor<B>, amax: FloatTensor<B>, bias: FloatTensor<B>, call: &Call) -> BoolTensor<B> {
-    let x = match &call.bias {
-        Some(groups) => {
-            let bias = B::float_cast(expand::<B>(bias, groups), x.dtype().into());
-            B::float_sub(x, bias)
-        }
-        None => x,
-    };
-    let magnitude = B::float_abs(B::float_cast(x, FloatDType::F32));
+    let bias = biases::<B>(bias, call, x.dtype());
+    let magnitude = B::float_abs(B::float_cast(shifted::<B>(x, bias), FloatDType::F32));
     let amax = expand::<B>(amax, &call.spec.groups);
     let bools = bool_dtype::<B>(&amax);
     B::bool_not(B::float_lower_equal(magnitude, amax, bools))
+}
+
+/// The bias of each element, in the dtype of the tensor.
+fn biases<B: Backend>(bias: FloatTensor<B>, call: &Call, dtype: DType) -> Option<FloatTensor<B>> {
+    call.bias.as_ref().map(|groups| B::float_cast(expand::<B>(bias, groups), dtype.into()))
+}
+
+fn shifted<B: Backend>(x: FloatTensor<B>, bias: Option<FloatTensor<B>>) -> FloatTensor<B> {
+    match bias {
+        Some(bias) => B::float_sub(x, bias),
+        None => x,
+    }
 }
 
 type Factors<B> = (FloatTensor<B>, FloatTensor<B>);

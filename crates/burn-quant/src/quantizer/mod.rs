@@ -8,6 +8,7 @@
 mod bias;
 mod buffers;
 mod discover;
+mod module;
 mod observer;
 mod quantizers;
 mod tensor_quantizer;

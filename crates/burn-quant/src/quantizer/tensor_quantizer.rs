@@ -1,9 +1,6 @@
 //! The quantizer of one tensor.
 
-use burn::module::{
-    Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Reparameterization,
-};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Tensor};
 use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat, Signedness};
 use burn_quant_ops::{
     Bias, Direction, FakeQuant, Groups, Hadamard, Ranges, fake_quant, fake_quant_affine, group_amax, hadamard,
@@ -12,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::buffers::Buffers;
 use super::observer::Observed;
-use super::{Buffer, Observer, bias, discover};
+use super::{Buffer, Observer, bias};
 use crate::config::rotation_block;
 use crate::{AfterRounding, BiasSource, QuantizerConfig, Range, Rounding, WeightLayout};
 
@@ -96,13 +93,13 @@ pub(crate) enum Mode {
 /// ```
 #[derive(Clone, Debug)]
 pub struct TensorQuantizer {
-    config: QuantizerConfig,
+    pub(super) config: QuantizerConfig,
     role: Role,
-    enabled: bool,
+    pub(super) enabled: bool,
     mode: Mode,
-    buffers: Buffers,
+    pub(super) buffers: Buffers,
     /// The stages after this one.
-    chain: Vec<TensorQuantizer>,
+    pub(super) chain: Vec<TensorQuantizer>,
 }
 
 impl TensorQuantizer {
@@ -430,116 +427,9 @@ impl TensorQuantizer {
     pub(crate) fn has_static_blocks(&self) -> bool {
         matches!(self.config.scale, ScaleFormat::E4M3(BlockScale::Static | BlockScale::StaticFourOverSix))
     }
-
-    /// Applies `f` to the buffers of all stages.
-    fn map_buffers(mut self, f: &impl Fn(Buffers) -> Buffers) -> Self {
-        self.buffers = f(self.buffers);
-        self.chain = self.chain.into_iter().map(|stage| stage.map_buffers(f)).collect();
-        self
-    }
-
-    fn visit_stages<V: ModuleVisitor>(&self, visitor: &mut V) {
-        self.buffers.visit(visitor);
-        for (i, stage) in self.chain.iter().enumerate() {
-            let name = (i + 1).to_string();
-            visitor.enter_module(&name, CONTAINER);
-            stage.visit_stages(visitor);
-            visitor.exit_module(&name, CONTAINER);
-        }
-    }
-
-    fn map_stages<M: ModuleMapper>(mut self, mapper: &mut M) -> Self {
-        self.buffers = self.buffers.map(mapper);
-        let chain = self.chain.into_iter().enumerate().map(|(i, stage)| {
-            let name = (i + 1).to_string();
-            mapper.enter_module(&name, CONTAINER);
-            let stage = stage.map_stages(mapper);
-            mapper.exit_module(&name, CONTAINER);
-            stage
-        });
-        self.chain = chain.collect();
-        self
-    }
 }
-
-const CONTAINER: &str = "Struct:TensorQuantizer";
 
 /// The name of a stage of a chain: that of the chain, with the number of the stage after the first.
 fn stage_name(name: &str, stage: usize) -> String {
     if stage == 0 { name.into() } else { format!("{name}.{stage}") }
-}
-
-impl Module for TensorQuantizer {
-    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        discover::visiting(self);
-        self.visit_stages(visitor);
-    }
-
-    fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
-        discover::mapping(self).map_stages(mapper)
-    }
-
-    fn to_device(self, device: &Device) -> Self {
-        self.map_buffers(&|buffers| buffers.moved(device))
-    }
-
-    fn fork(self, device: &Device) -> Self {
-        self.map_buffers(&|buffers| buffers.fork(device))
-    }
-
-    fn collect_devices(&self, devices: Devices) -> Devices {
-        let devices = self.buffers.collect_devices(devices);
-        self.chain.iter().fold(devices, |devices, stage| stage.collect_devices(devices))
-    }
-
-    fn materialize(self) -> Self {
-        self
-    }
-
-    fn valid(&self) -> Self {
-        self.clone().map_buffers(&Buffers::valid)
-    }
-
-    fn train(self) -> Self {
-        self.map_buffers(&Buffers::train)
-    }
-}
-
-impl Reparameterization for TensorQuantizer {
-    const NAME: &'static str = "weight_quantizer";
-
-    fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        self.forward(base)
-    }
-}
-
-impl ModuleDisplayDefault for TensorQuantizer {
-    fn content(&self, content: Content) -> Option<Content> {
-        content.add_formatted(&self.to_string()).optional()
-    }
-}
-
-impl ModuleDisplay for TensorQuantizer {}
-
-impl std::fmt::Display for TensorQuantizer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if !self.enabled {
-            return f.write_str("disabled");
-        }
-        let stages = self.stages("").map(|(_, stage)| stage.description());
-        f.write_str(&stages.collect::<Vec<_>>().join(", then "))
-    }
-}
-
-impl TensorQuantizer {
-    /// What one stage does, in a few words.
-    fn description(&self) -> String {
-        let range = match (self.config.range, self.buffers.has(Buffer::Amax)) {
-            (Range::Dynamic, _) => "dynamic",
-            (Range::Constant(_), _) => "constant",
-            (Range::Static, true) => "static",
-            (Range::Static, false) => "uncalibrated",
-        };
-        format!("{} {} {range}", self.config.kind(), self.config.granularity)
-    }
 }

@@ -1,0 +1,132 @@
+//! Why a configuration could not be read, and the small readers that say so.
+
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::InvalidConfig;
+
+/// Why a configuration of ModelOpt could not be read.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ImportProblem {
+    /// The text is not JSON.
+    #[error("not JSON: {reason}")]
+    NotJson {
+        /// What the parser says.
+        reason: String,
+    },
+    /// A key that ModelOpt does not have.
+    #[error("unknown key `{key}`")]
+    UnknownKey {
+        /// The key.
+        key: String,
+    },
+    /// A value of another type, or outside its range.
+    #[error("expected {expected}, found {found}")]
+    Value {
+        /// What would be right.
+        expected: &'static str,
+        /// What stands there.
+        found: String,
+    },
+    /// An entry lacks a key.
+    #[error("`{key}` is missing")]
+    Missing {
+        /// The key.
+        key: &'static str,
+    },
+    /// An entry says neither what to configure nor whether to enable.
+    #[error("an entry needs `cfg` or `enable`")]
+    NothingSaid,
+    /// An enabled entry with an empty configuration.
+    #[error("an enabled entry has an empty `cfg`: leave it out to keep the attributes")]
+    EmptyConfig,
+    /// Attributes that only enable.
+    #[error("attributes cannot be only {{\"enable\": true}}: use the entry's `enable`")]
+    OnlyEnable,
+    /// Two attributes that exclude each other.
+    #[error("`{a}` and `{b}` exclude each other")]
+    Exclusive {
+        /// One.
+        a: &'static str,
+        /// The other.
+        b: &'static str,
+    },
+    /// An axis that means nothing for the tensors that the pattern names.
+    #[error("axes {axes} have no meaning for {target}: see the table of `QuantConfig::from_modelopt_json`")]
+    Axes {
+        /// As they are written.
+        axes: String,
+        /// Weights, activations, or quantizers of any kind.
+        target: &'static str,
+    },
+    /// A dynamic block without scale bits, which ModelOpt's own documentation shows and its code refuses.
+    #[error("dynamic `block_sizes` need `scale_bits`, [4, 3] or [8, 0]")]
+    DynamicBlocksWithoutScale,
+    /// A format that needs dynamic block scales.
+    #[error("`num_bits` {bits} needs dynamic `block_sizes`")]
+    NeedsDynamicBlocks {
+        /// As it is written.
+        bits: String,
+    },
+    /// A class of PyTorch without a counterpart in burn.
+    #[error("the class `{class}` has no counterpart among burn's layers")]
+    Class {
+        /// The class.
+        class: String,
+    },
+    /// An attribute of ModelOpt that has no counterpart.
+    #[error("`{key}` = {value} has no counterpart: {instead}")]
+    Unsupported {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What to do.
+        instead: &'static str,
+    },
+    /// The attributes do not fit each other.
+    #[error("{0}")]
+    Invalid(#[from] InvalidConfig),
+}
+
+/// A problem, and where in the JSON it is.
+pub(super) type Problem = (String, ImportProblem);
+
+pub(super) fn problem<T>(at: &str, problem: ImportProblem) -> Result<T, Problem> {
+    Err((at.to_string(), problem))
+}
+
+pub(super) fn wrong<T>(at: &str, expected: &'static str, found: &Value) -> Result<T, Problem> {
+    problem(at, ImportProblem::Value { expected, found: found.to_string() })
+}
+
+pub(super) fn object<'a>(at: &str, value: &'a Value) -> Result<&'a Map<String, Value>, Problem> {
+    value.as_object().map_or_else(|| wrong(at, "an object", value), Ok)
+}
+
+/// An object with no other keys than these.
+pub(super) fn keys(at: &str, object: &Map<String, Value>, known: &[&str]) -> Result<(), Problem> {
+    match object.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => problem(at, ImportProblem::UnknownKey { key: key.clone() }),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn boolean(at: &str, value: &Value) -> Result<bool, Problem> {
+    value.as_bool().map_or_else(|| wrong(at, "true or false", value), Ok)
+}
+
+pub(super) fn number(at: &str, value: &Value) -> Result<f32, Problem> {
+    value.as_f64().map_or_else(|| wrong(at, "a number", value), |number| Ok(number as f32))
+}
+
+pub(super) fn count(at: &str, value: &Value) -> Result<usize, Problem> {
+    let count = value.as_u64().filter(|count| *count > 0).and_then(|count| usize::try_from(count).ok());
+    count.map_or_else(|| wrong(at, "a positive integer", value), Ok)
+}
+
+pub(super) fn effective_bits(at: &str, value: &Value) -> Result<(), Problem> {
+    let bits = number(at, value)?;
+    if bits > 0.0 && bits <= 16.0 { Ok(()) } else { wrong(at, "more than 0 and at most 16 bits", value) }
+}
