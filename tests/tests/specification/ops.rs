@@ -205,7 +205,7 @@ fn check_rank(device: &Device, name: &str, division: &Division, dtype: DType, fo
 
 #[test]
 fn every_format_and_division_gives_the_bits_of_the_scalar_arithmetic() {
-    // on a GPU each combination is a kernel to compile: there, divisions take turns with the kinds of elements
+    // on a GPU each combination is a kernel to compile: there, divisions take turns with kinds of elements and dtypes
     let on_host = burn_quant_tests::device().0 == "flex";
     for (name, device) in devices() {
         for (i, division) in divisions().into_iter().enumerate() {
@@ -215,7 +215,8 @@ fn every_format_and_division_gives_the_bits_of_the_scalar_arithmetic() {
                     DType::F32 if !device.is_autodiff() => formats(),
                     _ => kinds(),
                 };
-                if device.supports_dtype(dtype) {
+                let turn = on_host || dtype == DType::F32 || i % kinds().len() == 0;
+                if turn && device.supports_dtype(dtype) {
                     check_rank(&device, &name, &division, dtype, &formats);
                 }
             }

@@ -19,8 +19,9 @@ use super::{Target, vector_size};
 use crate::fake_quant::Call;
 use crate::fake_quant::layout::Layout;
 
-/// Vectors that a unit keeps: 64 registers of four lanes.
-const KEPT: usize = 64;
+/// Vectors that a unit keeps: a block of 32 rows of columns, or of 128 elements of a row. The loops over them are unrolled,
+/// so that they are registers; more would take long to compile.
+const KEPT: usize = 32;
 /// Units of a cube that share a row.
 const UNITS: usize = 256;
 /// Vectors of a row that each of them keeps.
