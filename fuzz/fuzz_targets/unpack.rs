@@ -77,11 +77,11 @@ fn run(input: Input) -> Result<(), PackError> {
             assert_eq!(again, scale_bytes);
         }
         _ => {
-            let mut codes = vec![0; usize::from(elements)];
+            let mut codes = vec![0u16; usize::from(elements)];
             bits::unpack(&bytes, width, &mut codes)?;
             let mut again = vec![0; bytes.len()];
             bits::pack(&codes, width, &mut again)?;
-            let mut twice = vec![0; codes.len()];
+            let mut twice = vec![0u16; codes.len()];
             bits::unpack(&again, width, &mut twice)?;
             assert_eq!(twice, codes);
         }

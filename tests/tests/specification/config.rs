@@ -221,4 +221,13 @@ fn unknown_fields_and_impossible_values_of_a_recipe_are_errors() {
         assert!(matches!(QuantConfig::from_json(recipe), Err(QuantError::Recipe { language: "JSON", .. })), "{recipe}");
     }
     assert!(matches!(QuantConfig::from_toml("rules = 3"), Err(QuantError::Recipe { language: "TOML", .. })));
+    for infinite in [
+        "rules = []\nalgorithm = { smoothquant = { alpha = inf } }",
+        "rules = []\nalgorithm = { awq_lite = { alpha_step = 1e300 } }",
+    ] {
+        assert!(
+            matches!(QuantConfig::from_toml(infinite), Err(QuantError::Recipe { language: "TOML", .. })),
+            "{infinite}"
+        );
+    }
 }

@@ -364,6 +364,7 @@ fn what_cannot_be_read_says_where_and_why() {
         r#"{"num_bits": 8, "block_sizes": {"type": "static"}}"#,
         r#"{"num_bits": 8, "rotate": {"enable": true, "block_size": true}}"#,
         r#"{"num_bits": 4, "block_sizes": {"-1": 0}}"#,
+        r#"{"num_bits": 8, "constant_amax": 1e300}"#,
     ] {
         assert!(matches!(cfg(wrong), ImportProblem::Value { .. }), "{wrong}: {:?}", cfg(wrong));
     }

@@ -45,7 +45,7 @@ pub enum PackError {
     },
     /// A block of no elements.
     EmptyBlock,
-    /// A code wider than a byte, or of no bits.
+    /// A code of no bits, or of more than there is room for.
     Bits {
         /// The width.
         found: u8,
@@ -65,7 +65,7 @@ impl core::fmt::Display for PackError {
             }
             PackError::Odd { found } => write!(f, "two codes share a byte: pad the {found} elements to an even number"),
             PackError::EmptyBlock => f.write_str("a block holds at least one element, found size 0"),
-            PackError::Bits { found } => write!(f, "a packed code has 1 to 8 bits, found {found}"),
+            PackError::Bits { found } => write!(f, "a packed code has 1 to 16 bits and fits its type, found {found}"),
             PackError::Format { found } => write!(f, "the layout has no {found} elements"),
         }
     }

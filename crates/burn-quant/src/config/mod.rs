@@ -103,7 +103,25 @@ impl QuantConfig {
     ///
     /// [`QuantError::Recipe`] if the text is not JSON, or has unknown fields or impossible values.
     pub fn from_json(recipe: &str) -> Result<Self, QuantError> {
-        serde_json::from_str(recipe).map_err(|e| QuantError::Recipe { language: "JSON", reason: e.to_string() })
+        let config: Result<Self, _> = serde_json::from_str(recipe);
+        config.map_err(|e| QuantError::Recipe { language: "JSON", reason: e.to_string() })?.finite("JSON")
+    }
+
+    /// The configuration, if its numbers are finite: others cannot be written again, and mean nothing.
+    fn finite(self, language: &'static str) -> Result<Self, QuantError> {
+        fn has_null(value: &serde_json::Value) -> bool {
+            match value {
+                serde_json::Value::Null => true, // what JSON makes of infinity and NaN; absent fields are left out
+                serde_json::Value::Array(values) => values.iter().any(has_null),
+                serde_json::Value::Object(fields) => fields.values().any(has_null),
+                _ => false,
+            }
+        }
+        let value = serde_json::to_value(&self).expect("a config is plain data with string keys");
+        if has_null(&value) {
+            return Err(QuantError::Recipe { language, reason: "a number is infinite, or not a number".into() });
+        }
+        Ok(self)
     }
 
     /// The configuration as a TOML recipe.
@@ -139,6 +157,7 @@ impl QuantConfig {
     /// ```
     #[cfg(feature = "toml")]
     pub fn from_toml(recipe: &str) -> Result<Self, QuantError> {
-        toml::from_str(recipe).map_err(|e| QuantError::Recipe { language: "TOML", reason: e.to_string() })
+        let config: Result<Self, _> = toml::from_str(recipe);
+        config.map_err(|e| QuantError::Recipe { language: "TOML", reason: e.to_string() })?.finite("TOML")
     }
 }

@@ -118,7 +118,8 @@ pub(super) fn boolean(at: &str, value: &Value) -> Result<bool, Problem> {
 }
 
 pub(super) fn number(at: &str, value: &Value) -> Result<f32, Problem> {
-    value.as_f64().map_or_else(|| wrong(at, "a number", value), |number| Ok(number as f32))
+    let number = value.as_f64().map(|number| number as f32).filter(|number| number.is_finite());
+    number.map_or_else(|| wrong(at, "a number in the range of f32", value), Ok)
 }
 
 pub(super) fn count(at: &str, value: &Value) -> Result<usize, Problem> {
