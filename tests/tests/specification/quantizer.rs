@@ -7,7 +7,7 @@ use burn_quant::nn::QuantLinear;
 use burn_quant::ops::numerics::{Grid, IntFormat, Minifloat, TwoLevel};
 use burn_quant::{
     AxisGroups, BiasConfig, BlockScale, Buffer, Format, Granularity, InvalidConfig, QuantConfig, QuantError,
-    QuantizerConfig, Quantizers, Range, Role, Rotation, Rule, ScaleFormat, TensorQuantizer, observe, quantize,
+    QuantizerConfig, Quantizers, Range, Role, Rotation, Rule, ScaleFormat, TensorQuantizer, fold_weights, observe, quantize,
     quantize_weights, summary,
 };
 use burn_quant_tests::{device, devices};
@@ -164,6 +164,8 @@ fn a_chain_quantizes_one_after_the_other_and_calibrates_each_stage_on_what_comes
         let first = alone(QuantizerConfig::int(4).per_channel(), amax).forward(x.clone());
         let second = alone(QuantizerConfig::e4m3(), Tensor::from_data([largest], &device)).forward(first);
         assert_same(&values(layer.weight.val()), &values(second), &name);
+        let folded = fold_weights(layer.clone()).unwrap(); // all stages at once
+        assert_same(&values(folded.weight.base()), &values(layer.weight.val()), &name);
 
         let table = summary(&layer).to_string();
         assert!(table.contains("weight_quantizer    int4      per-channel  static"), "{table}");
