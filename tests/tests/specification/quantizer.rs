@@ -7,8 +7,8 @@ use burn_quant::nn::QuantLinear;
 use burn_quant::ops::numerics::{Grid, IntFormat, Minifloat, TwoLevel};
 use burn_quant::{
     AxisGroups, BiasConfig, BlockScale, Buffer, Format, Granularity, InvalidConfig, QuantConfig, QuantError,
-    QuantizerConfig, Quantizers, Range, Role, Rotation, Rule, ScaleFormat, TensorQuantizer, fold_weights, observe, quantize,
-    quantize_weights, summary,
+    QuantizerConfig, Quantizers, Range, Role, Rotation, Rule, ScaleFormat, TensorQuantizer, fold_weights, observe,
+    quantize, quantize_weights, summary,
 };
 use burn_quant_tests::{device, devices};
 
@@ -294,7 +294,10 @@ fn a_changed_configuration_keeps_what_still_fits() {
     quantizer.set_amax(Tensor::ones([3], &device));
     quantizer.set_config(QuantizerConfig::int(4).per_channel());
     assert!(quantizer.amax().is_some(), "the same groups");
-    quantizer.set_config(QuantizerConfig::int(4).per_channel().constant(1.0));
+    quantizer.set_config(QuantizerConfig::int(4).per_channel().rotated(Rotation::default()));
+    assert!(quantizer.amax().is_none(), "of other values");
+    quantizer.set_amax(Tensor::ones([3], &device));
+    quantizer.set_config(QuantizerConfig::int(4).per_channel().rotated(Rotation::default()).constant(1.0));
     assert!(quantizer.amax().is_none(), "another source");
     quantizer.set_config(QuantizerConfig::int(4).then(QuantizerConfig::int(2)).then(QuantizerConfig::e4m3()));
     assert_eq!(quantizer.stages("q").map(|(name, _)| name).collect::<Vec<_>>(), ["q", "q.1", "q.2"]);

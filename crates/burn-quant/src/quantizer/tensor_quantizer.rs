@@ -144,14 +144,17 @@ impl TensorQuantizer {
         self.buffer(Buffer::Amax)
     }
 
-    /// Changes what it does. A range or bias is kept if the same elements share it, and dropped otherwise.
+    /// Changes what it does. A range or bias is kept if it is one of the same elements, after the same bias and rotation, and
+    /// dropped otherwise.
     pub fn set_config(&mut self, config: QuantizerConfig) {
-        let same_groups = config.granularity == self.config.granularity
-            && config.has_range_of_tensor() == self.config.has_range_of_tensor();
-        if !same_groups || config.range != Range::Static {
+        let same_range = config.granularity == self.config.granularity
+            && config.has_range_of_tensor() == self.config.has_range_of_tensor()
+            && config.bias == self.config.bias
+            && config.rotation == self.config.rotation;
+        if !same_range || config.range != Range::Static {
             self.buffers.clear(Buffer::Amax);
         }
-        if !same_groups || config.scale != self.config.scale {
+        if !same_range || config.scale != self.config.scale {
             self.buffers.clear(Buffer::GlobalAmax);
         }
         if config.bias != self.config.bias {
