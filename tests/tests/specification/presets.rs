@@ -397,3 +397,28 @@ fn what_cannot_be_read_says_where_and_why() {
         assert_eq!(key, name);
     }
 }
+
+#[test]
+fn a_configuration_with_any_stretch_missing_is_refused_or_can_be_written_again() {
+    let whole = r#"{"quant_cfg": [
+        {"quantizer_name": "*", "enable": false},
+        {"quantizer_name": "*weight_quantizer", "parent_class": "nn.Linear",
+         "cfg": [{"num_bits": 4, "block_sizes": {"-1": 128, "type": "static"}}, {"num_bits": [4, 3]}]},
+        {"quantizer_name": "*[kv]_bmm_quantizer", "cfg": {"num_bits": [2, 1], "constant_amax": 2.5,
+         "rotate": {"enable": true, "block_size": 16}, "bias": {"-2": null, "-4": null, "type": "static"},
+         "block_sizes": {"-1": 16, "type": "dynamic", "scale_bits": [4, 3]}}}
+    ], "algorithm": {"method": "mse", "step_size": 0.1}}"#;
+    assert_eq!(import(whole).rules.len(), 3);
+    let mut read = 0;
+    for start in 0..whole.len() {
+        for end in start + 1..whole.len().min(start + 40) {
+            let Ok(config) = QuantConfig::from_modelopt_json(&[&whole[..start], &whole[end..]].concat()) else {
+                continue;
+            };
+            read += 1;
+            assert_eq!(QuantConfig::from_json(&config.to_json()).as_ref(), Ok(&config));
+            assert_eq!(QuantConfig::from_toml(&config.to_toml()).as_ref(), Ok(&config));
+        }
+    }
+    assert!(read > 100, "white space, entries and attributes can be left out: {read}");
+}
