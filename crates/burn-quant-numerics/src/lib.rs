@@ -32,6 +32,7 @@
 extern crate std;
 
 mod affine;
+mod any_grid;
 mod e8m0;
 mod format;
 mod grid;
@@ -46,6 +47,7 @@ mod slice;
 mod two_level;
 
 pub use affine::ZeroPoint;
+pub use any_grid::{AnyGrid, Elements};
 pub use e8m0::{E8m0, Mx};
 pub use format::{BlockScale, Format, FormatError, ScaleFormat};
 pub use grid::{Grid, MIN_AMAX, Scale};

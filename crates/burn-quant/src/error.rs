@@ -34,11 +34,70 @@ pub enum QuantError {
         /// The most similar names of quantizers that exist.
         near_misses: Vec<String>,
     },
-    /// An algorithm that recipes can name, and that this release does not have.
-    #[error("the algorithm `{name}` is not there yet: set `algorithm` to `max`, or wait for a release that has it")]
-    AlgorithmNotThere {
+    /// A recipe names an algorithm that nobody registered.
+    #[error(
+        "no algorithm `{name}` is registered{}: call `Quantization::with_algorithm` first",
+        if known.is_empty() { String::new() } else { format!(" (but `{}`)", known.join("`, `")) }
+    )]
+    UnknownAlgorithm {
         /// Its name.
-        name: &'static str,
+        name: String,
+        /// Those that are registered.
+        known: Vec<String>,
+    },
+    /// An option of an algorithm is out of its range.
+    #[error("`{option}` of the algorithm `{algorithm}` is {expected}, found {found}")]
+    AlgorithmOption {
+        /// The algorithm.
+        algorithm: String,
+        /// The option.
+        option: &'static str,
+        /// What it may be.
+        expected: &'static str,
+        /// What it is.
+        found: f64,
+    },
+    /// The options of a custom algorithm could not be read by it.
+    #[error("the algorithm `{name}` does not take these options: {reason}")]
+    CustomOptions {
+        /// Its name.
+        name: String,
+        /// What it says.
+        reason: String,
+    },
+    /// A sequence holds what cannot be a part of one.
+    #[error("`{name}` cannot be part of a sequence of algorithms: list algorithms that calibrate, without nesting")]
+    AlgorithmInSequence {
+        /// The part.
+        name: String,
+    },
+    /// The algorithm works on calibration data, and there is none.
+    #[error(
+        "the algorithm `{algorithm}` needs calibration data: call `quantize` with a forward loop, or calibrate by `max` or `mse`"
+    )]
+    NeedsData {
+        /// The algorithm.
+        algorithm: String,
+    },
+    /// Statistics lack what an algorithm works on.
+    #[error("the statistics of `{name}` have no {missing}: observe the model for the algorithm it is calibrated by")]
+    MissingStatistics {
+        /// The quantizer.
+        name: String,
+        /// What is missing.
+        missing: &'static str,
+    },
+    /// Two histograms of one quantizer have bins that do not line up.
+    #[error(
+        "`{name}` has histograms with bins of {left} and {right}, which do not merge: use bin widths that are powers of two"
+    )]
+    HistogramsDiffer {
+        /// The quantizer.
+        name: String,
+        /// One width.
+        left: f32,
+        /// The other.
+        right: f32,
     },
     /// A name is not that of a quantizer of the model.
     #[error("the model has no quantizer `{name}`{}", near(near_misses))]
@@ -92,12 +151,15 @@ pub enum QuantError {
         name: String,
     },
     /// The data that this quantizer saw holds a NaN or an infinity.
-    #[error("`{name}` saw a NaN or an infinity after {calls} calls: look for bad inputs or a diverged model")]
+    #[error(
+        "`{name}` saw a NaN or an infinity{}: look for bad inputs or a diverged model",
+        batch.map_or(String::new(), |batch| format!(" in batch {batch}, counted from 0"))
+    )]
     NonFinite {
         /// The quantizer.
         name: String,
-        /// How often it was called.
-        calls: u64,
+        /// The first call with bad data, counted from 0; unknown of statistics that come from elsewhere.
+        batch: Option<u64>,
     },
     /// An unsigned quantizer saw a negative value.
     #[error("`{name}` is unsigned but saw {lowest}: use a signed format where values can be negative")]

@@ -3,8 +3,8 @@
 //! ```text
 //! model + QuantConfig
 //!   │ place     attach quantizers to weights, configure slots; nothing is rounded yet   -> model + Plan
-//!   │ observe   run calibration batches through the float model                         -> statistics
-//!   │ solve     statistics -> amax of every quantizer                                   -> quantized model + Report
+//!   │ observe   run calibration batches through the float model, once                   -> statistics
+//!   │ solve     statistics -> ranges, smoothed and corrected weights                    -> quantized model + Report
 //!   ├─ train    the user's own loop: fake-quantized forward, straight-through backward  -> weights adapt (QAT)
 //!   │ fold      quantize the weights for good                                           -> plain model
 //!   ▼           `burn-quant-store` saves and restores weights and quantizers
@@ -62,20 +62,25 @@ mod pipeline;
 mod place;
 mod quantizer;
 mod report;
-mod solve;
+pub mod solve;
 
 pub use burn_quant_ops as ops;
 pub use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, ScaleFormat, Signedness};
 pub use burn_quant_ops::{AxisGroups, GradientRule};
 pub use config::{
-    Action, AfterRounding, Algorithm, BiasConfig, BiasMethod, BiasSource, Granularity, ImportProblem, Preset,
-    QuantConfig, QuantizerConfig, Range, RangeSearch, Rotation, Rounding, Rule,
+    Action, AfterRounding, Algorithm, BiasConfig, BiasMethod, BiasSource, BinWidth, ColumnOrder, Granularity,
+    HistogramConfig, ImportProblem, Inputs, Preset, QuantConfig, QuantizerConfig, Range, RangeSearch, Rotation,
+    Rounding, Rule, Sharing, Unscaled, Zeros,
 };
 pub use error::{InvalidConfig, QuantError};
 pub use fold::fold_weights;
-pub use observe::{BiasStatistics, ModelStatistics, Statistics, observe, observe_weights};
+pub(crate) use observe::StatisticsNeeds;
+pub use observe::{
+    BiasStatistics, BlockHistogram, ChannelNeeds, ChannelStatistics, Gram, GramMatrix, Histogram, ModelStatistics,
+    Statistics, observe, observe_weights,
+};
 pub use pipeline::{Progress, Quantization, Report, quantize, quantize_weights};
 pub use place::{Plan, PlannedQuantizer, WeightLayout, WeightLayouts, disable, enable, install_plan, place};
 pub use quantizer::{Buffer, Quantizers, Role, TensorQuantizer};
-pub use report::{Summary, summary};
-pub use solve::{affine, calibrate, max, quantizer_devices};
+pub use report::{LayerReport, StepReport, Summary, summary};
+pub use solve::{Layer, LayerAlgorithm, LayerInput, SkipReason, Solution, calibrate, quantizer_devices};

@@ -1,10 +1,15 @@
 //! Place, observe, solve: the whole of post-training quantization.
 
-use burn::module::Module;
+use std::borrow::Cow;
 
+use burn::module::Module;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::observe::{Needs, observe_grams, observe_ranges};
+use crate::solve::{Calibrator, LayerAlgorithm, Registry};
 use crate::{
-    Algorithm, ModelStatistics, Plan, QuantConfig, QuantError, Role, WeightLayouts, calibrate, observe,
-    observe_weights, place,
+    Algorithm, LayerReport, ModelStatistics, Plan, QuantConfig, QuantError, Role, WeightLayouts, observe_weights, place,
 };
 
 /// Quantizes a model: places quantizers, observes calibration data, and gives every static quantizer its range.
@@ -13,7 +18,9 @@ use crate::{
 /// pass, and gradients reach them straight through, so training it is quantization-aware training;
 /// [`fold_weights`](crate::fold_weights) rounds them for good.
 ///
-/// `forward_loop` gets a copy of the model in validation mode that computes in float, and runs the calibration batches.
+/// `forward_loop` gets a copy of the model in validation mode that computes in float, and runs the calibration batches. It is
+/// called once, unless a [memory budget](Quantization::with_memory_budget) splits what is to be collected, or an algorithm
+/// asks for [quantized inputs](crate::Inputs::Quantized).
 /// Quantizing a quantized model applies the new rules and calibrates again.
 ///
 /// # Errors
@@ -41,7 +48,7 @@ use crate::{
 pub fn quantize<M: Module>(
     model: M,
     config: &QuantConfig,
-    forward_loop: impl FnOnce(&M),
+    forward_loop: impl FnMut(&M),
 ) -> Result<(M, Report), QuantError> {
     Quantization::new(config).run(model, forward_loop)
 }
@@ -50,14 +57,14 @@ pub fn quantize<M: Module>(
 ///
 /// # Errors
 ///
-/// [`QuantError::NeedsForwardLoop`] if the configuration makes an activation quantizer static, and those of
-/// [`place()`](crate::place()).
+/// [`QuantError::NeedsForwardLoop`] if the configuration makes an activation quantizer static,
+/// [`QuantError::NeedsData`] if its algorithm works on data, and those of [`place()`](crate::place()).
 pub fn quantize_weights<M: Module>(model: M, config: &QuantConfig) -> Result<(M, Report), QuantError> {
     Quantization::new(config).run_weights(model)
 }
 
 /// How far a quantization has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {
     /// Quantizers are in place.
@@ -71,21 +78,45 @@ pub enum Progress {
     Observed {
         /// Quantizers with statistics.
         quantizers: usize,
+        /// Passes over the data so far.
+        pass: usize,
+        /// All passes.
+        passes: usize,
+    },
+    /// A step of the algorithm begins with a layer.
+    Solving {
+        /// The path of the layer.
+        layer: String,
     },
     /// Every static quantizer has its range.
     Solved,
 }
 
 /// What was done to a model.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// What every quantizer does.
     pub plan: Plan,
-    /// What the static quantizers saw.
+    /// What the static quantizers saw, but for Gram matrices.
     pub statistics: ModelStatistics,
+    /// What the algorithm did to each layer; none for [`Algorithm::Max`].
+    pub layers: Vec<LayerReport>,
+    /// How often the forward loop was called.
+    pub passes: usize,
 }
 
-/// [`quantize`] with more to say: layouts of your own layers, and a listener to progress.
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let enabled = self.plan.quantizers.values().filter(|planned| planned.enabled).count();
+        for layer in &self.layers {
+            writeln!(f, "{layer}")?;
+        }
+        let all = self.plan.quantizers.len();
+        write!(f, "{all} quantizers, {enabled} enabled, {} passes over the data", self.passes)
+    }
+}
+
+/// [`quantize`] with more to say: layouts of your own layers, algorithms of your own, a memory budget, a listener to progress.
 ///
 /// # Example
 ///
@@ -104,20 +135,60 @@ pub struct Report {
 /// # #[cfg(not(feature = "flex"))] fn main() {}
 /// ```
 pub struct Quantization<'a> {
-    config: &'a QuantConfig,
+    config: Cow<'a, QuantConfig>,
     layouts: WeightLayouts,
+    registry: Registry,
+    budget: Option<usize>,
     progress: Box<dyn FnMut(Progress) + 'a>,
 }
 
 impl<'a> Quantization<'a> {
     /// The steps that a configuration asks for, with the layouts of burn's layers.
     pub fn new(config: &'a QuantConfig) -> Self {
-        Self { config, layouts: WeightLayouts::new(), progress: Box::new(|_| {}) }
+        Self::of(Cow::Borrowed(config))
+    }
+
+    fn of(config: Cow<'a, QuantConfig>) -> Self {
+        Self {
+            config,
+            layouts: WeightLayouts::new(),
+            registry: Registry::default(),
+            budget: None,
+            progress: Box::new(|_| {}),
+        }
+    }
+
+    /// An algorithm for a model whose quantizers are placed already.
+    pub(crate) fn of_algorithm(algorithm: &Algorithm) -> Self {
+        Self::of(Cow::Owned(QuantConfig::new().with_algorithm(algorithm.clone())))
     }
 
     /// Uses another table of weights.
     pub fn with_layouts(mut self, layouts: WeightLayouts) -> Self {
         self.layouts = layouts;
+        self
+    }
+
+    /// Makes an algorithm known by a name, for recipes with [`Algorithm::Custom`]: `constructor` gets their options, and says what
+    /// is wrong with them.
+    ///
+    /// # Example
+    ///
+    /// See [`LayerAlgorithm`].
+    pub fn with_algorithm(
+        mut self,
+        name: impl Into<String>,
+        constructor: impl Fn(&Map<String, Value>) -> Result<Box<dyn LayerAlgorithm>, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.registry.register(name, constructor);
+        self
+    }
+
+    /// Keeps at most this many bytes of Gram matrices on the device at a time, `4·in²` per layer: what does not fit is collected in
+    /// further calls of the forward loop, layers at a time. A layer that does not fit by itself has a pass of its own, and
+    /// siblings stay together.
+    pub fn with_memory_budget(mut self, bytes: usize) -> Self {
+        self.budget = Some(bytes);
         self
     }
 
@@ -132,9 +203,43 @@ impl<'a> Quantization<'a> {
     /// # Errors
     ///
     /// As there.
-    pub fn run<M: Module>(self, model: M, forward_loop: impl FnOnce(&M)) -> Result<(M, Report), QuantError> {
-        let calibrates = self.config.algorithm != Algorithm::None;
-        self.steps(model, |model, _| if calibrates { observe(model, forward_loop) } else { Ok(Default::default()) })
+    pub fn run<M: Module>(mut self, model: M, mut forward_loop: impl FnMut(&M)) -> Result<(M, Report), QuantError> {
+        let config = self.config.clone();
+        let calibrator = Calibrator::new(&config.algorithm, &self.registry)?; // before hours of data, not after
+        let (model, plan) = self.placed(model)?;
+        if config.algorithm == Algorithm::None {
+            return self.without_data(model, plan, &calibrator, ModelStatistics::default());
+        }
+        let needs = calibrator.needs(&model);
+        let passes = needs.passes(self.budget);
+        let quantized = needs.quantized;
+        let total = passes.len().max(1) + usize::from(quantized.is_some() && !passes.is_empty());
+        let first: &[String] = if quantized.is_some() { &[] } else { passes.first().map_or(&[], Vec::as_slice) };
+        let mut statistics = observe_ranges(&model, &needs, first, &mut forward_loop)?;
+        let mut pass = 1;
+        (self.progress)(Progress::Observed { quantizers: statistics.len(), pass, passes: total });
+        let (ranged, mut reports) = calibrator.with_ranges(model.clone(), &statistics)?;
+        let mut solved = Default::default();
+        // weights without inputs to look at, then the layers of each pass
+        let grams = passes.iter().flatten().map(String::as_str).collect::<Vec<_>>();
+        let progress = &mut self.progress;
+        let mut solving = |layer: &str| progress(Progress::Solving { layer: layer.into() });
+        let others = |slot: Option<&str>| slot.is_none_or(|slot| !grams.contains(&slot));
+        calibrator.solve_layers(&ranged, &statistics, others, &mut solved, &mut solving);
+        for (i, names) in passes.iter().enumerate() {
+            if i > 0 || quantized.is_some() {
+                let observed = if quantized.is_some() { &ranged } else { &model };
+                observe_grams(observed, names, quantized, &mut statistics, &mut forward_loop)?;
+                pass += 1;
+            }
+            let these = |slot: Option<&str>| slot.is_some_and(|slot| names.iter().any(|name| name == slot));
+            calibrator.solve_layers(&ranged, &statistics, these, &mut solved, &mut solving);
+            names.iter().for_each(|name| statistics.set_gram(name, None));
+        }
+        let (model, layers) = solved.install(ranged)?;
+        reports.extend(layers);
+        (self.progress)(Progress::Solved);
+        Ok((model, Report { plan, statistics, layers: reports, passes: pass }))
     }
 
     /// [`quantize_weights`].
@@ -142,34 +247,101 @@ impl<'a> Quantization<'a> {
     /// # Errors
     ///
     /// As there.
-    pub fn run_weights<M: Module>(self, model: M) -> Result<(M, Report), QuantError> {
-        let calibrates = self.config.algorithm != Algorithm::None;
-        self.steps(model, |model, plan| {
-            if !calibrates {
-                return Ok(Default::default());
-            }
-            let static_activations = plan.quantizers.iter().filter(|(_, planned)| {
-                let activation = !matches!(planned.role, Role::Weight(_));
-                planned.enabled && activation && planned.config.needs_calibration()
-            });
-            let names: Vec<String> = static_activations.map(|(name, _)| name.clone()).collect();
-            if names.is_empty() { observe_weights(model) } else { Err(QuantError::NeedsForwardLoop { names }) }
-        })
+    pub fn run_weights<M: Module>(mut self, model: M) -> Result<(M, Report), QuantError> {
+        let config = self.config.clone();
+        let calibrator = Calibrator::new(&config.algorithm, &self.registry)?;
+        if let Some(algorithm) = calibrator.needs_data() {
+            return Err(QuantError::NeedsData { algorithm: algorithm.into() });
+        }
+        let (model, plan) = self.placed(model)?;
+        if config.algorithm == Algorithm::None {
+            return self.without_data(model, plan, &calibrator, ModelStatistics::default());
+        }
+        let static_activations = plan.quantizers.iter().filter(|(_, planned)| {
+            let activation = !matches!(planned.role, Role::Weight(_));
+            planned.enabled && activation && planned.config.needs_calibration()
+        });
+        let names: Vec<String> = static_activations.map(|(name, _)| name.clone()).collect();
+        if !names.is_empty() {
+            return Err(QuantError::NeedsForwardLoop { names });
+        }
+        let statistics = observe_weights(&model)?;
+        self.without_data(model, plan, &calibrator, statistics)
     }
 
-    fn steps<M: Module>(
+    /// [`observe()`](crate::observe()), with the algorithms that are registered. Everything is on the device at once, whatever the
+    /// budget.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn observe<M: Module>(
+        &self,
+        model: &M,
+        mut forward_loop: impl FnMut(&M),
+    ) -> Result<ModelStatistics, QuantError> {
+        let calibrator = Calibrator::new(&self.config.algorithm, &self.registry)?;
+        let needs: Needs = calibrator.needs(model);
+        let grams: Vec<String> = needs.passes(None).into_iter().flatten().collect();
+        let quantized = needs.quantized;
+        let first: &[String] = if quantized.is_some() { &[] } else { &grams };
+        let mut statistics = observe_ranges(model, &needs, first, &mut forward_loop)?;
+        if quantized.is_some() && !grams.is_empty() {
+            let (ranged, _) = calibrator.with_ranges(model.clone(), &statistics)?;
+            observe_grams(&ranged, &grams, quantized, &mut statistics, &mut forward_loop)?;
+        }
+        Ok(statistics)
+    }
+
+    /// [`calibrate`](crate::calibrate), with the algorithms that are registered.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn calibrate<M: Module>(
         mut self,
         model: M,
-        observe: impl FnOnce(&M, &Plan) -> Result<ModelStatistics, QuantError>,
-    ) -> Result<(M, Report), QuantError> {
-        self.config.algorithm.check()?; // before hours of data, not after
-        let (model, plan) = place(model, self.config, &self.layouts)?;
+        statistics: &ModelStatistics,
+    ) -> Result<(M, Vec<LayerReport>), QuantError> {
+        let config = self.config.clone();
+        let calibrator = Calibrator::new(&config.algorithm, &self.registry)?;
+        calibrator.check(&model, statistics)?;
+        self.solve(model, &calibrator, statistics)
+    }
+
+    fn solve<M: Module>(
+        &mut self,
+        model: M,
+        calibrator: &Calibrator<'_>,
+        statistics: &ModelStatistics,
+    ) -> Result<(M, Vec<LayerReport>), QuantError> {
+        let (model, mut reports) = calibrator.with_ranges(model, statistics)?;
+        let mut solved = Default::default();
+        let progress = &mut self.progress;
+        let mut solving = |layer: &str| progress(Progress::Solving { layer: layer.into() });
+        calibrator.solve_layers(&model, statistics, |_| true, &mut solved, &mut solving);
+        let (model, layers) = solved.install(model)?;
+        reports.extend(layers);
+        (self.progress)(Progress::Solved);
+        Ok((model, reports))
+    }
+
+    fn placed<M: Module>(&mut self, model: M) -> Result<(M, Plan), QuantError> {
+        let (model, plan) = place(model, &self.config, &self.layouts)?;
         let enabled = plan.quantizers.values().filter(|planned| planned.enabled).count();
         (self.progress)(Progress::Placed { quantizers: plan.quantizers.len(), enabled });
-        let statistics = observe(&model, &plan)?;
-        (self.progress)(Progress::Observed { quantizers: statistics.len() });
-        let model = calibrate(model, &statistics, &self.config.algorithm)?;
-        (self.progress)(Progress::Solved);
-        Ok((model, Report { plan, statistics }))
+        Ok((model, plan))
+    }
+
+    fn without_data<M: Module>(
+        &mut self,
+        model: M,
+        plan: Plan,
+        calibrator: &Calibrator<'_>,
+        statistics: ModelStatistics,
+    ) -> Result<(M, Report), QuantError> {
+        (self.progress)(Progress::Observed { quantizers: statistics.len(), pass: 0, passes: 0 });
+        let (model, layers) = self.solve(model, calibrator, &statistics)?;
+        Ok((model, Report { plan, statistics, layers, passes: 0 }))
     }
 }

@@ -1,12 +1,15 @@
 //! Calibrators: a quantizer in a model, observed batch by batch.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
+use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
+use burn_quant::nn::QuantLinear;
 use burn_quant::{
-    BiasConfig, Buffer, Granularity, QuantConfig, QuantizerConfig, Quantizers, Role, Rule, TensorQuantizer, quantize,
+    Algorithm, BiasConfig, BinWidth, Buffer, Granularity, Histogram, HistogramConfig, IntFormat, IntSpan, QuantConfig,
+    QuantizerConfig, Quantizers, Role, Rule, Signedness, Statistics, TensorQuantizer, Zeros, quantize, solve,
 };
 
-use crate::config::by_axes;
+use crate::config::{as_the_reference, by_axes};
 use crate::index::{Case, Golden, Outcome, bitwise, close, values};
 
 #[derive(Module, Debug)]
@@ -19,12 +22,176 @@ pub(crate) fn run(golden: &Golden, case: &Case, device: &Device) -> Outcome {
         Some("max") if case.config["axis"].is_null() => check::<1>(golden, case, device).into(),
         Some("max") => check::<2>(golden, case, device).into(),
         Some("bias") => bias(golden, case, device).into(),
+        Some("histogram") => histogram(golden, case, device).into(),
+        Some("nvfp4_act_headroom") => headroom(golden, case, device).into(),
         Some(other) => Outcome::NotYet(format!("calibrator {other}")),
-        None if case.config.get("algorithm").is_some() => {
-            Outcome::NotYet(format!("algorithm {}", case.config["algorithm"]["method"].as_str().unwrap_or("?")))
-        }
-        None => Outcome::NotYet("calibrate_weights".into()),
+        None if case.config.get("algorithm").is_some() => range_search(golden, case, device).into(),
+        None => calibrate_weights(golden, case).into(),
     }
+}
+
+/// What quantizers saw of all batches, given what an algorithm asks for.
+fn observed<const D: usize>(
+    batches: &[Tensor<D>],
+    config: QuantizerConfig,
+    algorithm: Algorithm,
+    device: &Device,
+) -> Result<(Statistics, f32), String> {
+    let probe = (
+        Probe { quantizer: TensorQuantizer::disabled(Role::Features) },
+        burn::module::Param::from_tensor(Tensor::<1>::zeros([1], device)),
+    );
+    let config = QuantConfig::new().with_rule(Rule::set("*quantizer", config)).with_algorithm(algorithm);
+    let run = |(probe, _): &(Probe, _)| batches.iter().for_each(|batch| drop(probe.quantizer.forward(batch.clone())));
+    let (model, report) = quantize(probe, &config, run).map_err(|e| e.to_string())?;
+    let seen = report.statistics.iter().next().ok_or("nothing was observed")?.1.clone();
+    Ok((seen, values(model.0.quantizer.amax().ok_or("no amax")?)[0]))
+}
+
+/// Counts, and the ranges that each method finds in them.
+///
+/// The reference's histograms of numpy begin at the least magnitude of the first batch; the methods are checked on them, and
+/// the collection on those of torch.
+fn histogram(golden: &Golden, case: &Case, device: &Device) -> Result<(), String> {
+    let bins = case.config["num_bins"].as_u64().expect("bins") as usize;
+    let unsigned = case.config["unsigned"] == true;
+    let (signedness, bits) = (
+        if unsigned { Signedness::Unsigned } else { Signedness::Signed },
+        case.config["num_bits"].as_u64().expect("bits") as u8,
+    );
+    let format = IntFormat::new(bits, signedness, IntSpan::Full).expect("a format");
+    let zeros = if case.config["skip_zeros"] == true { Zeros::Skipped } else { Zeros::Counted };
+    let config = HistogramConfig { bins, width: BinWidth::FirstBatch, zeros };
+    let edges = golden.values(case, &case.expected["bin_edges"]);
+    let counts = golden.data(case, &case.expected["hist"]).convert::<f64>().try_into_vec::<f64>().expect("counts");
+    let counts: Vec<u64> = counts.into_iter().map(|count| count as u64).collect();
+    let width = (edges[counts.len()] - edges[0]) / counts.len() as f32;
+    let reference = Histogram { origin: edges[0], width, counts };
+
+    let quantizer = QuantizerConfig::new(format.into());
+    let batches = batches::<1>(golden, case, device);
+    let seen = if case.config["torch_hist"] == true {
+        let algorithm = Algorithm::Percentile { percentile: 99.0, histogram: config };
+        let (seen, _) = observed(&batches, quantizer.clone(), algorithm, device)?;
+        let seen = seen.histogram.ok_or("no histogram")?;
+        let moved: u64 = seen.counts.iter().zip(&reference.counts).map(|(a, b)| a.abs_diff(*b)).sum();
+        // a value on the border of two bins may be in either: two differences each
+        if seen.counts.len() != reference.counts.len() || seen.total() != reference.total() || moved > 8 {
+            let (found, expected) = (seen.counts.len(), reference.counts.len());
+            return Err(format!("{moved} counts differ in {found} bins, expected {expected}"));
+        }
+        for (i, edge) in edges.iter().enumerate() {
+            let found = seen.edge(i);
+            if (found - edge).abs() > 2.0 * f32::EPSILON * edge {
+                return Err(format!("edge {i}: {found:e}, expected {edge:e}"));
+            }
+        }
+        seen
+    } else {
+        reference
+    };
+    for (method, expected) in case.other["amax"].as_object().expect("ranges by method") {
+        let (arguments, amax) = (&expected["args"], expected["amax"].as_f64().expect("a range") as f32);
+        let count = |key: &str| arguments[key].as_u64().map(|count| count as usize).unwrap_or(1);
+        let found = match arguments["method"].as_str() {
+            Some("percentile") => solve::percentile(&seen, arguments["percentile"].as_f64().expect("a percentile")),
+            Some("entropy") => solve::entropy(&seen, format, count("start_bin"), count("stride")),
+            None if method == "mse_as_intended" => {
+                solve::histogram_mse(&seen, format.into(), count("start_bin"), count("stride"))
+            }
+            _ => continue, // mse as shipped is a fault of the reference
+        };
+        let mut found = found.ok_or("no range")?;
+        if case.config["torch_hist"] == false {
+            // the edges of numpy's histograms are not quite evenly spaced where they have grown
+            let halves = ((found - seen.origin) / seen.width * 2.0).round() as usize;
+            found = (edges[halves / 2] + edges[halves.div_ceil(2)]) / 2.0;
+        }
+        close(method, &[found], &[amax], 3e-7)?;
+    }
+    Ok(())
+}
+
+fn headroom(golden: &Golden, case: &Case, device: &Device) -> Result<(), String> {
+    let batch = |i| {
+        let flat = golden.values(case, case.input(&format!("batch{i}")));
+        let rows = flat.len() / 48;
+        Tensor::<1>::from_data(&flat[..rows * 48], device).reshape([rows, 48])
+    };
+    let batches: Vec<Tensor<2>> = (0..4).map(batch).collect();
+    let number = |key: &str| case.config[key].as_f64().expect("a number") as f32;
+    let algorithm = Algorithm::ActivationHeadroom {
+        anchor_percentile: number("anchor_percentile"),
+        upper_percentile: number("upper_percentile"),
+        rho: number("rho"),
+    };
+    let (seen, amax) = observed(&batches, QuantizerConfig::nvfp4(), algorithm, device)?;
+    let counts: Vec<f32> = seen.blocks.ok_or("no blocks")?.counts.iter().map(|count| *count as f32).collect();
+    let expected = golden.values(case, &case.expected["hist"]);
+    let moved: f32 = counts.iter().zip(&expected).map(|(a, b)| (a - b).abs()).sum();
+    if counts.len() != expected.len() || moved > 4.0 {
+        return Err(format!("{moved} counts differ"));
+    }
+    close("amax", &[amax], &[case.other["amax"].as_f64().expect("a range") as f32], 1e-6)
+}
+
+/// Ranges of a linear layer's weight, and its outputs.
+fn range_search(golden: &Golden, case: &Case, device: &Device) -> Result<(), String> {
+    let weight: Tensor<2> = golden.tensor(case, case.input("weight"), device);
+    let x: Tensor<2> = golden.tensor(case, case.input("x"), device);
+    let [outputs, _] = weight.dims();
+    let layer: QuantLinear = Linear { weight: Param::from_tensor(weight.transpose()), bias: None }.into();
+    let recipe = serde_json::json!({
+        "quant_cfg": [
+            { "quantizer_name": "*", "enable": false },
+            { "quantizer_name": "*weight_quantizer", "cfg": case.config["weight_quantizer"] },
+        ],
+        "algorithm": case.config["algorithm"],
+    });
+    let mut config = QuantConfig::from_modelopt_json(&recipe.to_string()).map_err(|e| e.to_string())?;
+    if let Algorithm::Mse(search) | Algorithm::LocalHessian { search, .. } = &mut config.algorithm {
+        as_the_reference(search);
+    }
+    let run = |layer: &QuantLinear| drop(layer.forward(x.clone()));
+    let (layer, _) = quantize(layer, &config, run).map_err(|e| e.to_string())?;
+    let quantizers = Quantizers::of(&layer);
+    let quantizer = quantizers.get("weight_quantizer").map_err(|e| e.to_string())?;
+    let amax = quantizer.amax().ok_or("no amax")?;
+    let blocks = amax.dims()[0] > outputs;
+    let per_output = amax.dims()[0] / outputs;
+    let amax = if blocks { values(amax.reshape([per_output, outputs]).transpose()) } else { values(amax) };
+    bitwise("amax", &amax, &golden.values(case, &case.expected["amax"]))?;
+    if let Some(key) = case.expected.get("global_amax") {
+        let global = quantizer.buffer(Buffer::GlobalAmax).ok_or("no global amax")?;
+        bitwise("global amax", &values(global), &golden.values(case, key))?;
+    }
+    let y = golden.values(case, &case.expected["y"]);
+    close("y", &values(layer.forward(x)), &y, 1e-5).or_else(|_| {
+        // the expected values may be the quantized weight
+        let weight = values(layer.weight.val().transpose());
+        close("quantized weight", &weight, &y, 1e-6)
+    })
+}
+
+/// The reference's older way to calibrate weights: a histogram of each channel, or of the tensor.
+fn calibrate_weights(golden: &Golden, case: &Case) -> Result<(), String> {
+    let data = golden.data(case, case.input("weight"));
+    let columns = data.shape()[1];
+    let weight = golden.values(case, case.input("weight"));
+    let config = &case.config["calibrate_weights"];
+    let config = if config.is_null() { &case.config } else { config };
+    let rows = if config["perchannel"] == false { weight.len() } else { columns };
+    let histogram = HistogramConfig { bins: 2048, width: BinWidth::FirstBatch, zeros: Zeros::Counted };
+    let range = |values: &[f32]| match config["method"].as_str() {
+        Some("max") => Ok(values.iter().fold(0f32, |top, x| top.max(x.abs()))),
+        Some("percentile") => {
+            let percentile = config["percentile"].as_f64().unwrap_or(99.99);
+            solve::percentile(&Histogram::of(values, &histogram), percentile).ok_or("no range".to_string())
+        }
+        other => Err(format!("method {other:?}")),
+    };
+    let found = weight.chunks(rows).map(range).collect::<Result<Vec<f32>, String>>()?;
+    close("amax", &found, &golden.values(case, &case.expected["amax"]), 3e-7)
 }
 
 /// Rank 1: all values; rank 2: rows of ten, what does not fill a row left out.

@@ -3,8 +3,8 @@
 //! Configurations of models go through burn-quant's own import; the cases of single tensors divide axes that have no role.
 
 use burn_quant::{
-    AfterRounding, AxisGroups, BiasConfig, BlockScale, Format, GradientRule, Granularity, IntFormat, IntSpan,
-    QuantConfig, QuantizerConfig, Range, Rotation, ScaleFormat, Signedness,
+    AfterRounding, Algorithm, AxisGroups, BiasConfig, BlockScale, Format, GradientRule, Granularity, IntFormat,
+    IntSpan, QuantConfig, QuantizerConfig, Range, RangeSearch, Rotation, ScaleFormat, Signedness, Unscaled,
 };
 use serde_json::Value;
 
@@ -105,6 +105,16 @@ pub(crate) fn model(config: &Value) -> Result<QuantConfig, String> {
     }
     let fields = config.as_object_mut().expect("a configuration is an object");
     fields.retain(|key, _| ["quant_cfg", "algorithm"].contains(&key.as_str())); // QAT cases also say how they train
-    let config = QuantConfig::from_modelopt_json(&config.to_string()).map_err(|e| e.to_string())?;
-    if config.algorithm.is_there() { Ok(config) } else { Err(format!("algorithm {}", config.algorithm.name())) }
+    let mut config = QuantConfig::from_modelopt_json(&config.to_string()).map_err(|e| e.to_string())?;
+    if let Algorithm::Mse(search) | Algorithm::LocalHessian { search, .. } = &mut config.algorithm {
+        as_the_reference(search);
+    }
+    Ok(config)
+}
+
+/// The reference's steps miss the multiplier one, which burn-quant tries too: here it does not.
+pub(crate) fn as_the_reference(search: &mut RangeSearch) {
+    if let RangeSearch::Multipliers { unscaled, .. } = search {
+        *unscaled = Unscaled::IfMet;
+    }
 }

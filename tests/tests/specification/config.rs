@@ -5,8 +5,8 @@ use burn::nn::LinearConfig;
 use burn::tensor::{Device, Tensor};
 use burn_quant::nn::QuantLinear;
 use burn_quant::{
-    Granularity, InvalidConfig, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, disable, enable, observe,
-    quantize, quantize_weights,
+    Algorithm, Granularity, InvalidConfig, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, disable, enable,
+    observe, quantize, quantize_weights,
 };
 use burn_quant_tests::device;
 
@@ -142,7 +142,7 @@ fn bad_calibration_data_names_the_quantizer() {
         let x = Tensor::<2>::from_data([[1.0, bad, 0.0, 0.0]], &device);
         let found =
             quantize(Decoder::new(&device), &QuantConfig::int8_default(), |model| drop(model.forward(x.clone())));
-        assert_eq!(found.unwrap_err(), QuantError::NonFinite { name: "fc.input_quantizer".into(), calls: 1 });
+        assert_eq!(found.unwrap_err(), QuantError::NonFinite { name: "fc.input_quantizer".into(), batch: Some(0) });
     }
 }
 
@@ -159,7 +159,8 @@ fn the_range_is_the_largest_magnitude_of_all_batches_and_shards_merge_to_it() {
     let seen = report.statistics.get("fc.input_quantizer").unwrap();
     assert_eq!((seen.amax.as_slice(), seen.calls), (&[3.0][..], 3));
     let shard = |range: std::ops::Range<usize>| {
-        observe(&model, |model| batches[range].iter().for_each(|batch| drop(model.forward(batch.clone())))).unwrap()
+        let run = |model: &Decoder| batches[range.clone()].iter().for_each(|batch| drop(model.forward(batch.clone())));
+        observe(&model, &Algorithm::Max, run).unwrap()
     };
     assert_eq!(shard(0..1).merge(shard(1..3)).unwrap(), report.statistics);
     assert_eq!(shard(1..3).merge(shard(0..1)).unwrap(), report.statistics);

@@ -3,7 +3,7 @@
 use burn_quant_ops::AxisGroups;
 use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat};
 
-use super::{Algorithm, BiasConfig, Granularity, QuantConfig, QuantizerConfig, RangeSearch, Rotation, Rule};
+use super::{Algorithm, BiasConfig, Granularity, QuantConfig, QuantizerConfig, RangeSearch, Rotation, Rule, Unscaled};
 
 const WEIGHTS: &str = "*weight_quantizer";
 const INPUTS: &str = "*input_quantizer";
@@ -99,7 +99,7 @@ presets! {
 
     /// INT8 weights per output channel and activations per tensor, with outliers of activations moved into the weights.
     int8_smoothquant = "INT8_SMOOTHQUANT_CFG":
-        QuantConfig::int8_default().with_algorithm(Algorithm::SmoothQuant { alpha: 1.0 });
+        QuantConfig::int8_default().with_algorithm(Algorithm::smoothquant(1.0));
 
     /// INT8 weights per output channel; activations in float.
     int8_weight_only = "INT8_WEIGHT_ONLY_CFG": preset([set(WEIGHTS, int8_per_channel()), off(INPUTS)]);
@@ -125,14 +125,14 @@ presets! {
 
     /// INT4 weights in blocks of 128 with channels scaled by search; activations in float.
     int4_awq = "INT4_AWQ_CFG":
-        QuantConfig::int4_blockwise_weight_only().with_algorithm(Algorithm::AwqLite { alpha_step: 0.1 });
+        QuantConfig::int4_blockwise_weight_only().with_algorithm(Algorithm::awq_lite());
 
     /// INT4 weights in blocks of 128, then E4M3, with channels scaled by search; E4M3 activations per tensor.
     w4a8_awq_beta = "W4A8_AWQ_BETA_CFG": preset([
         set(WEIGHTS, int4_blocks().then(QuantizerConfig::e4m3())),
         set(INPUTS, QuantizerConfig::e4m3()),
     ])
-    .with_algorithm(Algorithm::AwqLite { alpha_step: 0.1 });
+    .with_algorithm(Algorithm::awq_lite());
 
     /// MXFP8 (E4M3) weights and activations; nothing to calibrate.
     mxfp8_default = "MXFP8_DEFAULT_CFG": uncalibrated(QuantizerConfig::mx(Format::E4M3));
@@ -161,22 +161,22 @@ presets! {
     nvfp4_default = "NVFP4_DEFAULT_CFG": nvfp4(Algorithm::Max);
 
     /// NVFP4 with channels scaled by search.
-    nvfp4_awq_lite = "NVFP4_AWQ_LITE_CFG": nvfp4(Algorithm::AwqLite { alpha_step: 0.1 });
+    nvfp4_awq_lite = "NVFP4_AWQ_LITE_CFG": nvfp4(Algorithm::awq_lite());
 
     /// NVFP4 with ranges of weights clipped by search.
-    nvfp4_awq_clip = "NVFP4_AWQ_CLIP_CFG": nvfp4(Algorithm::AwqClip { min_clip_ratio: 0.5, shrink_step: 0.05 });
+    nvfp4_awq_clip = "NVFP4_AWQ_CLIP_CFG": nvfp4(Algorithm::awq_clip());
 
     /// NVFP4 with both.
     nvfp4_awq_full = "NVFP4_AWQ_FULL_CFG":
-        nvfp4(Algorithm::AwqFull { alpha_step: 0.1, min_clip_ratio: 0.5, shrink_step: 0.05 });
+        nvfp4(Algorithm::awq_full());
 
     /// NVFP4 with a low-rank branch of rank 32 beside each weight.
-    nvfp4_svdquant_default = "NVFP4_SVDQUANT_DEFAULT_CFG": nvfp4(Algorithm::SvdQuant { rank: 32 });
+    nvfp4_svdquant_default = "NVFP4_SVDQUANT_DEFAULT_CFG": nvfp4(Algorithm::svdquant(32));
 
     /// NVFP4 whose weight blocks choose between 6 and 4 as their largest element.
     nvfp4_four_over_six = "NVFP4_FOUR_OVER_SIX_CFG": {
         let weight = QuantizerConfig::nvfp4().with_scale(ScaleFormat::E4M3(BlockScale::StaticFourOverSix));
-        let search = RangeSearch::Multipliers { start: 1.0, stop: 1.5, step: 0.5 };
+        let search = RangeSearch::Multipliers { start: 1.0, stop: 1.5, step: 0.5, unscaled: Unscaled::Tried };
         preset([set(WEIGHTS, weight), set(INPUTS, QuantizerConfig::nvfp4())]).with_algorithm(Algorithm::Mse(search))
     };
 
@@ -186,7 +186,7 @@ presets! {
 
     /// NVFP4 whose weight scales are those of least output error.
     nvfp4_w4a4_weight_local_hessian = "NVFP4_W4A4_WEIGHT_LOCAL_HESSIAN_CFG":
-        nvfp4_static(Algorithm::LocalHessian { search: RangeSearch::E4m3Scales, block_size: 16 });
+        nvfp4_static(Algorithm::local_hessian());
 
     /// NVFP4 weights; activations in float.
     w4a16_nvfp4 = "W4A16_NVFP4_CFG": preset([set(WEIGHTS, QuantizerConfig::nvfp4())]);
@@ -318,7 +318,7 @@ presets! {
         set("*bmm2_output_quantizer", QuantizerConfig::e4m3()).optional(),
         off("*").within("LayerNorm"),
     ])
-    .with_algorithm(Algorithm::SvdQuant { rank: 32 });
+    .with_algorithm(Algorithm::svdquant(32));
 }
 
 const MIXERS: [&str; 2] = ["*mixer.in_proj*", "*mixer.out_proj*"];

@@ -21,7 +21,7 @@ impl QuantLinearConfig {
     }
 }
 
-/// burn's [`Linear`] with quantizers before and after it.
+/// burn's [`Linear`] with quantizers before and after it, and after SVDQuant a branch of low rank beside it.
 ///
 /// # Shapes
 ///
@@ -41,7 +41,12 @@ pub struct QuantLinear {
 impl QuantLinear {
     /// The layer with its quantizers.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        self.output_quantizer.forward(self.to_float().forward(self.input_quantizer.forward(input)))
+        let branch = self.input_quantizer.low_rank(input.clone());
+        let output = self.to_float().forward(self.input_quantizer.forward(input));
+        self.output_quantizer.forward(match branch {
+            None => output,
+            Some(branch) => output + branch,
+        })
     }
 
     /// burn's layer with the same parameters, and the weight's quantizer if it has one.

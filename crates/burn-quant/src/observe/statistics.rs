@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::{BlockHistogram, GramMatrix, Histogram};
 use crate::QuantError;
 
 /// What one quantizer saw.
@@ -20,6 +21,84 @@ pub struct Statistics {
     pub bias: Option<BiasStatistics>,
     /// Tensors seen.
     pub calls: u64,
+    /// What algorithms of layers know of each channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<ChannelStatistics>,
+    /// How often magnitudes occur.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub histogram: Option<Histogram>,
+    /// How often ranges of blocks occur.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<BlockHistogram>,
+    /// The largest magnitudes of each call, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Vec<f32>>,
+    /// The first call with a NaN or an infinity, counted from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_non_finite: Option<u64>,
+}
+
+impl Statistics {
+    /// Largest magnitudes of groups, over some calls, and nothing else.
+    pub fn of_amax(amax: Vec<f32>, calls: u64) -> Self {
+        Self {
+            amax,
+            lowest: None,
+            bias: None,
+            calls,
+            channels: None,
+            histogram: None,
+            blocks: None,
+            history: Vec::new(),
+            first_non_finite: None,
+        }
+    }
+
+    /// Whether a number that was seen is a NaN or an infinity.
+    fn is_finite(&self) -> bool {
+        let channels = self.channels.as_ref();
+        let numbers = self.amax.iter().chain(channels.iter().flat_map(|channels| &channels.amax));
+        self.first_non_finite.is_none() && numbers.into_iter().all(|amax| amax.is_finite())
+    }
+}
+
+/// What algorithms of layers know of the inputs of one: sums over tokens, so that shards of any size merge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelStatistics {
+    /// Tokens seen.
+    pub tokens: u64,
+    /// The largest magnitude of each channel.
+    pub amax: Vec<f32>,
+    /// The sum of the values of each channel.
+    pub sum: Vec<f32>,
+    /// The sum of the magnitudes of each channel.
+    pub sum_abs: Vec<f32>,
+    /// Products of channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gram: Option<GramMatrix>,
+}
+
+impl ChannelStatistics {
+    /// Both together, if they are of the same number of channels.
+    fn merge(&mut self, other: &Self) -> bool {
+        let lengths = |s: &Self| [s.amax.len(), s.sum.len(), s.sum_abs.len()];
+        if lengths(self) != lengths(other) {
+            return false;
+        }
+        let grams = match (&mut self.gram, &other.gram) {
+            (Some(known), Some(seen)) => known.merge(seen),
+            (None, None) => true,
+            _ => false,
+        };
+        if grams {
+            self.tokens += other.tokens;
+            self.amax.iter_mut().zip(&other.amax).for_each(|(a, b)| *a = a.max(*b));
+            self.sum.iter_mut().zip(&other.sum).for_each(|(a, b)| *a += b);
+            self.sum_abs.iter_mut().zip(&other.sum_abs).for_each(|(a, b)| *a += b);
+        }
+        grams
+    }
 }
 
 /// What the bias of a quantizer, and the range around it, are made of.
@@ -63,7 +142,7 @@ impl BiasStatistics {
 ///
 /// let shard = |amax: f32| {
 ///     let mut statistics = ModelStatistics::default();
-///     statistics.insert("fc.input_quantizer".into(), Statistics { amax: vec![amax], lowest: None, bias: None, calls: 8 })?;
+///     statistics.insert("fc.input_quantizer".into(), Statistics::of_amax(vec![amax], 8))?;
 ///     Ok::<_, burn_quant::QuantError>(statistics)
 /// };
 /// let both = shard(1.5)?.merge(shard(2.0)?)?;
@@ -83,8 +162,8 @@ impl ModelStatistics {
     ///
     /// [`QuantError::NonFinite`], [`QuantError::NegativeUnsigned`], and [`QuantError::GroupsChanged`].
     pub fn insert(&mut self, name: String, seen: Statistics) -> Result<(), QuantError> {
-        if seen.amax.iter().any(|amax| !amax.is_finite()) {
-            return Err(QuantError::NonFinite { name, calls: seen.calls });
+        if !seen.is_finite() {
+            return Err(QuantError::NonFinite { name, batch: seen.first_non_finite });
         }
         if let Some(lowest) = seen.lowest.filter(|lowest| *lowest < 0.0) {
             return Err(QuantError::NegativeUnsigned { name, lowest });
@@ -105,17 +184,43 @@ impl ModelStatistics {
             let groups = |bias: &Option<BiasStatistics>| bias.as_ref().map_or(0, |bias| bias.lowest.len());
             return Err(QuantError::GroupsChanged { name, expected: groups(&known.bias), found: groups(&seen.bias) });
         }
+        let merged = match (&mut known.channels, &seen.channels) {
+            (Some(known), Some(seen)) => known.merge(seen),
+            (None, None) => true,
+            _ => false,
+        };
+        if !merged {
+            let channels = |s: &Option<ChannelStatistics>| s.as_ref().map_or(0, |channels| channels.amax.len());
+            let (expected, found) = (channels(&known.channels), channels(&seen.channels));
+            return Err(QuantError::GroupsChanged { name, expected, found });
+        }
+        if let (Some(left), Some(right)) = (&known.histogram, &seen.histogram) {
+            let differ = || QuantError::HistogramsDiffer { name: name.clone(), left: left.width, right: right.width };
+            known.histogram = Some(left.merge(right).ok_or_else(differ)?);
+        }
+        if let (Some(known), Some(seen)) = (&mut known.blocks, &seen.blocks) {
+            known.merge(seen);
+        }
         known.amax.iter_mut().zip(&seen.amax).for_each(|(known, seen)| *known = known.max(*seen));
         known.lowest = known.lowest.into_iter().chain(seen.lowest).reduce(f32::min);
         known.calls += seen.calls;
+        known.history.extend(seen.history);
         Ok(())
     }
 
-    /// Both together: maxima of maxima, minima of minima, sums of counts. The order does not matter.
+    /// Adds products of channels that a further pass over the same data gave.
+    pub(crate) fn set_gram(&mut self, name: &str, gram: Option<GramMatrix>) {
+        if let Some(channels) = self.quantizers.get_mut(name).and_then(|seen| seen.channels.as_mut()) {
+            channels.gram = gram;
+        }
+    }
+
+    /// Both together: maxima of maxima, minima of minima, sums of counts. The order does not matter, but for
+    /// [`Statistics::history`], which continues that of `self`; f32 sums depend on it in the last places.
     ///
     /// # Errors
     ///
-    /// [`QuantError::GroupsChanged`] if the two are of different models.
+    /// [`QuantError::GroupsChanged`] if the two are of different models, and [`QuantError::HistogramsDiffer`].
     pub fn merge(mut self, other: Self) -> Result<Self, QuantError> {
         for (name, seen) in other.quantizers {
             self.insert(name, seen)?;

@@ -15,11 +15,16 @@ pub enum Buffer {
     Bias,
     /// The factor of each channel that is multiplied in before everything else.
     PreQuantScale,
+    /// The first factor of a branch of low rank, `[in, rank]` row by row: kept by the quantizer of a layer's input.
+    LowRankDown,
+    /// The second factor, `[rank, out]` row by row.
+    LowRankUp,
 }
 
 impl Buffer {
     /// All of them, in the order of records.
-    pub const ALL: [Buffer; 4] = [Buffer::Amax, Buffer::GlobalAmax, Buffer::Bias, Buffer::PreQuantScale];
+    pub const ALL: [Buffer; 6] =
+        [Buffer::Amax, Buffer::GlobalAmax, Buffer::Bias, Buffer::PreQuantScale, Buffer::LowRankDown, Buffer::LowRankUp];
 
     /// The name in records.
     pub const fn name(self) -> &'static str {
@@ -28,6 +33,8 @@ impl Buffer {
             Buffer::GlobalAmax => "global_amax",
             Buffer::Bias => "bias",
             Buffer::PreQuantScale => "pre_quant_scale",
+            Buffer::LowRankDown => "low_rank_down",
+            Buffer::LowRankUp => "low_rank_up",
         }
     }
 }

@@ -17,5 +17,5 @@ pub use buffers::Buffer;
 pub(crate) use discover::{Frame, quantizer_name};
 pub(crate) use observer::{Observer, Seen};
 pub use quantizers::Quantizers;
-pub(crate) use tensor_quantizer::Mode;
+pub(crate) use tensor_quantizer::{Mode, Moment};
 pub use tensor_quantizer::{Role, TensorQuantizer};

@@ -1,5 +1,6 @@
 //! The quantizer of one tensor.
 
+use burn::tensor::module::linear;
 use burn::tensor::{DType, Tensor};
 use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat, Signedness};
 use burn_quant_ops::{
@@ -52,8 +53,17 @@ pub(crate) enum Mode {
     Quantize,
     /// Reports it and passes it on in float.
     Observe(Observer),
+    /// Quantizes it, and reports it.
+    ObserveQuantized(Observer, Moment),
     /// Passes it on in float: the model is being observed, but not here.
     Float,
+}
+
+/// Whether a tensor is reported before or after it is quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    Before,
+    After,
 }
 
 /// Quantizes and dequantizes a tensor: a field of a layer, or attached to a weight.
@@ -203,7 +213,7 @@ impl TensorQuantizer {
             Buffer::Amax => self.config.range == Range::Static,
             Buffer::GlobalAmax => self.has_static_blocks(),
             Buffer::Bias => self.config.bias.as_ref().is_some_and(|bias| bias.source == BiasSource::Static),
-            Buffer::PreQuantScale => true,
+            Buffer::PreQuantScale | Buffer::LowRankDown | Buffer::LowRankUp => true,
         }
     }
 
@@ -267,19 +277,77 @@ impl TensorQuantizer {
     /// not fit the axis.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let x = self.scaled(x);
-        if !self.enabled {
+        if x.dims().contains(&0) {
             return x;
         }
         match &self.mode {
             Mode::Float => return x,
             Mode::Observe(observer) => {
-                let seen = self.centred(self.rotated(x.clone().without_autodiff(), Direction::Forward));
+                let seen = x.clone().without_autodiff();
+                let seen = if self.enabled { self.centred(self.rotated(seen, Direction::Forward)) } else { seen };
                 observer.observe(&seen, &self.observed(&x.dims()));
+            }
+            Mode::ObserveQuantized(observer, moment) => {
+                let y = if self.enabled { self.quantized_by_all(x.clone()) } else { x.clone() };
+                let seen = if *moment == Moment::Before { x } else { y.clone() };
+                observer.observe(&seen, &Observed { groups: None, bias: None, ..self.observed(&seen.dims()) });
+                return y;
             }
             Mode::Quantize => {}
         }
-        let y = if matches!(self.mode, Mode::Quantize) { self.quantized(x) } else { x };
-        self.chain.iter().fold(y, |y, stage| stage.forward(y))
+        match (self.enabled, &self.mode) {
+            (false, _) => x,
+            (true, Mode::Quantize) => self.quantized_by_all(x),
+            (true, _) => self.chain.iter().fold(x, |x, stage| stage.forward(x)),
+        }
+    }
+
+    fn quantized_by_all<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.chain.iter().fold(self.quantized(x), |y, stage| stage.forward(y))
+    }
+
+    /// The same with the ranges, and static biases, of one tensor by `max`, stage by stage; nothing comes to the host.
+    pub fn fitted<const D: usize>(&self, x: &Tensor<D>) -> Self {
+        let x = self.scaled(x.clone().without_autodiff());
+        let mut fitted = self.clone();
+        fitted.fit_stage(&x);
+        for stage in &mut fitted.chain {
+            stage.fit_stage(&x);
+        }
+        fitted
+    }
+
+    fn fit_stage<const D: usize>(&mut self, x: &Tensor<D>) {
+        let x = self.centred(self.rotated(x.clone(), Direction::Forward));
+        let shape = x.dims();
+        let static_bias = self.config.bias.as_ref().filter(|_| self.config.has_static_bias());
+        let x = match static_bias.map(|config| (config.method, self.bias_groups(&shape).expect("a bias has groups"))) {
+            None => x,
+            Some((method, groups)) => {
+                let bias = bias::measure(x.clone(), &groups, method);
+                self.set_buffer(Buffer::Bias, bias.clone());
+                bias::subtract(x.cast(DType::F32), bias, &groups)
+            }
+        };
+        if self.config.has_static_range() {
+            let amax = group_amax(x, &self.range_groups(&shape));
+            if self.has_static_blocks() {
+                self.set_buffer(Buffer::GlobalAmax, amax.clone().max());
+            }
+            self.set_amax(amax);
+        }
+    }
+
+    /// What a branch of low rank adds to the outputs of a layer with these inputs, if there is one: `(x ⊙ s) · down · up`.
+    ///
+    /// The layer must add it: [`QuantLinear`](crate::nn::QuantLinear) does.
+    pub fn low_rank<const D: usize>(&self, x: Tensor<D>) -> Option<Tensor<D>> {
+        let (down, up) = self.buffer(Buffer::LowRankDown).zip(self.buffer(Buffer::LowRankUp))?;
+        let (inputs, dtype) = (x.dims()[D - 1], x.dtype());
+        let rank = down.dims()[0] / inputs;
+        let outputs = up.dims()[0] / rank;
+        let narrowed = linear(self.scaled(x), down.reshape([inputs, rank]).cast(dtype), None);
+        Some(linear(narrowed, up.reshape([rank, outputs]).cast(dtype), None))
     }
 
     fn quantized<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
@@ -306,7 +374,8 @@ impl TensorQuantizer {
         }
     }
 
-    fn scaled<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+    /// The tensor times the pre-quantization scale: what is left of a quantizer that is off.
+    pub(crate) fn scaled<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let Some(scale) = self.buffer(Buffer::PreQuantScale) else { return x };
         let (axis, dtype) = (self.role.block_axis(D), x.dtype());
         let mut shape = [1; D];
@@ -411,11 +480,12 @@ impl TensorQuantizer {
     }
 
     fn observed(&self, shape: &[usize]) -> Observed {
-        let static_bias = self.config.has_static_bias();
+        let finds = self.enabled && (self.config.has_static_range() || self.config.has_static_bias());
         Observed {
-            groups: self.range_groups(shape),
-            unsigned: self.is_unsigned(),
-            bias: self.bias_groups(shape).filter(|_| static_bias),
+            groups: finds.then(|| self.range_groups(shape)),
+            unsigned: finds && self.is_unsigned(),
+            bias: self.bias_groups(shape).filter(|_| self.enabled && self.config.has_static_bias()),
+            channel_axis: self.role.channel_axis(shape.len()),
         }
     }
 

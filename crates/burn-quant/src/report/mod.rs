@@ -1,4 +1,8 @@
-//! A model's quantizers as a table.
+//! What was done to a model: [`LayerReport`] by layer, and its quantizers as a table.
+
+mod layers;
+
+pub use layers::{LayerReport, StepReport};
 
 use burn::module::Module;
 use burn::tensor::Tensor;

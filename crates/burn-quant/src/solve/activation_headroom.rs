@@ -1,0 +1,62 @@
+//! The range of an NVFP4 activation tensor, with headroom for what calibration did not see.
+//!
+//! ```text
+//! amax = max(ρ · anchor, upper)
+//! upper    a high percentile of block ranges, or the largest
+//! anchor   a low percentile of those not below upper / 1e6
+//! ```
+//!
+//! The scale of a block is E4M3 in units of the tensor's: a range far above the blocks at hand leaves room for larger ones, and `ρ`
+//! is how far it may go before the scales of small blocks lose precision.
+//!
+//! Source: ModelOpt 0.47, `NVFP4ActHeadroomCalibrator`. A percentile is the geometric middle of a bin: bins are 11 % wide.
+
+use crate::BlockHistogram;
+
+/// The range for blocks whose ranges were counted; `None` if all were zero.
+///
+/// # Example
+///
+/// ```
+/// use burn_quant::{BlockHistogram, solve::activation_headroom};
+///
+/// let mut counts = vec![0; 512];
+/// counts[256] = 1000; // ranges of about 1
+/// let seen = BlockHistogram { counts, largest: 1.05 };
+/// let amax = activation_headroom(&seen, 1.0, 99.99, 16384.0).unwrap();
+/// assert!((amax / 16384.0 - 1.0).abs() < 0.06);
+/// ```
+pub fn activation_headroom(
+    seen: &BlockHistogram,
+    anchor_percentile: f32,
+    upper_percentile: f32,
+    rho: f32,
+) -> Option<f32> {
+    if seen.counts.iter().all(|count| *count == 0) {
+        return None;
+    }
+    let upper = if upper_percentile >= 100.0 { seen.largest } else { percentile(seen, 0, upper_percentile)? };
+    let anchor = percentile(seen, bin_of(upper / 1e6), anchor_percentile);
+    Some(anchor.map_or(seen.largest, |anchor| (rho * anchor).max(upper)))
+}
+
+/// The value of the first bin, from `start` on, that reaches a share of all from there on.
+fn percentile(seen: &BlockHistogram, start: usize, percentile: f32) -> Option<f32> {
+    let total = seen.counts[start..].iter().sum::<u64>() as f64;
+    let wanted = f64::from(percentile) / 100.0 * total;
+    let mut below = 0;
+    let bin = seen.counts[start..].iter().position(|count| {
+        below += count;
+        below as f64 >= wanted && below > 0
+    })?;
+    let octaves = BlockHistogram::HIGHEST - BlockHistogram::LOWEST;
+    let middle = (start + bin) as f64 + 0.5;
+    let log2 = f64::from(BlockHistogram::LOWEST) + middle / BlockHistogram::BINS as f64 * f64::from(octaves);
+    Some(log2.exp2() as f32)
+}
+
+fn bin_of(value: f32) -> usize {
+    let octaves = BlockHistogram::HIGHEST - BlockHistogram::LOWEST;
+    let place = (value.log2() - BlockHistogram::LOWEST) / octaves * BlockHistogram::BINS as f32;
+    place.clamp(0.0, BlockHistogram::BINS as f32 - 1.0) as usize
+}

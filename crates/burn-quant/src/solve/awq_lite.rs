@@ -1,0 +1,141 @@
+//! AWQ: salient input channels are multiplied up before the weight is rounded, by the exponent that harms outputs least.
+//!
+//! ```text
+//! x̄_c = mean_t |x_tc|     w̄_c = mean_o |W[c,o]| / max |block of W with W[c,o]|
+//! s(α)_c = x̄_c^α / w̄_c^(1−α), clamped to 1e-4 ... 1e4, divided by √(max s · min s)
+//! α* = argmin_α tr(ΔᵀGΔ),   Δ = Q(s ⊙ W) / s − W,   α = 0, step, 2·step, ... 1
+//! x ← x / s,  W ← s ⊙ W
+//! ```
+//!
+//! Source: Lin et al. 2024, "AWQ", arXiv:2306.00978, §3.2; ModelOpt 0.47, `awq_lite`, which runs the layer once per α and batch;
+//! the Gram matrix `G` of the inputs gives the same sum of squares without running it. Ties go to the smallest α.
+//! Our choices: tokens count alike, not calls; the exponent ends at 1 whatever the step. Activations are not quantized in the
+//! search. Of a chain of quantizers the first is searched with.
+
+use burn::tensor::{DType, Tensor};
+use burn_quant_ops::{Groups, group_amax};
+
+use super::{Layer, LayerAlgorithm, SkipReason, Solution, host};
+use crate::{ChannelNeeds, Granularity, Sharing, TensorQuantizer};
+
+/// The scales that are used.
+const SCALES: (f32, f32) = (1e-4, 1e4);
+
+/// AWQ-lite of a layer, or of siblings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AwqLite {
+    pub(crate) alpha_step: f32,
+    pub(crate) sharing: Sharing,
+}
+
+impl LayerAlgorithm for AwqLite {
+    fn name(&self) -> &str {
+        "awq_lite"
+    }
+
+    fn needs(&self) -> Option<ChannelNeeds> {
+        Some(ChannelNeeds::Gram)
+    }
+
+    fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
+        self.together(std::slice::from_ref(layer))?.pop().expect("one solution per layer")
+    }
+
+    fn solve_siblings(&self, layers: &[Layer]) -> Vec<Result<Solution, SkipReason>> {
+        let together = match self.sharing {
+            Sharing::Joint => self.together(layers).ok(),
+            Sharing::Separate => None,
+        };
+        together.unwrap_or_else(|| layers.iter().map(|layer| self.solve(layer)).collect())
+    }
+}
+
+impl AwqLite {
+    /// One scale for layers with the same inputs.
+    fn together(&self, layers: &[Layer]) -> Result<Vec<Result<Solution, SkipReason>>, SkipReason> {
+        for layer in layers {
+            layer.gram()?;
+            layer.can_smooth()?;
+        }
+        let inputs = host(layers[0].input()?.mean_abs.clone());
+        let weights = relative_weights(layers);
+        let device = layers[0].weight().device();
+        let scales: Vec<(f32, Tensor<1>)> = exponents(self.alpha_step)
+            .map(|alpha| {
+                let scale = awq_scale(&inputs, &weights, alpha);
+                (alpha, Tensor::<1>::from_data(scale.as_slice(), (&device, DType::F32)))
+            })
+            .collect();
+        let searched: Vec<TensorQuantizer> = layers.iter().map(|layer| first_stage(layer.weight_quantizer())).collect();
+        let losses = scales.iter().map(|(_, scale)| {
+            let losses = layers.iter().zip(&searched).map(|(layer, quantizer)| loss(layer, quantizer, scale));
+            losses.reduce(|a, b| a + b).expect("at least one layer")
+        });
+        let losses = host(Tensor::cat(losses.collect(), 0));
+        let best = (0..losses.len()).min_by(|a, b| losses[*a].total_cmp(&losses[*b])).expect("at least one exponent");
+        let (alpha, scale) = &scales[best];
+        let factor = scale.clone().recip();
+        Ok(layers
+            .iter()
+            .map(|layer| Ok(Solution::new(layer.smoothed(factor.clone())?).with_choice("alpha", *alpha)))
+            .collect())
+    }
+}
+
+/// The scale of each channel, what its weights are multiplied by, for an exponent.
+fn awq_scale(inputs: &[f32], weights: &[f32], alpha: f32) -> Vec<f32> {
+    let scale = |(x, w): (&f32, &f32)| {
+        let scale = x.powf(alpha) / (w.powf(1.0 - alpha) + f32::MIN_POSITIVE);
+        scale.clamp(SCALES.0, SCALES.1)
+    };
+    let scales: Vec<f32> = inputs.iter().zip(weights).map(scale).collect();
+    let (low, high) = scales.iter().fold((f32::INFINITY, 0f32), |(low, high), s| (low.min(*s), high.max(*s)));
+    let middle = (low * high).sqrt();
+    scales.iter().map(|scale| scale / middle).collect()
+}
+
+/// 0, step, 2·step, ... up to 1.
+fn exponents(step: f32) -> impl Iterator<Item = f32> {
+    (0..).map(move |k| (f64::from(k) * f64::from(step)) as f32).take_while(|alpha| *alpha <= 1.0 + 1e-6)
+}
+
+/// The mean over outputs of the magnitude of each channel's weights, relative to their blocks.
+fn relative_weights(layers: &[Layer]) -> Vec<f32> {
+    let mut sum: Option<Tensor<1>> = None;
+    let mut outputs = 0;
+    for layer in layers {
+        let weight = layer.weight();
+        let [rows, columns] = weight.dims();
+        let block = match layer.weight_quantizer().config().granularity {
+            Granularity::Block { size } => size.min(rows),
+            _ => rows,
+        };
+        let groups = Groups::blocks(&[rows, columns], 0, block);
+        let amax = super::groups::spread::<2>(group_amax(weight.clone(), &groups), &groups);
+        let part = (weight.abs() / (amax + f32::MIN_POSITIVE)).sum_dim(1).reshape([rows]);
+        outputs += columns;
+        sum = Some(match sum {
+            None => part,
+            Some(sum) => sum + part,
+        });
+    }
+    host(sum.expect("at least one layer") / outputs as f32)
+}
+
+/// A quantizer without its chain.
+pub(super) fn first_stage(quantizer: &TensorQuantizer) -> TensorQuantizer {
+    let mut first = quantizer.clone();
+    let mut config = first.config().clone();
+    if !config.then.is_empty() {
+        config.then.clear();
+        first.set_config(config);
+    }
+    first
+}
+
+fn loss(layer: &Layer, quantizer: &TensorQuantizer, scale: &Tensor<1>) -> Tensor<1> {
+    let scale = scale.clone().unsqueeze_dim::<2>(1);
+    let scaled = layer.weight() * scale.clone();
+    let rounded = layer.quantize(&layer.fit(quantizer, scaled.clone()), scaled);
+    layer.gram().expect("checked before").error(rounded / scale - layer.weight())
+}

@@ -1,0 +1,182 @@
+//! Where the linear layers of a model are: which weight, bias, and quantizers belong together.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+
+use super::SkipReason;
+use crate::place::{Weight, weights};
+use crate::quantizer::Frame;
+use crate::{Quantizers, Role};
+
+/// A weight with an enabled quantizer.
+#[derive(Clone, Debug)]
+pub(super) struct Site {
+    /// The path of the layer.
+    pub(super) name: String,
+    /// The path of its weight.
+    pub(super) weight: String,
+    /// The shape of its weight.
+    pub(super) shape: Vec<usize>,
+    /// The name of the weight's quantizer.
+    pub(super) weight_quantizer: String,
+    /// The path of its bias, if it has one.
+    pub(super) bias: Option<String>,
+    /// The name of the input's quantizer.
+    pub(super) input_quantizer: Option<String>,
+    /// Whether its forward adds a branch of low rank.
+    pub(super) takes_low_rank: bool,
+}
+
+impl Site {
+    /// Channels of the inputs of a linear layer; why algorithms of layers pass it by otherwise.
+    pub(super) fn inputs(&self, quantizers: &Quantizers) -> Result<usize, SkipReason> {
+        let Ok(Role::Weight(layout)) = quantizers.get(&self.weight_quantizer).map(|quantizer| quantizer.role()) else {
+            return Err(SkipReason::NotLinear);
+        };
+        if self.shape.len() != 2 {
+            return Err(SkipReason::NotLinear);
+        }
+        let slot =
+            self.input_quantizer.as_ref().and_then(|name| quantizers.get(name).ok()).ok_or(SkipReason::NoSlot)?;
+        if slot.role() != Role::Features {
+            return Err(SkipReason::NotLinear);
+        }
+        if slot.is_enabled() && !slot.config().then.is_empty() {
+            return Err(SkipReason::InputChain);
+        }
+        if slot.is_enabled() && slot.config().rotation.is_some() {
+            return Err(SkipReason::Rotated);
+        }
+        Ok(self.shape[layout.block_axis])
+    }
+}
+
+/// All weights of a model with an enabled quantizer, by the names of their quantizers.
+pub(super) fn sites<M: Module>(model: &M, quantizers: &Quantizers) -> Vec<Site> {
+    let weights = weights(model);
+    let owned = |layer: &str| {
+        let quantized = |weight: &&Weight| {
+            let own = weight.path.rsplit_once('.').map_or("", |(layer, _)| layer);
+            own == layer && quantizers.get(&weight.quantizer).is_ok()
+        };
+        weights.iter().filter(quantized).count()
+    };
+    let enabled = |weight: &&Weight| quantizers.get(&weight.quantizer).is_ok_and(|quantizer| quantizer.is_enabled());
+    weights
+        .iter()
+        .filter(enabled)
+        .map(|weight| {
+            let layer = weight.path.rsplit_once('.').map_or("", |(layer, _)| layer);
+            let within = |field: &str| if layer.is_empty() { field.to_string() } else { format!("{layer}.{field}") };
+            let slot = within("input_quantizer");
+            // with several weights in one struct, a slot could be that of any of them
+            let has_slot = quantizers.get(&slot).is_ok() && (weight.field == "weight" || owned(layer) == 1);
+            let bias = within("bias");
+            Site {
+                name: if layer.is_empty() { weight.field.clone() } else { layer.to_string() },
+                weight: weight.path.clone(),
+                shape: weight.shape.clone(),
+                weight_quantizer: weight.quantizer.clone(),
+                bias: weights.iter().any(|other| other.path == bias).then_some(bias),
+                input_quantizer: has_slot.then_some(slot),
+                takes_low_rank: weight.container == "QuantLinear",
+            }
+        })
+        .collect()
+}
+
+/// What is done with parameters of any rank.
+pub(super) trait EachParameter {
+    fn parameter<const D: usize>(&mut self, path: &str, value: Tensor<D>);
+}
+
+/// Shows the parameters of a model, before any reparameterization.
+pub(super) fn each_parameter<M: Module>(model: &M, work: &mut impl EachParameter) {
+    struct Visitor<'a, W> {
+        path: Vec<Frame>,
+        work: &'a mut W,
+    }
+    impl<W: EachParameter> ModuleVisitor for Visitor<'_, W> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.push(Frame::new(name, container));
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.work.parameter(&join(&self.path), param.base().without_autodiff());
+        }
+    }
+    model.visit(&mut Visitor { path: Vec::new(), work });
+}
+
+/// Parameters of a model as flat tensors with their shapes, by path.
+#[derive(Default)]
+pub(super) struct Parameters {
+    wanted: Vec<String>,
+    pub(super) found: BTreeMap<String, (Tensor<1>, Vec<usize>)>,
+}
+
+impl Parameters {
+    pub(super) fn of<M: Module>(model: &M, wanted: Vec<String>) -> Self {
+        let mut parameters = Self { wanted, found: BTreeMap::new() };
+        each_parameter(model, &mut parameters);
+        parameters
+    }
+
+    pub(super) fn matrix(&self, path: &str) -> Option<Tensor<2>> {
+        let (values, shape) = self.found.get(path)?;
+        Some(values.clone().reshape([shape[0], shape[1]]))
+    }
+
+    pub(super) fn vector(&self, path: &str) -> Option<Tensor<1>> {
+        self.found.get(path).map(|(values, _)| values.clone())
+    }
+}
+
+impl EachParameter for Parameters {
+    fn parameter<const D: usize>(&mut self, path: &str, value: Tensor<D>) {
+        if self.wanted.iter().any(|wanted| wanted == path) {
+            let shape = value.dims();
+            let elements = shape.iter().product::<usize>();
+            self.found.insert(path.to_string(), (value.reshape([elements]), shape.to_vec()));
+        }
+    }
+}
+
+/// Gives parameters new values, by path; each keeps its shape, dtype, device, id and whether it is trained.
+pub(crate) fn replace_parameters<M: Module>(model: M, values: BTreeMap<String, Tensor<1>>) -> M {
+    struct Replace {
+        path: Vec<Frame>,
+        values: BTreeMap<String, Tensor<1>>,
+    }
+    impl ModuleMapper for Replace {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.push(Frame::new(name, container));
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let Some(value) = self.values.remove(&join(&self.path)) else { return param };
+            param.map(|old| {
+                let (trained, device) = (old.is_require_grad(), old.device());
+                value.reshape(old.dims()).cast(old.dtype()).to_device(&device).set_require_grad(trained)
+            })
+        }
+    }
+    if values.is_empty() {
+        return model;
+    }
+    model.map(&mut Replace { path: Vec::new(), values })
+}
+
+fn join(path: &[Frame]) -> String {
+    path.iter().map(|frame| frame.name.as_str()).collect::<Vec<_>>().join(".")
+}
