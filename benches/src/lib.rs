@@ -1,5 +1,7 @@
 //! What the benches and the figures share: devices, inputs, and training steps.
 
+pub mod calibration;
+
 use std::time::{Duration, Instant};
 
 use burn::module::Module;

@@ -9,8 +9,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use burn::tensor::{DType, Tensor};
-use burn_quant::GradientRule;
 use burn_quant::ops::{FakeQuant, Groups, Ranges, fake_quant, group_amax};
+use burn_quant::{Algorithm, ColumnOrder, GradientRule, Inputs, QuantConfig, WeightLayouts, observe, place, quantize};
+use burn_quant_benches::calibration::{Stack, tokens, w4};
 use burn_quant_benches::{
     Mlp, SIDE, Workload, device, dynamic_specs, dynamic_weight_specs, input, int8, pair, shortest, specs, step,
 };
@@ -69,6 +70,8 @@ fn main() {
         ("forward and clipped backward", backward),
         ("half precision", half_precision),
         ("QAT step", qat_step),
+        ("calibration cost", calibration_cost),
+        ("calibration gain", calibration_gain),
         ("Fashion-MNIST", fashion_mnist),
         ("golden", golden),
     ];
@@ -217,6 +220,89 @@ fn step_figure<M: Workload>(name: &str, model: M) -> Figure {
     };
     let times = shortest(30, &mut [&mut || run(&float), &mut || run(&quantized)]);
     Figure::at_most(format!("QAT step / float step, {name}"), ratio(&times), 1.2)
+}
+
+/// The unit is one plain forward pass of the calibration data, in float.
+fn calibration_cost() -> Vec<Figure> {
+    let device = device();
+    let (model, x) = (Stack::new(20.0, &device), tokens(1, &device));
+    let sync = || device.sync().expect("the device is alive");
+    let (placed, _) = place(model.clone(), &w4(), &WeightLayouts::new()).expect("it has weights");
+    let calibrate = |algorithm: Algorithm| {
+        let config = w4().with_algorithm(algorithm);
+        let mut calls = 0;
+        let (quantized, report) = quantize(model.clone(), &config, |model| {
+            calls += 1;
+            drop(model.forward(x.clone()));
+        })
+        .expect("the stack is quantized");
+        assert_eq!((calls, report.passes), (1, 1), "one pass over the data");
+        sync();
+        drop(quantized);
+    };
+    let times = shortest(
+        3,
+        &mut [
+            &mut || {
+                drop(model.forward(x.clone()));
+                sync();
+            },
+            &mut || {
+                let seen = observe(&placed, &Algorithm::awq_lite(), |model| drop(model.forward(x.clone())));
+                drop(seen.expect("finite data"));
+            },
+            &mut || calibrate(Algorithm::awq_lite()),
+            &mut || calibrate(Algorithm::awq_clip()),
+            &mut || calibrate(Algorithm::awq_full()),
+            &mut || calibrate(Algorithm::gptq()),
+        ],
+    );
+    let cost = |i: usize| times[i].as_secs_f64() / times[0].as_secs_f64();
+    println!(
+        "# one plain forward pass takes {:.1} ms; AWQ-full / forward: {:.1}",
+        times[0].as_secs_f64() * 1e3,
+        cost(4)
+    );
+    vec![
+        Figure::at_most("observation / forward", cost(1), 2.0),
+        Figure::at_most("AWQ-lite / forward", cost(2), 12.0),
+        Figure::at_most("AWQ-clip / forward", cost(3), 60.0),
+        Figure::at_most("GPTQ / forward", cost(5), 60.0),
+    ]
+}
+
+/// Output errors over layers, relative to rounding to the nearest with ranges by `max`: on the calibration tokens, and on others.
+fn calibration_gain() -> Vec<Figure> {
+    let device = device();
+    let (model, x, fresh) = (Stack::new(20.0, &device), tokens(1, &device), tokens(2, &device));
+    let calibrated = |config: &QuantConfig| {
+        let (quantized, _) =
+            quantize(model.clone(), config, |model| drop(model.forward(x.clone()))).expect("it is quantized");
+        quantized
+    };
+    let w4 = |algorithm| calibrated(&w4().with_algorithm(algorithm));
+    let int8 = |algorithm| calibrated(&QuantConfig::int8_default().with_algorithm(algorithm));
+    let mut figures = Vec::new();
+    let mut compare = |name: &str, better: Stack, base: &Stack, bound: Option<f64>| {
+        for (data, x) in [("calibration tokens", &x), ("other tokens", &fresh)] {
+            let ratio = better.error(&model, x) / base.error(&model, x);
+            match bound {
+                Some(bound) => figures.push(Figure::at_most(format!("{name}, {data}"), ratio, bound)),
+                None => println!("# {name}, {data}: {ratio:.3}"),
+            }
+        }
+    };
+    let nearest = w4(Algorithm::Max);
+    compare("W4 AWQ-full / nearest", w4(Algorithm::awq_full()), &nearest, Some(0.7));
+    compare("W4 GPTQ / nearest", w4(Algorithm::gptq()), &nearest, Some(0.6));
+    let act_order =
+        Algorithm::Gptq { damping: 0.01, block_size: 128, order: ColumnOrder::Activations, inputs: Inputs::Float };
+    compare("W4 GPTQ, act order / nearest", w4(act_order), &nearest, None);
+    let both = Algorithm::Sequence(vec![Algorithm::awq_lite(), Algorithm::gptq()]);
+    compare("W4 AWQ-lite and GPTQ / nearest", w4(both), &nearest, None);
+    let plain = int8(Algorithm::Max);
+    compare("W8A8 SmoothQuant 0.5 / max", int8(Algorithm::smoothquant(0.5)), &plain, Some(0.5));
+    figures
 }
 
 fn fashion_mnist() -> Vec<Figure> {

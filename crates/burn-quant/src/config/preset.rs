@@ -82,7 +82,6 @@ macro_rules! presets {
             ///
             /// let awq = QuantConfig::presets().iter().find(|preset| preset.name == "int4_awq").unwrap();
             /// assert_eq!((awq.reference, (awq.config)()), ("INT4_AWQ_CFG", QuantConfig::int4_awq()));
-            /// assert!(!QuantConfig::int4_awq().algorithm.is_there()); // quantizing with it is a typed error, until it is
             /// ```
             pub fn presets() -> &'static [Preset] {
                 const {
