@@ -87,6 +87,20 @@ pub enum QuantError {
         /// What is missing.
         missing: &'static str,
     },
+    /// A float layer was asked for, and its weight is quantized.
+    #[error("the weight already has a `{by}`: prepare a model before it is quantized")]
+    AlreadyQuantized {
+        /// The name of the reparameterization.
+        by: &'static str,
+    },
+    /// Two neighbouring layers do not fit.
+    #[error("the first has {left} channels, the second {right}: give neighbours, in their order")]
+    ChannelsDiffer {
+        /// Channels of the first.
+        left: usize,
+        /// Channels of the second.
+        right: usize,
+    },
     /// Two histograms of one quantizer have bins that do not line up.
     #[error(
         "`{name}` has histograms with bins of {left} and {right}, which do not merge: use bin widths that are powers of two"

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! model + QuantConfig
+//!   │ prepare   fold batch norms, equalize neighbours: float layers, the same outputs    -> model
 //!   │ place     attach quantizers to weights, configure slots; nothing is rounded yet   -> model + Plan
 //!   │ observe   run calibration batches through the float model, once                   -> statistics
 //!   │ solve     statistics -> ranges, smoothed and corrected weights                    -> quantized model + Report
@@ -60,6 +61,7 @@ pub mod nn;
 mod observe;
 mod pipeline;
 mod place;
+pub mod prepare;
 mod quantizer;
 mod report;
 pub mod solve;

@@ -3,12 +3,14 @@
 //! `cargo test -p burn-quant-tests` tests Flex; with `--features wgpu` it tests wgpu, whose backend runs under fusion as it
 //! does in applications.
 
+mod calibration;
 mod config;
 mod gradient;
 mod lifecycle;
 mod models;
 mod nn;
 mod ops;
+mod prepare;
 mod presets;
 mod quantizer;
 mod store;

@@ -6,7 +6,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
 use super::SkipReason;
-use crate::place::{Weight, weights};
+use crate::place::{Weight, in_place_of, weights};
 use crate::quantizer::Frame;
 use crate::{Quantizers, Role};
 
@@ -165,10 +165,7 @@ pub(crate) fn replace_parameters<M: Module>(model: M, values: BTreeMap<String, T
 
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let Some(value) = self.values.remove(&join(&self.path)) else { return param };
-            param.map(|old| {
-                let (trained, device) = (old.is_require_grad(), old.device());
-                value.reshape(old.dims()).cast(old.dtype()).to_device(&device).set_require_grad(trained)
-            })
+            param.map(|old| in_place_of(&old, value.reshape(old.dims())))
         }
     }
     if values.is_empty() {
