@@ -1,9 +1,9 @@
 //! The file: versions, metadata, digest.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use burn_pack::{Bytes, Error, Reader, Tensor, Writer};
-use burn_quant::Plan;
+use burn_pack::{Bytes, EXTENSION, Error, Reader, Tensor, Writer};
 use sha2::{Digest, Sha256};
 
 use crate::StoreError;
@@ -11,6 +11,7 @@ use crate::StoreError;
 const SCHEMA: &str = "burn-quant.schema";
 const VERSION: &str = "burn-quant.version";
 const PLAN: &str = "burn-quant.plan";
+const STATISTICS: &str = "burn-quant.statistics";
 const DIGEST: &str = "burn-quant.digest";
 
 /// The version of what a file holds: a major that only equal majors read, and a minor that newer crates read.
@@ -24,7 +25,7 @@ pub struct Schema {
 
 impl Schema {
     /// What this crate writes.
-    pub const CURRENT: Schema = Schema { major: 1, minor: 1 };
+    pub const CURRENT: Schema = Schema { major: 1, minor: 2 };
 
     fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once('.')?;
@@ -49,20 +50,47 @@ impl std::fmt::Display for Schema {
     }
 }
 
+/// The bytes of a file; a path without an extension may be that of one with `.bpk`.
+pub(crate) fn read(path: &Path) -> Result<Bytes, StoreError> {
+    let path = match path.extension() {
+        None if !path.exists() => path.with_extension(EXTENSION),
+        _ => path.to_path_buf(),
+    };
+    let bytes = std::fs::read(&path).map_err(|source| StoreError::Open { path, source })?;
+    Ok(Bytes::from_bytes_vec(bytes))
+}
+
+/// What a file describes, in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A quantized model: its plan.
+    Model,
+    /// What calibration saw.
+    Statistics,
+}
+
+impl Kind {
+    const fn key(self) -> &'static str {
+        match self {
+            Kind::Model => PLAN,
+            Kind::Statistics => STATISTICS,
+        }
+    }
+}
+
 /// What a file holds.
 pub(crate) struct Contents {
-    pub(crate) plan: Plan,
+    pub(crate) description: String,
     pub(crate) tensors: Vec<Tensor>,
 }
 
 impl Contents {
     /// The file, ready to be written.
-    pub(crate) fn pack(self) -> Result<Writer, StoreError> {
-        let plan = serde_json::to_string(&self.plan).expect("a plan is plain data with string keys");
+    pub(crate) fn pack(self, kind: Kind) -> Result<Writer, StoreError> {
         let metadata = BTreeMap::from([
             (SCHEMA.to_string(), Schema::CURRENT.to_string()),
             (VERSION.to_string(), env!("CARGO_PKG_VERSION").to_string()),
-            (PLAN.to_string(), plan),
+            (kind.key().to_string(), self.description),
         ]);
         let digest = digest(&metadata, &self.tensors)?;
         let writer = Writer::new(self.tensors).with_metadata(DIGEST, &digest);
@@ -72,10 +100,14 @@ impl Contents {
     /// The contents of a file, checked against its digest.
     ///
     /// The versions come first: what another version writes need not have a digest that this one understands.
-    pub(crate) fn unpack(bytes: Bytes) -> Result<Self, StoreError> {
+    pub(crate) fn unpack(bytes: Bytes, kind: Kind) -> Result<Self, StoreError> {
         let reader = Reader::from_bytes(bytes).map_err(damage)?;
         let mut metadata = reader.metadata().clone();
-        let schema = metadata.get(SCHEMA).ok_or(StoreError::NotQuantized { key: SCHEMA })?;
+        let missing = |key| match kind {
+            Kind::Model => StoreError::NotQuantized { key },
+            Kind::Statistics => StoreError::NotStatistics { key },
+        };
+        let schema = metadata.get(SCHEMA).ok_or(missing(SCHEMA))?;
         let schema = Schema::parse(schema)
             .ok_or_else(|| StoreError::Damaged { reason: format!("`{schema}` is not a schema version") })?;
         schema.check()?;
@@ -84,9 +116,8 @@ impl Contents {
         if digest(&metadata, &tensors)? != expected {
             return Err(StoreError::Tampered);
         }
-        let plan = metadata.get(PLAN).ok_or(StoreError::NotQuantized { key: PLAN })?;
-        let plan = serde_json::from_str(plan).map_err(|e| StoreError::Damaged { reason: format!("plan: {e}") })?;
-        Ok(Self { plan, tensors })
+        let description = metadata.remove(kind.key()).ok_or(missing(kind.key()))?;
+        Ok(Self { description, tensors })
     }
 }
 
@@ -113,7 +144,7 @@ fn digest(metadata: &BTreeMap<String, String>, tensors: &[Tensor]) -> Result<Str
 }
 
 /// burnpack's errors in our words.
-fn damage(error: Error) -> StoreError {
+pub(crate) fn damage(error: Error) -> StoreError {
     match error {
         Error::InvalidMagicNumber | Error::InvalidVersion => StoreError::NotBurnpack,
         Error::InvalidHeader => StoreError::Truncated { reason: "the header is incomplete".into() },

@@ -4,11 +4,13 @@
 //! model ──save──► model.bpk ──restore──► the same model, built fresh in float, on any device
 //!                   │
 //!                   ├─ tensors    every parameter under burn's own path; buffers of quantizers as `<weight>.weight_quantizer.amax`
-//!                   └─ metadata   burn-quant.schema   "1.1": other majors and newer minors are refused
+//!                   └─ metadata   burn-quant.schema   "1.2": other majors and newer minors are refused
 //!                                 burn-quant.version  the crate that wrote it
 //!                                 burn-quant.plan     JSON: what every quantizer does
 //!                                 burn-quant.digest   SHA-256 of all of the above
 //! ```
+//!
+//! What calibration saw is kept in a file of the same kind: [`save_statistics`], [`load_statistics`].
 //!
 //! Files are written beside their destination and moved into place, so a crash leaves the old file or the new one.
 //! The digest finds damage; it is no signature.
@@ -41,8 +43,10 @@ mod file;
 mod parameters;
 mod restore;
 mod save;
+mod statistics;
 
 pub use error::StoreError;
 pub use file::Schema;
 pub use restore::{from_bytes, restore};
 pub use save::{save, to_bytes};
+pub use statistics::{load_statistics, save_statistics, statistics_from_bytes, statistics_to_bytes};

@@ -6,11 +6,11 @@ use std::path::Path;
 use burn::module::Module;
 use burn::store::ModuleRecord;
 use burn::tensor::Tensor;
-use burn_pack::{Bytes, EXTENSION, Writer};
+use burn_pack::{Bytes, Writer};
 use burn_quant::{Buffer, Plan, QuantError, Quantizers, Role, TensorQuantizer, install_plan, quantizer_devices};
 
 use crate::StoreError;
-use crate::file::Contents;
+use crate::file::{Contents, Kind, read};
 use crate::parameters::shapes;
 
 /// Restores a saved model into one that was built fresh in float, on whatever device that is.
@@ -26,13 +26,7 @@ use crate::parameters::shapes;
 ///
 /// See the [crate's page](crate).
 pub fn restore<M: Module>(model: M, path: impl AsRef<Path>) -> Result<M, StoreError> {
-    let path = path.as_ref();
-    let path = match path.extension() {
-        None if !path.exists() => path.with_extension(EXTENSION),
-        _ => path.to_path_buf(),
-    };
-    let bytes = std::fs::read(&path).map_err(|source| StoreError::Open { path, source })?;
-    from_bytes(model, Bytes::from_bytes_vec(bytes))
+    from_bytes(model, read(path.as_ref())?)
 }
 
 /// [`restore`] from the bytes of a file.
@@ -41,7 +35,9 @@ pub fn restore<M: Module>(model: M, path: impl AsRef<Path>) -> Result<M, StoreEr
 ///
 /// As there.
 pub fn from_bytes<M: Module>(model: M, bytes: Bytes) -> Result<M, StoreError> {
-    let Contents { plan, tensors } = Contents::unpack(bytes)?;
+    let Contents { description, tensors } = Contents::unpack(bytes, Kind::Model)?;
+    let plan: Plan =
+        serde_json::from_str(&description).map_err(|e| StoreError::Damaged { reason: format!("plan: {e}") })?;
     let found: BTreeMap<String, Vec<usize>> = tensors.iter().map(|t| (t.name.clone(), t.shape.to_vec())).collect();
     check_quantizers(&model, &plan)?;
     let model = install_plan(model, &plan).map_err(missing_quantizer)?;
@@ -62,6 +58,9 @@ fn check_buffers<M: Module>(model: &M) -> Result<(), StoreError> {
         let owner = buffer_owner(name, quantizer.role());
         let weight = owner.strip_suffix(".weight_quantizer").and_then(|path| shapes.get(path));
         let weight = weight.filter(|_| matches!(quantizer.role(), Role::Weight(_)));
+        if let Some(layer) = name.strip_suffix("input_quantizer") {
+            check_factors(&owner, quantizer, shapes.get(&format!("{layer}weight")))?;
+        }
         for (name, stage) in quantizer.stages(name) {
             let owner = buffer_owner(&name, stage.role());
             for buffer in Buffer::ALL {
@@ -77,6 +76,32 @@ fn check_buffers<M: Module>(model: &M) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// The factors of a branch of low rank are those of one rank, and fit the layer they stand beside.
+fn check_factors(owner: &str, slot: &TensorQuantizer, weight: Option<&Vec<usize>>) -> Result<(), StoreError> {
+    let length = |buffer| slot.buffer(buffer).map(|values| values.dims()[0]);
+    let shape = |buffer: Buffer, expected: usize, found: usize| {
+        let path = format!("{owner}.{}", buffer.name());
+        Err(StoreError::Shape { path, expected: vec![expected], found: vec![found] })
+    };
+    let (down, up) = (length(Buffer::LowRankDown), length(Buffer::LowRankUp));
+    let Some([inputs, outputs]) = weight.map(Vec::as_slice) else {
+        let path = |buffer: Buffer| format!("{owner}.{}", buffer.name());
+        let lost = [(Buffer::LowRankDown, down), (Buffer::LowRankUp, up)];
+        let paths: Vec<String> = lost.iter().filter(|(_, len)| len.is_some()).map(|(b, _)| path(*b)).collect();
+        return if paths.is_empty() { Ok(()) } else { Err(StoreError::UnexpectedTensors { paths }) };
+    };
+    match (down, up) {
+        (None, None) => Ok(()),
+        (Some(down), None) => shape(Buffer::LowRankUp, down / inputs * outputs, 0),
+        (None, Some(up)) => shape(Buffer::LowRankDown, up / outputs * inputs, 0),
+        (Some(down), Some(_)) if down == 0 || down % inputs != 0 => shape(Buffer::LowRankDown, *inputs, down),
+        (Some(down), Some(up)) if up != down / inputs * outputs => {
+            shape(Buffer::LowRankUp, down / inputs * outputs, up)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How many values a weight of this shape needs.

@@ -7,7 +7,7 @@ use burn_pack::{Bytes, Reader};
 use burn_quant::Plan;
 
 use crate::StoreError;
-use crate::file::Contents;
+use crate::file::{Contents, Kind};
 
 /// Saves the weights and quantizers of a model in one burnpack file.
 ///
@@ -23,7 +23,7 @@ use crate::file::Contents;
 /// See the [crate's page](crate).
 pub fn save<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<(), StoreError> {
     let path = path.as_ref();
-    let written = contents(model)?.pack()?.write_to_file(path);
+    let written = contents(model)?.pack(Kind::Model)?.write_to_file(path);
     written.map_err(|e| StoreError::Write { path: path.into(), reason: e.to_string() })
 }
 
@@ -33,7 +33,7 @@ pub fn save<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<(), StoreErr
 ///
 /// [`StoreError::Record`] if burn cannot record the model.
 pub fn to_bytes<M: Module>(model: &M) -> Result<Bytes, StoreError> {
-    contents(model)?.pack()?.into_bytes().map_err(|e| StoreError::Record { reason: e.to_string() })
+    contents(model)?.pack(Kind::Model)?.into_bytes().map_err(|e| StoreError::Record { reason: e.to_string() })
 }
 
 fn contents<M: Module>(model: &M) -> Result<Contents, StoreError> {
@@ -41,5 +41,6 @@ fn contents<M: Module>(model: &M) -> Result<Contents, StoreError> {
     let record = |e: &dyn std::fmt::Display| StoreError::Record { reason: e.to_string() };
     let bytes = model.clone().into_record().into_bytes().map_err(|e| record(&e))?;
     let tensors = Reader::from_bytes(bytes).and_then(Reader::into_tensors).map_err(|e| record(&e))?;
-    Ok(Contents { plan: Plan::of(model), tensors })
+    let plan = serde_json::to_string(&Plan::of(model)).expect("a plan is plain data with string keys");
+    Ok(Contents { description: plan, tensors })
 }

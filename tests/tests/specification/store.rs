@@ -181,7 +181,7 @@ fn versions_are_checked_before_anything_else() {
     let read = |schema| read(Net::new(&device), &with_metadata(&whole, "burn-quant.schema", Some(schema))).unwrap_err();
     assert!(matches!(read("2.0"), StoreError::OtherMajor { found: Schema { major: 2, minor: 0 }, .. }));
     assert!(matches!(read("0.9"), StoreError::OtherMajor { .. }));
-    assert!(matches!(read("1.2"), StoreError::NewerMinor { found: Schema { major: 1, minor: 2 }, .. }));
+    assert!(matches!(read("1.3"), StoreError::NewerMinor { found: Schema { major: 1, minor: 3 }, .. }));
     assert!(matches!(read("one"), StoreError::Damaged { .. }));
 }
 
@@ -363,4 +363,80 @@ output_quantizer    mx e2m1 rotated  block 32     dynamic
     let x = spread([3, 16], &device);
     let quantized = |layer: &QuantLinear| values(layer.input_quantizer.forward(x.clone()));
     assert_same(&quantized(&restored), &quantized(&model), "inputs");
+}
+
+/// A layer with a branch of low rank, of known numbers.
+fn with_branch(device: &Device) -> QuantLinear {
+    use burn_quant::{Buffer, Quantizers};
+    let (layer, _) = quantize_weights(with_all_buffers(device), &QuantConfig::int8_weight_only()).unwrap();
+    let mut quantizers = Quantizers::of(&layer);
+    let slot = quantizers.get_mut("input_quantizer").unwrap();
+    let numbers = |len: usize| {
+        Tensor::from_data((0..len).map(|i| 2f32.powi(i as i32 % 3)).collect::<Vec<_>>().as_slice(), device)
+    };
+    slot.set_buffer(Buffer::LowRankDown, numbers(16 * 2));
+    slot.set_buffer(Buffer::LowRankUp, numbers(2 * 4));
+    quantizers.install(layer).unwrap()
+}
+
+#[test]
+fn a_branch_of_low_rank_is_saved_and_restored_and_checked() {
+    use burn_quant::{Buffer, Quantizers};
+    for (name, device) in devices() {
+        let model = with_branch(&device);
+        let restored = read(with_all_buffers(&device), &bytes(&model)).unwrap();
+        let x = spread([3, 16], &device);
+        assert_same(&values(restored.forward(x.clone())), &values(model.forward(x)), &name);
+    }
+    let (_, device) = device();
+    for (buffer, len) in [(Buffer::LowRankDown, 31), (Buffer::LowRankUp, 9)] {
+        let model = with_branch(&device);
+        let mut quantizers = Quantizers::of(&model);
+        quantizers.get_mut("input_quantizer").unwrap().set_buffer(buffer, Tensor::ones([len], &device));
+        let error = read(with_all_buffers(&device), &bytes(&quantizers.install(model).unwrap())).unwrap_err();
+        let at = format!("input_quantizer.{}", buffer.name());
+        assert!(matches!(&error, StoreError::Shape { path, found, .. } if *path == at && *found == [len]), "{error}");
+    }
+}
+
+/// Files of schema 1.2 stay readable: this one was written when it was new, and is not written again.
+#[test]
+fn the_golden_file_of_schema_1_2_restores() {
+    let (_, device) = device();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/schema-1.2.bpk");
+    let restored: QuantLinear = restore(LinearConfig::new(16, 4).init(&device).into(), path).unwrap();
+    let x = spread([3, 16], &device);
+    assert_same(&values(restored.forward(x.clone())), &values(with_branch(&device).forward(x)), "outputs");
+}
+
+#[test]
+fn statistics_travel_in_files_and_damaged_ones_are_refused() {
+    use burn_quant::{Algorithm, ModelStatistics, observe, place};
+    use burn_quant_store::{StoreError, load_statistics, save_statistics, statistics_from_bytes, statistics_to_bytes};
+    let (_, device) = device();
+    let (layer, _) = place(with_all_buffers(&device), &QuantConfig::int8_default(), &Default::default()).unwrap();
+    let algorithm = Algorithm::Sequence(vec![Algorithm::entropy(), Algorithm::gptq()]);
+    let run = |layer: &QuantLinear| drop(layer.forward(spread([5, 16], &device)));
+    let seen: ModelStatistics = observe(&layer, &algorithm, run).unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    save_statistics(&seen, folder.path().join("shard")).unwrap();
+    assert_eq!(load_statistics(folder.path().join("shard")).unwrap(), seen);
+    assert!(matches!(load_statistics(folder.path().join("other")), Err(StoreError::Open { .. })));
+
+    let file = statistics_to_bytes(&seen).unwrap().to_vec();
+    let read = |bytes: &[u8]| statistics_from_bytes(Bytes::from_bytes_vec(bytes.to_vec()));
+    assert!(read(&file).is_ok());
+    for cut in [0, 7, file.len() / 2, file.len() - 1] {
+        assert!(read(&file[..cut]).is_err(), "cut at {cut}");
+    }
+    let mut flipped = file.clone();
+    let last = flipped.len() - 5;
+    flipped[last] ^= 1;
+    assert!(matches!(read(&flipped), Err(StoreError::Tampered)));
+    // a model is no statistics, and statistics are no model
+    let model = bytes(&with_branch(&device));
+    assert!(matches!(read(&model), Err(StoreError::NotStatistics { key: "burn-quant.statistics" })));
+    let model = from_bytes(with_all_buffers(&device), Bytes::from_bytes_vec(file));
+    assert!(matches!(model, Err(StoreError::NotQuantized { key: "burn-quant.plan" })));
 }
