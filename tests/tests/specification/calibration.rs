@@ -389,7 +389,7 @@ fn algorithms() -> Vec<Algorithm> {
         Algorithm::svdquant(3),
         Algorithm::gptq(),
         act_order,
-        Algorithm::AdaRound { iterations: 20, regularization: 0.01 },
+        Algorithm::AdaRound { iterations: 20, regularization: 3.0 },
         Algorithm::BiasCorrection,
         Algorithm::Sequence(vec![Algorithm::awq_lite(), Algorithm::gptq(), Algorithm::BiasCorrection]),
     ]
@@ -427,10 +427,13 @@ fn the_contract_of_algorithms() {
         ("one token", ordinary.clone().slice([0..1, 0..11])),
         ("nothing but zeros", ordinary.clone() * 0.0),
     ];
+    // a software GPU is slow, and what differs from backend to backend is tested without algorithms: there one line of the table
+    let on_host = burn_quant_tests::device().0 == "flex";
+    let (formats, data) = if on_host { (formats(), &data[..]) } else { (formats().split_off(3), &data[2..3]) };
     for algorithm in algorithms() {
-        for (format, config) in formats() {
+        for (format, config) in formats.clone() {
             let config = config.with_algorithm(algorithm.clone());
-            for (what, x) in &data {
+            for (what, x) in data {
                 let solve = || {
                     let layer = linear(spread([11, 6], &device));
                     let run = |layer: &QuantLinear| drop(layer.forward(x.clone()));
@@ -511,8 +514,8 @@ fn gptq_adaround_and_bias_correction_lower_the_error_they_are_for() {
     let report = report.unwrap();
     assert!((report.error_after.unwrap() as f32 / gptq - 1.0).abs() < 1e-3, "{report}");
     assert!((report.error_before.unwrap() as f32 / nearest - 1.0).abs() < 1e-3, "{report}");
-    let (adaround, ..) = solved(Algorithm::AdaRound { iterations: 500, regularization: 0.01 });
-    assert!(adaround < 0.8 * nearest, "{adaround} of {nearest}");
+    let (adaround, ..) = solved(Algorithm::AdaRound { iterations: 500, regularization: 3.0 });
+    assert!(adaround < 0.7 * nearest, "{adaround} of {nearest}");
     let (corrected, means, _) = solved(Algorithm::BiasCorrection);
     assert!(corrected < nearest);
     assert!(means.iter().all(|mean| mean.abs() < 1e-5), "{means:?}");

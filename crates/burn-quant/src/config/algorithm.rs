@@ -359,7 +359,7 @@ impl Algorithm {
 
     /// AdaRound with 1000 steps.
     pub fn adaround() -> Self {
-        Algorithm::AdaRound { iterations: 1000, regularization: 0.01 }
+        Algorithm::AdaRound { iterations: 1000, regularization: 3.0 }
     }
 
     /// The name in recipes; of a custom one, the name it is registered by.

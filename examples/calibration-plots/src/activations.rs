@@ -1,0 +1,126 @@
+//! Ranges of activations.
+
+use burn::tensor::{Device, Tensor};
+use burn_quant::ops::numerics::{Grid, IntFormat};
+use burn_quant::{BlockHistogram, Histogram, HistogramConfig, QuantError, solve};
+
+use crate::data::{heavy, normal, values};
+use crate::plot::{Look, Plot, Series};
+
+pub(crate) fn plots(device: &Device) -> Result<Vec<Plot>, QuantError> {
+    let seen = values(heavy(21, [512, 256], device));
+    let histogram = Histogram::of(&seen, &HistogramConfig::default());
+    let largest = seen.iter().fold(0f32, |top, x| top.max(x.abs()));
+    Ok(vec![
+        max(&histogram, largest),
+        percentile(&histogram, largest),
+        entropy(&histogram, largest),
+        histogram_mse(&histogram, &seen),
+        moving_average(device),
+        headroom(device),
+    ])
+}
+
+fn int(bits: u8) -> IntFormat {
+    IntFormat::signed(bits).expect("a format")
+}
+
+/// How often magnitudes occur, sixteen bins at a time.
+fn counts(histogram: &Histogram) -> Series {
+    let bins = histogram.counts.chunks(16).enumerate();
+    let point =
+        |(i, counts): (usize, &[u64])| (f64::from(histogram.edge(16 * i + 8)), counts.iter().sum::<u64>() as f64);
+    Series::new("magnitudes", Look::Line, bins.map(point).filter(|(_, count)| *count > 0.0))
+}
+
+fn plot(name: &'static str, y: &'static str, series: Vec<Series>) -> Plot {
+    Plot { name, x: "magnitude", y, log: true, series }
+}
+
+fn max(histogram: &Histogram, largest: f32) -> Plot {
+    let series = vec![counts(histogram), Series::mark("max", largest)];
+    plot("max", "count", series)
+}
+
+fn percentile(histogram: &Histogram, largest: f32) -> Plot {
+    let at = |p: f64| solve::percentile(histogram, p).expect("values");
+    let mut series = vec![counts(histogram)];
+    series.extend([99.0, 99.9, 99.99].map(|p| Series::mark(format!("{p} %"), at(p))));
+    series.push(Series::mark("max", largest));
+    plot("percentile", "count", series)
+}
+
+fn entropy(histogram: &Histogram, largest: f32) -> Plot {
+    let mut series = vec![counts(histogram)];
+    for bits in [8, 6, 4] {
+        let amax = solve::entropy(histogram, int(bits), 128, 1).expect("values");
+        series.push(Series::mark(format!("{bits} bits"), amax));
+    }
+    series.push(Series::mark("max", largest));
+    plot("entropy", "count", series)
+}
+
+fn histogram_mse(histogram: &Histogram, seen: &[f32]) -> Plot {
+    let error = |bits: u8, amax: f32| {
+        let grid = int(bits).grid();
+        let scale = grid.scale(amax);
+        seen.iter().map(|x| f64::from(grid.fake_quant(*x, scale) - x).powi(2)).sum::<f64>() / seen.len() as f64
+    };
+    let ranges: Vec<f32> = (64..histogram.counts.len()).step_by(32).map(|bin| histogram.edge(bin)).collect();
+    let mut series = Vec::new();
+    for bits in [8, 6, 4] {
+        let line = ranges.iter().map(|amax| (f64::from(*amax), error(bits, *amax)));
+        series.push(Series::new(format!("{bits} bits"), Look::Line, line));
+    }
+    for bits in [6, 4] {
+        let amax = solve::histogram_mse(histogram, int(bits).into(), 64, 1).expect("values");
+        series.push(Series::mark(format!("least, {bits} bits"), amax));
+    }
+    Plot { name: "histogram-mse", x: "range", y: "mean squared error", log: true, series }
+}
+
+/// A few batches are far from the others.
+fn moving_average(device: &Device) -> Plot {
+    let batch = |i: u64| {
+        let x = values(normal(100 + i, [2048], device));
+        let top = x.iter().fold(0f32, |top, x| top.max(x.abs()));
+        vec![if i % 17 == 11 { 3.0 * top } else { top }]
+    };
+    let history: Vec<Vec<f32>> = (0..60).map(batch).collect();
+    let average = |n: usize, momentum| f64::from(solve::moving_average(&history[..n], momentum).expect("batches")[0]);
+    let mut series = vec![Series::new(
+        "range of a batch",
+        Look::Points,
+        history.iter().enumerate().map(|(i, b)| (i as f64, f64::from(b[0]))),
+    )];
+    for momentum in [0.9, 0.99] {
+        let line = (1..=history.len()).map(|n| ((n - 1) as f64, average(n, momentum)));
+        series.push(Series::new(format!("average, momentum {momentum}"), Look::Line, line));
+    }
+    Plot { name: "moving-average", x: "batch", y: "range", log: false, series }
+}
+
+/// Block ranges by their logarithm.
+fn headroom(device: &Device) -> Plot {
+    let x: Tensor<2> = heavy(22, [4096, 16], device) * normal(23, [4096, 1], device).exp();
+    let ranges: Vec<f32> = values(x.abs().max_dim(1));
+    let mut counts = vec![0u64; 512];
+    for range in &ranges {
+        counts[((range.log2() + 40.0) / 80.0 * 512.0) as usize] += 1;
+    }
+    let largest = ranges.iter().copied().fold(0.0, f32::max);
+    let line = counts.iter().enumerate().filter(|(_, count)| **count > 0);
+    let line = line.map(|(bin, count)| (-40.0 + (bin as f64 + 0.5) / 512.0 * 80.0, *count as f64));
+    let series = Series::new("blocks", Look::Line, line.collect::<Vec<_>>());
+    let seen = BlockHistogram { counts, largest };
+    let amax = solve::activation_headroom(&seen, 1.0, 99.99, 16384.0).expect("blocks that are not zero");
+    let marks = [("largest block", largest), ("anchor · ρ", amax), ("anchor", amax / 16384.0)];
+    let marks = marks.map(|(name, value)| Series::mark(name, value.log2()));
+    Plot {
+        name: "activation-headroom",
+        x: "log2 of the range of a block",
+        y: "blocks",
+        log: true,
+        series: [vec![series], marks.to_vec()].concat(),
+    }
+}
