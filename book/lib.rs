@@ -15,3 +15,78 @@ pub mod number_formats {}
 /// Choosing a recipe.
 #[doc = include_str!("src/choosing-a-recipe.md")]
 pub mod choosing_a_recipe {}
+
+/// Calibration, and a chapter for each algorithm.
+pub mod calibration {
+    /// Calibration.
+    #[doc = include_str!("src/calibration/index.md")]
+    pub mod overview {}
+
+    /// Max.
+    #[doc = include_str!("src/calibration/max.md")]
+    pub mod max {}
+
+    /// Percentile.
+    #[doc = include_str!("src/calibration/percentile.md")]
+    pub mod percentile {}
+
+    /// Entropy.
+    #[doc = include_str!("src/calibration/entropy.md")]
+    pub mod entropy {}
+
+    /// Histogram MSE.
+    #[doc = include_str!("src/calibration/histogram-mse.md")]
+    pub mod histogram_mse {}
+
+    /// Moving average.
+    #[doc = include_str!("src/calibration/moving-average.md")]
+    pub mod moving_average {}
+
+    /// Activation headroom.
+    #[doc = include_str!("src/calibration/activation-headroom.md")]
+    pub mod activation_headroom {}
+
+    /// Weight MSE.
+    #[doc = include_str!("src/calibration/mse.md")]
+    pub mod mse {}
+
+    /// Local Hessian.
+    #[doc = include_str!("src/calibration/local-hessian.md")]
+    pub mod local_hessian {}
+
+    /// SmoothQuant.
+    #[doc = include_str!("src/calibration/smoothquant.md")]
+    pub mod smoothquant {}
+
+    /// AWQ.
+    #[doc = include_str!("src/calibration/awq.md")]
+    pub mod awq {}
+
+    /// SVDQuant.
+    #[doc = include_str!("src/calibration/svdquant.md")]
+    pub mod svdquant {}
+
+    /// GPTQ.
+    #[doc = include_str!("src/calibration/gptq.md")]
+    pub mod gptq {}
+
+    /// AdaRound.
+    #[doc = include_str!("src/calibration/adaround.md")]
+    pub mod adaround {}
+
+    /// Bias correction.
+    #[doc = include_str!("src/calibration/bias-correction.md")]
+    pub mod bias_correction {}
+
+    /// Preparing a model.
+    #[doc = include_str!("src/calibration/preparing.md")]
+    pub mod preparing {}
+
+    /// An algorithm of your own.
+    #[doc = include_str!("src/calibration/custom.md")]
+    pub mod custom {}
+
+    /// Several devices or processes.
+    #[doc = include_str!("src/calibration/data-parallel.md")]
+    pub mod data_parallel {}
+}
