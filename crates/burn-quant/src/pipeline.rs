@@ -25,7 +25,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// Those of [`place()`](crate::place()), [`observe()`](crate::observe()) and [`calibrate`].
+/// Those of [`place()`](crate::place()), [`observe()`](crate::observe()) and [`calibrate`](crate::calibrate).
 ///
 /// # Example
 ///

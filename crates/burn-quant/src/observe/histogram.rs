@@ -67,7 +67,7 @@ impl Histogram {
         for (bin, count) in fine.counts.iter().enumerate() {
             let bin = (bin as f64 / f64::from(ratio)) as usize;
             counts.resize(counts.len().max(bin + 1), 0);
-            counts[bin] += count;
+            counts[bin] = counts[bin].saturating_add(*count);
         }
         Some(Self { counts, ..coarse.clone() })
     }
@@ -84,7 +84,7 @@ impl Histogram {
 
     /// How many magnitudes were counted.
     pub fn total(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count))
     }
 
     fn trimmed(mut self) -> Self {
@@ -233,7 +233,7 @@ impl BlockHistogram {
     pub(crate) const HIGHEST: f32 = 40.0;
 
     pub(crate) fn merge(&mut self, other: &Self) {
-        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a = a.saturating_add(*b));
         self.largest = self.largest.max(other.largest);
     }
 }

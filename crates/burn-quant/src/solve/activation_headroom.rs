@@ -42,12 +42,13 @@ pub fn activation_headroom(
 
 /// The value of the first bin, from `start` on, that reaches a share of all from there on.
 fn percentile(seen: &BlockHistogram, start: usize, percentile: f32) -> Option<f32> {
-    let total = seen.counts[start..].iter().sum::<u64>() as f64;
+    let counts = seen.counts.get(start..)?;
+    let total = counts.iter().map(|count| *count as f64).sum::<f64>();
     let wanted = f64::from(percentile) / 100.0 * total;
-    let mut below = 0;
-    let bin = seen.counts[start..].iter().position(|count| {
-        below += count;
-        below as f64 >= wanted && below > 0
+    let mut below = 0.0;
+    let bin = counts.iter().position(|count| {
+        below += *count as f64;
+        below >= wanted && below > 0.0
     })?;
     let octaves = BlockHistogram::HIGHEST - BlockHistogram::LOWEST;
     let middle = (start + bin) as f64 + 0.5;

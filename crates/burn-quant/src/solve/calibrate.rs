@@ -102,7 +102,7 @@ impl<'a> Calibrator<'a> {
             _ => None,
         };
         if quantizers.iter().any(|(_, quantizer)| quantizer.is_enabled() && !is_weight(quantizer)) {
-            needs.quantized = self.algorithm.steps().iter().filter_map(moment).last();
+            needs.quantized = self.algorithm.steps().iter().rev().find_map(moment);
         }
         needs
     }
