@@ -74,6 +74,7 @@ fn main() {
         ("calibration gain", calibration_gain),
         ("Fashion-MNIST", fashion_mnist),
         ("golden", golden),
+        ("calibration gain on golden models", golden_gain),
     ];
     if arguments.cold {
         groups.push(("cold cargo test", cold_test));
@@ -335,6 +336,23 @@ fn golden() -> Vec<Figure> {
     println!("# golden: {line}");
     let failed = line.split(", ").nth(1).and_then(|part| part.split(' ').next()?.parse().ok()).unwrap_or(f64::INFINITY);
     vec![Figure::at_most("golden cases that fail", failed, 0.0)]
+}
+
+/// Signal to noise of outputs on the golden models, in decibels, against that of the reference's own result.
+fn golden_gain() -> Vec<Figure> {
+    let output = Command::new(env!("CARGO"))
+        .args(["test", "--quiet", "-p", "burn-quant-tests", "--test", "golden", "--", "--gain"])
+        .output()
+        .expect("cargo runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("gain "));
+    lines
+        .map(|line| {
+            let parts: Vec<&str> = line.split(' ').collect();
+            let decibels = |i: usize| parts[i].parse::<f64>().expect("decibels");
+            Figure::at_least(format!("{}, dB (reference)", parts[0]), decibels(1), decibels(2))
+        })
+        .collect()
 }
 
 fn cold_test() -> Vec<Figure> {

@@ -3,6 +3,7 @@
 //! Reads `index.json` and its tensors from the folder that `BURN_QUANT_GOLDEN` names, by default `tests/data/golden`. A
 //! case passes, fails, or is not yet there because it needs a format, an attribute or an algorithm that burn-quant does not
 //! have yet; the last line counts. `--verbose` names the reason of each case that is not yet there.
+//! `--gain` compares models by other options instead: name, our signal to noise in decibels, and the reference's.
 
 mod calib;
 mod config;
@@ -28,6 +29,10 @@ fn main() -> ExitCode {
     let (name, device) = burn_quant_tests::device();
     println!("golden cases of {} on {name}", golden.reference());
 
+    if arguments.iter().any(|a| a == "--gain") {
+        models::gain(&golden, &device);
+        return ExitCode::SUCCESS;
+    }
     let (mut passed, mut failed, mut not_yet) = (0, 0, BTreeMap::<String, usize>::new());
     for case in golden.cases() {
         let outcome = match case.group.as_str() {
