@@ -7,8 +7,8 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_quant::nn::{QuantConv2d, QuantLinear};
 use burn_quant::{
     Algorithm, Buffer, ColumnOrder, Histogram, HistogramConfig, Inputs, LayerReport, QuantConfig, QuantError,
-    Quantization, QuantizerConfig, Quantizers, RangeSearch, Rule, Sharing, SkipReason, calibrate, fold_weights,
-    observe, place, quantize, quantize_weights,
+    Quantization, QuantizerConfig, Quantizers, RangeSearch, Rule, Sharing, SkipReason, Unscaled, calibrate,
+    fold_weights, observe, place, quantize, quantize_weights,
 };
 use burn_quant_tests::{device, devices};
 
@@ -138,9 +138,12 @@ fn a_range_search_tries_the_range_itself_where_the_reference_does_not() {
         values((change.clone() * change).sum_dim(0))[1]
     };
     // row 1: 3.58e-5 with the reference's multipliers, 3.01e-5 by max
-    let (searched, max) = (weight(Algorithm::Mse(RangeSearch::default())), weight(Algorithm::Max));
+    let multipliers =
+        |unscaled| Algorithm::Mse(RangeSearch::Multipliers { start: 0.25, stop: 4.0, step: 0.1, unscaled });
+    let (reference, max) = (weight(multipliers(Unscaled::IfMet)), weight(Algorithm::Max));
+    assert!((reference - 3.58e-5).abs() < 1e-7, "{reference}");
     assert!((max - 3.01e-5).abs() < 1e-7, "{max}");
-    assert!(searched <= max, "{searched} {max}");
+    assert!(weight(multipliers(Unscaled::Tried)) <= max);
 }
 
 /// A model with siblings, a convolution, a layer without a slot and one that no data reaches.

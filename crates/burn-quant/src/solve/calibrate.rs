@@ -1,4 +1,4 @@
-//! The whole of a calibration: ranges of all quantizers, then the layers, step by step.
+//! What an algorithm needs, and the ranges of all quantizers; `layers.rs` does the rest.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,17 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::algorithm::Registry;
-use super::range_search::least_squares;
 use super::ranges::{activation_range, is_of_activations, set_ranges, suits};
-use super::siblings::{families, share_global_amax, share_inputs};
-use super::sites::{EachParameter, Parameters, Site, each_parameter, replace_parameters, sites};
-use super::{Layer, LayerAlgorithm, SkipReason};
+use super::siblings::families;
+use super::sites::sites;
+use super::{LayerAlgorithm, SkipReason};
 use crate::observe::{Needs, StatisticsNeeds, is_weight};
 use crate::place::{Weight, weights};
 use crate::quantizer::Moment;
 use crate::report::{LayerReport, StepReport};
 use crate::{
     Algorithm, BlockScale, ChannelNeeds, Granularity, HistogramConfig, Inputs, ModelStatistics, QuantError,
-    Quantization, Quantizers, RangeSearch, ScaleFormat, TensorQuantizer,
+    Quantization, Quantizers, ScaleFormat, TensorQuantizer,
 };
 
 /// Gives every enabled quantizer of a model the range that an algorithm finds in the statistics, and changes the layers that the
@@ -41,16 +40,8 @@ pub fn calibrate<M: Module>(
 
 /// An algorithm with its steps.
 pub(crate) struct Calibrator<'a> {
-    algorithm: &'a Algorithm,
-    steps: Vec<Box<dyn LayerAlgorithm>>,
-}
-
-/// What layers have become so far; it goes into the model at the end, as later passes over the data need the float model.
-#[derive(Default)]
-pub(crate) struct Solved {
-    parameters: BTreeMap<String, Tensor<1>>,
-    quantizers: BTreeMap<String, TensorQuantizer>,
-    pub(crate) reports: Vec<LayerReport>,
+    pub(super) algorithm: &'a Algorithm,
+    pub(super) steps: Vec<Box<dyn LayerAlgorithm>>,
 }
 
 impl<'a> Calibrator<'a> {
@@ -200,187 +191,6 @@ impl<'a> Calibrator<'a> {
         }
         Ok(steps)
     }
-
-    /// Solves the layers of a model with ranges whose inputs are those of the names, or all others.
-    pub(crate) fn solve_layers<M: Module>(
-        &self,
-        model: &M,
-        statistics: &ModelStatistics,
-        wanted: impl Fn(Option<&str>) -> bool,
-        solved: &mut Solved,
-        progress: &mut dyn FnMut(&str),
-    ) {
-        let quantizers = Quantizers::of(model);
-        let sites = sites(model, &quantizers);
-        let sites: Vec<&Site> = sites
-            .iter()
-            .filter(|site| wanted(site.input_quantizer.as_deref().filter(|_| site.inputs(&quantizers).is_ok())))
-            .collect();
-        for family in families(sites.iter().map(|site| site.name.as_str())) {
-            let of_family: Vec<&Site> = sites.iter().copied().filter(|site| family.contains(&site.name)).collect();
-            let (matrices, others): (Vec<&Site>, Vec<&Site>) =
-                of_family.into_iter().partition(|site| site.shape.len() == 2);
-            let changes = !self.steps.is_empty();
-            // siblings share a range whatever the algorithm
-            if matrices.len() > 1 || changes && !matrices.is_empty() {
-                self.solve_family(model, &quantizers, &matrices, statistics, solved, progress);
-            }
-            for site in others.into_iter().filter(|_| changes) {
-                progress(&site.name);
-                self.solve_kernel(model, &quantizers, site, solved);
-            }
-        }
-    }
-
-    /// Siblings, or a single layer.
-    fn solve_family<M: Module>(
-        &self,
-        model: &M,
-        quantizers: &Quantizers,
-        family: &[&Site],
-        statistics: &ModelStatistics,
-        solved: &mut Solved,
-        progress: &mut dyn FnMut(&str),
-    ) {
-        let wanted = family.iter().flat_map(|site| std::iter::once(&site.weight).chain(&site.bias)).cloned().collect();
-        let parameters = Parameters::of(model, wanted);
-        let mut layers: Vec<Layer> = family
-            .iter()
-            .map(|site| {
-                let weight = parameters.matrix(&site.weight).expect("a site has a weight");
-                let bias = site.bias.as_ref().and_then(|bias| parameters.vector(bias));
-                let weight_quantizer = quantizers.get(&site.weight_quantizer).expect("a site has a quantizer").clone();
-                let slot = site.input_quantizer.as_ref().filter(|_| site.inputs(quantizers).is_ok());
-                let input = slot.and_then(|name| {
-                    let seen = statistics.get(name).and_then(|seen| seen.channels.as_ref());
-                    Some((quantizers.get(name).ok()?.clone(), seen))
-                });
-                Layer::new(site.name.clone(), weight, bias, weight_quantizer, input, site.takes_low_rank)
-            })
-            .collect();
-        share_global_amax(&mut layers);
-        let before: Vec<Option<Tensor<1>>> =
-            if self.steps.is_empty() { Vec::new() } else { layers.iter().map(Layer::output_error).collect() };
-        let rounding: Vec<Tensor<1>> =
-            if self.steps.is_empty() { Vec::new() } else { layers.iter().map(rounding_error).collect() };
-        let mut steps: Vec<Vec<StepReport>> = vec![Vec::new(); layers.len()];
-        for step in &self.steps {
-            family.iter().for_each(|site| progress(&site.name));
-            let solutions = if layers.len() > 1 && share_inputs(&layers) {
-                step.solve_siblings(&layers)
-            } else {
-                layers.iter().map(|layer| step.solve(layer)).collect()
-            };
-            for (i, solution) in solutions.into_iter().enumerate() {
-                let reason = |reason: SkipReason| match family[i].inputs(quantizers) {
-                    // why there is nothing to know of the inputs says more than that there is not
-                    Err(why) if reason == SkipReason::NoSlot || reason == SkipReason::NoData => why,
-                    _ => reason,
-                };
-                steps[i].push(match solution {
-                    Ok(solution) => {
-                        layers[i] = solution.layer;
-                        StepReport::solved(step.name(), solution.choices)
-                    }
-                    Err(why) => {
-                        if why == SkipReason::NoData {
-                            layers[i] = layers[i].with_scale_of_ones();
-                        }
-                        StepReport::skipped(step.name(), reason(why))
-                    }
-                });
-            }
-            share_global_amax(&mut layers);
-        }
-        for (i, (site, layer)) in family.iter().zip(layers).enumerate() {
-            if !self.steps.is_empty() {
-                let report = LayerReport::of_layer(
-                    &layer,
-                    std::mem::take(&mut steps[i]),
-                    before[i].clone(),
-                    rounding[i].clone(),
-                );
-                solved.reports.push(report);
-            }
-            let changed = steps_changed(solved.reports.last());
-            let (weight, bias, weight_quantizer, input_quantizer) = layer.into_parts();
-            let device = parameters.found[&site.weight].0.device();
-            if changed {
-                let elements = weight.dims().iter().product::<usize>();
-                solved.parameters.insert(site.weight.clone(), weight.reshape([elements]));
-                if let Some((path, bias)) = site.bias.clone().zip(bias) {
-                    solved.parameters.insert(path, bias);
-                }
-            }
-            solved.quantizers.insert(site.weight_quantizer.clone(), weight_quantizer.to_device(&device));
-            if let Some((name, quantizer)) = site.input_quantizer.clone().zip(input_quantizer) {
-                solved.quantizers.insert(name, quantizer.to_device(&device));
-            }
-        }
-    }
-
-    /// A weight that is not a matrix: its range can be searched for, nothing else.
-    fn solve_kernel<M: Module>(&self, model: &M, quantizers: &Quantizers, site: &Site, solved: &mut Solved) {
-        struct Search<'a> {
-            path: &'a str,
-            quantizer: TensorQuantizer,
-            search: RangeSearch,
-            outcome: Result<(), SkipReason>,
-        }
-        impl EachParameter for Search<'_> {
-            fn parameter<const D: usize>(&mut self, path: &str, value: Tensor<D>) {
-                if path != self.path {
-                    return;
-                }
-                self.outcome = least_squares(&self.quantizer, &value, &self.search).map(|found| self.quantizer = found);
-            }
-        }
-        let mut quantizer = quantizers.get(&site.weight_quantizer).expect("a site has a quantizer").clone();
-        let mut steps = Vec::new();
-        let searches = self.algorithm.steps().iter().map(|step| match step {
-            Algorithm::Mse(search) => (step, Some(*search)),
-            step => (step, None),
-        });
-        for (step, search) in searches.filter(|(step, _)| !is_of_activations(step) && **step != Algorithm::Max) {
-            let Some(search) = search else {
-                steps.push(StepReport::skipped(step.name(), SkipReason::NotLinear));
-                continue;
-            };
-            let mut work = Search { path: &site.weight, quantizer: quantizer.clone(), search, outcome: Ok(()) };
-            each_parameter(model, &mut work);
-            steps.push(match work.outcome {
-                Ok(()) => StepReport::solved(step.name(), BTreeMap::new()),
-                Err(reason) => StepReport::skipped(step.name(), reason),
-            });
-            quantizer = work.quantizer;
-        }
-        if !steps.is_empty() {
-            solved.reports.push(LayerReport::of_quantizer(&site.name, steps));
-        }
-        solved.quantizers.insert(site.weight_quantizer.clone(), quantizer);
-    }
-}
-
-impl Solved {
-    /// The model with what its layers have become.
-    pub(crate) fn install<M: Module>(self, model: M) -> Result<(M, Vec<LayerReport>), QuantError> {
-        let model = replace_parameters(model, self.parameters);
-        let mut quantizers = Quantizers::of(&model);
-        for (name, quantizer) in self.quantizers {
-            *quantizers.get_mut(&name)? = quantizer;
-        }
-        Ok((quantizers.install(model)?, self.reports))
-    }
-}
-
-fn steps_changed(report: Option<&LayerReport>) -> bool {
-    report.is_some_and(|report| report.steps.iter().any(|step| step.skipped.is_none()))
-}
-
-/// The mean squared error of a weight, `[1]`.
-fn rounding_error(layer: &Layer) -> Tensor<1> {
-    let change = layer.quantized_weight() - layer.original_weight();
-    (change.clone() * change).mean()
 }
 
 fn of_activation(step: &Algorithm, quantizer: &TensorQuantizer, needs: &mut StatisticsNeeds) {

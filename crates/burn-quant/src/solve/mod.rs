@@ -23,6 +23,7 @@ mod gptq;
 mod groups;
 mod histogram_mse;
 mod layer;
+mod layers;
 mod max;
 mod moving_average;
 mod percentile;

@@ -1,8 +1,11 @@
 //! The algorithms that a recipe can name.
 
-use serde::{Deserialize, Serialize};
+mod options;
+mod validate;
 
-use crate::QuantError;
+pub use options::{BinWidth, ColumnOrder, HistogramConfig, Inputs, RangeSearch, Sharing, Unscaled, Zeros};
+
+use serde::{Deserialize, Serialize};
 
 /// How the ranges of static quantizers are found, and what else calibration does.
 ///
@@ -183,123 +186,6 @@ fn alpha_step() -> f32 {
     0.1
 }
 
-/// The ranges that a search tries.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum RangeSearch {
-    /// Multiples of the largest magnitude.
-    Multipliers {
-        /// The first.
-        start: f32,
-        /// The last.
-        stop: f32,
-        /// The distance of two; rounded so that the last is one of them.
-        step: f32,
-        /// Whether the range itself is tried too, where the steps do not meet it.
-        #[serde(default)]
-        unscaled: Unscaled,
-    },
-    /// Every E4M3 scale of a block.
-    E4m3Scales,
-}
-
-/// Whether a search tries the multiplier one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Unscaled {
-    /// It does, so its result is never worse than `max`.
-    #[default]
-    Tried,
-    /// Only if the steps meet it, as in ModelOpt.
-    IfMet,
-}
-
-impl Default for RangeSearch {
-    fn default() -> Self {
-        RangeSearch::Multipliers { start: 0.25, stop: 4.0, step: 0.1, unscaled: Unscaled::Tried }
-    }
-}
-
-/// Whether layers that share an input are solved together.
-///
-/// Layers share an input if they are siblings by name (`q_proj`, `k_proj`, `v_proj`; `gate_proj`, `up_proj`; `w1`, `w3` of one
-/// parent) and saw the same data, bit for bit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Sharing {
-    /// Each layer has its own scale, as in ModelOpt.
-    #[default]
-    Separate,
-    /// One scale for all: it can be merged into what comes before them.
-    Joint,
-}
-
-/// On which inputs an error is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Inputs {
-    /// Those of the float model: one observation is enough.
-    #[default]
-    Float,
-    /// Those of the model with quantized activations, as in ModelOpt: their ranges must be known first, so the data is read
-    /// twice. The same as `Float` for weight-only configurations.
-    Quantized,
-}
-
-/// In which order GPTQ rounds the columns of a weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ColumnOrder {
-    /// As they come.
-    #[default]
-    Natural,
-    /// Those of the strongest inputs first, while there are others left to correct them ("act order").
-    Activations,
-}
-
-/// How magnitudes are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HistogramConfig {
-    /// Bins of a first batch.
-    pub bins: usize,
-    /// How wide a bin is.
-    #[serde(default)]
-    pub width: BinWidth,
-    /// Whether zeros count.
-    #[serde(default)]
-    pub zeros: Zeros,
-}
-
-impl Default for HistogramConfig {
-    fn default() -> Self {
-        Self { bins: 2048, width: BinWidth::PowerOfTwo, zeros: Zeros::Counted }
-    }
-}
-
-/// How wide the bins of a histogram are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BinWidth {
-    /// The least power of two with which `2 · bins` bins hold everything: histograms of any shards of the data merge exactly.
-    #[default]
-    PowerOfTwo,
-    /// The largest magnitude of the first batch over `bins`, as in ModelOpt; later batches add bins. Depends on the order
-    /// of batches, so shards do not merge.
-    FirstBatch,
-}
-
-/// Whether a histogram counts zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Zeros {
-    /// They count as any other value.
-    #[default]
-    Counted,
-    /// They are left out, as after a ReLU they would outweigh all else.
-    Skipped,
-}
-
 impl Algorithm {
     /// A percentile of the magnitudes of activations, in percent.
     pub fn percentile(percentile: f64) -> Self {
@@ -392,102 +278,6 @@ impl Algorithm {
         match self {
             Algorithm::Sequence(steps) => steps,
             single => std::slice::from_ref(single),
-        }
-    }
-
-    /// Whether its numbers make sense.
-    ///
-    /// # Errors
-    ///
-    /// [`QuantError::AlgorithmOption`].
-    pub fn validate(&self) -> Result<(), QuantError> {
-        let check = |holds: bool, option: &'static str, expected: &'static str, found: f64| {
-            let algorithm = self.name().to_string();
-            if holds { Ok(()) } else { Err(QuantError::AlgorithmOption { algorithm, option, expected, found }) }
-        };
-        let step = |name, value: f32| check(value > 0.0 && value <= 1.0, name, "above 0, at most 1", value.into());
-        let clip =
-            |ratio: f32| check(ratio > 0.0 && ratio <= 1.0, "min_clip_ratio", "above 0, at most 1", ratio.into());
-        let count = |name, value: usize| check(value > 0, name, "at least 1", value as f64);
-        let bins = |histogram: &HistogramConfig| {
-            let bins = histogram.bins;
-            check((16..=65536).contains(&bins), "bins", "16 to 65536", bins as f64)
-        };
-        let search = |search: &RangeSearch| match *search {
-            RangeSearch::E4m3Scales => Ok(()),
-            RangeSearch::Multipliers { start, stop, step, .. } => {
-                check(start > 0.0 && start.is_finite(), "start", "positive", start.into())?;
-                check(stop >= start && stop.is_finite(), "stop", "at least `start`", stop.into())?;
-                let most = (stop - start) / 10_000.0;
-                check(
-                    step > 0.0 && step >= most && step.is_finite(),
-                    "step",
-                    "positive, at most 10000 steps",
-                    step.into(),
-                )
-            }
-        };
-        match self {
-            Algorithm::None | Algorithm::Max | Algorithm::BiasCorrection | Algorithm::Custom { .. } => Ok(()),
-            Algorithm::Percentile { percentile, histogram } => {
-                let within = (0.0..=100.0).contains(percentile);
-                check(within, "percentile", "0 to 100", *percentile)?;
-                bins(histogram)
-            }
-            Algorithm::Entropy { start_bin, stride, histogram }
-            | Algorithm::HistogramMse { start_bin, stride, histogram } => {
-                count("start_bin", *start_bin)?;
-                count("stride", *stride)?;
-                bins(histogram)
-            }
-            Algorithm::MovingAverage { momentum } => {
-                check((0.0..1.0).contains(momentum), "momentum", "at least 0, below 1", (*momentum).into())
-            }
-            Algorithm::Mse(candidates) => search(candidates),
-            Algorithm::LocalHessian { search: candidates, block_size, .. } => {
-                count("block_size", *block_size)?;
-                search(candidates)
-            }
-            Algorithm::ActivationHeadroom { anchor_percentile, upper_percentile, rho } => {
-                let percentile = |name, p: f32| check(p > 0.0 && p <= 100.0, name, "above 0, at most 100", p.into());
-                percentile("anchor_percentile", *anchor_percentile)?;
-                percentile("upper_percentile", *upper_percentile)?;
-                // beyond 448 / 2^-6 the anchor is below the smallest normal scale
-                check(*rho > 0.0 && *rho < 28672.0, "rho", "above 0, below 28672", (*rho).into())
-            }
-            Algorithm::SmoothQuant { alpha, .. } => {
-                check((0.0..=1.0).contains(alpha), "alpha", "0 to 1", (*alpha).into())
-            }
-            Algorithm::AwqLite { alpha_step, .. } => step("alpha_step", *alpha_step),
-            Algorithm::AwqClip { min_clip_ratio, shrink_step } => {
-                clip(*min_clip_ratio)?;
-                step("shrink_step", *shrink_step)
-            }
-            Algorithm::AwqFull { alpha_step, min_clip_ratio, shrink_step, .. } => {
-                step("alpha_step", *alpha_step)?;
-                clip(*min_clip_ratio)?;
-                step("shrink_step", *shrink_step)
-            }
-            Algorithm::SvdQuant { rank, alpha_step, .. } => {
-                count("rank", *rank)?;
-                step("alpha_step", *alpha_step)
-            }
-            Algorithm::Gptq { damping, block_size, .. } => {
-                let sound = *damping >= 0.0 && damping.is_finite();
-                check(sound, "damping", "not negative", (*damping).into())?;
-                count("block_size", *block_size)
-            }
-            Algorithm::AdaRound { iterations, regularization } => {
-                count("iterations", *iterations)?;
-                let sound = *regularization >= 0.0 && regularization.is_finite();
-                check(sound, "regularization", "not negative", (*regularization).into())
-            }
-            Algorithm::Sequence(steps) => steps.iter().try_for_each(|step| match step {
-                Algorithm::Sequence(_) | Algorithm::None => {
-                    Err(QuantError::AlgorithmInSequence { name: step.name().to_string() })
-                }
-                step => step.validate(),
-            }),
         }
     }
 }
