@@ -216,24 +216,26 @@ impl<'a> Quantization<'a> {
         let total = passes.len().max(1) + usize::from(quantized.is_some() && !passes.is_empty());
         let first: &[String] = if quantized.is_some() { &[] } else { passes.first().map_or(&[], Vec::as_slice) };
         let mut statistics = observe_ranges(&model, &needs, first, &mut forward_loop)?;
-        let mut pass = 1;
-        (self.progress)(Progress::Observed { quantizers: statistics.len(), pass, passes: total });
+        let (mut pass, observed) = (1, statistics.len());
+        let progress = &mut self.progress;
+        progress(Progress::Observed { quantizers: observed, pass, passes: total });
         let (ranged, mut reports) = calibrator.with_ranges(model.clone(), &statistics)?;
         let mut solved = Default::default();
         // weights without inputs to look at, then the layers of each pass
         let grams = passes.iter().flatten().map(String::as_str).collect::<Vec<_>>();
-        let progress = &mut self.progress;
-        let mut solving = |layer: &str| progress(Progress::Solving { layer: layer.into() });
         let others = |slot: Option<&str>| slot.is_none_or(|slot| !grams.contains(&slot));
-        calibrator.solve_layers(&ranged, &statistics, others, &mut solved, &mut solving);
+        let solving = &mut |layer: &str| progress(Progress::Solving { layer: layer.into() });
+        calibrator.solve_layers(&ranged, &statistics, others, &mut solved, solving);
         for (i, names) in passes.iter().enumerate() {
             if i > 0 || quantized.is_some() {
-                let observed = if quantized.is_some() { &ranged } else { &model };
-                observe_grams(observed, names, quantized, &mut statistics, &mut forward_loop)?;
+                let shown = if quantized.is_some() { &ranged } else { &model };
+                observe_grams(shown, names, quantized, &mut statistics, &mut forward_loop)?;
                 pass += 1;
+                progress(Progress::Observed { quantizers: observed, pass, passes: total });
             }
             let these = |slot: Option<&str>| slot.is_some_and(|slot| names.iter().any(|name| name == slot));
-            calibrator.solve_layers(&ranged, &statistics, these, &mut solved, &mut solving);
+            let solving = &mut |layer: &str| progress(Progress::Solving { layer: layer.into() });
+            calibrator.solve_layers(&ranged, &statistics, these, &mut solved, solving);
             names.iter().for_each(|name| statistics.set_gram(name, None));
         }
         let (model, layers) = solved.install(ranged)?;

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Tensor};
 use burn_quant_ops::Groups;
 
 use super::SkipReason;
-use crate::{Buffer, ChannelStatistics, Gram, Range, Role, TensorQuantizer};
+use crate::{Buffer, ChannelStatistics, Gram, Role, TensorQuantizer};
 
 /// What is known of the inputs of a layer, on its device.
 #[derive(Clone, Debug)]
@@ -277,10 +277,9 @@ impl Layer {
             return Err(SkipReason::Rotated);
         }
         let channels = self.original.dims()[0];
-        let derivable = config.bias.is_none() && matches!(quantizer.range_groups(&[2, channels]).counts(), [1, 1])
-            || matches!(quantizer.range_groups(&[2, channels]).counts(), [1, n] if *n == channels);
-        let static_range = config.has_static_range() && config.range == Range::Static;
-        if static_range && !derivable || config.has_static_bias() {
+        let (groups, centred) = (quantizer.range_groups(&[2, channels]), config.bias.is_some());
+        let derivable = matches!(groups.counts(), [1, n] if [1, channels].contains(n)) && !centred;
+        if config.has_static_range() && !derivable || config.has_static_bias() {
             return Err(SkipReason::InputGranularity);
         }
         Ok(quantizer)
