@@ -13,6 +13,8 @@ use std::ops::Range;
 use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::solve::host;
+
 /// A Gram matrix as plain data: the rows of the upper triangle, one after the other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,6 +74,8 @@ pub struct Gram {
 /// Eight strips cost 9/16 of the whole matrix; smaller ones are slower to multiply.
 const STRIPS: usize = 8;
 const SMALLEST_STRIP: usize = 64;
+/// Into how many parts outputs are divided to notice early that a change is bad.
+const CHUNKS: usize = 2;
 
 fn strips(size: usize) -> impl Iterator<Item = Range<usize>> {
     let step = size.div_ceil(STRIPS).max(SMALLEST_STRIP);
@@ -166,6 +170,22 @@ impl Gram {
             });
         }
         sum.expect("a weight has channels")
+    }
+
+    /// [`Gram::error`] on the host, or `None` as soon as it is known to be above a limit: the terms of outputs are not negative, so
+    /// the sum over some of them is a lower bound.
+    pub(crate) fn error_up_to(&self, change: Tensor<2>, limit: f32) -> Option<f32> {
+        let outputs = change.dims()[1];
+        let step = outputs.div_ceil(CHUNKS).max(SMALLEST_STRIP);
+        let mut sum = 0.0;
+        for start in (0..outputs).step_by(step) {
+            let some = change.clone().narrow(1, start, step.min(outputs - start));
+            sum += host(self.error(some))[0];
+            if sum > limit {
+                return None;
+            }
+        }
+        Some(sum)
     }
 
     /// `G Δ` for a change `Δ` of a weight, `[in, out]`: half the gradient of the error.

@@ -80,10 +80,10 @@ impl LayerReport {
         error_before: Option<Tensor<1>>,
         rounding_before: Tensor<1>,
     ) -> Self {
-        let change = layer.effective_weight() - layer.original_weight();
-        let weights = layer.original_weight();
-        let mut numbers = vec![rounding_before, (change.clone() * change).mean(), (weights.clone() * weights).mean()];
-        let outputs = error_before.zip(layer.output_error().zip(layer.output_power()));
+        let (change, weights) = (layer.weight_error(), layer.original_weight());
+        let square = |x: Tensor<2>| (x.clone() * x).mean();
+        let mut numbers = vec![rounding_before, square(change.clone()), square(weights)];
+        let outputs = error_before.zip(layer.output_error_of(change).zip(layer.output_power()));
         let has_outputs = outputs.is_some();
         if let Some((before, (after, power))) = outputs {
             numbers.extend([before, after, power]);

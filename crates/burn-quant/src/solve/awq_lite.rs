@@ -67,12 +67,16 @@ impl AwqLite {
             })
             .collect();
         let searched: Vec<TensorQuantizer> = layers.iter().map(|layer| first_stage(layer.weight_quantizer())).collect();
-        let losses = scales.iter().map(|(_, scale)| {
-            let losses = layers.iter().zip(&searched).map(|(layer, quantizer)| loss(layer, quantizer, scale));
-            losses.reduce(|a, b| a + b).expect("at least one layer")
-        });
-        let losses = host(Tensor::cat(losses.collect(), 0));
-        let best = (0..losses.len()).min_by(|a, b| losses[*a].total_cmp(&losses[*b])).expect("at least one exponent");
+        let mut best: Option<(f32, usize)> = None;
+        for i in from_the_middle(scales.len()) {
+            let limit = best.map_or(f32::INFINITY, |(least, _)| least);
+            let Some(loss) = loss(layers, &searched, &scales[i].1, limit) else { continue };
+            // of equals the smallest exponent
+            if best.is_none_or(|(least, chosen)| loss < least || loss == least && i < chosen) {
+                best = Some((loss, i));
+            }
+        }
+        let (_, best) = best.ok_or(SkipReason::NoGain)?;
         let (alpha, scale) = &scales[best];
         let factor = scale.clone().recip();
         Ok(layers
@@ -133,9 +137,36 @@ pub(super) fn first_stage(quantizer: &TensorQuantizer) -> TensorQuantizer {
     first
 }
 
-fn loss(layer: &Layer, quantizer: &TensorQuantizer, scale: &Tensor<1>) -> Tensor<1> {
+/// Indices from the middle outwards: where the best exponent is likely, so that most others are given up early.
+fn from_the_middle(len: usize) -> impl Iterator<Item = usize> {
+    let middle = len / 2;
+    (0..=len)
+        .flat_map(move |i| [middle.checked_sub(i), Some(middle + i).filter(|_| i > 0)])
+        .flatten()
+        .filter(move |i| *i < len)
+}
+
+/// The error of all layers, or `None` if it is above a limit.
+fn loss(layers: &[Layer], searched: &[TensorQuantizer], scale: &Tensor<1>, limit: f32) -> Option<f32> {
     let scale = scale.clone().unsqueeze_dim::<2>(1);
-    let scaled = layer.weight() * scale.clone();
-    let rounded = layer.quantize(&layer.fit(quantizer, scaled.clone()), scaled);
-    layer.gram().expect("checked before").error(rounded / scale - layer.weight())
+    layers.iter().zip(searched).try_fold(0.0, |sum, (layer, quantizer)| {
+        let scaled = layer.weight() * scale.clone();
+        let rounded = layer.quantize(&layer.fit(quantizer, scaled.clone()), scaled);
+        let change = rounded / scale.clone() - layer.weight();
+        Some(sum + layer.gram().ok()?.error_up_to(change, limit - sum)?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exponent_is_tried_once_and_the_last_is_one() {
+        assert_eq!(from_the_middle(5).collect::<Vec<_>>(), [2, 1, 3, 0, 4]);
+        assert_eq!(from_the_middle(4).collect::<Vec<_>>(), [2, 1, 3, 0]);
+        assert_eq!(exponents(0.1).last(), Some(1.0));
+        assert_eq!(exponents(0.1).count(), 11);
+        assert_eq!(exponents(0.3).count(), 4, "0.9 is the last below 1");
+    }
 }

@@ -189,21 +189,29 @@ impl Layer {
 
     /// The mean squared error of an output that quantizing the weight causes, `[1]`; `None` without a Gram matrix.
     pub fn output_error(&self) -> Option<Tensor<1>> {
+        self.output_error_of(self.weight_error())
+    }
+
+    /// What the effective weight differs from the original one by, `[in, out]`.
+    pub(crate) fn weight_error(&self) -> Tensor<2> {
+        self.effective_weight() - self.original.clone()
+    }
+
+    /// [`Layer::output_error`] of a change of the original weight.
+    pub(crate) fn output_error_of(&self, change: Tensor<2>) -> Option<Tensor<1>> {
         let gram = self.original_input.as_ref()?.gram.as_ref()?;
-        let outputs = self.original.dims()[1] as f32;
-        Some(gram.error(self.effective_weight() - self.original.clone()) / outputs)
+        Some(gram.error(change) / self.original.dims()[1] as f32)
     }
 
     /// The mean square of an output, `[1]`; `None` without a Gram matrix.
     pub fn output_power(&self) -> Option<Tensor<1>> {
-        let gram = self.original_input.as_ref()?.gram.as_ref()?;
-        Some(gram.error(self.original.clone()) / self.original.dims()[1] as f32)
+        self.output_error_of(self.original.clone())
     }
 
     /// The mean of each output's error, `[out]`; `None` without data.
     pub fn output_shift(&self) -> Option<Tensor<1>> {
         let mean = self.original_input.as_ref()?.mean.clone().unsqueeze_dim::<2>(0);
-        let shift = mean.matmul(self.effective_weight() - self.original.clone());
+        let shift = mean.matmul(self.weight_error());
         Some(shift.squeeze_dim(0))
     }
 

@@ -192,8 +192,8 @@ fn search_kernel<M: Module>(
 
 impl Before {
     fn of(layer: &Layer) -> Self {
-        let change = layer.quantized_weight() - layer.original_weight();
-        Self { output: layer.output_error(), weight: (change.clone() * change).mean() }
+        let change = layer.weight_error();
+        Self { weight: (change.clone() * change.clone()).mean(), output: layer.output_error_of(change) }
     }
 }
 
