@@ -1,7 +1,7 @@
 //! What calibration made of a model, compared with what the reference made of it.
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use burn_quant::{Buffer, Granularity, Quantizers, Report, Role, TensorQuantizer};
 
 use crate::index::{Case, Golden, bitwise, close, frobenius, values};
@@ -151,12 +151,12 @@ pub(super) fn check_low_rank<M: Module>(golden: &Golden, case: &Case, model: &M,
     let slot = name.replace("weight_quantizer", "input_quantizer");
     let quantizers = Quantizers::of(model);
     let quantizer = quantizers.get(&slot).map_err(|e| e.to_string())?;
-    let device = Device::flex();
+    let factor = |buffer| quantizer.buffer(buffer).ok_or(format!("{slot} has no {}", buffer.name()));
+    let (down, up) = (factor(Buffer::LowRankDown)?, factor(Buffer::LowRankUp)?);
+    let device = down.device();
     let a: Tensor<2> = golden.tensor(case, &case.expected[&format!("svdquant_lora_a/{name}")], &device);
     let b: Tensor<2> = golden.tensor(case, &case.expected[&format!("svdquant_lora_b/{name}")], &device);
     let ([rank, inputs], [outputs, _]) = (a.dims(), b.dims());
-    let factor = |buffer| quantizer.buffer(buffer).ok_or(format!("{slot} has no {}", buffer.name()));
-    let (down, up) = (factor(Buffer::LowRankDown)?, factor(Buffer::LowRankUp)?);
     let down: Tensor<2> = down.reshape([inputs, rank]);
     let product = down.matmul(up.reshape([rank, outputs])).transpose();
     close(&format!("{name}, low rank"), &values(product), &values(b.matmul(a)), 1e-4)
