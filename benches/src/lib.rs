@@ -5,7 +5,6 @@ pub mod calibration;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::nn::LinearConfig;
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::activation::relu;
@@ -87,7 +86,7 @@ pub struct Mlp {
 impl Mlp {
     /// With random weights.
     pub fn new(device: &Device) -> Self {
-        let linear = |i, o| QuantLinearConfig::new(LinearConfig::new(i, o)).init(device);
+        let linear = |i, o| QuantLinearConfig::new(i, o).init(device);
         Self { fc1: linear(784, 1024), fc2: linear(1024, 1024), fc3: linear(1024, 10) }
     }
 

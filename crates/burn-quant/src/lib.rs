@@ -20,11 +20,10 @@
 //! # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
 //! use burn::module::Module;
 //! use burn::tensor::{Device, Distribution, Tensor, activation::relu};
-//! use burn_nn::LinearConfig;
-//! use burn_quant::{QuantConfig, nn::{QuantLinear, QuantLinearConfig}, quantize, summary};
+//! use burn_quant::{QuantConfig, nn, quantize, summary}; // `nn` was burn's
 //!
 //! #[derive(Module, Debug)]
-//! struct Mlp { fc1: QuantLinear, fc2: QuantLinear }
+//! struct Mlp { fc1: nn::Linear, fc2: nn::Linear }
 //!
 //! impl Mlp {
 //!     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
@@ -33,7 +32,7 @@
 //! }
 //!
 //! let device = Device::flex();
-//! let linear = |d_in, d_out| QuantLinearConfig::new(LinearConfig::new(d_in, d_out)).init(&device);
+//! let linear = |d_in, d_out| nn::LinearConfig::new(d_in, d_out).init(&device);
 //! let model = Mlp { fc1: linear(8, 16), fc2: linear(16, 4) };
 //! let batches: Vec<_> = (0..4).map(|_| Tensor::random([2, 8], Distribution::Normal(0.0, 1.0), &device)).collect();
 //!

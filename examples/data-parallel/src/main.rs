@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use burn::module::Module;
-use burn::nn::LinearConfig;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use burn_quant::nn::{QuantLinear, QuantLinearConfig};
@@ -63,7 +62,7 @@ impl Mlp {
     /// The same weights in every process: a real one would load them.
     fn new(device: &Device) -> Self {
         device.seed(3);
-        let linear = |inputs, outputs| QuantLinearConfig::new(LinearConfig::new(inputs, outputs)).init(device);
+        let linear = |inputs, outputs| QuantLinearConfig::new(inputs, outputs).init(device);
         Self { fc1: linear(784, 256), fc2: linear(256, 128), fc3: linear(128, 10) }
     }
 

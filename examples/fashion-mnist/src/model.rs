@@ -1,31 +1,29 @@
 //! The network.
 
 use burn::module::Module;
-use burn::nn::conv::Conv2dConfig;
-use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
-use burn::nn::{LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use burn_quant::nn::{QuantConv2d, QuantConv2dConfig, QuantLinear, QuantLinearConfig};
+use burn_quant::nn::conv::{Conv2d, Conv2dConfig};
+use burn_quant::nn::pool::{MaxPool2d, MaxPool2dConfig};
+use burn_quant::nn::{Linear, LinearConfig, PaddingConfig2d}; // burn's layers with slots
 
 /// Two convolutions, two linear layers. Its slots are disabled when it is built: it is an ordinary float model.
 #[derive(Module, Debug)]
 pub struct Cnn {
-    conv1: QuantConv2d,
-    conv2: QuantConv2d,
+    conv1: Conv2d,
+    conv2: Conv2d,
     pool: MaxPool2d,
-    fc1: QuantLinear,
-    fc2: QuantLinear,
+    fc1: Linear,
+    fc2: Linear,
 }
 
 impl Cnn {
     /// A network with random weights.
     pub fn new(device: &Device) -> Self {
         let conv = |channels| {
-            let config = Conv2dConfig::new(channels, [3, 3]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1));
-            QuantConv2dConfig::new(config).init(device)
+            Conv2dConfig::new(channels, [3, 3]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)).init(device)
         };
-        let linear = |d_input, d_output| QuantLinearConfig::new(LinearConfig::new(d_input, d_output)).init(device);
+        let linear = |d_input, d_output| LinearConfig::new(d_input, d_output).init(device);
         Self {
             conv1: conv([1, 16]),
             conv2: conv([16, 32]),

@@ -3,9 +3,11 @@
 //! `cargo test -p burn-quant-tests` tests Flex; with `--features wgpu` it tests wgpu, whose backend runs under fusion as it
 //! does in applications.
 
+mod attention;
 mod calibration;
 mod config;
 mod gradient;
+mod layers;
 mod lifecycle;
 mod models;
 mod nn;
@@ -28,6 +30,20 @@ fn spread<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     let values: Vec<f32> =
         (0..len).map(|i| ((i * 2_654_435_761 + 12_345) % 1_000_003) as f32 / 250_000.75 - 2.0).collect();
     Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// Equal within a relative error, measured against the largest value.
+#[track_caller]
+fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}: number of values");
+    let largest = expected.iter().fold(0f32, |largest, e| largest.max(e.abs()));
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        let error = (f - e).abs();
+        assert!(
+            error <= tolerance * largest,
+            "{what}: element {i} is {f:e}, expected {e:e}, of values up to {largest:e}"
+        );
+    }
 }
 
 /// Equal bit for bit but for the sign of zero; NaN equals NaN.

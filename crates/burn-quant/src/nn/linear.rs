@@ -1,23 +1,28 @@
-//! [`burn_nn::Linear`] with slots.
+//! burn's linear layer with slots.
 
 use burn::config::Config;
 use burn::module::{Module, Param};
+use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
-use burn_nn::{Linear, LinearConfig};
+use burn_nn::{Initializer, Linear, LinearConfig, LinearLayout};
 
 use crate::{Role, TensorQuantizer};
 
-/// The configuration of a [`QuantLinear`]: that of burn's [`Linear`].
-#[derive(Config, Debug)]
-pub struct QuantLinearConfig {
-    /// burn's layer.
-    pub layer: LinearConfig,
-}
-
-impl QuantLinearConfig {
-    /// A layer with fresh weights and disabled slots.
-    pub fn init(&self, device: &Device) -> QuantLinear {
-        self.layer.init(device).into()
+mirrored_config! {
+    LinearConfig, QuantLinearConfig => QuantLinear (device) {
+        /// Features of the input.
+        d_input: usize,
+        /// Features of the output.
+        d_output: usize,
+        /// Whether there is a bias.
+        #[config(default = true)]
+        bias: bool,
+        /// How the parameters begin.
+        #[config(default = "Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false }")]
+        initializer: Initializer,
+        /// How the weight lies in memory and in records.
+        #[config(default = "LinearLayout::Row")]
+        layout: LinearLayout,
     }
 }
 
@@ -41,12 +46,12 @@ pub struct QuantLinear {
 impl QuantLinear {
     /// The layer with its quantizers.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        let branch = self.input_quantizer.low_rank(input.clone());
-        let output = self.to_float().forward(self.input_quantizer.forward(input));
-        self.output_quantizer.forward(match branch {
-            None => output,
-            Some(branch) => output + branch,
-        })
+        self.prepared().forward(input)
+    }
+
+    /// The layer with its weight quantized: what a forward that runs the layer many times quantizes once.
+    pub(super) fn prepared(&self) -> PreparedLinear<'_> {
+        PreparedLinear { layer: self, weight: self.weight.val(), bias: self.bias.as_ref().map(Param::val) }
     }
 
     /// burn's layer with the same parameters, and the weight's quantizer if it has one.
@@ -63,5 +68,24 @@ impl From<Linear> for QuantLinear {
             input_quantizer: TensorQuantizer::disabled(Role::Features),
             output_quantizer: TensorQuantizer::disabled(Role::Features),
         }
+    }
+}
+
+/// A layer whose weight is quantized.
+pub(super) struct PreparedLinear<'a> {
+    layer: &'a QuantLinear,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+}
+
+impl PreparedLinear<'_> {
+    pub(super) fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        let branch = self.layer.input_quantizer.low_rank(input.clone());
+        let input = self.layer.input_quantizer.forward(input);
+        let output = linear(input, self.weight.clone(), self.bias.clone());
+        self.layer.output_quantizer.forward(match branch {
+            None => output,
+            Some(branch) => output + branch,
+        })
     }
 }

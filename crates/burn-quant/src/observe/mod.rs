@@ -6,6 +6,7 @@
 //!
 //! What is collected depends on the algorithm: [`Statistics`] by quantizer.
 
+pub(crate) mod experts;
 mod gram;
 mod histogram;
 mod needs;
@@ -40,7 +41,7 @@ use crate::{Algorithm, QuantError, Quantization, Quantizers, Role, TensorQuantiz
 /// # Errors
 ///
 /// [`QuantError::NonFinite`] for NaN or infinite data, [`QuantError::NegativeUnsigned`],
-/// [`QuantError::GroupsChanged`], [`QuantError::NeverObserved`] for a quantizer that the loop did not reach, and
+/// [`QuantError::GroupsChanged`], [`QuantError::NeverObserved`] for a quantizer that the loop did not reach, unless it is one of an expert, and
 /// [`QuantError::UnknownAlgorithm`] for a custom algorithm: see [`Quantization::observe`].
 pub fn observe<M: Module>(
     model: &M,
@@ -101,9 +102,12 @@ pub(crate) fn observe_ranges<M: Module>(
     drop(observing);
 
     let mut statistics = observe_weights(model)?;
-    // a layer that no data reached is not calibrated by it; a static quantizer without a range is an error
+    // a layer that no data reached is not calibrated by it; a static quantizer without a range is an error, unless it is
+    // one of an expert, which may borrow a range
     let needed = Quantizers::of(model);
-    let required = |name: &str| needed.iter().any(|(head, q)| q.needs_calibration() && name.starts_with(head));
+    let required = |name: &str| {
+        !experts::is_expert(name) && needed.iter().any(|(head, q)| q.needs_calibration() && name.starts_with(head))
+    };
     observers.retain(|name, observer: &mut Observer| observer.seen().calls > 0 || required(name));
     collect(observers, &mut statistics)?;
     Ok(statistics)

@@ -71,10 +71,12 @@ impl WeightLayouts {
             ("ConvTranspose1d", layout(1, 2)),
             ("ConvTranspose2d", layout(1, 3)),
             ("ConvTranspose3d", layout(1, 4)),
+            ("DeformConv2d", layout(0, 3)),
+            ("Embedding", layout(0, 1)),
         ] {
             layouts = layouts.register(name, "weight", weight).register(format!("Quant{name}"), "weight", weight);
         }
-        layouts.register("DeformConv2d", "weight", layout(0, 3)).register("Embedding", "weight", layout(0, 1))
+        layouts
     }
 
     /// Makes a field of a struct known as a weight.

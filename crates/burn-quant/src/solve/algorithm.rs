@@ -115,6 +115,9 @@ pub enum SkipReason {
     /// No calibration data reached it, or not what the algorithm asked for.
     #[error("no calibration data reached it")]
     NoData,
+    /// It is of an expert that no calibration data reached: its range is that of its siblings.
+    #[error("no calibration data reached this expert: it has the range of its siblings")]
+    NoTokens,
     /// The weight is not a matrix.
     #[error("its weight is not a matrix")]
     NotLinear,

@@ -10,7 +10,7 @@ use super::ranges::{activation_range, is_of_activations, set_ranges, suits};
 use super::siblings::families;
 use super::sites::sites;
 use super::{LayerAlgorithm, SkipReason};
-use crate::observe::{Needs, StatisticsNeeds, is_weight};
+use crate::observe::{Needs, StatisticsNeeds, experts, is_weight};
 use crate::place::{Weight, weights};
 use crate::quantizer::Moment;
 use crate::report::{LayerReport, StepReport};
@@ -26,7 +26,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`QuantError::NeverObserved`] for a static quantizer without statistics, [`QuantError::MissingStatistics`] for
+/// [`QuantError::NeverObserved`] for a static quantizer without statistics — one of an expert takes those of its siblings —, [`QuantError::MissingStatistics`] for
 /// statistics that were observed for another algorithm, [`QuantError::UnknownQuantizer`] for
 /// statistics without a quantizer: they are of another model. [`QuantError::AlgorithmOption`] and
 /// [`QuantError::UnknownAlgorithm`] for the algorithm itself; for custom ones see [`Quantization::calibrate`].
@@ -135,6 +135,14 @@ impl<'a> Calibrator<'a> {
         if let Some((unknown, _)) = statistics.iter().find(|(name, _)| !names.iter().any(|known| known == name)) {
             return Err(quantizers.unknown(unknown));
         }
+        let lent = experts::lend(names.iter().map(String::as_str), statistics)?;
+        let merged;
+        let statistics = if lent.is_empty() {
+            statistics
+        } else {
+            merged = statistics.clone().merge(lent.clone())?;
+            &merged
+        };
         let (mut problem, mut reports) = (None, Vec::new());
         for (name, quantizer) in quantizers.iter_mut() {
             let device = device_of(name, &weights);
@@ -148,7 +156,10 @@ impl<'a> Calibrator<'a> {
                 }
             });
             if enabled && !is_weight(quantizer) {
-                match self.activation(quantizer, name, statistics, &device) {
+                let steps = self.activation(quantizer, name, statistics, &device);
+                let borrows = (quantizer.needs_calibration() && lent.get(name).is_some())
+                    .then(|| StepReport::skipped(Algorithm::Max.name(), SkipReason::NoTokens));
+                match steps.map(|steps| borrows.into_iter().chain(steps).collect::<Vec<_>>()) {
                     Ok(steps) if steps.is_empty() => {}
                     Ok(steps) => reports.push(LayerReport::of_quantizer(name, steps)),
                     Err(error) => drop(problem.get_or_insert(error)),

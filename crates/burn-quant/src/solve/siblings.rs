@@ -7,8 +7,10 @@ use burn::tensor::Tensor;
 use super::{Layer, host};
 use crate::Buffer;
 
-/// Names of siblings: those of one parent and one row belong together. Source: ModelOpt 0.47, shared weight ranges.
-const SIBLINGS: [&[&str]; 3] = [&["q_proj", "k_proj", "v_proj"], &["gate_proj", "up_proj"], &["w1", "w3"]];
+/// Names of siblings: those of one parent and one row belong together. Source: ModelOpt 0.47, shared weight ranges; the last
+/// row is burn's attention, whose layers count as siblings where they see the same tokens.
+const SIBLINGS: [&[&str]; 4] =
+    [&["q_proj", "k_proj", "v_proj"], &["gate_proj", "up_proj"], &["w1", "w3"], &["query", "key", "value"]];
 
 /// The parent and the row of a layer, if its name is one of siblings.
 fn family(layer: &str) -> Option<(&str, usize)> {

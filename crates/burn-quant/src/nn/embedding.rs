@@ -1,0 +1,51 @@
+//! burn's embedding with a slot after it.
+
+use burn::config::Config;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor};
+use burn_nn::{Embedding, EmbeddingConfig, Initializer};
+
+use crate::{Role, TensorQuantizer};
+
+mirrored_config! {
+    EmbeddingConfig, QuantEmbeddingConfig => QuantEmbedding (device) {
+        /// Number of vectors.
+        n_embedding: usize,
+        /// Features of a vector.
+        d_model: usize,
+        /// How the table begins.
+        #[config(default = "Initializer::Normal { mean: 0.0, std: 1.0 }")]
+        initializer: Initializer,
+    }
+}
+
+/// burn's [`Embedding`] with a quantizer after it; its inputs are indices, so there is none before.
+///
+/// # Shapes
+///
+/// `weight`: `[n_embedding, d_model]`; input `[batch, tokens]`, output `[batch, tokens, d_model]`.
+#[derive(Module, Debug)]
+pub struct QuantEmbedding {
+    /// The table, `[n_embedding, d_model]`.
+    pub weight: Param<Tensor<2>>,
+    /// Quantizes the vectors that were looked up; disabled in a new layer and by every preset.
+    pub output_quantizer: TensorQuantizer,
+}
+
+impl QuantEmbedding {
+    /// The vectors of indices.
+    pub fn forward(&self, input: Tensor<2, Int>) -> Tensor<3> {
+        self.output_quantizer.forward(self.to_float().forward(input))
+    }
+
+    /// burn's layer with the same table, and the table's quantizer if it has one.
+    pub fn to_float(&self) -> Embedding {
+        Embedding { weight: self.weight.clone() }
+    }
+}
+
+impl From<Embedding> for QuantEmbedding {
+    fn from(layer: Embedding) -> Self {
+        Self { weight: layer.weight, output_quantizer: TensorQuantizer::disabled(Role::Features) }
+    }
+}
