@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   x ──► group_amax ──► amax, one per group            (observation)
-//!   x, ranges ──► fake_quant ──► y, same shape and dtype  (straight-through gradient to x, none to ranges)
+//!   x, ranges ──► fake_quant ──► y, same shape and dtype  (straight-through gradient to x, and to learned ranges)
 //!   x, bias, ranges ──► fake_quant_affine ──► y           (the same around a bias)
 //!   x ──► hadamard ──► y                                  (an orthogonal rotation of blocks, and its inverse)
 //! ```

@@ -303,6 +303,11 @@ pub enum InvalidConfig {
         /// The block.
         block: usize,
     },
+    /// What is learned is a static range with f32 scales.
+    #[error(
+        "`lsq` and `pact` learn a static range with f32 scales and no bias: change the gradient rule, or the range"
+    )]
+    NoRangeToLearn,
     /// Neither rounding nor rotation.
     #[error("the quantizer neither rounds nor rotates: disable it instead")]
     NothingToDo,

@@ -1,11 +1,11 @@
 //! The straight-through gradient against its formula: finite differences cannot see it.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_quant::ops::{FakeQuant, Groups, fake_quant};
 use burn_quant::{Format, GradientRule, IntFormat};
 use burn_quant_tests::device;
 
-use crate::{spread, values};
+use crate::{assert_close, spread, values};
 
 /// Devices that record gradients.
 fn recording() -> Vec<(String, Device)> {
@@ -55,6 +55,69 @@ fn the_gradient_is_masked_group_by_group_whatever_the_layout() {
             .collect();
         assert_eq!(values(input.grad(&gradients).unwrap()), expected, "{name}");
     }
+}
+
+/// Two signed bits, amax 0.5: the grid reaches from -1 to 0.5 in steps of 0.5.
+#[test]
+fn learned_ranges_get_the_error_of_rounding_where_the_grid_reaches_and_the_value_beyond() {
+    let x = [-2.0, -0.75, -0.25, 0.125, 0.5, 9.0];
+    let y = [-1.0, -1.0, 0.0, 0.0, 0.5, 0.5]; // -4 (clipped), -1.5 (tie to -2), -0.5 (tie to 0), 0.25, 1, 18 (clipped)
+    let upstream = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+    let inside = [0.0, 2.0, 3.0, 4.0, 5.0, 0.0];
+    // (y - x) / amax where the grid reaches, y / amax beyond
+    let lsq: f32 = (-2.0) + 2.0 * (-0.5) + 3.0 * 0.5 + 4.0 * (-0.25) + 5.0 * 0.0 + 6.0 * 1.0;
+    let pact: f32 = (-2.0) + 6.0 * 1.0;
+    for (name, device) in recording() {
+        for (rule, expected) in [(GradientRule::Lsq, lsq), (GradientRule::Pact, pact)] {
+            let input = Tensor::<1>::from_data(x, &device).require_grad();
+            let amax = Tensor::<1>::from_data([0.5], &device).require_grad();
+            let output = fake_quant(input.clone(), amax.clone(), int2(rule));
+            assert_eq!(values(output.clone().without_autodiff()), y, "{name}");
+            let gradients = (output * Tensor::<1>::from_data(upstream, &device)).sum().backward();
+            assert_eq!(values(input.grad(&gradients).unwrap()), inside, "{name}, {rule:?}");
+            assert_eq!(values(amax.grad(&gradients).unwrap()), [expected], "{name}, {rule:?}");
+        }
+    }
+}
+
+#[test]
+fn gradients_of_learned_ranges_are_sums_over_their_groups_in_any_layout_and_dtype() {
+    for (name, device) in recording() {
+        for groups in [Groups::per_channel(&[4, 6], 1), Groups::blocks(&[4, 6], 1, 4), Groups::per_channel(&[4, 6], 0)]
+        {
+            for dtype in [DType::F32, DType::F16] {
+                let spec = FakeQuant { format: Format::E2M1, groups: groups.clone(), gradient: GradientRule::Lsq };
+                let ranges: Vec<f32> = (0..groups.len()).map(|i| 0.75 + 0.125 * i as f32).collect();
+                let input = spread([6, 4], &device).cast(dtype).detach().require_grad();
+                let amax = Tensor::<1>::from_data(ranges.as_slice(), &device).require_grad();
+                let output = fake_quant(input.clone().transpose(), amax.clone(), spec);
+                let (x, y) =
+                    (values(input.clone().transpose().without_autodiff()), values(output.clone().without_autodiff()));
+                let gradients = output.sum().backward();
+                let mut expected = vec![0f32; groups.len()];
+                for (i, (x, y)) in x.iter().zip(&y).enumerate() {
+                    let group = groups.of_element(i);
+                    expected[group] += (if x.abs() <= ranges[group] { y - x } else { *y }) / ranges[group];
+                }
+                let found = values(amax.grad(&gradients).unwrap());
+                assert_close(&found, &expected, 1e-6, &format!("{name}, {dtype:?}, {groups:?}"));
+                assert!(values(input.grad(&gradients).unwrap()).contains(&0.0), "{name}: some values are beyond");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_input_without_gradient_still_teaches_its_range_also_under_checkpointing() {
+    let (_, plain) = device();
+    let mut found = Vec::new();
+    for device in [plain.clone().autodiff(), plain.autodiff().gradient_checkpointing()] {
+        let amax = Tensor::<1>::from_data([1.0], &device).require_grad();
+        let output = fake_quant(spread([6], &device), amax.clone(), int2(GradientRule::Lsq)).exp();
+        found.push(values(amax.grad(&output.sum().backward()).unwrap()));
+    }
+    assert_eq!(found[0], found[1]);
+    assert_ne!(found[0], [0.0]);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod prepare;
 mod presets;
 mod quantizer;
 mod store;
+mod training;
 
 use burn::tensor::{Device, Tensor, TensorData};
 

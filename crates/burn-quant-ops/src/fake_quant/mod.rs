@@ -9,6 +9,7 @@
 //! * `reference` the composition of burn's own ops that defines the result; runs where there is no kernel
 //! * `flex` and `cubecl` the fused kernels, equal bit for bit
 //! * `autodiff` the gradient
+//! * `learned` the gradient of ranges that are trained
 
 #[cfg(feature = "autodiff")]
 mod autodiff;
@@ -18,12 +19,15 @@ mod cubecl;
 mod flex;
 #[cfg(any(feature = "flex", feature = "cube"))]
 mod layout;
+mod learned;
 mod ranges;
 mod reference;
 
 pub use ranges::{Bias, Call, Ranges, Scales};
 
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
+#[cfg(feature = "fusion")]
+use burn::tensor::Shape;
 use burn::tensor::{DType, Tensor};
 use burn_quant_numerics::Format;
 
@@ -31,10 +35,13 @@ use crate::Groups;
 use crate::backend::has_kernel;
 use ranges::Inputs;
 
-/// The gradient of fake quantization with respect to its input; amax never has one.
+/// The gradient of fake quantization with respect to its input, and to ranges that are learned.
 ///
-/// Rounding has derivative zero almost everywhere, so training uses a straight-through estimator.
-/// Source: Bengio et al. 2013, arXiv:1308.3432; both rules are those of ModelOpt 0.47.
+/// Rounding has derivative zero almost everywhere, so training uses a straight-through estimator. The last two rules also
+/// have a gradient to static ranges with f32 scales, summed over their groups; with any other scales they are
+/// [`Clipped`](GradientRule::Clipped).
+///
+/// Source: Bengio et al. 2013, arXiv:1308.3432; the first two rules are those of ModelOpt 0.47.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum GradientRule {
@@ -46,6 +53,24 @@ pub enum GradientRule {
     /// With E4M3 scales from the data, amax is that of the tensor. A range taken from the data itself clips nothing: there
     /// this is the same as [`PassThrough`](GradientRule::PassThrough), and costs no more.
     Clipped,
+    /// The gradient passes where the grid reaches, `lo <= x / scale <= hi`, and ranges get that of a learned step size:
+    /// `∂y/∂amax = (y − x) / amax` there, and `y / amax` beyond.
+    ///
+    /// Source: Esser et al. 2020, "Learned Step Size Quantization", arXiv:1902.08153, eq. 3, in units of amax: `∂y/∂step` is `hi` times as
+    /// large. The paper's gradient scale is the caller's.
+    Lsq,
+    /// The gradient passes where the grid reaches, and ranges get that of a learned clipping value: `∂y/∂amax` is 0 there, and
+    /// `y / amax` beyond, which is 1 for values above.
+    ///
+    /// Source: Choi et al. 2018, "PACT", arXiv:1805.06085, §3.
+    Pact,
+}
+
+impl GradientRule {
+    /// Whether static ranges are learned.
+    pub fn learns_range(self) -> bool {
+        matches!(self, GradientRule::Lsq | GradientRule::Pact)
+    }
 }
 
 /// What to do with each group of elements.
@@ -93,6 +118,31 @@ pub trait FakeQuantOps: Backend {
     ) -> FloatTensor<Self> {
         reference::clip_gradient::<Self>(grad, x, amax, bias, &call)
     }
+
+    /// The gradient of the learned rules to `x`: `grad` where the grid reaches, zero elsewhere.
+    #[allow(unused_variables)] // by the generated dispatch of a build without backends
+    #[fusion(dtype = grad, shape = grad)]
+    fn fake_quant_learned_gradient(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        amax: FloatTensor<Self>,
+        call: Call,
+    ) -> FloatTensor<Self> {
+        learned::gradient::<Self>(grad, x, amax, &call)
+    }
+
+    /// The gradient of the learned rules to `amax`, f32 `[groups]`; `y` is the result for `x`.
+    #[allow(unused_variables)] // by the generated dispatch of a build without backends
+    #[fusion(dtype = DType::F32, shape = Shape::from([call.spec.groups.len()]))]
+    fn fake_quant_range_gradient(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        amax: FloatTensor<Self>,
+        call: Call,
+    ) -> FloatTensor<Self> {
+        learned::range_gradient::<Self>(grad, x, y, amax, &call)
+    }
 }
 
 /// Rounds every element of `x` to the grid of its group and back to a real value.
@@ -108,7 +158,7 @@ pub trait FakeQuantOps: Backend {
 ///
 /// # Gradient
 ///
-/// [`GradientRule`] to `x`; none to ranges, which are constants of the op.
+/// [`GradientRule`] to `x`, and to static ranges under the rules that learn them; else ranges are constants of the op.
 ///
 /// # Panics
 ///

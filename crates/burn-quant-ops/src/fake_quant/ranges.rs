@@ -95,6 +95,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// Whether `amax` has a gradient.
+    pub(super) fn learns_range(&self) -> bool {
+        self.spec.gradient.learns_range() && self.scales == Scales::Static && self.bias.is_none()
+    }
+
     /// What the clipped rule compares magnitudes with: `None` where nothing can be beyond its range.
     pub(super) fn clip(&self) -> Option<(Limit, Self)> {
         let call = |groups: Groups| Self { spec: FakeQuant { groups, ..self.spec.clone() }, ..self.clone() };

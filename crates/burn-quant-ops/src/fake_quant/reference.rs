@@ -6,7 +6,7 @@ use burn::tensor::{BoolDType, DType, FloatDType, Shape};
 use burn_quant_numerics::{BlockScale, Format, MIN_AMAX, Minifloat, NF4_TABLE};
 
 use super::ranges::Limit;
-use super::{Call, GradientRule, Scales};
+use super::{Call, GradientRule, Scales, learned};
 use crate::Groups;
 use crate::group_amax::reference::group_amax;
 use crate::groups::Segment;
@@ -80,7 +80,10 @@ pub(super) fn straight_through<B: Backend>(
     bias: FloatTensor<B>,
     call: &Call,
 ) -> FloatTensor<B> {
-    let limit = call.clip().filter(|_| call.spec.gradient == GradientRule::Clipped);
+    if call.learns_range() {
+        return learned_straight_through::<B>(x, amax, global_amax, bias, call);
+    }
+    let limit = call.clip().filter(|_| call.spec.gradient != GradientRule::PassThrough);
     let blocked = match limit {
         None => B::float_is_inf(x.clone(), bool_dtype::<B>(&x)),
         Some((limit, clip)) => {
@@ -92,6 +95,26 @@ pub(super) fn straight_through<B: Backend>(
     let passing = B::float_mask_fill(x, blocked, 0.0.into());
     let zero = B::float_sub(passing.clone(), B::float_detach(passing));
     B::float_add(y, zero)
+}
+
+/// The same with a range that has a gradient: `y = q + (v + amax · k) − detach(v + amax · k)` with `k = ∂y/∂amax`.
+fn learned_straight_through<B: Backend>(
+    x: FloatTensor<B>,
+    amax: FloatTensor<B>,
+    global_amax: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    call: &Call,
+) -> FloatTensor<B> {
+    let (constant, range) = (B::float_detach(x.clone()), B::float_detach(amax.clone()));
+    let y = B::float_detach(fake_quant::<B>(constant.clone(), range.clone(), global_amax, bias, call));
+    let passing = learned::gradient::<B>(x.clone(), constant.clone(), range.clone(), call);
+    let groups = &call.spec.groups;
+    let derivative = learned::derivative::<B>(constant, y.clone(), range.clone(), call);
+    let derivative = learned::quotient::<B>(derivative, expand::<B>(range, groups));
+    let of_range = B::float_mul(expand::<B>(amax, groups), B::float_detach(derivative));
+    let both = B::float_add(B::float_cast(passing, FloatDType::F32), of_range);
+    let zero = B::float_sub(both.clone(), B::float_detach(both));
+    B::float_add(y, B::float_cast(zero, x.dtype().into()))
 }
 
 fn outside<B: Backend>(x: FloatTensor<B>, amax: FloatTensor<B>, bias: FloatTensor<B>, call: &Call) -> BoolTensor<B> {
@@ -249,7 +272,7 @@ fn finite<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 }
 
 /// Repeats the value of each group over its elements: `[groups]` to the shape of the tensor.
-fn expand<B: Backend>(values: FloatTensor<B>, groups: &Groups) -> FloatTensor<B> {
+pub(super) fn expand<B: Backend>(values: FloatTensor<B>, groups: &Groups) -> FloatTensor<B> {
     let segments = groups.segments();
     let counts: Vec<usize> = segments.iter().map(Segment::count).collect();
     let ones = |counts: &[usize], last: &dyn Fn(usize) -> usize| -> Shape {
@@ -263,6 +286,6 @@ fn expand<B: Backend>(values: FloatTensor<B>, groups: &Groups) -> FloatTensor<B>
     B::float_reshape(B::float_slice(values, &slices), Shape::from(groups.shape().to_vec()))
 }
 
-fn bool_dtype<B: Backend>(tensor: &FloatTensor<B>) -> BoolDType {
+pub(super) fn bool_dtype<B: Backend>(tensor: &FloatTensor<B>) -> BoolDType {
     burn::backend::get_or_init_device_settings::<B>(&tensor.device()).bool_dtype
 }

@@ -364,6 +364,19 @@ impl QuantizerConfig {
         self
     }
 
+    /// The same with a range that training learns, as a step size: [`GradientRule::Lsq`]. Calibrate it with
+    /// [`Algorithm::MeanMagnitude`](crate::Algorithm::MeanMagnitude), where the method begins, or with any other.
+    pub fn lsq(mut self) -> Self {
+        self.gradient = GradientRule::Lsq;
+        self
+    }
+
+    /// The same with a range that training learns, as a clipping value: [`GradientRule::Pact`].
+    pub fn pact(mut self) -> Self {
+        self.gradient = GradientRule::Pact;
+        self
+    }
+
     /// The same around a bias.
     pub fn with_bias(mut self, bias: BiasConfig) -> Self {
         self.bias = Some(bias);

@@ -31,6 +31,10 @@ impl QuantizerConfig {
         self.validate_scale()?;
         self.validate_range()?;
         self.validate_bias()?;
+        let has_range = self.range == Range::Static && self.scale == ScaleFormat::F32 && self.bias.is_none();
+        if self.gradient.learns_range() && !has_range {
+            return Err(InvalidConfig::NoRangeToLearn);
+        }
         if let Some(block) = self.rotation.and_then(|rotation| rotation.block)
             && (!block.is_power_of_two() || block == 1)
         {

@@ -1,7 +1,10 @@
-//! The tensors that a quantizer keeps: constants of the model, recorded and moved with its weights.
+//! The tensors that a quantizer keeps: constants of the model, recorded and moved with its weights; a learned range is a
+//! parameter like any other.
 
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor};
+
+use crate::place::in_place_of;
 
 /// A tensor that a quantizer keeps, f32 and one-dimensional.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,33 +44,52 @@ impl Buffer {
 
 /// The buffers of one quantizer.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Buffers([Option<Param<Tensor<1>>>; Buffer::ALL.len()]);
+pub(super) struct Buffers {
+    values: [Option<Param<Tensor<1>>>; Buffer::ALL.len()],
+    /// Whether the range is trained.
+    learned: bool,
+}
 
 const CONTAINER: &str = "Struct:TensorQuantizer";
 
 impl Buffers {
     pub(super) fn get(&self, buffer: Buffer) -> Option<Tensor<1>> {
-        self.0[buffer as usize].as_ref().map(Param::val)
+        self.values[buffer as usize].as_ref().map(Param::val)
     }
 
     pub(super) fn has(&self, buffer: Buffer) -> bool {
-        self.0[buffer as usize].is_some()
+        self.values[buffer as usize].is_some()
     }
 
     pub(super) fn set(&mut self, buffer: Buffer, values: Tensor<1>) {
-        let values = values.detach().cast(DType::F32).set_require_grad(false);
-        let slot = &mut self.0[buffer as usize];
+        let values = values.detach().cast(DType::F32);
+        let trained = self.is_trained(buffer);
+        let slot = &mut self.values[buffer as usize];
         let id = slot.as_ref().map_or_else(ParamId::new, |param| param.id);
-        *slot = Some(Param::initialized(id, values));
+        *slot = Some(parameter(id, values, trained));
+    }
+
+    fn is_trained(&self, buffer: Buffer) -> bool {
+        self.learned && buffer == Buffer::Amax
+    }
+
+    /// Makes the range a parameter that is trained, or a constant.
+    pub(super) fn learn_range(&mut self, learned: bool) {
+        if self.learned != learned {
+            self.learned = learned;
+            if let Some(range) = self.get(Buffer::Amax) {
+                self.set(Buffer::Amax, range);
+            }
+        }
     }
 
     pub(super) fn clear(&mut self, buffer: Buffer) {
-        self.0[buffer as usize] = None;
+        self.values[buffer as usize] = None;
     }
 
     pub(super) fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
         for buffer in Buffer::ALL {
-            let Some(param) = &self.0[buffer as usize] else { continue };
+            let Some(param) = &self.values[buffer as usize] else { continue };
             visitor.enter_module(buffer.name(), CONTAINER);
             visitor.visit_float(param);
             visitor.exit_module(buffer.name(), CONTAINER);
@@ -76,25 +98,42 @@ impl Buffers {
 
     pub(super) fn map<M: ModuleMapper>(mut self, mapper: &mut M) -> Self {
         for buffer in Buffer::ALL {
-            let Some(param) = self.0[buffer as usize].take() else { continue };
+            let Some(param) = self.values[buffer as usize].take() else { continue };
             let (id, before) = (param.id, param.val());
             mapper.enter_module(buffer.name(), CONTAINER);
             let mapped = mapper.map_float(param);
             mapper.exit_module(buffer.name(), CONTAINER);
             let (mapped_id, after) = (mapped.id, mapped.val());
             // As burn's running statistics are: a mapper may load or move a buffer, but does not make it trainable, and a
-            // cast of the model leaves it in f32.
-            self.0[buffer as usize] = Some(if after.dtype() == DType::F32 {
-                Param::initialized(mapped_id, after.set_require_grad(false))
-            } else {
-                Param::initialized(id, before)
+            // cast of the model leaves it in f32. A learned range may also be stepped, to where it is positive, and frozen.
+            self.values[buffer as usize] = Some(match after.dtype() {
+                DType::F32 if self.is_trained(buffer) && after.is_require_grad() => mapped.map(|stepped| {
+                    let positive = stepped.clone().without_autodiff().abs().clamp_min(f32::MIN_POSITIVE);
+                    in_place_of(&stepped, positive)
+                }),
+                DType::F32 if self.is_trained(buffer) => mapped,
+                DType::F32 => Param::initialized(mapped_id, after.set_require_grad(false)),
+                _ => parameter(id, before.detach(), self.is_trained(buffer)),
             });
         }
         self
     }
 
     fn each(self, f: impl Fn(Param<Tensor<1>>) -> Param<Tensor<1>>) -> Self {
-        Self(self.0.map(|param| param.map(&f)))
+        Self { values: self.values.map(|param| param.map(&f)), ..self }
+    }
+
+    /// The same values in tensors that were made on a device: a learned range is trained if gradients are recorded there.
+    pub(super) fn made_on(mut self, device: &Device) -> Self {
+        for buffer in Buffer::ALL {
+            if let Some(values) = self.get(buffer) {
+                let values = values.without_autodiff();
+                let whole = 0..values.dims()[0];
+                let made = Tensor::zeros(values.shape(), (device, DType::F32)).slice_assign(whole, values);
+                self.set(buffer, made);
+            }
+        }
+        self
     }
 
     pub(super) fn moved(self, device: &Device) -> Self {
@@ -114,6 +153,16 @@ impl Buffers {
     }
 
     pub(super) fn collect_devices(&self, devices: Devices) -> Devices {
-        self.0.iter().flatten().fold(devices, |devices, param| param.collect_devices(devices))
+        self.values.iter().flatten().fold(devices, |devices, param| param.collect_devices(devices))
     }
+}
+
+/// A parameter that is trained, or one that never is.
+fn parameter(id: ParamId, values: Tensor<1>, trained: bool) -> Param<Tensor<1>> {
+    if !trained {
+        return Param::initialized(id, values.set_require_grad(false));
+    }
+    let mut param = Param::from_tensor(values);
+    param.id = id;
+    param
 }

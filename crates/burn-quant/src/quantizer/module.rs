@@ -19,6 +19,11 @@ impl TensorQuantizer {
         self
     }
 
+    /// The same with its buffers made anew on a device.
+    pub(crate) fn made_on(self, device: &Device) -> Self {
+        self.map_buffers(&|buffers| buffers.made_on(device))
+    }
+
     fn visit_stages<V: ModuleVisitor>(&self, visitor: &mut V) {
         self.buffers.visit(visitor);
         for (i, stage) in self.chain.iter().enumerate() {

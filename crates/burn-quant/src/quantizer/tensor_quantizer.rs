@@ -4,7 +4,8 @@ use burn::tensor::module::linear;
 use burn::tensor::{DType, Tensor};
 use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat, Signedness};
 use burn_quant_ops::{
-    Bias, Direction, FakeQuant, Groups, Hadamard, Ranges, fake_quant, fake_quant_affine, group_amax, hadamard,
+    Bias, Direction, FakeQuant, GradientRule, Groups, Hadamard, Ranges, fake_quant, fake_quant_affine, group_amax,
+    hadamard,
 };
 use serde::{Deserialize, Serialize};
 
@@ -177,6 +178,7 @@ impl TensorQuantizer {
                 None => self.chain.push(Self::stage(next.clone(), self.role)),
             }
         }
+        self.buffers.learn_range(config.gradient.learns_range());
         self.config = config;
     }
 
@@ -416,7 +418,7 @@ impl TensorQuantizer {
         let constant = |amax: f32, len: usize| Tensor::full([len], amax, (&x.device(), DType::F32));
         match (self.config.scale, self.config.range) {
             (ScaleFormat::E8M0, _) => Ranges::PowersOfTwo,
-            (ScaleFormat::F32, Range::Static) => Ranges::Static(self.calibrated(Buffer::Amax)),
+            (ScaleFormat::F32, Range::Static) => Ranges::Static(self.learnable(x, groups)),
             (ScaleFormat::F32, Range::Dynamic) => Ranges::Dynamic,
             (ScaleFormat::F32, Range::Constant(amax)) => Ranges::Static(constant(amax, groups.len())),
             (ScaleFormat::E4M3(BlockScale::Dynamic), range) => Ranges::TwoLevel {
@@ -439,6 +441,27 @@ impl TensorQuantizer {
                 global_amax: self.calibrated(Buffer::GlobalAmax),
                 blocks,
             },
+        }
+    }
+
+    /// The range, with the paper's scale on its gradient if LSQ learns it.
+    ///
+    /// LSQ divides the gradient of a step by `√(N · hi)`, with `N` the weights that share the step, or the activations of one
+    /// example. For `amax = hi · step` the same change of the step is that of `hi / √(N · hi)` times the gradient of amax, by `hi` once
+    /// for the derivative and once for the change itself.
+    fn learnable<const D: usize>(&self, x: &Tensor<D>, groups: &Groups) -> Tensor<1> {
+        let amax = self.calibrated(Buffer::Amax);
+        match self.config.gradient {
+            GradientRule::PassThrough | GradientRule::Clipped | GradientRule::Pact => amax,
+            GradientRule::Lsq => {
+                let elements = match self.role {
+                    Role::Weight(_) => x.shape().num_elements() / groups.len(),
+                    Role::Features | Role::Images => x.dims()[1..].iter().product(),
+                };
+                let highest = highest_code(self.config.format);
+                let scaled = amax.clone() * (highest / (elements.max(1) as f32 * highest).sqrt() * highest);
+                amax.detach() + (scaled.clone() - scaled.detach())
+            }
         }
     }
 
@@ -499,6 +522,14 @@ impl TensorQuantizer {
 
     pub(crate) fn has_static_blocks(&self) -> bool {
         matches!(self.config.scale, ScaleFormat::E4M3(BlockScale::Static | BlockScale::StaticFourOverSix))
+    }
+}
+
+/// The highest code of a format: steps of the scale from zero to amax.
+fn highest_code(format: Format) -> f32 {
+    match format {
+        Format::Int(int) => int.grid().hi() as f32,
+        other => other.max(),
     }
 }
 

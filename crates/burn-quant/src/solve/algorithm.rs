@@ -12,6 +12,7 @@ use super::awq_clip::AwqClip;
 use super::awq_lite::AwqLite;
 use super::bias_correction::BiasCorrection;
 use super::gptq::Gptq;
+use super::mean_magnitude::MeanMagnitude;
 use super::range_search::{LocalHessian, Mse};
 use super::smoothquant::SmoothQuant;
 use super::svdquant::SvdQuant;
@@ -203,6 +204,7 @@ impl Registry {
         let mut steps: Vec<Box<dyn LayerAlgorithm>> = Vec::new();
         for step in algorithm.steps() {
             match step.clone() {
+                Algorithm::MeanMagnitude => steps.push(Box::new(MeanMagnitude)),
                 Algorithm::Mse(search) => steps.push(Box::new(Mse { search })),
                 Algorithm::LocalHessian { search, .. } => steps.push(Box::new(LocalHessian { search })),
                 Algorithm::SmoothQuant { alpha, sharing } => steps.push(Box::new(SmoothQuant { alpha, sharing })),

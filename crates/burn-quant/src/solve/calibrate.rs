@@ -53,7 +53,8 @@ impl<'a> Calibrator<'a> {
     /// The first step that cannot do without data.
     pub(crate) fn needs_data(&self) -> Option<&str> {
         let step = self.steps.iter().find(|step| step.needs().is_some()).map(|step| step.name());
-        step.or_else(|| self.algorithm.steps().iter().find(|step| is_of_activations(step)).map(Algorithm::name))
+        let of_activations = |step: &&Algorithm| is_of_activations(step) && **step != Algorithm::MeanMagnitude;
+        step.or_else(|| self.algorithm.steps().iter().find(of_activations).map(Algorithm::name))
     }
 
     /// What to collect of the quantizers of a placed model.
@@ -210,6 +211,7 @@ fn of_activation(step: &Algorithm, quantizer: &TensorQuantizer, needs: &mut Stat
         Algorithm::Percentile { histogram, .. }
         | Algorithm::Entropy { histogram, .. }
         | Algorithm::HistogramMse { histogram, .. } => count(histogram),
+        Algorithm::MeanMagnitude => needs.channels = needs.channels.max(Some(ChannelNeeds::Ranges)),
         Algorithm::MovingAverage { .. } => needs.history = true,
         Algorithm::ActivationHeadroom { .. } => {
             let config = quantizer.config();

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::calibrate::Calibrator;
+use super::calibrate::{Calibrator, quantizer_devices};
 use super::range_search::least_squares;
 use super::ranges::is_of_activations;
 use super::siblings::{families, share_global_amax, share_inputs};
 use super::sites::{EachParameter, Parameters, Site, each_parameter, replace_parameters, sites};
-use super::{Layer, LayerAlgorithm, SkipReason};
+use super::{Layer, LayerAlgorithm, SkipReason, mean_magnitude};
 use crate::report::{LayerReport, StepReport};
-use crate::{Algorithm, ModelStatistics, QuantError, Quantizers, RangeSearch, TensorQuantizer};
+use crate::{Algorithm, ModelStatistics, QuantError, Quantizers, TensorQuantizer};
 
 /// What layers have become so far; it goes into the model at the end, as later passes over the data need the float model.
 #[derive(Default)]
@@ -98,10 +98,12 @@ impl Calibrator<'_> {
     fn solve_kernel<M: Module>(&self, model: &M, quantizers: &Quantizers, site: &Site, solved: &mut Solved) {
         let mut quantizer = quantizers.get(&site.weight_quantizer).expect("a site has a quantizer").clone();
         let mut steps = Vec::new();
-        let of_weights = |step: &&Algorithm| !is_of_activations(step) && **step != Algorithm::Max;
+        let of_weights = |step: &&Algorithm| {
+            **step == Algorithm::MeanMagnitude || (!is_of_activations(step) && **step != Algorithm::Max)
+        };
         for step in self.algorithm.steps().iter().filter(of_weights) {
             let outcome = match step {
-                Algorithm::Mse(search) => search_kernel(model, site, &quantizer, *search),
+                Algorithm::Mse(_) | Algorithm::MeanMagnitude => range_of_kernel(model, site, &quantizer, step),
                 _ => Err(SkipReason::NotLinear),
             };
             steps.push(match outcome {
@@ -166,26 +168,29 @@ fn layers(
     family.iter().map(layer).collect()
 }
 
-fn search_kernel<M: Module>(
+fn range_of_kernel<M: Module>(
     model: &M,
     site: &Site,
     quantizer: &TensorQuantizer,
-    search: RangeSearch,
+    step: &Algorithm,
 ) -> Result<TensorQuantizer, SkipReason> {
     struct Search<'a> {
         path: &'a str,
         quantizer: &'a TensorQuantizer,
-        search: RangeSearch,
+        step: &'a Algorithm,
         found: Result<TensorQuantizer, SkipReason>,
     }
     impl EachParameter for Search<'_> {
         fn parameter<const D: usize>(&mut self, path: &str, value: Tensor<D>) {
             if path == self.path {
-                self.found = least_squares(self.quantizer, &value, &self.search);
+                self.found = match self.step {
+                    Algorithm::Mse(search) => least_squares(self.quantizer, &value, search),
+                    _ => mean_magnitude::of_weight(self.quantizer, &value),
+                };
             }
         }
     }
-    let mut work = Search { path: &site.weight, quantizer, search, found: Err(SkipReason::NoData) };
+    let mut work = Search { path: &site.weight, quantizer, step, found: Err(SkipReason::NoData) };
     each_parameter(model, &mut work);
     work.found
 }
@@ -200,7 +205,6 @@ impl Before {
 impl Solved {
     /// Takes up what a layer has become; its parameters only if they changed.
     fn keep(&mut self, site: &Site, layer: Layer, changed: bool) {
-        let device = layer.original_weight().device();
         let (weight, bias, weight_quantizer, input_quantizer) = layer.into_parts();
         if changed {
             let elements = weight.dims().iter().product::<usize>();
@@ -209,18 +213,19 @@ impl Solved {
                 self.parameters.insert(path, bias);
             }
         }
-        self.quantizers.insert(site.weight_quantizer.clone(), weight_quantizer.to_device(&device));
+        self.quantizers.insert(site.weight_quantizer.clone(), weight_quantizer);
         if let Some((name, quantizer)) = site.input_quantizer.clone().zip(input_quantizer) {
-            self.quantizers.insert(name, quantizer.to_device(&device));
+            self.quantizers.insert(name, quantizer);
         }
     }
 
     /// The model with what its layers have become.
     pub(crate) fn install<M: Module>(self, model: M) -> Result<(M, Vec<LayerReport>), QuantError> {
         let model = replace_parameters(model, self.parameters);
-        let mut quantizers = Quantizers::of(&model);
+        let (mut quantizers, devices) = (Quantizers::of(&model), quantizer_devices(&model));
         for (name, quantizer) in self.quantizers {
-            *quantizers.get_mut(&name)? = quantizer;
+            let device = devices.get(&name).cloned().unwrap_or_default();
+            *quantizers.get_mut(&name)? = quantizer.made_on(&device);
         }
         Ok((quantizers.install(model)?, self.reports))
     }

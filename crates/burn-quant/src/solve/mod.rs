@@ -25,6 +25,7 @@ mod histogram_mse;
 mod layer;
 mod layers;
 mod max;
+mod mean_magnitude;
 mod moving_average;
 mod percentile;
 mod range_search;

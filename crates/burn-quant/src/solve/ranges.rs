@@ -2,7 +2,9 @@
 
 use burn::tensor::{Device, Tensor};
 
-use super::{SkipReason, activation_headroom, affine, entropy, histogram_mse, max, moving_average, percentile};
+use super::{
+    SkipReason, activation_headroom, affine, entropy, histogram_mse, max, mean_magnitude, moving_average, percentile,
+};
 use crate::{
     Algorithm, BlockScale, Buffer, Format, Granularity, InvalidConfig, QuantError, Range, ScaleFormat, Statistics,
     TensorQuantizer,
@@ -63,17 +65,23 @@ pub(super) fn suits(algorithm: &Algorithm, quantizer: &TensorQuantizer) -> Resul
     match algorithm {
         Algorithm::ActivationHeadroom { .. } if !nvfp4 => Err(SkipReason::NotNvfp4),
         Algorithm::ActivationHeadroom { .. } | Algorithm::MovingAverage { .. } => Ok(()),
+        Algorithm::MeanMagnitude
+            if config.scale == ScaleFormat::F32 && config.granularity == Granularity::PerChannel =>
+        {
+            Ok(())
+        }
         _ if !per_tensor => Err(SkipReason::NotPerTensor),
         Algorithm::Entropy { .. } if !matches!(config.format, Format::Int(_)) => Err(SkipReason::NotInteger),
         _ => Ok(()),
     }
 }
 
-/// Whether an algorithm is one of activations.
+/// Whether an algorithm finds ranges of activations, and nothing of layers but their mean magnitude.
 pub(super) fn is_of_activations(algorithm: &Algorithm) -> bool {
     matches!(
         algorithm,
-        Algorithm::Percentile { .. }
+        Algorithm::MeanMagnitude
+            | Algorithm::Percentile { .. }
             | Algorithm::Entropy { .. }
             | Algorithm::HistogramMse { .. }
             | Algorithm::MovingAverage { .. }
@@ -102,6 +110,8 @@ pub(super) fn activation_range(
         Algorithm::HistogramMse { start_bin, stride, .. } => {
             histogram_mse(histogram()?, quantizer.config().format, start_bin, stride).map(one)
         }
+        Algorithm::MeanMagnitude if seen.channels.is_none() => Err(missing("sums over channels"))?,
+        Algorithm::MeanMagnitude => mean_magnitude::of_activation(quantizer, seen),
         Algorithm::MovingAverage { momentum } => {
             Some(moving_average(&seen.history, momentum).ok_or(missing("history of batches"))?)
         }

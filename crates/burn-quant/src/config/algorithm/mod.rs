@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 /// |---|---|---|---|
 /// | `max` | all | largest magnitude | `max.rs` |
 /// | `percentile`, `entropy`, `histogram_mse` | activations | histogram | `percentile.rs`, `entropy.rs`, `histogram_mse.rs` |
+/// | `mean_magnitude` | all with f32 scales | mean magnitude of each channel | `mean_magnitude.rs` |
 /// | `moving_average` | activations | largest magnitude of each batch | `moving_average.rs` |
 /// | `activation_headroom` | NVFP4 activations | histogram of block ranges | `activation_headroom.rs` |
 /// | `mse`, `local_hessian` | weights | none; Gram matrix | `range_search.rs` |
@@ -78,6 +79,8 @@ pub enum Algorithm {
         /// The weight of what was before, 0 to 1.
         momentum: f32,
     },
+    /// Twice the mean magnitude by the square root of the highest code: where learned ranges begin.
+    MeanMagnitude,
     /// The range of least squared rounding error of each weight.
     Mse(RangeSearch),
     /// The range of least error of each weight's output, estimated per block.
@@ -257,6 +260,7 @@ impl Algorithm {
             Algorithm::Entropy { .. } => "entropy",
             Algorithm::HistogramMse { .. } => "histogram_mse",
             Algorithm::MovingAverage { .. } => "moving_average",
+            Algorithm::MeanMagnitude => "mean_magnitude",
             Algorithm::Mse(_) => "mse",
             Algorithm::LocalHessian { .. } => "local_hessian",
             Algorithm::ActivationHeadroom { .. } => "activation_headroom",

@@ -11,7 +11,11 @@ impl Algorithm {
     /// [`QuantError::AlgorithmOption`], and [`QuantError::AlgorithmInSequence`].
     pub fn validate(&self) -> Result<(), QuantError> {
         match self {
-            Algorithm::None | Algorithm::Max | Algorithm::BiasCorrection | Algorithm::Custom { .. } => Ok(()),
+            Algorithm::None
+            | Algorithm::Max
+            | Algorithm::MeanMagnitude
+            | Algorithm::BiasCorrection
+            | Algorithm::Custom { .. } => Ok(()),
             Algorithm::Sequence(steps) => steps.iter().try_for_each(|step| match step {
                 Algorithm::Sequence(_) | Algorithm::None => {
                     Err(QuantError::AlgorithmInSequence { name: step.name().to_string() })

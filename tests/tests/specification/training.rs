@@ -1,0 +1,178 @@
+//! Quantization-aware training beyond the straight-through gradient: ranges that are learned, observed again, and switched.
+
+use burn::module::{Module, Param};
+use burn::nn::LinearConfig;
+use burn::optim::{AdamConfig, GradientsParams, SgdConfig};
+use burn::tensor::{Device, Tensor};
+use burn_quant::nn::QuantLinear;
+use burn_quant::{
+    Algorithm, InvalidConfig, Plan, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, calibrate, disable,
+    install_plan, observe, quantize, quantize_weights,
+};
+use burn_quant_tests::device;
+
+use crate::{assert_close, spread, values};
+
+fn layer(device: &Device) -> QuantLinear {
+    let layer = LinearConfig::new(6, 4).with_bias(false).init(device);
+    let weight = Param::from_tensor(spread([6, 4], device));
+    burn::nn::Linear { weight, ..layer }.into()
+}
+
+fn config(quantizer: impl Fn() -> QuantizerConfig) -> QuantConfig {
+    QuantConfig::new()
+        .with_rule(Rule::set("weight_quantizer", quantizer()))
+        .with_rule(Rule::set("input_quantizer", quantizer()))
+}
+
+fn calibrated(device: &Device, config: &QuantConfig) -> QuantLinear {
+    quantize(layer(device), config, |layer| drop(layer.forward(spread::<2>([5, 6], device)))).unwrap().0
+}
+
+fn amax(layer: &QuantLinear, name: &str) -> Vec<f32> {
+    values(Quantizers::of(layer).get(name).unwrap().amax().unwrap().without_autodiff())
+}
+
+fn step(layer: QuantLinear, device: &Device, rate: f64) -> QuantLinear {
+    let mut optimizer = SgdConfig::new().init();
+    let x = spread::<2>([5, 6], device).require_grad(); // there is something to record even if all is frozen
+    let loss = layer.forward(x).powi_scalar(2).mean();
+    let gradients = GradientsParams::from_grads(loss.backward(), &layer);
+    optimizer.step(rate, layer, gradients)
+}
+
+/// Twice the mean magnitude by the square root of the highest code, 3: Esser et al., §2.1.
+#[test]
+fn learned_ranges_begin_with_the_mean_magnitude() {
+    let (_, device) = device();
+    let config = config(|| QuantizerConfig::int(3).lsq()).with_algorithm(Algorithm::MeanMagnitude);
+    let layer = calibrated(&device, &config);
+    let expected = |x: Vec<f32>| 2.0 * x.iter().map(|x| x.abs()).sum::<f32>() / x.len() as f32 * 3f32.sqrt();
+    let weight = expected(values(spread([6, 4], &device)));
+    let input = expected(values(spread([5, 6], &device)));
+    assert_close(&amax(&layer, "weight_quantizer"), &[weight], 1e-6, "weight");
+    assert_close(&amax(&layer, "input_quantizer"), &[input], 1e-6, "input");
+
+    let per_channel = QuantConfig::new()
+        .with_rule(Rule::set("weight_quantizer", QuantizerConfig::int(3).per_channel().lsq()))
+        .with_algorithm(Algorithm::MeanMagnitude);
+    let (layer, _) = quantize_weights(self::layer(&device), &per_channel).unwrap();
+    let columns = values(spread::<2>([6, 4], &device).transpose());
+    let expected: Vec<f32> = columns.chunks(6).map(|column| expected(column.to_vec())).collect();
+    assert_close(&amax(&layer, "weight_quantizer"), &expected, 1e-6, "channels of a weight, without data");
+}
+
+/// One step of plain gradient descent moves a step size as the paper says: by rate · gradient / √(N · hi).
+#[test]
+fn a_learned_range_moves_as_a_step_size_with_the_papers_gradient_scale() {
+    let (_, plain) = device();
+    let device = plain.autodiff();
+    let rule = Rule::set("weight_quantizer", QuantizerConfig::int(3).lsq());
+    let config = QuantConfig::new().with_rule(rule).with_algorithm(Algorithm::MeanMagnitude);
+    let (layer, _) = quantize_weights(self::layer(&device), &config).unwrap();
+    let before = amax(&layer, "weight_quantizer")[0];
+
+    // the gradient of the step size by hand: loss = mean((x q)²), q = round(w / s) s
+    let s = before / 3.0;
+    let w = values(layer.weight.base().without_autodiff());
+    let x = spread::<2>([5, 6], &device).without_autodiff();
+    let q: Vec<f32> = w.iter().map(|w| (w / s).round_ties_even().clamp(-4.0, 3.0) * s).collect();
+    let q = Tensor::<1>::from_data(q.as_slice(), &x.device()).reshape([6, 4]);
+    let upstream = values(x.clone().transpose().matmul(x.matmul(q.clone())) * (2.0 / 20.0));
+    let derivative = w.iter().zip(values(q)).map(|(w, q)| {
+        let code = w / s;
+        if (-4.0..=3.0).contains(&code) { q / s - code } else { q / s }
+    });
+    let gradient: f32 = derivative.zip(upstream).map(|(d, u)| d * u).sum();
+
+    let rate = 0.01;
+    let after = amax(&step(layer, &device, rate), "weight_quantizer")[0];
+    let expected = s - rate as f32 * gradient / (24f32 * 3.0).sqrt();
+    assert_close(&[after / 3.0], &[expected], 1e-5, "the step size");
+    assert_ne!(after, before);
+}
+
+#[test]
+fn learned_ranges_are_trained_frozen_recorded_and_kept_positive() {
+    let (_, plain) = device();
+    let device = plain.autodiff();
+    for quantizer in [QuantizerConfig::int(3).lsq(), QuantizerConfig::int(3).pact()] {
+        let layer = calibrated(&device, &config(|| quantizer.clone()));
+        let mut quantizers = Quantizers::of(&layer);
+        quantizers.iter_mut().filter(|(_, q)| q.is_enabled()).for_each(|(_, q)| {
+            q.set_amax(Tensor::from_data([1.0], &device)); // values are up to 2: some are beyond
+        });
+        let layer = quantizers.install(layer).unwrap();
+        let before = [amax(&layer, "weight_quantizer"), amax(&layer, "input_quantizer")];
+        let trained = step(layer.clone(), &device, 0.1);
+        let after = [amax(&trained, "weight_quantizer"), amax(&trained, "input_quantizer")];
+        assert!(before[0] != after[0] && before[1] != after[1], "{before:?} {after:?}");
+        let frozen = step(layer.clone().freeze(), &device, 0.1);
+        assert_eq!([amax(&frozen, "weight_quantizer"), amax(&frozen, "input_quantizer")], before, "frozen");
+        let thrown = step(layer.clone(), &device, 1e6);
+        assert!(amax(&thrown, "weight_quantizer")[0] > 0.0, "a range that is thrown beyond zero comes back");
+
+        let again = layer.clone().load_record(trained.clone().into_record());
+        assert_eq!(amax(&again, "input_quantizer"), after[1], "from a record");
+        let moved = step(again.valid().train(), &device, 0.1);
+        assert_ne!(amax(&moved, "input_quantizer"), after[1], "trained on after validation");
+    }
+}
+
+#[test]
+fn only_static_ranges_with_f32_scales_are_learned() {
+    let (_, device) = device();
+    let refused = [
+        QuantizerConfig::int(8).dynamic().lsq(),
+        QuantizerConfig::int(8).constant(1.0).pact(),
+        QuantizerConfig::nvfp4().lsq(),
+    ];
+    for quantizer in refused {
+        let config = QuantConfig::new().with_rule(Rule::set("weight_quantizer", quantizer));
+        let problem = quantize_weights(layer(&device), &config).unwrap_err();
+        assert!(matches!(problem, QuantError::Config { problem: InvalidConfig::NoRangeToLearn, .. }), "{problem}");
+    }
+}
+
+#[test]
+fn learning_three_bit_ranges_fits_better_than_training_under_fixed_ones() {
+    let (_, plain) = device();
+    let device = plain.autodiff();
+    let x = spread::<2>([32, 6], &device).detach();
+    let target = (x.clone().matmul(spread::<2>([6, 4], &device) * 1.3 + 0.2)).detach();
+    let error = |quantizer: fn() -> QuantizerConfig, algorithm: Algorithm| {
+        let mut layer = calibrated(&device, &config(quantizer).with_algorithm(algorithm));
+        let mut optimizer = AdamConfig::new().init();
+        for _ in 0..200 {
+            let loss = (layer.forward(x.clone()) - target.clone()).powi_scalar(2).mean();
+            let gradients = GradientsParams::from_grads(loss.backward(), &layer);
+            layer = optimizer.step(0.02, layer, gradients);
+        }
+        values((layer.forward(x.clone()) - target.clone()).powi_scalar(2).mean().without_autodiff())[0]
+    };
+    let fixed = error(|| QuantizerConfig::int(3), Algorithm::Max);
+    let learned = error(|| QuantizerConfig::int(3).lsq(), Algorithm::MeanMagnitude);
+    assert!(learned < 0.9 * fixed, "learned {learned}, fixed {fixed}");
+}
+
+#[test]
+fn ranges_can_be_observed_again_and_quantizers_come_back_after_a_start_in_float() {
+    let (_, plain) = device();
+    let device = plain.autodiff();
+    let layer = calibrated(&device, &config(|| QuantizerConfig::int(8)));
+    let (plan, before) = (Plan::of(&layer), amax(&layer, "weight_quantizer"));
+
+    let float = disable(layer, "*").unwrap();
+    let x = spread::<2>([5, 6], &device);
+    assert_eq!(values(float.forward(x.clone())), values(float.to_float().forward(x.clone())), "a start in float");
+    let trained = step(float, &device, 0.5);
+
+    let layer = install_plan(trained, &plan).unwrap();
+    assert!(layer.input_quantizer.is_enabled());
+    assert_eq!(amax(&layer, "weight_quantizer"), before, "ranges are as they were");
+    let statistics =
+        observe(&layer, &Algorithm::Max, |layer| drop(layer.forward(x.clone().without_autodiff()))).unwrap();
+    let (layer, _) = calibrate(layer, &statistics, &Algorithm::Max).unwrap();
+    let largest = values(layer.weight.base().without_autodiff()).iter().fold(0f32, |a, w| a.max(w.abs()));
+    assert_eq!(amax(&layer, "weight_quantizer"), [largest], "and now those of the trained weight");
+}
