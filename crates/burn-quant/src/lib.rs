@@ -64,6 +64,7 @@ pub mod prepare;
 mod quantizer;
 mod report;
 pub mod solve;
+pub mod train;
 
 pub use burn_quant_ops as ops;
 pub use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, ScaleFormat, Signedness};

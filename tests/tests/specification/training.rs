@@ -5,6 +5,7 @@ use burn::nn::LinearConfig;
 use burn::optim::{AdamConfig, GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor};
 use burn_quant::nn::QuantLinear;
+use burn_quant::train::Distillation;
 use burn_quant::{
     Algorithm, InvalidConfig, Plan, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, calibrate, disable,
     install_plan, observe, quantize, quantize_weights,
@@ -175,4 +176,43 @@ fn ranges_can_be_observed_again_and_quantizers_come_back_after_a_start_in_float(
     let (layer, _) = calibrate(layer, &statistics, &Algorithm::Max).unwrap();
     let largest = values(layer.weight.base().without_autodiff()).iter().fold(0f32, |a, w| a.max(w.abs()));
     assert_eq!(amax(&layer, "weight_quantizer"), [largest], "and now those of the trained weight");
+}
+
+/// `T² Σ p log(p / q)`, the mean of two examples, and its gradient `T (q − p) / examples`.
+#[test]
+fn distillation_is_the_divergence_at_a_temperature_and_teaches_the_student_alone() {
+    let (_, plain) = device();
+    let device = plain.autodiff();
+    let (s, t, temperature) = ([[1.0f32, 2.0, 0.5], [0.0, 0.0, 3.0]], [[2.0f32, 0.0, 1.0], [0.0, 0.0, 3.0]], 2.0f32);
+    let softmax = |row: [f32; 3]| {
+        let e = row.map(|x| (x / temperature).exp());
+        e.map(|x| x / e.iter().sum::<f32>())
+    };
+    let divergence = |i: usize| -> f32 { softmax(t[i]).iter().zip(softmax(s[i])).map(|(p, q)| p * (p / q).ln()).sum() };
+    let expected = 4.0 * (divergence(0) + divergence(1)) / 2.0;
+
+    let student = Tensor::<2>::from_data(s, &device).require_grad();
+    let teacher = Tensor::<2>::from_data(t, &device).require_grad();
+    let loss = Distillation::new(2.0).loss(student.clone(), teacher.clone());
+    assert_close(&values(loss.clone().without_autodiff()), &[expected], 1e-6, "loss");
+    let gradients = loss.backward();
+    let gradient: Vec<f32> = (0..2)
+        .flat_map(|i| {
+            softmax(s[i]).into_iter().zip(softmax(t[i])).map(|(q, p)| temperature * (q - p) / 2.0).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_close(&values(student.grad(&gradients).unwrap()), &gradient, 1e-5, "gradient");
+    assert!(teacher.grad(&gradients).is_none());
+
+    let task = Tensor::<1>::from_data([10.0], &plain_of(&device));
+    let both = Distillation::new(2.0).with_weight(0.25).with_task(
+        student.without_autodiff(),
+        teacher.without_autodiff(),
+        task,
+    );
+    assert_close(&values(both), &[0.25 * expected + 7.5], 1e-6, "with the task");
+}
+
+fn plain_of(device: &Device) -> Device {
+    Tensor::<1>::zeros([1], device).without_autodiff().device()
 }
