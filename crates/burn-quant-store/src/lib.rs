@@ -38,6 +38,7 @@
 //! # #[cfg(not(feature = "flex"))] fn main() {}
 //! ```
 
+mod adapter;
 mod error;
 mod file;
 mod parameters;
@@ -45,6 +46,7 @@ mod restore;
 mod save;
 mod statistics;
 
+pub use adapter::ForQuantLayers;
 pub use error::StoreError;
 pub use file::Schema;
 pub use restore::{from_bytes, restore};

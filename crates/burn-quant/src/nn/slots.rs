@@ -2,6 +2,7 @@
 //!
 //! All are one type, [`WithSlots`]: burn's layer, a quantizer before it and one after it.
 
+use std::borrow::{Borrow, BorrowMut};
 use std::ops::{Deref, DerefMut};
 
 use burn::config::Config;
@@ -34,8 +35,8 @@ pub trait Slotted: Module + ModuleDisplay {
 ///
 /// Records have the paths of burn's layer and, beside them, those of the slots. Fields of the layer are reached through it.
 ///
-/// No preset names these slots alone, but presets whose pattern is `*input_quantizer` enable the one before the layer, as
-/// the reference does; name the container in a rule of your own to leave it off.
+/// Presets for whole models leave them off; the reference quantizes what comes into pooling and most norms. Of recipes that are
+/// [read from ModelOpt's](crate::QuantConfig::from_modelopt_json) they do what those say.
 #[derive(Clone, Debug)]
 pub struct WithSlots<L> {
     layer: L,
@@ -90,6 +91,18 @@ impl<L> Deref for WithSlots<L> {
 
 impl<L> DerefMut for WithSlots<L> {
     fn deref_mut(&mut self) -> &mut L {
+        &mut self.layer
+    }
+}
+
+impl<L> Borrow<L> for WithSlots<L> {
+    fn borrow(&self) -> &L {
+        &self.layer
+    }
+}
+
+impl<L> BorrowMut<L> for WithSlots<L> {
+    fn borrow_mut(&mut self) -> &mut L {
         &mut self.layer
     }
 }

