@@ -9,7 +9,7 @@ use burn_quant::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingCo
 use burn_quant::prepare::{equalize, fold_batch_norm};
 use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, RangeSearch, Rule, Unscaled, quantize};
 use burn_quant_store::ForQuantLayers;
-use burn_store::{ModuleSnapshot, PyTorchToBurnAdapter, PytorchStore};
+use burn_store::{ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter, PytorchStore};
 use image::imageops::FilterType;
 
 use crate::table::Table;
@@ -101,9 +101,13 @@ impl EfficientNet {
     ///
     /// If the file cannot be read, or lacks a parameter of the model or has it in another shape.
     pub fn load(mut self, path: &Path) -> Result<Self, Box<dyn std::error::Error>> {
-        let mut store =
-            PytorchStore::from_file(path).with_key_remapping(r"(^|\.)_", "$1").with_from_adapter_of_layers();
-        self.load_from(&mut store)?;
+        let mut store = PytorchStore::from_file(path).with_key_remapping(r"(^|\.)_", "$1");
+        let tensors = store.get_all_tensors()?.values().cloned().collect();
+        // the store's own `load_from` has an adapter that cannot be exchanged
+        let result = self.apply(tensors, None, Some(Box::new(ForQuantLayers(PyTorchToBurnAdapter))), false);
+        if !result.errors.is_empty() || !result.missing.is_empty() {
+            return Err(format!("{}: {result}", path.display()).into());
+        }
         Ok(self)
     }
 
@@ -172,17 +176,6 @@ impl EfficientNet {
         self.blocks = self.blocks.into_iter().map(equal).collect::<Result<_, _>>()?;
         self.bound = None;
         Ok(self)
-    }
-}
-
-/// An extension, so that the adapter reads like one of the store's options.
-trait FromAdapter: Sized {
-    fn with_from_adapter_of_layers(self) -> Self;
-}
-
-impl FromAdapter for PytorchStore {
-    fn with_from_adapter_of_layers(self) -> Self {
-        self
     }
 }
 

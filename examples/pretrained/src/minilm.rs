@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use burn_quant::nn; // was: use burn::nn;
-use burn_quant::{QuantConfig, quantize};
+use burn_quant::{Algorithm, QuantConfig, quantize};
 use burn_quant_store::ForQuantLayers;
 use burn_store::{ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore};
 use nn::transformer::{TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput};
@@ -137,7 +137,7 @@ impl Sentences {
 
 /// What the model is evaluated on.
 struct Task {
-    /// Batches of sentences for calibration: paragraphs of Moby-Dick.
+    /// Batches of sentences for calibration: paragraphs and words of Moby-Dick.
     calibration: Vec<Sentences>,
     /// Batches of documents, then of words.
     evaluation: Vec<Sentences>,
@@ -147,9 +147,10 @@ struct Task {
 
 /// The recipes, and what they are called.
 pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
+    let smoothed = Algorithm::Sequence(vec![Algorithm::smoothquant(0.9), Algorithm::BiasCorrection]);
     vec![
         ("INT8", QuantConfig::int8_default()),
-        ("INT8 SmoothQuant", QuantConfig::int8_smoothquant()),
+        ("INT8, smoothed and corrected", QuantConfig::int8_default().with_algorithm(smoothed)),
         ("FP8", QuantConfig::fp8_default()),
         ("INT4 weights, nearest", QuantConfig::int4_blockwise_weight_only()),
         ("INT4 weights, AWQ", QuantConfig::int4_awq()),
@@ -247,7 +248,15 @@ fn task(models: &Path, text: &str, tokenizer: &Tokenizer, device: &Device) -> Re
     }
     let mut evaluation = batches(&documents, 10)?;
     evaluation.extend(batches(&words, 128)?);
-    Ok(Task { calibration: batches(&paragraphs, 8)?, evaluation, pairs })
+    // sentences of every length, as in the evaluation: paragraphs, and single words
+    let mut calibration = batches(&paragraphs, 8)?;
+    let mut single: Vec<String> =
+        text.split(|c: char| !c.is_ascii_alphabetic()).filter(|w| w.len() > 2).map(str::to_lowercase).collect();
+    single.sort_unstable();
+    single.dedup();
+    let single: Vec<String> = single.into_iter().step_by(40).collect();
+    calibration.extend(batches(&single, 128)?);
+    Ok(Task { calibration, evaluation, pairs })
 }
 
 fn latin1(bytes: &[u8]) -> String {

@@ -11,7 +11,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_quant::nn::attention::KvCache;
 use burn_quant::nn::{Embedding, Linear, RmsNorm, RmsNormConfig};
 use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Role, Rule, TensorQuantizer, fold_weights, quantize};
-use tokenizers::models::bpe::BPE;
+use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
@@ -85,7 +85,7 @@ impl SmolLm {
     pub fn load(file: &Gguf, size: Size, device: &Device) -> Result<Self, GgufError> {
         let matrix = |name: &str| -> Result<Tensor<2>, GgufError> {
             let data = file.tensor(name)?;
-            if data.shape.len() != 2 {
+            if data.shape().len() != 2 {
                 return Err(GgufError::Missing { name: name.into() });
             }
             Ok(Tensor::from_data(data, device))
@@ -239,14 +239,14 @@ pub fn tokenizer(file: &Gguf) -> Result<Tokenizer, Box<dyn std::error::Error>> {
         .texts("tokenizer.ggml.merges")?
         .iter()
         .filter_map(|merge| merge.split_once(' ').map(|(left, right)| (left.to_string(), right.to_string())));
-    let pairs = BPE::builder().vocab_and_merges::<_, Vec<(String, String)>>(vocabulary, merges.collect());
+    let pairs = BPE::builder().vocab_and_merges::<Vocab>(vocabulary, merges.collect());
     let mut tokenizer = Tokenizer::new(pairs.build().map_err(|e| e.to_string())?);
     let bytes = ByteLevel::new(false, true, true);
     tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![Digits::new(true).into(), bytes.into()])));
     tokenizer.with_decoder(Some(bytes));
     let special = tokens.iter().filter(|token| token.starts_with("<|") || *token == "<unk>");
     let special: Vec<AddedToken> = special.map(|token| AddedToken::from(token.as_str(), true)).collect();
-    tokenizer.add_special_tokens(special).map_err(|e| e.to_string())?;
+    tokenizer.add_special_tokens(&special);
     Ok(tokenizer)
 }
 
