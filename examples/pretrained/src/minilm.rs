@@ -142,7 +142,7 @@ struct Task {
     /// Batches of documents, then of words.
     evaluation: Vec<Sentences>,
     /// Pairs of words by their places in the evaluation, and how alike people find them, for each set.
-    pairs: Vec<(String, Vec<(usize, usize, f64)>)>,
+    pairs: Vec<Vec<(usize, usize, f64)>>,
 }
 
 /// The recipes, and what they are called.
@@ -177,7 +177,7 @@ pub fn evaluate(models: &Path, text: &str, device: &Device) -> Result<Table, Box
     let scores = |found: &[Vec<f32>]| {
         let cosines = found.iter().zip(&expected).map(|(a, b)| cosine(a, b));
         let mut numbers = vec![cosines.sum::<f64>() / found.len() as f64];
-        numbers.extend(task.pairs.iter().map(|(_, pairs)| {
+        numbers.extend(task.pairs.iter().map(|pairs| {
             let (alike, judged): (Vec<f64>, Vec<f64>) =
                 pairs.iter().map(|(a, b, judged)| (cosine(&found[*a], &found[*b]), *judged)).unzip();
             spearman(&alike, &judged)
@@ -231,7 +231,7 @@ fn task(models: &Path, text: &str, tokenizer: &Tokenizer, device: &Device) -> Re
     let mut words = Vec::new();
     let mut pairs = Vec::new();
     let mut places = BTreeMap::new();
-    for (set, file) in [("WordSim-353", "wordsim353.tsv"), ("SimLex-999", "simlex999.txt")] {
+    for file in ["wordsim353.tsv", "simlex999.txt"] {
         let mut judged = Vec::new();
         let lines = std::fs::read_to_string(data.join(file))?;
         for line in lines.lines().filter(|line| !line.starts_with('#')) {
@@ -244,7 +244,7 @@ fn task(models: &Path, text: &str, tokenizer: &Tokenizer, device: &Device) -> Re
             };
             judged.push((place(a), place(b), alike.trim().parse()?));
         }
-        pairs.push((set.to_string(), judged));
+        pairs.push(judged);
     }
     let mut evaluation = batches(&documents, 10)?;
     evaluation.extend(batches(&words, 128)?);
