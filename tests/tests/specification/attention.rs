@@ -64,7 +64,7 @@ fn every_operand_of_both_products_is_quantized() {
     let context = p.clone().matmul(v).swap_dims(1, 2).reshape([2, 5, 32]);
 
     let found = layer.forward(causal(&x));
-    assert_close(&values(found.weights), &values(p), 1e-6, "weights");
+    assert_close(&values(found.weights), &values(p), 1e-5, "weights");
     assert_close(&values(found.context), &values(layer.output.forward(context)), 1e-5, "context");
     let amax = Quantizers::of(&layer).get("p_bmm_quantizer").unwrap().amax().unwrap();
     assert_eq!(values(amax), [1.0], "the first token attends to itself alone");
@@ -169,7 +169,7 @@ fn a_cache_of_ones_own_layer_keeps_what_was_quantized() {
         let whole = values(layer.forward(x.clone(), &mut KvCache::new()).narrow(2, 3, 1));
         let mut cache = KvCache::new();
         let steps = (0..4).map(|t| values(layer.forward(x.clone().narrow(2, t, 1), &mut cache)));
-        assert_close(&steps.last().unwrap(), &whole, 1e-6, name);
+        assert_close(&steps.last().unwrap(), &whole, 1e-5, name);
         assert_eq!(cache.tokens(), 4);
     }
 }
