@@ -458,7 +458,7 @@ impl TensorQuantizer {
                     Role::Weight(_) => x.shape().num_elements() / groups.len(),
                     Role::Features | Role::Images => x.dims()[1..].iter().product(),
                 };
-                let highest = highest_code(self.config.format);
+                let highest = self.config.format.max();
                 let scaled = amax.clone() * (highest / (elements.max(1) as f32 * highest).sqrt() * highest);
                 amax.detach() + (scaled.clone() - scaled.detach())
             }
@@ -522,14 +522,6 @@ impl TensorQuantizer {
 
     pub(crate) fn has_static_blocks(&self) -> bool {
         matches!(self.config.scale, ScaleFormat::E4M3(BlockScale::Static | BlockScale::StaticFourOverSix))
-    }
-}
-
-/// The highest code of a format: steps of the scale from zero to amax.
-fn highest_code(format: Format) -> f32 {
-    match format {
-        Format::Int(int) => int.grid().hi() as f32,
-        other => other.max(),
     }
 }
 

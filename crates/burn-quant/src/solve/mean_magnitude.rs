@@ -73,9 +73,5 @@ pub(super) fn of_activation(quantizer: &TensorQuantizer, seen: &Statistics) -> O
 
 /// `2 √hi`
 fn factor(format: Format) -> f32 {
-    let highest = match format {
-        Format::Int(int) => int.grid().hi() as f32,
-        other => other.max(),
-    };
-    2.0 * highest.sqrt()
+    2.0 * format.max().sqrt()
 }
