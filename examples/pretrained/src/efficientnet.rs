@@ -295,8 +295,7 @@ pub fn evaluate(models: &Path, device: &Device) -> Result<Table, Box<dyn std::er
 ///
 /// If one cannot be read.
 pub fn photographs(models: &Path, device: &Device) -> Result<Tensor<4>, image::ImageError> {
-    let middle =
-        |(name, _): &(&str, usize)| crops(&models.join("skimage/data").join(name), &[(0.5, 0.5, 0.875)], device);
+    let middle = |(name, _): &(&str, usize)| crops(&models.join("skimage/data").join(name), &[(0.5, 0.5, 1.0)], device);
     Ok(Tensor::cat(PHOTOGRAPHS.iter().map(middle).collect::<Result<Vec<_>, _>>()?, 0))
 }
 

@@ -8,6 +8,7 @@ mod calibration;
 mod config;
 mod gradient;
 mod layers;
+mod learner;
 mod lifecycle;
 mod models;
 mod nn;
