@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::Device;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use fashion_mnist::device::Backend;
 use fashion_mnist::{Options, run};
 
 #[global_allocator]
@@ -26,36 +26,13 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Backend {
-    Flex,
-    Wgpu,
-    Cuda,
-}
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
-    let device = device(arguments.device)?;
+    let device = arguments.device.device()?;
     let results = run(&Options { device, seed: arguments.seed, data: arguments.data, progress: true })?;
     println!("{results}");
     if let Some(path) = arguments.json {
         std::fs::write(path, serde_json::to_string_pretty(&results)?)?;
     }
     Ok(())
-}
-
-fn device(backend: Backend) -> Result<Device, String> {
-    match backend {
-        #[cfg(feature = "flex")]
-        Backend::Flex => Ok(Device::flex()),
-        #[cfg(feature = "wgpu")]
-        Backend::Wgpu => Ok(Device::wgpu(Default::default())),
-        #[cfg(feature = "cuda")]
-        Backend::Cuda => Ok(Device::cuda(0)),
-        #[allow(unreachable_patterns)]
-        other => {
-            let name = other.to_possible_value().expect("every device has a name").get_name().to_string();
-            Err(format!("this binary was built without `{name}`: add `--features {name}` to the cargo command"))
-        }
-    }
 }

@@ -7,6 +7,18 @@ use burn_quant::nn::conv::{Conv2d, Conv2dConfig};
 use burn_quant::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn_quant::nn::{Linear, LinearConfig, PaddingConfig2d}; // burn's layers with slots
 
+/// A network that [`train`](crate::train::train) trains.
+pub trait Classifier: Module {
+    /// `[batch, 1, 28, 28]` to the logits of 10 classes.
+    fn logits(&self, images: Tensor<4>) -> Tensor<2>;
+}
+
+impl Classifier for Cnn {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        self.forward(images)
+    }
+}
+
 /// Two convolutions, two linear layers. Its slots are disabled when it is built: it is an ordinary float model.
 #[derive(Module, Debug)]
 pub struct Cnn {

@@ -1,13 +1,12 @@
 //! An ordinary burn training loop. It knows nothing of quantization: a quantized model is trained like a float one.
 
-use burn::module::Module;
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::data::{Batch, Dataset};
-use crate::model::Cnn;
+use crate::model::Classifier;
 
 /// Images of a batch.
 pub const BATCH: usize = 64;
@@ -24,7 +23,7 @@ pub struct Schedule {
 }
 
 /// Trains a model with AdamW.
-pub fn train(mut model: Cnn, data: &Dataset, schedule: Schedule, device: &Device, bar: &ProgressBar) -> Cnn {
+pub fn train<M: Classifier>(mut model: M, data: &Dataset, schedule: Schedule, device: &Device, bar: &ProgressBar) -> M {
     let mut optimizer = AdamWConfig::new().init();
     let steps = schedule.epochs * (data.len() / BATCH) as u64;
     bar.set_length(steps);
@@ -43,18 +42,18 @@ pub fn train(mut model: Cnn, data: &Dataset, schedule: Schedule, device: &Device
 }
 
 /// The gradients of the cross-entropy on one batch.
-pub fn gradients(model: &Cnn, batch: Batch) -> GradientsParams {
-    let logits = model.forward(batch.images);
+pub fn gradients<M: Classifier>(model: &M, batch: Batch) -> GradientsParams {
+    let logits = model.logits(batch.images);
     let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits, batch.labels);
     GradientsParams::from_grads(loss.backward(), model)
 }
 
 /// The fraction of images that a model classifies right.
-pub fn accuracy(model: &Cnn, data: &[Batch]) -> f64 {
+pub fn accuracy<M: Classifier>(model: &M, data: &[Batch]) -> f64 {
     let model = model.valid();
     let (mut right, mut all) = (0, 0);
     for batch in data {
-        let predicted = model.forward(batch.images.clone()).argmax(1).flatten::<1>(0, 1);
+        let predicted = model.logits(batch.images.clone()).argmax(1).flatten::<1>(0, 1);
         right += predicted.equal(batch.labels.clone()).int().sum().into_scalar::<i64>();
         all += batch.labels.dims()[0];
     }
