@@ -63,6 +63,22 @@ fn learned_ranges_begin_with_the_mean_magnitude() {
     assert_close(&amax(&layer, "weight_quantizer"), &expected, 1e-6, "channels of a weight, without data");
 }
 
+#[test]
+fn an_image_begins_with_the_mean_magnitude_of_all_its_values() {
+    use burn::nn::conv::Conv2dConfig;
+    use burn_quant::nn::conv::QuantConv2d;
+
+    let (_, device) = device();
+    let images = spread::<4>([2, 3, 4, 5], &device);
+    let layer: QuantConv2d = Conv2dConfig::new([3, 2], [3, 3]).init(&device).into();
+    let config = config(|| QuantizerConfig::int(2).lsq()).with_algorithm(Algorithm::MeanMagnitude);
+    let (layer, _) = quantize(layer, &config, |layer| drop(layer.forward(images.clone()))).unwrap();
+    let images = values(images);
+    let mean = images.iter().map(|x| x.abs()).sum::<f32>() / images.len() as f32;
+    let amax = values(Quantizers::of(&layer).get("input_quantizer").unwrap().amax().unwrap());
+    assert_close(&amax, &[2.0 * mean], 1e-6, "the highest code is 1");
+}
+
 /// One step of plain gradient descent moves a step size as the paper says: by rate · gradient / √(N · hi).
 #[test]
 fn a_learned_range_moves_as_a_step_size_with_the_papers_gradient_scale() {

@@ -179,12 +179,11 @@ impl SeenBias {
 }
 
 impl SeenChannels {
-    /// Channels are the last axis: only layers with such inputs ask for them.
+    /// All axes but that of the channels are tokens: images have theirs first.
     fn of<const D: usize>(x: &Tensor<D>, channel_axis: usize, needs: ChannelNeeds) -> Self {
-        assert_eq!(channel_axis, D - 1, "statistics of channels are of tensors with channels last");
-        let channels = x.dims()[D - 1];
+        let channels = x.dims()[channel_axis];
         let tokens = x.dims().iter().product::<usize>() / channels;
-        let x = x.clone().cast(DType::F32).reshape([tokens, channels]);
+        let x = x.clone().cast(DType::F32).movedim(channel_axis, D - 1).reshape([tokens, channels]);
         Self {
             tokens: tokens as u64,
             amax: group_amax(x.clone(), &Groups::per_channel(&[tokens, channels], 1)),
