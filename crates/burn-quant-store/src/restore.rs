@@ -60,6 +60,8 @@ fn check_buffers<M: Module>(model: &M) -> Result<(), StoreError> {
         let weight = weight.filter(|_| matches!(quantizer.role(), Role::Weight(_)));
         if let Some(layer) = name.strip_suffix("input_quantizer") {
             check_factors(&owner, quantizer, shapes.get(&format!("{layer}weight")))?;
+        } else {
+            check_factors(&owner, quantizer, weight)?;
         }
         for (name, stage) in quantizer.stages(name) {
             let owner = buffer_owner(&name, stage.role());
@@ -78,7 +80,7 @@ fn check_buffers<M: Module>(model: &M) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The factors of a branch of low rank are those of one rank, and fit the layer they stand beside.
+/// The factors of a branch of low rank are those of one rank, and fit the weight they stand beside.
 fn check_factors(owner: &str, slot: &TensorQuantizer, weight: Option<&Vec<usize>>) -> Result<(), StoreError> {
     let length = |buffer| slot.buffer(buffer).map(|values| values.dims()[0]);
     let shape = |buffer: Buffer, expected: usize, found: usize| {

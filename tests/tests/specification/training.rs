@@ -232,3 +232,80 @@ fn distillation_is_the_divergence_at_a_temperature_and_teaches_the_student_alone
 fn plain_of(device: &Device) -> Device {
     Tensor::<1>::zeros([1], device).without_autodiff().device()
 }
+
+/// Only the factors move; the layer computes `Q(W) + A · B`, in the file and folded too.
+#[test]
+fn factors_of_low_rank_are_trained_over_a_frozen_quantized_weight() {
+    use burn_quant::train::Lora;
+    use burn_quant::{Buffer, fold_weights};
+
+    let (_, plain) = device();
+    let device = plain.autodiff();
+    let int4 = QuantConfig::new().with_rule(Rule::set("weight_quantizer", QuantizerConfig::int(4).per_channel()));
+    let (quantized, _) = quantize_weights(layer(&device), &int4).unwrap();
+    let adapted = Lora::new(2).adapt(quantized.clone()).unwrap();
+    let x = spread::<2>([5, 6], &device);
+    let outputs = |layer: &QuantLinear| values(layer.forward(x.clone()).without_autodiff());
+    assert_eq!(outputs(&adapted), outputs(&quantized), "the second factor begins with zeros");
+
+    let factors = |layer: &QuantLinear| {
+        let quantizers = Quantizers::of(layer);
+        let factor = |buffer| values(quantizers.get("weight_quantizer").unwrap().buffer(buffer).unwrap());
+        [factor(Buffer::LowRankDown), factor(Buffer::LowRankUp)]
+    };
+    let trained = step(step(adapted.clone(), &device, 0.1), &device, 0.1); // the first step moves the zeros only
+    assert_eq!(factors(&trained).each_ref().map(Vec::len), [6 * 2, 2 * 4]);
+    assert!(factors(&trained).iter().zip(&factors(&adapted)).all(|(after, before)| after != before));
+    assert_eq!(values(trained.weight.base().without_autodiff()), values(quantized.weight.base().without_autodiff()));
+    assert_eq!(amax(&trained, "weight_quantizer"), amax(&quantized, "weight_quantizer"));
+    let [down, up] = factors(&trained);
+    let rounded = values(quantized.weight.val().without_autodiff());
+    let expected: Vec<f32> =
+        (0..24).map(|i| rounded[i] + (0..2).map(|r| down[i / 4 * 2 + r] * up[r * 4 + i % 4]).sum::<f32>()).collect();
+    assert_close(&values(trained.weight.val().without_autodiff()), &expected, 1e-6, "Q(W) + A · B");
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("adapted.bpk");
+    burn_quant_store::save(&trained, &path).unwrap();
+    let restored = burn_quant_store::restore(layer(&device), &path).unwrap();
+    assert_eq!(outputs(&restored), outputs(&trained), "from a file");
+    assert_ne!(factors(&step(restored, &device, 0.1)), factors(&trained), "trained on");
+    let folded = fold_weights(trained.clone()).unwrap();
+    assert_eq!(outputs(&folded), outputs(&trained), "folded");
+
+    let none = Lora::new(2).with_pattern("head.*").adapt(trained.clone()).unwrap_err();
+    assert!(matches!(none, QuantError::NoMatch { pattern, .. } if pattern == "head.*"));
+    let float = Lora::new(2).adapt(layer(&device)).unwrap_err();
+    assert!(matches!(float, QuantError::NoMatch { .. }), "nothing is quantized");
+}
+
+#[test]
+fn weights_in_half_precision_are_trained_and_their_ranges_stay_f32() {
+    use burn::tensor::DType;
+
+    let (_, plain) = device();
+    let device = plain.autodiff();
+    for dtype in [DType::F16, DType::BF16] {
+        if !device.supports_dtype(dtype) {
+            continue;
+        }
+        let float = layer(&device);
+        let weight = Param::from_tensor(float.weight.val().cast(dtype).detach());
+        let float: QuantLinear = burn::nn::Linear { weight, bias: None }.into();
+        let config = config(|| QuantizerConfig::int(3).lsq()).with_algorithm(Algorithm::MeanMagnitude);
+        let x = spread::<2>([5, 6], &device).cast(dtype);
+        let (quantized, _) = quantize(float, &config, |layer| drop(layer.forward(x.clone()))).unwrap();
+        let loss = quantized.forward(x.clone()).powi_scalar(2).mean();
+        let gradients = GradientsParams::from_grads(loss.backward(), &quantized);
+        let trained = SgdConfig::new().init().step(0.1, quantized.clone(), gradients);
+        assert_eq!(trained.weight.base().dtype(), dtype);
+        let range = Quantizers::of(&trained).get("weight_quantizer").unwrap().amax().unwrap();
+        assert_eq!(range.dtype(), DType::F32);
+        assert_ne!(amax(&trained, "weight_quantizer"), amax(&quantized, "weight_quantizer"), "{dtype:?}");
+        assert_ne!(
+            values(trained.weight.base().without_autodiff()),
+            values(quantized.weight.base().without_autodiff()),
+            "{dtype:?}"
+        );
+    }
+}

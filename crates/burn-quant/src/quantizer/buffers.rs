@@ -18,7 +18,8 @@ pub enum Buffer {
     Bias,
     /// The factor of each channel that is multiplied in before everything else.
     PreQuantScale,
-    /// The first factor of a branch of low rank, `[in, rank]` row by row: kept by the quantizer of a layer's input.
+    /// The first factor of a branch of low rank, `[in, rank]` row by row. The quantizer of a layer's input has a branch of SVDQuant,
+    /// that of a weight one which is trained: [`Lora`](crate::train::Lora).
     LowRankDown,
     /// The second factor, `[rank, out]` row by row.
     LowRankUp,
@@ -48,11 +49,18 @@ pub(super) struct Buffers {
     values: [Option<Param<Tensor<1>>>; Buffer::ALL.len()],
     /// Whether the range is trained.
     learned: bool,
+    /// Whether the factors of low rank are trained: those of a weight are.
+    adapts: bool,
 }
 
 const CONTAINER: &str = "Struct:TensorQuantizer";
 
 impl Buffers {
+    /// None yet; of a weight or of activations.
+    pub(super) fn new(weight: bool) -> Self {
+        Self { adapts: weight, ..Self::default() }
+    }
+
     pub(super) fn get(&self, buffer: Buffer) -> Option<Tensor<1>> {
         self.values[buffer as usize].as_ref().map(Param::val)
     }
@@ -70,7 +78,11 @@ impl Buffers {
     }
 
     fn is_trained(&self, buffer: Buffer) -> bool {
-        self.learned && buffer == Buffer::Amax
+        match buffer {
+            Buffer::Amax => self.learned,
+            Buffer::LowRankDown | Buffer::LowRankUp => self.adapts,
+            _ => false,
+        }
     }
 
     /// Makes the range a parameter that is trained, or a constant.
@@ -107,10 +119,12 @@ impl Buffers {
             // As burn's running statistics are: a mapper may load or move a buffer, but does not make it trainable, and a
             // cast of the model leaves it in f32. A learned range may also be stepped, to where it is positive, and frozen.
             self.values[buffer as usize] = Some(match after.dtype() {
-                DType::F32 if self.is_trained(buffer) && after.is_require_grad() => mapped.map(|stepped| {
-                    let positive = stepped.clone().without_autodiff().abs().clamp_min(f32::MIN_POSITIVE);
-                    in_place_of(&stepped, positive)
-                }),
+                DType::F32 if buffer == Buffer::Amax && self.learned && after.is_require_grad() => {
+                    mapped.map(|stepped| {
+                        let positive = stepped.clone().without_autodiff().abs().clamp_min(f32::MIN_POSITIVE);
+                        in_place_of(&stepped, positive)
+                    })
+                }
                 DType::F32 if self.is_trained(buffer) => mapped,
                 DType::F32 => Param::initialized(mapped_id, after.set_require_grad(false)),
                 _ => parameter(id, before.detach(), self.is_trained(buffer)),

@@ -127,7 +127,8 @@ impl TensorQuantizer {
     }
 
     fn stage(config: QuantizerConfig, role: Role) -> Self {
-        Self { config, role, enabled: true, mode: Mode::Quantize, buffers: Buffers::default(), chain: Vec::new() }
+        let buffers = Buffers::new(matches!(role, Role::Weight(_)));
+        Self { config, role, enabled: true, mode: Mode::Quantize, buffers, chain: Vec::new() }
     }
 
     /// What it does.
@@ -271,13 +272,29 @@ impl TensorQuantizer {
         if stage == 0 { Some(self) } else { self.chain.get_mut(stage - 1) }
     }
 
-    /// Quantizes and dequantizes a tensor; the same shape and dtype.
+    /// Quantizes and dequantizes a tensor; the same shape and dtype. Factors of low rank that a weight has are added to it afterwards.
     ///
     /// # Panics
     ///
     /// If it is static and was never calibrated, or calibrated for another number of channels or blocks; if a rotation does
     /// not fit the axis.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        match self.adaptation(&x) {
+            None => self.quantize_or_observe(x),
+            Some(adaptation) => self.quantize_or_observe(x) + adaptation,
+        }
+    }
+
+    /// What trained factors of low rank add to a weight `[rows, columns]`: `down · up`.
+    fn adaptation<const D: usize>(&self, x: &Tensor<D>) -> Option<Tensor<D>> {
+        let (Role::Weight(_), &[rows, columns]) = (self.role, &x.dims()[..]) else { return None };
+        let (down, up) = self.buffer(Buffer::LowRankDown).zip(self.buffer(Buffer::LowRankUp))?;
+        let rank = down.dims()[0] / rows;
+        let product = down.reshape([rows, rank]).matmul(up.reshape([rank, columns]));
+        Some(product.reshape(x.dims()).cast(x.dtype()))
+    }
+
+    fn quantize_or_observe<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let x = self.scaled(x);
         if x.dims().contains(&0) {
             return x;

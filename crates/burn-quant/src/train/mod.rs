@@ -3,6 +3,7 @@
 //! Training itself is the user's loop, or burn's: a quantized model is trained like any other.
 //!
 //! * [`Distillation`] learns the outputs of a teacher
+//! * [`Lora`] trains factors of low rank beside frozen quantized weights
 //!
 //! Ranges that are learned are a gradient rule of the quantizer, [`GradientRule::Lsq`](crate::GradientRule::Lsq) and
 //! [`GradientRule::Pact`](crate::GradientRule::Pact). For a start in float, keep the [`Plan`](crate::Plan) of the model,
@@ -10,5 +11,7 @@
 //! [`observe`](crate::observe()) and [`calibrate`](crate::calibrate) on the model.
 
 mod distillation;
+mod lora;
 
 pub use distillation::Distillation;
+pub use lora::Lora;
