@@ -16,6 +16,18 @@ pub mod number_formats {}
 #[doc = include_str!("src/choosing-a-recipe.md")]
 pub mod choosing_a_recipe {}
 
+/// Quantization-aware training.
+#[doc = include_str!("src/quantization-aware-training.md")]
+pub mod quantization_aware_training {}
+
+/// Layers, and models of your own.
+#[doc = include_str!("src/layers.md")]
+pub mod layers {}
+
+/// Pretrained models.
+#[doc = include_str!("src/pretrained-models.md")]
+pub mod pretrained_models {}
+
 /// Calibration, and a chapter for each algorithm.
 pub mod calibration {
     /// Calibration.

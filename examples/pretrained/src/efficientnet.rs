@@ -227,13 +227,23 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig, bool)> {
     };
     let int = QuantizerConfig::int;
     let search = RangeSearch::Multipliers { start: 0.4, stop: 1.0, step: 0.05, unscaled: Unscaled::Tried };
+    // a depthwise kernel has 9 or 25 weights for a channel: there is little to gain, and everything to lose
+    let w4 = || {
+        layers(int(4).per_channel())
+            .with_rule(Rule::set("*depthwise_conv.weight_quantizer", int(8).per_channel()))
+            .with_rule(Rule::set("{conv_stem,fc}.weight_quantizer", int(8).per_channel()))
+    };
+    let learned =
+        Algorithm::Sequence(vec![Algorithm::Mse(search.clone()), Algorithm::adaround(), Algorithm::BiasCorrection]);
     vec![
         ("W8A8 per tensor", layers(int(8)), false),
         ("W8A8 per tensor, equalized", layers(int(8)), true),
         ("W8A8 per channel", layers(int(8).per_channel()), false),
         ("W4A8 per channel", layers(int(4).per_channel()), false),
-        ("W4A8 per channel, MSE", layers(int(4).per_channel()).with_algorithm(Algorithm::Mse(search)), false),
-        ("W4A8 per channel, equalized, MSE", layers(int(4).per_channel()).with_algorithm(Algorithm::Mse(search)), true),
+        ("W4A8, 8 bits for depthwise", w4(), false),
+        ("W4A8, 8 bits for depthwise, MSE", w4().with_algorithm(Algorithm::Mse(search)), false),
+        ("W4A8, 8 bits for depthwise, AdaRound", w4().with_algorithm(learned.clone()), false),
+        ("W4A8, 8 bits for depthwise, equalized, AdaRound", w4().with_algorithm(learned), true),
     ]
 }
 

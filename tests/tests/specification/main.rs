@@ -13,6 +13,7 @@ mod lifecycle;
 mod models;
 mod nn;
 mod ops;
+mod pointwise;
 mod prepare;
 mod presets;
 mod quantizer;

@@ -141,6 +141,13 @@ impl TensorQuantizer {
         self.role
     }
 
+    /// The same for tensors that lie otherwise, with as many groups.
+    pub(crate) fn with_role(mut self, role: Role) -> Self {
+        self.role = role;
+        self.chain = self.chain.into_iter().map(|stage| stage.with_role(role)).collect();
+        self
+    }
+
     /// Whether it does anything.
     pub fn is_enabled(&self) -> bool {
         self.enabled

@@ -43,6 +43,10 @@ impl LayerAlgorithm for AdaRound {
         Some(ChannelNeeds::Gram)
     }
 
+    fn takes_pointwise(&self) -> bool {
+        true
+    }
+
     fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
         layer.weight_groups()?;
         let quantizer = layer.weight_quantizer();

@@ -70,6 +70,13 @@ pub trait LayerAlgorithm: Send + Sync {
     /// What it wants to know of the inputs of a layer; `None` if it works on weights alone.
     fn needs(&self) -> Option<ChannelNeeds>;
 
+    /// Whether it may change convolutions of one pixel, which are matrices too; by default not, as in ModelOpt.
+    ///
+    /// In a sequence all algorithms must say so.
+    fn takes_pointwise(&self) -> bool {
+        false
+    }
+
     /// A changed copy of the layer, or why it is left as it is.
     ///
     /// # Errors

@@ -23,6 +23,10 @@ impl LayerAlgorithm for BiasCorrection {
         Some(ChannelNeeds::Ranges)
     }
 
+    fn takes_pointwise(&self) -> bool {
+        true
+    }
+
     fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
         layer.input()?;
         let bias = layer.bias().ok_or(SkipReason::NoBias)?;

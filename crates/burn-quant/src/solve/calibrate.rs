@@ -50,6 +50,11 @@ impl<'a> Calibrator<'a> {
         Ok(Self { algorithm, steps: registry.layer_algorithms(algorithm)? })
     }
 
+    /// Whether convolutions of one pixel are among the layers that the steps change.
+    pub(super) fn takes_pointwise(&self) -> bool {
+        self.steps.iter().all(|step| step.takes_pointwise()) && self.steps.iter().any(|step| step.needs().is_some())
+    }
+
     /// The first step that cannot do without data.
     pub(crate) fn needs_data(&self) -> Option<&str> {
         let step = self.steps.iter().find(|step| step.needs().is_some()).map(|step| step.name());
@@ -62,7 +67,7 @@ impl<'a> Calibrator<'a> {
         let quantizers = Quantizers::of(model);
         let mut needs = Needs::default();
         if let Some(channels) = self.steps.iter().filter_map(|step| step.needs()).max() {
-            let sites = sites(model, &quantizers);
+            let sites = sites(model, &quantizers, self.takes_pointwise());
             let linear: BTreeMap<&str, (&String, usize)> = sites
                 .iter()
                 .filter_map(|site| {
@@ -103,7 +108,10 @@ impl<'a> Calibrator<'a> {
     pub(crate) fn check<M: Module>(&self, model: &M, statistics: &ModelStatistics) -> Result<(), QuantError> {
         let Some(wanted) = self.steps.iter().filter_map(|step| step.needs()).max() else { return Ok(()) };
         let quantizers = Quantizers::of(model);
-        for site in sites(model, &quantizers) {
+        for site in sites(model, &quantizers, self.takes_pointwise()) {
+            if !site.is_of_all_channels(&quantizers, statistics) {
+                continue;
+            }
             let (Ok(inputs), Some(name)) = (site.inputs(&quantizers), site.input_quantizer) else { continue };
             let Some(seen) = statistics.get(&name) else { continue };
             let missing = |missing| QuantError::MissingStatistics { name: name.clone(), missing };

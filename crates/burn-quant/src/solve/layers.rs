@@ -39,13 +39,14 @@ impl Calibrator<'_> {
         progress: &mut dyn FnMut(&str),
     ) {
         let quantizers = Quantizers::of(model);
-        let sites = sites(model, &quantizers);
+        let sites = sites(model, &quantizers, self.takes_pointwise());
         let slot = |site: &Site| site.input_quantizer.clone().filter(|_| site.inputs(&quantizers).is_ok());
         let sites: Vec<&Site> = sites.iter().filter(|site| wanted(slot(site).as_deref())).collect();
         let changes = !self.steps.is_empty();
         for family in families(sites.iter().map(|site| site.name.as_str())) {
             let of_family = sites.iter().copied().filter(|site| family.contains(&site.name));
-            let (matrices, others): (Vec<&Site>, Vec<&Site>) = of_family.partition(|site| site.shape.len() == 2);
+            let (matrices, others): (Vec<&Site>, Vec<&Site>) =
+                of_family.partition(|site| site.shape.len() == 2 && site.is_of_all_channels(&quantizers, statistics));
             // siblings share a range whatever the algorithm
             if matrices.len() > 1 || changes && !matrices.is_empty() {
                 let parameters = parameters(model, &matrices);
@@ -157,7 +158,8 @@ fn layers(
     let layer = |site: &&Site| {
         let weight = parameters.matrix(&site.weight).expect("a site has a weight");
         let bias = site.bias.as_ref().and_then(|bias| parameters.vector(bias));
-        let weight_quantizer = quantizers.get(&site.weight_quantizer).expect("a site has a quantizer").clone();
+        let weight_quantizer = quantizers.get(&site.weight_quantizer).expect("a site has a quantizer");
+        let weight_quantizer = weight_quantizer.clone().with_role(site.role_of(weight_quantizer));
         let slot = site.input_quantizer.as_ref().filter(|_| site.inputs(quantizers).is_ok());
         let input = slot.and_then(|name| {
             let seen = statistics.get(name).and_then(|seen| seen.channels.as_ref());
@@ -225,7 +227,8 @@ impl Solved {
         let (mut quantizers, devices) = (Quantizers::of(&model), quantizer_devices(&model));
         for (name, quantizer) in self.quantizers {
             let device = devices.get(&name).cloned().unwrap_or_default();
-            *quantizers.get_mut(&name)? = quantizer.made_on(&device);
+            let place = quantizers.get_mut(&name)?;
+            *place = quantizer.with_role(place.role()).made_on(&device);
         }
         Ok((quantizers.install(model)?, self.reports))
     }

@@ -28,6 +28,10 @@ impl LayerAlgorithm for MeanMagnitude {
         None
     }
 
+    fn takes_pointwise(&self) -> bool {
+        true
+    }
+
     fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
         let quantizer = of_weight(layer.weight_quantizer(), &layer.native(layer.weight()))?;
         Ok(Solution::new(layer.with_weight_quantizer(quantizer)))

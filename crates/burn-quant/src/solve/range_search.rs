@@ -42,6 +42,10 @@ impl LayerAlgorithm for Mse {
         None
     }
 
+    fn takes_pointwise(&self) -> bool {
+        true
+    }
+
     fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
         let weight = layer.native(layer.weight());
         let quantizer = least_squares(layer.weight_quantizer(), &weight, &self.search)?;

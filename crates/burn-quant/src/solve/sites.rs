@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use super::SkipReason;
 use crate::place::{Weight, in_place_of, weights};
 use crate::quantizer::Frame;
-use crate::{Quantizers, Role};
+use crate::{Granularity, ModelStatistics, Quantizers, Role, TensorQuantizer, WeightLayout};
 
 /// A weight with an enabled quantizer.
 #[derive(Clone, Debug)]
@@ -17,8 +17,10 @@ pub(super) struct Site {
     pub(super) name: String,
     /// The path of its weight.
     pub(super) weight: String,
-    /// The shape of its weight.
+    /// The shape of its weight; of a convolution of one pixel that counts as a matrix, that of the matrix.
     pub(super) shape: Vec<usize>,
+    /// Whether it is such a convolution.
+    pub(super) pointwise: bool,
     /// The name of the weight's quantizer.
     pub(super) weight_quantizer: String,
     /// The path of its bias, if it has one.
@@ -32,7 +34,8 @@ pub(super) struct Site {
 impl Site {
     /// Channels of the inputs of a linear layer; why algorithms of layers pass it by otherwise.
     pub(super) fn inputs(&self, quantizers: &Quantizers) -> Result<usize, SkipReason> {
-        let Ok(Role::Weight(layout)) = quantizers.get(&self.weight_quantizer).map(|quantizer| quantizer.role()) else {
+        let Ok(Role::Weight(layout)) = quantizers.get(&self.weight_quantizer).map(|quantizer| self.role_of(quantizer))
+        else {
             return Err(SkipReason::NotLinear);
         };
         if self.shape.len() != 2 {
@@ -40,7 +43,7 @@ impl Site {
         }
         let slot =
             self.input_quantizer.as_ref().and_then(|name| quantizers.get(name).ok()).ok_or(SkipReason::NoSlot)?;
-        if slot.role() != Role::Features {
+        if slot.role() != (if self.pointwise { Role::Images } else { Role::Features }) {
             return Err(SkipReason::NotLinear);
         }
         if slot.is_enabled() && !slot.config().then.is_empty() {
@@ -53,8 +56,27 @@ impl Site {
     }
 }
 
-/// All weights of a model with an enabled quantizer, by the names of their quantizers.
-pub(super) fn sites<M: Module>(model: &M, quantizers: &Quantizers) -> Vec<Site> {
+impl Site {
+    /// The role of its weight's quantizer: of a convolution of one pixel, that of the matrix.
+    pub(super) fn role_of(&self, quantizer: &TensorQuantizer) -> Role {
+        match quantizer.role() {
+            Role::Weight(WeightLayout { channel_axis, .. }) if self.pointwise => {
+                Role::Weight(WeightLayout { channel_axis, block_axis: 1 - channel_axis })
+            }
+            role => role,
+        }
+    }
+
+    /// Whether as many channels were seen as the weight has rows: those of a convolution in groups are more.
+    pub(super) fn is_of_all_channels(&self, quantizers: &Quantizers, statistics: &ModelStatistics) -> bool {
+        let seen = self.input_quantizer.as_ref().and_then(|name| statistics.get(name)?.channels.as_ref());
+        !self.pointwise || seen.is_none_or(|seen| self.inputs(quantizers) == Ok(seen.sum.len()))
+    }
+}
+
+/// All weights of a model with an enabled quantizer, by the names of their quantizers; `pointwise` counts convolutions of one pixel,
+/// whose weights `[out, in, 1, ...]` are matrices, among the linear layers.
+pub(super) fn sites<M: Module>(model: &M, quantizers: &Quantizers, pointwise: bool) -> Vec<Site> {
     let weights = weights(model);
     let owned = |layer: &str| {
         let quantized = |weight: &&Weight| {
@@ -74,17 +96,34 @@ pub(super) fn sites<M: Module>(model: &M, quantizers: &Quantizers) -> Vec<Site> 
             // with several weights in one struct, a slot could be that of any of them
             let has_slot = quantizers.get(&slot).is_ok() && (weight.field == "weight" || owned(layer) == 1);
             let bias = within("bias");
+            let slot = has_slot.then_some(slot);
+            let images = slot.as_ref().is_some_and(|slot| quantizers.get(slot).is_ok_and(|q| q.role() == Role::Images));
+            let pointwise = pointwise && images && is_pointwise(weight, quantizers);
             Site {
                 name: if layer.is_empty() { weight.field.clone() } else { layer.to_string() },
                 weight: weight.path.clone(),
-                shape: weight.shape.clone(),
+                shape: if pointwise { weight.shape[..2].to_vec() } else { weight.shape.clone() },
+                pointwise,
                 weight_quantizer: weight.quantizer.clone(),
                 bias: weights.iter().any(|other| other.path == bias).then_some(bias),
-                input_quantizer: has_slot.then_some(slot),
+                input_quantizer: slot,
                 takes_low_rank: weight.container == "QuantLinear",
             }
         })
         .collect()
+}
+
+/// Whether a weight is a matrix in all that its quantizer does: no axis but those of channels is longer than 1, or divided.
+fn is_pointwise(weight: &Weight, quantizers: &Quantizers) -> bool {
+    let pixel = weight.shape.len() > 2 && weight.shape[2..].iter().all(|len| *len == 1);
+    let of_channels = |quantizer: &TensorQuantizer| {
+        let mut stages = std::iter::once(quantizer.config()).chain(&quantizer.config().then);
+        stages.all(|stage| {
+            let whole = matches!(stage.granularity, Granularity::PerTensor | Granularity::PerChannel);
+            whole && stage.bias.is_none() && stage.rotation.is_none()
+        })
+    };
+    pixel && quantizers.get(&weight.quantizer).is_ok_and(of_channels)
 }
 
 /// What is done with parameters of any rank.
