@@ -4,6 +4,7 @@
 //! text, `--cold` also how long a cold build with tests takes. Ratios compare pieces of work that ran in turns, the
 //! shortest time of each.
 
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -73,6 +74,9 @@ fn main() {
         ("calibration cost", calibration_cost),
         ("calibration gain", calibration_gain),
         ("Fashion-MNIST", fashion_mnist),
+        ("char GPT", char_gpt),
+        ("residual network", low_bit),
+        ("MiniLM", minilm),
         ("golden", golden),
         ("calibration gain on golden models", golden_gain),
     ];
@@ -323,6 +327,81 @@ fn fashion_mnist() -> Vec<Figure> {
         Figure::at_most("Fashion-MNIST, float - INT8, points", float - int8, 0.3),
         Figure::at_most("Fashion-MNIST, float - W4A4 trained, points", float - qat, 0.5),
     ]
+}
+
+/// Bits per character against those of the float model, in percent.
+fn char_gpt() -> Vec<Figure> {
+    let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/char-gpt/data/moby-dick.txt.gz");
+    let results = char_gpt::run(&char_gpt::Options {
+        device: device(),
+        seed: 1,
+        text,
+        steps: 1200,
+        qat_steps: 200,
+        windows: 256,
+        weights: None,
+        progress: false,
+    });
+    let results = results.expect("the example runs");
+    let percent = |recipe: &str| 100.0 * results.loss(recipe).expect("the recipe is there");
+    let (plain, learned) = (percent("W3A3, trained"), percent("W3A3, LSQ, trained"));
+    println!("# char GPT: float {:.4} bits per character", results.rows[0].bits);
+    vec![
+        Figure::at_most("char GPT, INT8 to float, %", percent("INT8"), 0.5),
+        Figure::at_most("char GPT, W4A8 trained to float, %", percent("W4A8, trained"), 1.0),
+        Figure::at_most("char GPT, W3A3 trained with learned ranges to float, %", learned, plain),
+        Figure::at_most("char GPT, FP8 cache to float, %", percent("FP8 cache").abs(), 0.2),
+    ]
+}
+
+/// Points of accuracy that few bits cost after training.
+fn low_bit() -> Vec<Figure> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/fashion-mnist/data");
+    let options = fashion_mnist::low_bit::Options {
+        device: device(),
+        seed: 1,
+        data,
+        bits: vec![4, 3, 2],
+        epochs: 20,
+        progress: false,
+    };
+    let results = fashion_mnist::low_bit::run(&options).expect("the example runs");
+    println!("# residual network: float {:.1} %", 100.0 * results.float);
+    let figure = |(bits, bound)| {
+        let drop = results.drop(bits).expect("it was trained");
+        Figure::at_most(format!("residual network, float - W{bits}A{bits} LSQ, points"), drop, bound)
+    };
+    [(4, 0.3), (3, 0.8), (2, 2.5)].map(figure).into()
+}
+
+/// Only where the variable `BURN_QUANT_MODELS` names the folder that `examples/pretrained/fetch.sh` filled.
+fn minilm() -> Vec<Figure> {
+    let Some(models) = std::env::var_os("BURN_QUANT_MODELS").map(std::path::PathBuf::from) else {
+        println!("# MiniLM: not measured, as BURN_QUANT_MODELS names no folder with the published models");
+        return Vec::new();
+    };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/char-gpt/data/moby-dick.txt.gz");
+    let mut text = String::new();
+    let file = std::fs::File::open(path).expect("the text is in the repository");
+    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("the text is gzipped");
+    let table = pretrained::minilm::evaluate(&models, &text, &device()).expect("the example runs");
+    let (int8, nearest, awq) = ("INT8, smoothed and corrected", "INT4 weights, nearest", "INT4 weights, AWQ");
+    let get = |recipe, column| table.get(recipe, column).expect("the recipe is there");
+    let change = |column| (get(int8, column) - get("float", column)).abs();
+    let mut figures = vec![
+        Figure::at_least("MiniLM INT8, cosine to float", get("INT8", "cosine"), 0.99),
+        Figure::at_least("MiniLM INT8 smoothed and corrected, cosine to float", get(int8, "cosine"), 0.99),
+        Figure::at_most("MiniLM INT8 smoothed and corrected, WordSim change", change("WordSim-353"), 0.005),
+        Figure::at_most("MiniLM INT8 smoothed and corrected, SimLex change", change("SimLex-999"), 0.005),
+    ];
+    for column in ["cosine", "WordSim-353", "SimLex-999"] {
+        figures.push(Figure::at_least(
+            format!("MiniLM INT4 AWQ, {column} (nearest)"),
+            get(awq, column),
+            get(nearest, column),
+        ));
+    }
+    figures
 }
 
 /// The golden runner counts; a run with a failure is short of all.
