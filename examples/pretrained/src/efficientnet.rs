@@ -233,8 +233,7 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig, bool)> {
             .with_rule(Rule::set("*depthwise_conv.weight_quantizer", int(8).per_channel()))
             .with_rule(Rule::set("{conv_stem,fc}.weight_quantizer", int(8).per_channel()))
     };
-    let learned =
-        Algorithm::Sequence(vec![Algorithm::Mse(search.clone()), Algorithm::adaround(), Algorithm::BiasCorrection]);
+    let learned = Algorithm::Sequence(vec![Algorithm::Mse(search), Algorithm::adaround(), Algorithm::BiasCorrection]);
     vec![
         ("W8A8 per tensor", layers(int(8)), false),
         ("W8A8 per tensor, equalized", layers(int(8)), true),

@@ -1,8 +1,8 @@
 //! Convolutions of one pixel are matrices: algorithms without a counterpart in ModelOpt treat them so.
 
 use burn::module::Param;
+use burn::nn::Linear;
 use burn::nn::conv::Conv2dConfig;
-use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use burn_quant::nn::QuantLinear;
 use burn_quant::nn::conv::QuantConv2d;
@@ -42,7 +42,7 @@ fn a_convolution_of_one_pixel_becomes_what_the_linear_layer_becomes() {
     let steps = vec![Algorithm::adaround(), Algorithm::BiasCorrection];
     let algorithm = Algorithm::Sequence(steps);
     let bias = Some(Param::from_tensor(Tensor::zeros([4], &device)));
-    let layer = Linear { weight: Param::from_tensor(weight.clone()), bias, ..LinearConfig::new(6, 4).init(&device) };
+    let layer = Linear { weight: Param::from_tensor(weight.clone()), bias };
     let layer = QuantLinear::from(layer);
     let tokens = images(&device).1;
     let (linear, _) = quantize(layer, &w3(algorithm.clone()), |layer| drop(layer.forward(tokens.clone()))).unwrap();
