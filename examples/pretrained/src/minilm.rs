@@ -148,12 +148,14 @@ struct Task {
 /// The recipes, and what they are called.
 pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
     let smoothed = Algorithm::Sequence(vec![Algorithm::smoothquant(0.9), Algorithm::BiasCorrection]);
+    let searched = Algorithm::Sequence(vec![Algorithm::awq_lite(), Algorithm::BiasCorrection]);
     vec![
         ("INT8", QuantConfig::int8_default()),
         ("INT8, smoothed and corrected", QuantConfig::int8_default().with_algorithm(smoothed)),
         ("FP8", QuantConfig::fp8_default()),
         ("INT4 weights, nearest", QuantConfig::int4_blockwise_weight_only()),
         ("INT4 weights, AWQ", QuantConfig::int4_awq()),
+        ("INT4 weights, AWQ, corrected", QuantConfig::int4_awq().with_algorithm(searched)),
         ("W4A8 AWQ", QuantConfig::w4a8_awq_beta()),
         ("NVFP4", QuantConfig::nvfp4_default()),
         ("MXFP8", QuantConfig::mxfp8_default()),
