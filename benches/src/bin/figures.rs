@@ -359,7 +359,8 @@ fn low_bit() -> Vec<Figure> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/fashion-mnist/data");
     let run = |seed| {
         let (device, data, bits) = (device(), data.clone(), vec![4, 3, 2]);
-        let options = fashion_mnist::low_bit::Options { device, seed, data, bits, epochs: 20, progress: false };
+        let options =
+            fashion_mnist::low_bit::Options { device, seed, data, bits, epochs: 20, temperature: 2.0, progress: false };
         fashion_mnist::low_bit::run(&options).expect("the example runs")
     };
     let results: Vec<_> = (1..=3).map(run).collect();

@@ -201,6 +201,42 @@ pub enum QuantError {
         /// What is wrong there.
         problem: ImportProblem,
     },
+    /// A search makes no sense as it is configured.
+    #[error("auto-quantize: {problem}")]
+    Search {
+        /// What does not fit.
+        problem: String,
+    },
+    /// No selection of formats fits into a budget.
+    #[error(
+        "no selection of formats has {effective_bits} bits per parameter: the least is {least:.4}; allow more, add a smaller format,          or leave parameters that are not quantized uncounted"
+    )]
+    Infeasible {
+        /// The budget.
+        effective_bits: f64,
+        /// The fewest bits that can be reached.
+        least: f64,
+    },
+    /// A layer has no score.
+    #[error(
+        "`{layer}` cannot be scored by gradients: it has no slot for its input, its forward does not call `probed`, or no batch reached it;          make it a layer of `burn_quant::nn`, disable it, or score by divergence"
+    )]
+    NotScored {
+        /// The layer.
+        layer: String,
+    },
+    /// A search state is not that of the model, the configuration or the data.
+    #[error("the search state does not fit: {problem}; start the search anew")]
+    SearchState {
+        /// What differs.
+        problem: String,
+    },
+    /// A state could not be kept.
+    #[error("the search state could not be saved: {reason}")]
+    Checkpoint {
+        /// What the listener said.
+        reason: String,
+    },
     /// A recipe file could not be read as a configuration.
     #[error("the recipe is not a quantization config in {language}: {reason}")]
     Recipe {

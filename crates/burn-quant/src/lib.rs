@@ -63,6 +63,7 @@ mod place;
 pub mod prepare;
 mod quantizer;
 mod report;
+pub mod search;
 pub mod solve;
 pub mod train;
 

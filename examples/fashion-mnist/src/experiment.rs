@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::AdamWConfig;
+use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::Device;
 use burn_quant::{QuantConfig, QuantizerConfig, Rule, quantize, summary};
 use burn_quant_store::{restore, save};
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::data::{Batch, Dataset};
 use crate::model::Cnn;
-use crate::train::{BATCH, Schedule, accuracy, bar, gradients, train};
+use crate::train::{BATCH, Schedule, accuracy, bar, loss, train};
 
 /// What to run.
 pub struct Options {
@@ -116,7 +116,7 @@ fn step_ratio(float: &Cnn, quantized: &Cnn, data: &Dataset, device: &Device) -> 
     for batch in data.shuffled(BATCH, 0, device).take(STEPS) {
         for i in 0..2 {
             let start = Instant::now();
-            let gradients = gradients(&models[i], batch.clone());
+            let gradients = GradientsParams::from_grads(loss(&models[i], batch.clone()).backward(), &models[i]);
             models[i] = optimizers[i].step(1e-4, models[i].clone(), gradients);
             device.sync().expect("the device is alive");
             times[i].push(start.elapsed().as_secs_f64());

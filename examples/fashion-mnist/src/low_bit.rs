@@ -1,15 +1,17 @@
-//! Few bits: a residual network with learned step sizes, LSQ.
+//! Few bits: a residual network with learned step sizes, LSQ, that learns from its float self.
 
 use std::path::PathBuf;
 
-use burn::tensor::Device;
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use burn_quant::train::Distillation;
 use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Rule, quantize};
 use serde::Serialize;
 
 use crate::data::{Batch, Dataset};
 use crate::model::Classifier;
 use crate::resnet::ResNet;
-use crate::train::{BATCH, Schedule, accuracy, bar, train};
+use crate::train::{BATCH, Schedule, accuracy, bar, train, train_with};
 
 /// What to run.
 pub struct Options {
@@ -23,6 +25,8 @@ pub struct Options {
     pub bits: Vec<u8>,
     /// Passes over the data, of the float training and of each of the others.
     pub epochs: u64,
+    /// Temperature of the distillation.
+    pub temperature: f64,
     /// Whether to draw progress bars and print what happens.
     pub progress: bool,
 }
@@ -75,6 +79,7 @@ pub fn run(options: &Options) -> Result<Results, Box<dyn std::error::Error>> {
     device.seed(seed);
     let schedule = Schedule { epochs: options.epochs, learning_rate: 5e-3, seed };
     let float = train(ResNet::new(&device), &training, schedule, &device, &bar("float training", shown));
+    let teacher = float.valid();
     let mut results = Results { float: accuracy(&float, &test), quantized: Vec::new() };
     for &bits in &options.bits {
         let (network, _) = quantize(float.clone(), &lsq(bits), |network| {
@@ -82,7 +87,11 @@ pub fn run(options: &Options) -> Result<Results, Box<dyn std::error::Error>> {
         })?;
         let calibrated = accuracy(&network, &test);
         let schedule = Schedule { epochs: options.epochs, learning_rate: 2e-3, seed: seed + 1 };
-        let network = train(network, &training, schedule, &device, &bar("LSQ training", shown));
+        let network =
+            train_with(network, &training, schedule, &device, &bar("LSQ training", shown), |network, batch| {
+                let labels = teacher.logits(batch.images.clone().inner());
+                Distillation::new(options.temperature).loss(network.logits(batch.images), Tensor::from_inner(labels))
+            });
         let quantized = Quantized { bits, calibrated, trained: accuracy(&network, &test) };
         if shown {
             eprintln!("float {:.3}, {quantized:?}", results.float);

@@ -2,7 +2,7 @@
 
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::data::{Batch, Dataset};
@@ -22,8 +22,20 @@ pub struct Schedule {
     pub seed: u64,
 }
 
-/// Trains a model with AdamW.
-pub fn train<M: Classifier>(mut model: M, data: &Dataset, schedule: Schedule, device: &Device, bar: &ProgressBar) -> M {
+/// Trains a model with AdamW to answer with the labels.
+pub fn train<M: Classifier>(model: M, data: &Dataset, schedule: Schedule, device: &Device, bar: &ProgressBar) -> M {
+    train_with(model, data, schedule, device, bar, loss)
+}
+
+/// Trains a model with AdamW on any loss.
+pub fn train_with<M: Classifier>(
+    mut model: M,
+    data: &Dataset,
+    schedule: Schedule,
+    device: &Device,
+    bar: &ProgressBar,
+    loss: impl Fn(&M, Batch) -> Tensor<1>,
+) -> M {
     let mut optimizer = AdamWConfig::new().init();
     let steps = schedule.epochs * (data.len() / BATCH) as u64;
     bar.set_length(steps);
@@ -31,7 +43,7 @@ pub fn train<M: Classifier>(mut model: M, data: &Dataset, schedule: Schedule, de
     for epoch in 0..schedule.epochs {
         for batch in data.shuffled(BATCH, schedule.seed.wrapping_mul(1000) + epoch, device) {
             let rate = schedule.learning_rate * (1.0 - 0.9 * step as f64 / steps as f64);
-            let gradients = gradients(&model, batch);
+            let gradients = GradientsParams::from_grads(loss(&model, batch).backward(), &model);
             model = optimizer.step(rate, model, gradients);
             step += 1;
             bar.inc(1);
@@ -41,11 +53,10 @@ pub fn train<M: Classifier>(mut model: M, data: &Dataset, schedule: Schedule, de
     model
 }
 
-/// The gradients of the cross-entropy on one batch.
-pub fn gradients<M: Classifier>(model: &M, batch: Batch) -> GradientsParams {
+/// The cross-entropy on one batch.
+pub fn loss<M: Classifier>(model: &M, batch: Batch) -> Tensor<1> {
     let logits = model.logits(batch.images);
-    let loss = CrossEntropyLossConfig::new().init(&logits.device()).forward(logits, batch.labels);
-    GradientsParams::from_grads(loss.backward(), model)
+    CrossEntropyLossConfig::new().init(&logits.device()).forward(logits, batch.labels)
 }
 
 /// The fraction of images that a model classifies right.

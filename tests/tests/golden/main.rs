@@ -39,6 +39,7 @@ fn main() -> ExitCode {
             "fake_quant" => fake_quant::run(&golden, case, &device),
             "calib" => calib::run(&golden, case, &device),
             "model_mlp" | "model_cnn" | "model_transformer" => models::run(&golden, case, &device),
+            "auto_quantize" => models::run_search(&golden, case, &device),
             "compress" => packed::run(&golden, case),
             other => Outcome::NotYet(format!("group {other}")),
         };

@@ -80,12 +80,14 @@ pub(super) struct PreparedLinear<'a> {
 
 impl PreparedLinear<'_> {
     pub(super) fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        let branch = self.layer.input_quantizer.low_rank(input.clone());
-        let input = self.layer.input_quantizer.forward(input);
-        let output = linear(input, self.weight.clone(), self.bias.clone());
-        self.layer.output_quantizer.forward(match branch {
+        let slot = &self.layer.input_quantizer;
+        let (seen, branch) = (slot.seen(&input), slot.low_rank(input.clone()));
+        let output = linear(slot.forward(input), self.weight.clone(), self.bias.clone());
+        let output = match branch {
             None => output,
             Some(branch) => output + branch,
-        })
+        };
+        let output = slot.probed(seen, output, |x, weight: Tensor<2>| linear(x, weight, None));
+        self.layer.output_quantizer.forward(output)
     }
 }

@@ -105,7 +105,7 @@ impl PlannedQuantizer {
         checked.map_err(|problem| QuantError::Config { name: name.into(), problem })
     }
 
-    fn configure(&self, quantizer: &mut TensorQuantizer) {
+    pub(crate) fn configure(&self, quantizer: &mut TensorQuantizer) {
         quantizer.set_config(self.config.clone());
         if self.enabled { quantizer.enable() } else { quantizer.disable() }
     }

@@ -10,12 +10,14 @@ mod buffers;
 mod discover;
 mod module;
 mod observer;
+mod probe;
 mod quantizers;
 mod tensor_quantizer;
 
 pub use buffers::Buffer;
 pub(crate) use discover::{Frame, quantizer_name};
 pub(crate) use observer::{Observer, Seen};
+pub(crate) use probe::{Operand, Prober};
 pub use quantizers::Quantizers;
 pub(crate) use tensor_quantizer::{Mode, Moment};
 pub use tensor_quantizer::{Role, TensorQuantizer};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::buffers::Buffers;
 use super::observer::Observed;
-use super::{Buffer, Observer, bias};
+use super::{Buffer, Observer, Prober, bias};
 use crate::config::rotation_block;
 use crate::{AfterRounding, BiasSource, QuantizerConfig, Range, Rounding, WeightLayout};
 
@@ -58,6 +58,8 @@ pub(crate) enum Mode {
     ObserveQuantized(Observer, Moment),
     /// Passes it on in float: the model is being observed, but not here.
     Float,
+    /// Passes it on in float, and records what its layer makes of it.
+    Probe(Prober),
 }
 
 /// Whether a tensor is reported before or after it is quantized.
@@ -307,7 +309,7 @@ impl TensorQuantizer {
             return x;
         }
         match &self.mode {
-            Mode::Float => return x,
+            Mode::Float | Mode::Probe(_) => return x,
             Mode::Observe(observer) => {
                 let seen = x.clone().without_autodiff();
                 let seen = if self.enabled { self.centred(self.rotated(seen, Direction::Forward)) } else { seen };
@@ -374,6 +376,52 @@ impl TensorQuantizer {
         let outputs = up.dims()[0] / rank;
         let narrowed = linear(self.scaled(x), down.reshape([inputs, rank]).cast(dtype), None);
         Some(linear(narrowed, up.reshape([rank, outputs]).cast(dtype), None))
+    }
+
+    /// What [`probed`](TensorQuantizer::probed) wants of the input of a layer: nothing, unless a search is under way.
+    pub fn seen<const D: usize>(&self, input: &Tensor<D>) -> Option<Tensor<D>> {
+        matches!(self.mode, Mode::Probe(_)).then(|| input.clone())
+    }
+
+    /// Shows a search what a layer makes of its input, and returns its output: the same one, unless a search is under way.
+    ///
+    /// A layer of yours whose input quantizer this is calls it after its product, so that
+    /// [`auto_quantize`](crate::search::auto_quantize) can score its formats by gradients. `seen` is what came to the quantizer,
+    /// `output` what the layer computed from it, and `product` computes the same from any input and weight; the bias may be left out.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "flex")] {
+    /// use burn::module::{Module, Param};
+    /// use burn::tensor::{Device, Tensor};
+    /// use burn_quant::{Role, TensorQuantizer};
+    ///
+    /// #[derive(Module, Debug)]
+    /// struct Projection { weight: Param<Tensor<2>>, input_quantizer: TensorQuantizer }
+    ///
+    /// impl Projection {
+    ///     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    ///         let seen = self.input_quantizer.seen(&x);
+    ///         let y = self.input_quantizer.forward(x).matmul(self.weight.val());
+    ///         self.input_quantizer.probed(seen, y, |x, weight: Tensor<2>| x.matmul(weight))
+    ///     }
+    /// }
+    /// # let weight = Param::from_tensor(Tensor::ones([3, 2], &Device::flex()));
+    /// # let layer = Projection { weight, input_quantizer: TensorQuantizer::disabled(Role::Features) };
+    /// # assert_eq!(layer.forward(Tensor::ones([1, 3], &Device::flex())).into_data().try_into_vec::<f32>().unwrap(), [3.0, 3.0]);
+    /// # }
+    /// ```
+    pub fn probed<const D: usize, const W: usize>(
+        &self,
+        seen: Option<Tensor<D>>,
+        output: Tensor<D>,
+        product: impl Fn(Tensor<D>, Tensor<W>) -> Tensor<D> + Send + 'static,
+    ) -> Tensor<D> {
+        match (&self.mode, seen) {
+            (Mode::Probe(prober), Some(input)) => prober.record(input, output, product),
+            _ => output,
+        }
     }
 
     fn quantized<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {

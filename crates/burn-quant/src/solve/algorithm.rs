@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use globset::GlobMatcher;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -16,6 +17,7 @@ use super::mean_magnitude::MeanMagnitude;
 use super::range_search::{LocalHessian, Mse};
 use super::smoothquant::SmoothQuant;
 use super::svdquant::SvdQuant;
+use crate::config::matcher;
 use crate::{Algorithm, ChannelNeeds, QuantError};
 
 /// An algorithm that changes one linear layer, given what is known of its inputs.
@@ -191,6 +193,43 @@ pub enum SkipReason {
     },
 }
 
+/// An algorithm that leaves all layers alone but some.
+struct OfLayers {
+    globs: Vec<GlobMatcher>,
+    inner: Box<dyn LayerAlgorithm>,
+}
+
+impl OfLayers {
+    fn is_for(&self, layer: &Layer) -> bool {
+        self.globs.iter().any(|glob| glob.is_match(layer.name()))
+    }
+}
+
+impl LayerAlgorithm for OfLayers {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn needs(&self) -> Option<ChannelNeeds> {
+        self.inner.needs()
+    }
+
+    fn takes_pointwise(&self) -> bool {
+        self.inner.takes_pointwise()
+    }
+
+    fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
+        if self.is_for(layer) { self.inner.solve(layer) } else { Err(SkipReason::Configured) }
+    }
+
+    fn solve_siblings(&self, layers: &[Layer]) -> Vec<Result<Solution, SkipReason>> {
+        if layers.iter().all(|layer| self.is_for(layer)) {
+            return self.inner.solve_siblings(layers);
+        }
+        layers.iter().map(|layer| self.solve(layer)).collect()
+    }
+}
+
 type Constructor = dyn Fn(&Map<String, Value>) -> Result<Box<dyn LayerAlgorithm>, String> + Send + Sync;
 
 /// Custom algorithms by name.
@@ -239,6 +278,12 @@ impl Registry {
                     let constructor = self.0.get(&name).ok_or_else(unknown)?;
                     let made = constructor(&options);
                     steps.push(made.map_err(|reason| QuantError::CustomOptions { name: name.clone(), reason })?);
+                }
+                Algorithm::OfLayers { layers, algorithm } => {
+                    let globs = layers.iter().map(|glob| matcher(glob)).collect::<Result<Vec<_>, _>>()?;
+                    for inner in self.layer_algorithms(&algorithm)? {
+                        steps.push(Box::new(OfLayers { globs: globs.clone(), inner }));
+                    }
                 }
                 Algorithm::None
                 | Algorithm::Max

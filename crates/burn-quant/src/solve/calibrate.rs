@@ -58,7 +58,8 @@ impl<'a> Calibrator<'a> {
     /// The first step that cannot do without data.
     pub(crate) fn needs_data(&self) -> Option<&str> {
         let step = self.steps.iter().find(|step| step.needs().is_some()).map(|step| step.name());
-        let of_activations = |step: &&Algorithm| is_of_activations(step) && **step != Algorithm::MeanMagnitude;
+        let of_activations =
+            |step: &&Algorithm| is_of_activations(step) && *step.unrestricted() != Algorithm::MeanMagnitude;
         step.or_else(|| self.algorithm.steps().iter().find(of_activations).map(Algorithm::name))
     }
 
@@ -87,13 +88,17 @@ impl<'a> Calibrator<'a> {
         }
         for step in self.algorithm.steps().iter().filter(|step| is_of_activations(step)) {
             for (name, quantizer) in quantizers.iter().filter(|(_, q)| q.is_enabled() && !is_weight(q)) {
-                if suits(step, quantizer).is_ok() {
-                    of_activation(step, quantizer, needs.quantizers.entry(name.to_string()).or_default());
+                if step.is_for(layer_of(name)) && suits(step.unrestricted(), quantizer).is_ok() {
+                    of_activation(
+                        step.unrestricted(),
+                        quantizer,
+                        needs.quantizers.entry(name.to_string()).or_default(),
+                    );
                 }
             }
         }
         // GPTQ looks at what its layer multiplies, the local Hessian at what comes to the layer, as in the reference
-        let moment = |step: &Algorithm| match step {
+        let moment = |step: &Algorithm| match step.unrestricted() {
             Algorithm::Gptq { inputs: Inputs::Quantized, .. } => Some(Moment::After),
             Algorithm::LocalHessian { inputs: Inputs::Quantized, .. } => Some(Moment::Before),
             _ => None,
@@ -192,7 +197,8 @@ impl<'a> Calibrator<'a> {
         device: &Device,
     ) -> Result<Vec<StepReport>, QuantError> {
         let mut steps = Vec::new();
-        for step in self.algorithm.steps().iter().filter(|step| is_of_activations(step)) {
+        let of_this = |step: &&Algorithm| is_of_activations(step) && step.is_for(layer_of(name));
+        for step in self.algorithm.steps().iter().filter(of_this).map(Algorithm::unrestricted) {
             if let Err(reason) = suits(step, quantizer) {
                 steps.push(StepReport::skipped(step.name(), reason));
                 continue;
@@ -238,9 +244,14 @@ pub fn quantizer_devices<M: Module>(model: &M) -> BTreeMap<String, Device> {
     Quantizers::of(model).names().map(|name| (name.to_string(), device_of(name, &weights))).collect()
 }
 
+/// The path of the layer of a quantizer.
+fn layer_of(quantizer: &str) -> &str {
+    quantizer.rsplit_once('.').map_or("", |(layer, _)| layer)
+}
+
 /// Where the layer of a quantizer lives: the device of its own parameters, else of the model's first.
 fn device_of(name: &str, weights: &[Weight]) -> Device {
-    let layer = name.rsplit_once('.').map_or("", |(layer, _)| layer);
+    let layer = layer_of(name);
     let own = weights.iter().find(|w| w.quantizer == name || w.path.starts_with(&format!("{layer}.")));
     own.or(weights.first()).map(|weight| weight.device.clone()).unwrap_or_default()
 }

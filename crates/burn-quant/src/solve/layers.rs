@@ -100,9 +100,11 @@ impl Calibrator<'_> {
         let mut quantizer = quantizers.get(&site.weight_quantizer).expect("a site has a quantizer").clone();
         let mut steps = Vec::new();
         let of_weights = |step: &&Algorithm| {
-            **step == Algorithm::MeanMagnitude || (!is_of_activations(step) && **step != Algorithm::Max)
+            *step.unrestricted() == Algorithm::MeanMagnitude
+                || (!is_of_activations(step) && *step.unrestricted() != Algorithm::Max)
         };
-        for step in self.algorithm.steps().iter().filter(of_weights) {
+        let of_this = |step: &&Algorithm| step.is_for(&site.name);
+        for step in self.algorithm.steps().iter().filter(of_weights).filter(of_this).map(Algorithm::unrestricted) {
             let outcome = match step {
                 Algorithm::Mse(_) | Algorithm::MeanMagnitude => range_of_kernel(model, site, &quantizer, step),
                 _ => Err(SkipReason::NotLinear),

@@ -47,6 +47,7 @@ pub use layer::{Layer, LayerInput};
 pub use max::max;
 pub use moving_average::moving_average;
 pub use percentile::percentile;
+pub(crate) use sites::{Parameters, Site, replace_parameters, sites};
 pub use smoothquant::smoothquant;
 
 use burn::tensor::{DType, Tensor};

@@ -79,7 +79,7 @@ pub(super) fn suits(algorithm: &Algorithm, quantizer: &TensorQuantizer) -> Resul
 /// Whether an algorithm finds ranges of activations, and nothing of layers but their mean magnitude.
 pub(super) fn is_of_activations(algorithm: &Algorithm) -> bool {
     matches!(
-        algorithm,
+        algorithm.unrestricted(),
         Algorithm::MeanMagnitude
             | Algorithm::Percentile { .. }
             | Algorithm::Entropy { .. }

@@ -12,23 +12,23 @@ use crate::{Granularity, ModelStatistics, Quantizers, Role, TensorQuantizer, Wei
 
 /// A weight with an enabled quantizer.
 #[derive(Clone, Debug)]
-pub(super) struct Site {
+pub(crate) struct Site {
     /// The path of the layer.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The path of its weight.
-    pub(super) weight: String,
+    pub(crate) weight: String,
     /// The shape of its weight; of a convolution of one pixel that counts as a matrix, that of the matrix.
-    pub(super) shape: Vec<usize>,
+    pub(crate) shape: Vec<usize>,
     /// Whether it is such a convolution.
-    pub(super) pointwise: bool,
+    pub(crate) pointwise: bool,
     /// The name of the weight's quantizer.
-    pub(super) weight_quantizer: String,
+    pub(crate) weight_quantizer: String,
     /// The path of its bias, if it has one.
-    pub(super) bias: Option<String>,
+    pub(crate) bias: Option<String>,
     /// The name of the input's quantizer.
-    pub(super) input_quantizer: Option<String>,
+    pub(crate) input_quantizer: Option<String>,
     /// Whether its forward adds a branch of low rank.
-    pub(super) takes_low_rank: bool,
+    pub(crate) takes_low_rank: bool,
 }
 
 impl Site {
@@ -76,7 +76,7 @@ impl Site {
 
 /// All weights of a model with an enabled quantizer, by the names of their quantizers; `pointwise` counts convolutions of one pixel,
 /// whose weights `[out, in, 1, ...]` are matrices, among the linear layers.
-pub(super) fn sites<M: Module>(model: &M, quantizers: &Quantizers, pointwise: bool) -> Vec<Site> {
+pub(crate) fn sites<M: Module>(model: &M, quantizers: &Quantizers, pointwise: bool) -> Vec<Site> {
     let weights = weights(model);
     let owned = |layer: &str| {
         let quantized = |weight: &&Weight| {
@@ -155,13 +155,13 @@ pub(super) fn each_parameter<M: Module>(model: &M, work: &mut impl EachParameter
 
 /// Parameters of a model as flat tensors with their shapes, by path.
 #[derive(Default)]
-pub(super) struct Parameters {
+pub(crate) struct Parameters {
     wanted: Vec<String>,
     pub(super) found: BTreeMap<String, (Tensor<1>, Vec<usize>)>,
 }
 
 impl Parameters {
-    pub(super) fn of<M: Module>(model: &M, wanted: Vec<String>) -> Self {
+    pub(crate) fn of<M: Module>(model: &M, wanted: Vec<String>) -> Self {
         let mut parameters = Self { wanted, found: BTreeMap::new() };
         each_parameter(model, &mut parameters);
         parameters
@@ -172,7 +172,7 @@ impl Parameters {
         Some(values.clone().reshape([shape[0], shape[1]]))
     }
 
-    pub(super) fn vector(&self, path: &str) -> Option<Tensor<1>> {
+    pub(crate) fn vector(&self, path: &str) -> Option<Tensor<1>> {
         self.found.get(path).map(|(values, _)| values.clone())
     }
 }

@@ -27,6 +27,9 @@ struct Arguments {
     /// Passes over the data, of each training.
     #[arg(long, default_value_t = 20)]
     epochs: u64,
+    /// Temperature of the distillation from the float network.
+    #[arg(long, default_value_t = 2.0)]
+    temperature: f64,
     /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -41,6 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         data: arguments.data,
         bits: arguments.bits,
         epochs: arguments.epochs,
+        temperature: arguments.temperature,
         progress: true,
     })?;
     println!("{results}");

@@ -7,6 +7,8 @@ pub use options::{BinWidth, ColumnOrder, HistogramConfig, Inputs, RangeSearch, S
 
 use serde::{Deserialize, Serialize};
 
+use super::matcher;
+
 /// How the ranges of static quantizers are found, and what else calibration does.
 ///
 /// An algorithm says what it does to a layer; those of *layers* work on linear layers with a slot before them
@@ -175,6 +177,13 @@ pub enum Algorithm {
     BiasCorrection,
     /// Several, one after the other, on the statistics of one observation.
     Sequence(Vec<Algorithm>),
+    /// One for some layers only; the others keep what they have.
+    OfLayers {
+        /// The layers, by globs of their paths.
+        layers: Vec<String>,
+        /// What is done to them: a single algorithm that calibrates.
+        algorithm: Box<Algorithm>,
+    },
     /// One of the user's: see [`LayerAlgorithm`](crate::LayerAlgorithm).
     Custom {
         /// The name it is registered by.
@@ -273,6 +282,7 @@ impl Algorithm {
             Algorithm::AdaRound { .. } => "adaround",
             Algorithm::BiasCorrection => "bias_correction",
             Algorithm::Sequence(_) => "sequence",
+            Algorithm::OfLayers { algorithm, .. } => algorithm.name(),
             Algorithm::Custom { name, .. } => name,
         }
     }
@@ -282,6 +292,24 @@ impl Algorithm {
         match self {
             Algorithm::Sequence(steps) => steps,
             single => std::slice::from_ref(single),
+        }
+    }
+    /// What is done, without a restriction to layers.
+    pub(crate) fn unrestricted(&self) -> &Algorithm {
+        match self {
+            Algorithm::OfLayers { algorithm, .. } => algorithm,
+            all => all,
+        }
+    }
+
+    /// Whether it is for a layer; the layer that is the whole model is called by its weight.
+    pub(crate) fn is_for(&self, layer: &str) -> bool {
+        let layer = if layer.is_empty() { "weight" } else { layer };
+        match self {
+            Algorithm::OfLayers { layers, .. } => {
+                layers.iter().any(|glob| matcher(glob).is_ok_and(|glob| glob.is_match(layer)))
+            }
+            _ => true,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Algorithm, HistogramConfig, RangeSearch};
 use crate::QuantError;
+use crate::config::matcher;
 
 impl Algorithm {
     /// Whether its numbers make sense.
@@ -22,6 +23,15 @@ impl Algorithm {
                 }
                 step => step.validate(),
             }),
+            Algorithm::OfLayers { layers, algorithm } => {
+                layers.iter().try_for_each(|glob| matcher(glob).map(drop))?;
+                match &**algorithm {
+                    Algorithm::Sequence(_) | Algorithm::OfLayers { .. } | Algorithm::None => {
+                        Err(QuantError::AlgorithmInSequence { name: algorithm.name().to_string() })
+                    }
+                    single => single.validate(),
+                }
+            }
             Algorithm::Percentile { percentile, histogram } => {
                 self.check((0.0..=100.0).contains(percentile), "percentile", "0 to 100", *percentile)?;
                 self.bins(histogram)

@@ -1,7 +1,7 @@
 //! burn's convolutions with slots. One macro, as they differ in their fields only.
 
 use burn::config::Config;
-use burn::module::{Module, Param};
+use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 use burn_nn::conv::{
     Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Conv3d, Conv3dConfig, ConvTranspose1d, ConvTranspose1dConfig,
@@ -42,8 +42,16 @@ macro_rules! quantized_convolution {
         impl $quant {
             /// The layer with its quantizers.
             pub fn forward(&self, input: Tensor<$rank>, $($argument: $argument_type),*) -> Tensor<$rank> {
+                let seen = self.input_quantizer.seen(&input);
                 let input = self.input_quantizer.forward(input);
-                self.output_quantizer.forward(self.to_float().forward(input, $($argument),*))
+                let output = self.to_float().forward(input, $($argument.clone()),*);
+                $(let $field = self.$field.clone();)*
+                let output = self.input_quantizer.probed(seen, output, move |x, weight: Tensor<$rank>| {
+                    let weight = Param::initialized(ParamId::new(), weight);
+                    let layer = $layer { weight, bias: None, $($field: $field.clone(),)* };
+                    layer.forward(x, $($argument.clone()),*)
+                });
+                self.output_quantizer.forward(output)
             }
 
             /// burn's layer with the same parameters, and the weight's quantizer if it has one.

@@ -1,0 +1,643 @@
+//! The search, step by step.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::tensor::{Device, Gradients, Tensor};
+
+use super::candidate::{Candidate, Floats, with_candidates};
+use super::divergence::{divergence, log_probabilities};
+use super::gradient::GradientScorer;
+use super::state::fingerprint;
+use super::units::{Layout, Planned, covered, matchers};
+use super::{
+    AutoQuantizeConfig, Base, Choice, Cost, QuantizerState, ScoreMethod, SearchGroup, SearchState, Unit, cost,
+    gram_score,
+};
+use crate::observe::experts;
+use crate::place::weights;
+use crate::solve::{host, sites};
+use crate::{QuantConfig, QuantError, Quantization, Quantizers, Rule, TensorQuantizer, WeightLayouts, place};
+
+/// Gives each layer of a model the format that costs the least loss, within a budget of bits.
+///
+/// `data` makes the batches on a device, anew whenever it is called: for the calibration of each format that needs some, and for
+/// scoring. `forward` runs one, `loss` is that of its output. Formats are scored by gradients; the model that is
+/// scored is in evaluation mode, but on an autodiff device. For outputs without a loss see [`AutoQuantization`].
+///
+/// The result is the quantized model, and everything that was found out.
+///
+/// # Errors
+///
+/// [`QuantError::Search`] for a configuration that makes no sense, [`QuantError::Infeasible`] before any calibration for a budget
+/// below the least bits, [`QuantError::NotScored`] for a layer without a slot, and those of [`quantize`](crate::quantize()).
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(all(feature = "flex", feature = "autodiff"))] fn main() -> Result<(), burn_quant::QuantError> {
+/// use burn::module::Module;
+/// use burn::tensor::{Device, Distribution, Tensor, activation::relu};
+/// use burn_quant::search::{AutoQuantizeConfig, SearchFormat, auto_quantize};
+/// use burn_quant::{nn, summary};
+///
+/// #[derive(Module, Debug)]
+/// struct Mlp { fc1: nn::Linear, fc2: nn::Linear }
+///
+/// let device = Device::flex();
+/// let linear = |d_in, d_out| nn::LinearConfig::new(d_in, d_out).init(&device);
+/// let model = Mlp { fc1: linear(16, 32), fc2: linear(32, 1) };
+///
+/// let formats = ["int4_blockwise_weight_only", "int8_default"].map(|name| SearchFormat::preset(name).unwrap());
+/// let config = AutoQuantizeConfig::new(8.5, formats).with_batches(4, 4);
+/// let (model, state) = auto_quantize(
+///     model,
+///     &config,
+///     |device| { let device = device.clone(); (0..4).map(move |_| Tensor::<2>::random([8, 16], Distribution::Default, &device)) },
+///     |model: &Mlp, x| model.fc2.forward(relu(model.fc1.forward(x.clone()))),
+///     |y, x| (y - x.mean_dim(1)).powf_scalar(2.0).mean(),
+/// )?;
+/// println!("{}\n{}", state.table(), summary(&model));
+/// assert!(state.best.as_ref().unwrap().effective_bits <= 8.5);
+///
+/// let frugal = state.solve(7.5)?; // another budget, without any forward pass
+/// println!("{}", state.config_of(&frugal).to_json()); // an ordinary recipe
+/// # Ok(()) }
+/// # #[cfg(not(all(feature = "flex", feature = "autodiff")))] fn main() {}
+/// ```
+pub fn auto_quantize<M, I, O>(
+    model: M,
+    config: &AutoQuantizeConfig,
+    data: impl Fn(&Device) -> I,
+    forward: impl Fn(&M, &I::Item) -> O,
+    loss: impl Fn(O, I::Item) -> Tensor<1>,
+) -> Result<(M, SearchState), QuantError>
+where
+    M: Module,
+    I: IntoIterator,
+{
+    AutoQuantization::new(config).by_gradient(model, data, forward, loss)
+}
+
+/// How far a search has come.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum SearchProgress {
+    /// The layers are known.
+    Planned {
+        /// Groups of layers.
+        groups: usize,
+        /// Formats.
+        formats: usize,
+    },
+    /// A format is calibrated.
+    Calibrated {
+        /// Its name.
+        format: String,
+        /// Formats so far.
+        done: usize,
+        /// All formats.
+        of: usize,
+        /// An estimate of the time that the others take.
+        remaining: Duration,
+    },
+    /// A batch is scored.
+    Scored {
+        /// Batches so far.
+        done: usize,
+        /// Batches at most.
+        of: usize,
+        /// An estimate of the time that the others take.
+        remaining: Duration,
+    },
+    /// The formats are chosen.
+    Solved,
+}
+
+/// [`auto_quantize`] with more to say: how layers are scored, layouts of your own layers, a state to continue, checkpoints, a listener
+/// to progress.
+///
+/// # Example
+///
+/// A model without labels, scored by how far its outputs move; the state could be saved by `burn_quant_store::save_search`:
+///
+/// ```
+/// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
+/// # use burn::tensor::{Device, Tensor, Distribution};
+/// # use burn_nn::LinearConfig;
+/// # let (device, data) = (Device::flex(), |device: &Device| vec![Tensor::<2>::random([4, 32], Distribution::Default, device)]);
+/// # let model = LinearConfig::new(32, 8).init(&device);
+/// use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, SearchFormat};
+///
+/// let config = AutoQuantizeConfig::new(9.0, [SearchFormat::preset("int8_weight_only").unwrap()]);
+/// let mut saved = Vec::new();
+/// let (model, state) = AutoQuantization::new(&config)
+///     .with_checkpoint(|state| { saved.push(state.clone()); Ok(()) })
+///     .by_divergence(model, data, |model, x| model.forward(x.clone()))?;
+/// assert_eq!(saved.len(), 2); // after calibration, and after scoring
+/// # assert_eq!(state.best.unwrap().formats["weight"].as_deref(), Some("int8_weight_only"));
+/// # let _ = model;
+/// # Ok(()) }
+/// # #[cfg(not(feature = "flex"))] fn main() {}
+/// ```
+pub struct AutoQuantization<'a> {
+    config: &'a AutoQuantizeConfig,
+    layouts: WeightLayouts,
+    state: Option<SearchState>,
+    #[allow(clippy::type_complexity)]
+    checkpoint: Box<dyn FnMut(&SearchState) -> Result<(), String> + 'a>,
+    progress: Box<dyn FnMut(SearchProgress) + 'a>,
+}
+
+/// A model that is searched: with a quantizer on every known weight, those of searched layers off.
+pub(crate) struct Search<M> {
+    pub(super) base: M,
+}
+
+impl<'a> AutoQuantization<'a> {
+    /// A search.
+    pub fn new(config: &'a AutoQuantizeConfig) -> Self {
+        Self {
+            config,
+            layouts: WeightLayouts::new(),
+            state: None,
+            checkpoint: Box::new(|_| Ok(())),
+            progress: Box::new(|_| {}),
+        }
+    }
+
+    /// Uses another table of weights.
+    pub fn with_layouts(mut self, layouts: WeightLayouts) -> Self {
+        self.layouts = layouts;
+        self
+    }
+
+    /// Continues a search: what is calibrated or scored is not done again.
+    pub fn with_state(mut self, state: SearchState) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    /// Hands the state to a listener after calibration and after scoring, to be saved; an error of it ends the search.
+    pub fn with_checkpoint(mut self, listener: impl FnMut(&SearchState) -> Result<(), String> + 'a) -> Self {
+        self.checkpoint = Box::new(listener);
+        self
+    }
+
+    /// Calls a listener after each step.
+    pub fn with_progress(mut self, listener: impl FnMut(SearchProgress) + 'a) -> Self {
+        self.progress = Box::new(listener);
+        self
+    }
+
+    /// [`auto_quantize`]: scores by gradients of a loss.
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`QuantError::SearchState`] if the state that is continued is of another model, configuration or data.
+    pub fn by_gradient<M, I, O>(
+        self,
+        model: M,
+        data: impl Fn(&Device) -> I,
+        forward: impl Fn(&M, &I::Item) -> O,
+        loss: impl Fn(O, I::Item) -> Tensor<1>,
+    ) -> Result<(M, SearchState), QuantError>
+    where
+        M: Module,
+        I: IntoIterator,
+    {
+        let batches = self.config.score_batches;
+        self.by_gradients_of(model, calibration(&data, &forward), |model, step| {
+            for batch in data(&device_of(model)).into_iter().take(batches) {
+                step(loss(forward(model, &batch), batch).backward());
+            }
+        })
+    }
+
+    /// The same with loops of the user's own: one that runs a number of calibration batches forward, and one that runs batches
+    /// forward and backward and hands over the gradients of each.
+    ///
+    /// # Errors
+    ///
+    /// As [`AutoQuantization::by_gradient`].
+    pub fn by_gradients_of<M: Module>(
+        mut self,
+        model: M,
+        mut forward_loop: impl FnMut(&M, usize),
+        mut backward_loop: impl FnMut(&M, &mut dyn FnMut(Gradients)),
+    ) -> Result<(M, SearchState), QuantError> {
+        let (search, mut state) = self.calibrated(model, ScoreMethod::Gradient, &mut forward_loop)?;
+        if state.scored_batches == 0 {
+            let (model, mut scorer) = GradientScorer::new(&search, &state)?;
+            let mut clock = Clock::new(self.config.score_batches);
+            let progress = &mut self.progress;
+            backward_loop(&model, &mut |gradients| {
+                scorer.add(&gradients);
+                progress(clock.scored());
+            });
+            drop(model);
+            scorer.finish(&mut state)?;
+        }
+        self.solved(search, state)
+    }
+
+    /// Scores by the divergence of logits `[..., classes]` from those of the float model; needs neither gradients nor slots.
+    ///
+    /// # Errors
+    ///
+    /// As [`AutoQuantization::by_gradient`], but for slots.
+    pub fn by_divergence<M, I, const D: usize>(
+        mut self,
+        model: M,
+        data: impl Fn(&Device) -> I,
+        forward: impl Fn(&M, &I::Item) -> Tensor<D>,
+    ) -> Result<(M, SearchState), QuantError>
+    where
+        M: Module,
+        I: IntoIterator,
+    {
+        let (search, mut state) = self.calibrated(model, ScoreMethod::Divergence, &mut calibration(&data, &forward))?;
+        if state.scored_batches == 0 {
+            let float = search.base.valid();
+            let mut models = Vec::new();
+            for (g, group) in state.groups.iter().enumerate() {
+                for (j, choice) in group.choices.iter().enumerate() {
+                    let Some(format) = &choice.format else { continue };
+                    let of = |unit: &'_ Unit| Some(state.candidates.get(format)?.get(&unit.weight_quantizer)?);
+                    let chosen: Vec<_> = group.units.iter().filter_map(|unit| Some((unit, of(unit)?))).collect();
+                    models.push((g, j, with_candidates(float.clone(), chosen.into_iter())?, None::<Tensor<1>>));
+                }
+            }
+            let mut clock = Clock::new(self.config.score_batches);
+            for batch in data(&device_of(&float)).into_iter().take(self.config.score_batches) {
+                let before = log_probabilities(forward(&float, &batch));
+                for (_, _, model, sum) in &mut models {
+                    let here = divergence(before.clone(), forward(model, &batch));
+                    *sum = Some(sum.take().map_or(here.clone(), |sum| sum + here));
+                }
+                (self.progress)(clock.scored());
+            }
+            state.groups.iter_mut().flat_map(|group| &mut group.choices).for_each(|choice| choice.score = Some(0.0));
+            for (g, j, _, sum) in models {
+                state.groups[g].choices[j].score = sum.map(|sum| f64::from(host(sum)[0]));
+            }
+            state.scored_batches = clock.done;
+        }
+        self.solved(search, state)
+    }
+
+    /// Scores by the errors of layers that calibration statistics tell, with one more pass over the calibration data and none for
+    /// scoring.
+    ///
+    /// # Errors
+    ///
+    /// As [`AutoQuantization::by_gradient`], but for slots: a layer without one is scored by its weight alone.
+    pub fn by_gram<M, I, O>(
+        mut self,
+        model: M,
+        data: impl Fn(&Device) -> I,
+        forward: impl Fn(&M, &I::Item) -> O,
+    ) -> Result<(M, SearchState), QuantError>
+    where
+        M: Module,
+        I: IntoIterator,
+    {
+        let (batches, mut run) = (self.config.calibration_batches, calibration(&data, &forward));
+        let (search, mut state) = self.calibrated(model, ScoreMethod::Gram, &mut run)?;
+        if state.scored_batches == 0 {
+            gram_score::score(&search, &mut state, |model: &M| run(model, batches))?;
+        }
+        self.solved(search, state)
+    }
+
+    /// A model ready to be scored, and a state with all candidates.
+    fn calibrated<M: Module>(
+        &mut self,
+        model: M,
+        method: ScoreMethod,
+        forward_loop: &mut dyn FnMut(&M, usize),
+    ) -> Result<(Search<M>, SearchState), QuantError> {
+        let config = self.config;
+        config.validate()?;
+        let (float, _) = place(model, &QuantConfig::new(), &self.layouts)?;
+        let layout = Layout::of(&float, config, &self.layouts)?;
+        let groups = self.planned(&float, &layout)?;
+        (self.progress)(SearchProgress::Planned { groups: groups.len(), formats: layout.formats.len() });
+
+        let base = self.with_base(float.clone(), &layout, forward_loop)?;
+        let taken = base_of(&float, &base, &layout)?;
+        let mut state = self.counted(&float, groups, taken, method)?;
+        self.feasible(&state)?;
+        if let Some(known) = self.state.take() {
+            known.continues(config, method)?;
+            known.check(&float)?;
+            if !known.is_of(&state.groups) {
+                let problem = "the model has other layers, or the formats are for others".into();
+                return Err(QuantError::SearchState { problem });
+            }
+            state = SearchState { config: config.clone(), base: state.base, best: None, ..known };
+        }
+        let done =
+            |state: &SearchState| layout.formats.iter().all(|format| state.candidates.contains_key(&format.name));
+        if !done(&state) {
+            let mut clock = Clock::new(layout.formats.len());
+            for (i, format) in layout.formats.iter().enumerate() {
+                if !state.candidates.contains_key(&format.name) {
+                    let found = self.candidates_of(&float, &layout, i, forward_loop)?;
+                    state.candidates.insert(format.name.clone(), found);
+                }
+                let (done, remaining) = clock.tick();
+                let (format, of) = (format.name.clone(), layout.formats.len());
+                (self.progress)(SearchProgress::Calibrated { format, done, of, remaining });
+            }
+            if let Cost::Exact { float_bits } = config.cost {
+                recount(&mut state, float_bits, &device_of(&float))?;
+            }
+            self.feasible(&state)?;
+            self.save(&state)?;
+        }
+        Ok((Search { base }, state))
+    }
+
+    /// The model with its base configuration, from which the searched layers are taken out.
+    fn with_base<M: Module>(
+        &self,
+        float: M,
+        layout: &Layout<'_>,
+        forward_loop: &mut dyn FnMut(&M, usize),
+    ) -> Result<M, QuantError> {
+        let Some(base) = &self.config.base else { return Ok(float) };
+        let mut base = base.clone();
+        let names = layout.units().flat_map(|(_, unit)| unit.quantizers().cloned().collect::<Vec<_>>());
+        base.rules.extend(names.map(|name| Rule::disable(globset::escape(&name))));
+        let batches = self.config.calibration_batches;
+        let quantization = Quantization::new(&base).with_layouts(self.layouts.clone());
+        Ok(quantization.run(float, |model| forward_loop(model, batches))?.0)
+    }
+
+    /// Groups with their choices and what those cost, as far as it is known before calibration.
+    fn planned<M: Module>(&self, float: &M, layout: &Layout<'_>) -> Result<Vec<SearchGroup>, QuantError> {
+        let device = device_of(float);
+        let (cost, uncounted) = (self.config.cost, matchers(&self.config.uncounted)?);
+        let mut first = 0;
+        let mut groups = Vec::new();
+        for group in &layout.groups {
+            let units = first..first + group.units.len();
+            first = units.end;
+            let share = self.share(&group.units, covered(&group.units, &uncounted) == group.units.len());
+            let bits = |planned: &Planned, unit: &Unit| match (planned, cost) {
+                (None, _) => cost.float_bits() * unit.elements() as f64,
+                (Some(planned), Cost::Exact { float_bits }) => planned_bits(unit, planned, float_bits, &device),
+                (Some(_), Cost::Reference) => unreachable!("counted by format"),
+            };
+            let mut choices = Vec::new();
+            for &format in &group.formats {
+                let planned = || group.units.iter().zip(&layout.planned[format][units.clone()]);
+                let whole: f64 = match cost {
+                    Cost::Exact { .. } => planned().map(|(unit, planned)| bits(planned, unit)).sum(),
+                    Cost::Reference => {
+                        let configs = planned().flat_map(|(_, planned)| planned.iter().flatten());
+                        let enabled =
+                            configs.filter(|(_, planned)| planned.enabled).map(|(_, planned)| &planned.config);
+                        let each = layout.formats[format].bits.unwrap_or_else(|| cost::reference(enabled));
+                        let elements = |(unit, planned): (&Unit, &Planned)| {
+                            unit.elements() as f64 * if planned.is_some() { each } else { 16.0 }
+                        };
+                        planned().map(elements).sum()
+                    }
+                };
+                let format = Some(layout.formats[format].name.clone());
+                choices.push(Choice { format, cost: whole * share, score: None, allowed: true });
+            }
+            let elements: usize = group.units.iter().map(Unit::elements).sum();
+            let float = cost.float_bits() * elements as f64 * share;
+            choices.push(Choice { format: None, cost: float, score: None, allowed: group.unquantized });
+            choices.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+            groups.push(SearchGroup { units: group.units.clone(), choices });
+        }
+        Ok(groups)
+    }
+
+    /// How much a group counts.
+    fn share(&self, units: &[Unit], uncounted: bool) -> f64 {
+        match uncounted {
+            true => 0.0,
+            false if units.iter().all(|unit| experts::is_expert(&unit.layer)) => self.config.expert_share,
+            false => 1.0,
+        }
+    }
+
+    /// A new state, with what is not searched counted.
+    fn counted<M: Module>(
+        &self,
+        float: &M,
+        groups: Vec<SearchGroup>,
+        base: Base,
+        method: ScoreMethod,
+    ) -> Result<SearchState, QuantError> {
+        let uncounted = matchers(&self.config.uncounted)?;
+        let counts = |units: &[Unit]| self.share(units, covered(units, &uncounted) == units.len());
+        let searched = groups
+            .iter()
+            .map(|group| counts(&group.units) * group.units.iter().map(Unit::elements).sum::<usize>() as f64);
+        let (mut counted, mut other_bits) = (searched.sum::<f64>(), 0.0);
+        if let Cost::Exact { float_bits } = self.config.cost {
+            let device = device_of(float);
+            let units: Vec<&Unit> = groups.iter().flat_map(|group| &group.units).collect();
+            for weight in weights(float).iter().filter(|weight| !is_buffer(&weight.path)) {
+                let layer = weight.path.rsplit_once('.').map_or("", |(layer, _)| layer);
+                let left_out = uncounted.iter().any(|glob| glob.is_match(layer) || glob.is_match(&weight.path));
+                if left_out || units.iter().any(|unit| unit.weight == weight.path) {
+                    continue;
+                }
+                let elements = weight.shape.iter().product::<usize>() as f64;
+                let fixed = base.layers.iter().find(|(unit, _)| unit.weight == weight.path);
+                counted += elements;
+                other_bits += match fixed {
+                    Some((unit, candidate)) => candidate_bits(unit, candidate, float_bits, &device)?,
+                    None => elements * f64::from(float_bits),
+                };
+            }
+        }
+        if counted == 0.0 {
+            return Err(QuantError::Search { problem: "no parameter counts".into() });
+        }
+        let model = fingerprint(float, groups.iter().flat_map(|group| &group.units));
+        Ok(SearchState {
+            config: self.config.clone(),
+            method,
+            model,
+            groups,
+            base,
+            other_bits,
+            counted,
+            candidates: BTreeMap::new(),
+            scored_batches: 0,
+            best: None,
+        })
+    }
+
+    fn feasible(&self, state: &SearchState) -> Result<(), QuantError> {
+        let (least, _) = state.bits_range();
+        let effective_bits = self.config.effective_bits;
+        if least > effective_bits * (1.0 + 1e-12) {
+            return Err(QuantError::Infeasible { effective_bits, least });
+        }
+        Ok(())
+    }
+
+    /// What a format makes of all layers that may get it.
+    fn candidates_of<M: Module>(
+        &self,
+        float: &M,
+        layout: &Layout<'_>,
+        format: usize,
+        forward_loop: &mut dyn FnMut(&M, usize),
+    ) -> Result<BTreeMap<String, Candidate>, QuantError> {
+        let config = layout.config_of(format);
+        let fewer = layout.formats[format].calibration_batches.unwrap_or(usize::MAX);
+        let batches = self.config.calibration_batches.min(fewer);
+        let quantization = Quantization::new(&config).with_layouts(self.layouts.clone());
+        let (model, _) = quantization.run(float.clone(), |model| forward_loop(model, batches))?;
+        let units = || layout.units().map(|(_, unit)| unit);
+        let (before, after, quantizers) =
+            (Floats::of(float, units()), Floats::of(&model, units()), Quantizers::of(&model));
+        let quantized = layout
+            .units()
+            .zip(&layout.planned[format])
+            .filter(|((group, _), planned)| planned.is_some() && layout.groups[*group].formats.contains(&format));
+        let candidate = |((_, unit), _): ((usize, &Unit), &Planned)| {
+            (unit.weight_quantizer.clone(), Candidate::of(unit, &before, &after, &quantizers))
+        };
+        Ok(quantized.map(candidate).collect())
+    }
+
+    fn save(&mut self, state: &SearchState) -> Result<(), QuantError> {
+        (self.checkpoint)(state).map_err(|reason| QuantError::Checkpoint { reason })
+    }
+
+    /// The best selection, in the model.
+    fn solved<M: Module>(mut self, search: Search<M>, mut state: SearchState) -> Result<(M, SearchState), QuantError> {
+        let best = state.solve(self.config.effective_bits)?;
+        let model = with_candidates(search.base, state.chosen(&best)?.into_iter())?;
+        state.best = Some(best);
+        self.save(&state)?;
+        (self.progress)(SearchProgress::Solved);
+        Ok((model, state))
+    }
+}
+
+/// A loop over calibration batches.
+fn calibration<'a, M: Module, I: IntoIterator, O>(
+    data: &'a impl Fn(&Device) -> I,
+    forward: &'a impl Fn(&M, &I::Item) -> O,
+) -> impl FnMut(&M, usize) + 'a {
+    move |model, batches| {
+        for batch in data(&device_of(model)).into_iter().take(batches) {
+            drop(forward(model, &batch));
+        }
+    }
+}
+
+/// Where the first parameter of a model lives.
+fn device_of<M: Module>(model: &M) -> Device {
+    weights(model).first().map(|weight| weight.device.clone()).unwrap_or_default()
+}
+
+/// Whether a parameter is one that a quantizer keeps.
+fn is_buffer(path: &str) -> bool {
+    path.split('.').any(|name| name.ends_with("_quantizer"))
+}
+
+/// What the base configuration made of a model.
+fn base_of<M: Module>(float: &M, base: &M, layout: &Layout<'_>) -> Result<Base, QuantError> {
+    let quantizers = Quantizers::of(base);
+    let searched: Vec<&String> = layout.units().flat_map(|(_, unit)| unit.quantizers()).collect();
+    let units: Vec<Unit> = sites(base, &quantizers, false).into_iter().map(Unit::of).collect();
+    let (before, after) = (Floats::of(float, units.iter()), Floats::of(base, units.iter()));
+    let layers: Vec<(Unit, Candidate)> = units
+        .into_iter()
+        .map(|unit| {
+            let candidate = Candidate::of(&unit, &before, &after, &quantizers);
+            (unit, candidate)
+        })
+        .collect();
+    let own = |name: &str| {
+        searched.iter().any(|known| *known == name)
+            || layers.iter().any(|(unit, _)| unit.quantizers().any(|known| known == name))
+    };
+    let others = quantizers.iter().filter(|(name, quantizer)| quantizer.is_enabled() && !own(name));
+    let quantizers = others.map(|(name, quantizer)| (name.to_string(), QuantizerState::of(quantizer))).collect();
+    Ok(Base { layers, quantizers })
+}
+
+/// Bits of a layer in a format that is not calibrated yet.
+fn planned_bits(unit: &Unit, planned: &[(String, crate::PlannedQuantizer)], float_bits: u8, _device: &Device) -> f64 {
+    let quantizer = |name: &String| {
+        let (_, planned) = planned.iter().find(|(known, _)| known == name)?;
+        let mut quantizer = TensorQuantizer::disabled(planned.role);
+        planned.configure(&mut quantizer);
+        Some(quantizer)
+    };
+    let weight = quantizer(&unit.weight_quantizer).expect("a planned layer has a quantizer");
+    let input = unit.input_quantizer.as_ref().and_then(quantizer);
+    cost::exact(&unit.shape, &weight, input.as_ref(), float_bits)
+}
+
+/// Bits of a layer in a format.
+fn candidate_bits(unit: &Unit, candidate: &Candidate, float_bits: u8, device: &Device) -> Result<f64, QuantError> {
+    let weight = candidate.quantizer(&unit.weight_quantizer, device)?;
+    let input = unit.input_quantizer.as_ref().map(|name| candidate.quantizer(name, device)).transpose()?.flatten();
+    let weight = weight.ok_or_else(|| QuantError::SearchState {
+        problem: format!("`{}` has a candidate without a quantizer of its weight", unit.layer),
+    })?;
+    Ok(cost::exact(&unit.shape, &weight, input.as_ref(), float_bits))
+}
+
+/// Costs of calibrated candidates: with the ranges and scales that calibration added.
+fn recount(state: &mut SearchState, float_bits: u8, device: &Device) -> Result<(), QuantError> {
+    let candidates = &state.candidates;
+    for group in &mut state.groups {
+        let elements: usize = group.units.iter().map(Unit::elements).sum();
+        let float = group.choices.iter().find(|choice| choice.format.is_none()).map_or(0.0, |choice| choice.cost);
+        let share = float / (elements as f64 * f64::from(float_bits));
+        for choice in &mut group.choices {
+            let Some(of) = choice.format.as_ref().and_then(|format| candidates.get(format)) else { continue };
+            let mut bits = 0.0;
+            for unit in &group.units {
+                bits += match of.get(&unit.weight_quantizer) {
+                    Some(candidate) => candidate_bits(unit, candidate, float_bits, device)?,
+                    None => f64::from(float_bits) * unit.elements() as f64,
+                };
+            }
+            choice.cost = bits * share;
+        }
+        group.choices.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+    }
+    Ok(())
+}
+
+/// Estimates what is left of equal steps.
+struct Clock {
+    start: Instant,
+    done: usize,
+    of: usize,
+}
+
+impl Clock {
+    fn new(of: usize) -> Self {
+        Self { start: Instant::now(), done: 0, of }
+    }
+
+    fn tick(&mut self) -> (usize, Duration) {
+        self.done += 1;
+        let left = self.of.saturating_sub(self.done);
+        (self.done, self.start.elapsed() / self.done as u32 * left as u32)
+    }
+
+    fn scored(&mut self) -> SearchProgress {
+        let (done, remaining) = self.tick();
+        SearchProgress::Scored { done, of: self.of, remaining }
+    }
+}

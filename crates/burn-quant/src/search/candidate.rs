@@ -1,0 +1,173 @@
+//! What a format makes of a layer, taken out of a calibrated model and put into another: plain data on the host.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::Unit;
+use crate::quantizer::Operand;
+use crate::solve::{Parameters, replace_parameters};
+use crate::{Buffer, PlannedQuantizer, QuantError, Quantizers, TensorQuantizer, quantizer_devices};
+
+/// A calibrated quantizer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuantizerState {
+    /// What it does.
+    pub planned: PlannedQuantizer,
+    /// The tensors that each stage of its chain keeps, by [`Buffer::name`].
+    pub stages: Vec<BTreeMap<String, Vec<f32>>>,
+}
+
+impl QuantizerState {
+    pub(super) fn of(quantizer: &TensorQuantizer) -> Self {
+        let planned = PlannedQuantizer {
+            config: quantizer.config().clone(),
+            role: quantizer.role(),
+            enabled: quantizer.is_enabled(),
+        };
+        let buffers = |stage: &TensorQuantizer| {
+            let values = |buffer: Buffer| Some((buffer.name().to_string(), host(stage.buffer(buffer)?)));
+            Buffer::ALL.into_iter().filter_map(values).collect()
+        };
+        Self { planned, stages: quantizer.stages("").map(|(_, stage)| buffers(stage)).collect() }
+    }
+
+    /// The quantizer on a device; the error says what does not belong together.
+    pub(super) fn build(&self, name: &str, device: &Device) -> Result<TensorQuantizer, QuantError> {
+        let mut quantizer = TensorQuantizer::disabled(self.planned.role);
+        self.planned.configure(&mut quantizer);
+        let broken = |what: &str| QuantError::SearchState { problem: format!("`{name}` {what}") };
+        for (i, buffers) in self.stages.iter().enumerate() {
+            let stage = quantizer.stage_mut(i).ok_or_else(|| broken("has more stages than its configuration"))?;
+            for (key, values) in buffers {
+                let buffer = Buffer::ALL.into_iter().find(|buffer| buffer.name() == key);
+                let buffer = buffer.filter(|buffer| stage.keeps(*buffer) && !values.is_empty());
+                let buffer = buffer.ok_or_else(|| broken(&format!("keeps `{key}`, which it has no use for")))?;
+                stage.set_buffer(buffer, Tensor::from_data(values.as_slice(), (device, DType::F32)));
+            }
+        }
+        if quantizer.is_uncalibrated() {
+            return Err(broken("has no range"));
+        }
+        Ok(quantizer)
+    }
+}
+
+/// What a format makes of a layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Candidate {
+    /// Its quantizers, by name.
+    pub quantizers: BTreeMap<String, QuantizerState>,
+    /// The weight, where the algorithm changed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<Vec<f32>>,
+    /// The bias, where the algorithm changed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bias: Option<Vec<f32>>,
+}
+
+/// The float parameters of units in a model.
+pub(super) struct Floats(Parameters);
+
+impl Floats {
+    pub(super) fn of<'a, M: Module>(model: &M, units: impl Iterator<Item = &'a Unit>) -> Self {
+        let wanted = units.flat_map(|unit| std::iter::once(&unit.weight).chain(&unit.bias)).cloned().collect();
+        Self(Parameters::of(model, wanted))
+    }
+
+    pub(super) fn weight(&self, unit: &Unit) -> Tensor<1> {
+        self.0.vector(&unit.weight).expect("a unit has a weight")
+    }
+
+    fn bias(&self, unit: &Unit) -> Option<Tensor<1>> {
+        self.0.vector(unit.bias.as_ref()?)
+    }
+
+    /// A layer as it is, in float.
+    pub(super) fn float(&self, unit: &Unit, quantizers: &Quantizers) -> Operand {
+        let input_quantizer = unit.input_quantizer.as_ref().and_then(|name| quantizers.get(name).ok()).cloned();
+        let input_quantizer = input_quantizer.map(|mut quantizer| {
+            quantizer.disable();
+            quantizer
+        });
+        Operand { weight: (self.weight(unit), unit.shape.clone()), weight_quantizer: None, input_quantizer, bias: None }
+    }
+}
+
+impl Candidate {
+    /// What a calibrated model has made of a layer.
+    pub(super) fn of(unit: &Unit, before: &Floats, after: &Floats, quantizers: &Quantizers) -> Self {
+        let changed = |before: Option<Tensor<1>>, after: Option<Tensor<1>>| {
+            let (before, after) = (host(before?), host(after?));
+            (before != after).then_some(after)
+        };
+        let state = |name: &String| Some((name.clone(), QuantizerState::of(quantizers.get(name).ok()?)));
+        Self {
+            quantizers: unit.quantizers().filter_map(state).collect(),
+            weight: changed(Some(before.weight(unit)), Some(after.weight(unit))),
+            bias: changed(before.bias(unit), after.bias(unit)),
+        }
+    }
+
+    /// One of its quantizers, to be counted.
+    pub(super) fn quantizer(&self, name: &str, device: &Device) -> Result<Option<TensorQuantizer>, QuantError> {
+        self.quantizers.get(name).map(|state| state.build(name, device)).transpose()
+    }
+
+    /// The layer, ready to be multiplied with.
+    pub(super) fn operand(&self, unit: &Unit, floats: &Floats) -> Result<Operand, QuantError> {
+        let float = floats.weight(unit);
+        let device = float.device();
+        let build = |name: &String| self.quantizers.get(name).map(|state| state.build(name, &device)).transpose();
+        let on_device = |values: &[f32], dtype| Tensor::<1>::from_data(values, (&device, DType::F32)).cast(dtype);
+        let weight = match &self.weight {
+            None => float,
+            Some(values) if values.len() == unit.elements() => on_device(values, float.dtype()),
+            Some(_) => return Err(QuantError::SearchState { problem: format!("`{}` has another size", unit.weight) }),
+        };
+        let bias = match (&self.bias, floats.bias(unit)) {
+            (Some(values), Some(bias)) => Some(on_device(values, bias.dtype()) - bias),
+            _ => None,
+        };
+        Ok(Operand {
+            weight: (weight, unit.shape.clone()),
+            weight_quantizer: build(&unit.weight_quantizer)?,
+            input_quantizer: unit.input_quantizer.as_ref().map(build).transpose()?.flatten(),
+            bias,
+        })
+    }
+}
+
+/// A model with candidates in place of some of its layers.
+pub(super) fn with_candidates<'a, M: Module>(
+    model: M,
+    chosen: impl Iterator<Item = (&'a Unit, &'a Candidate)> + Clone,
+) -> Result<M, QuantError> {
+    let devices = quantizer_devices(&model);
+    let mut parameters = BTreeMap::new();
+    for (unit, candidate) in chosen.clone() {
+        let device = devices.get(&unit.weight_quantizer).cloned().unwrap_or_default();
+        let mut replace = |path: &String, values: &Vec<f32>| {
+            parameters.insert(path.clone(), Tensor::from_data(values.as_slice(), (&device, DType::F32)));
+        };
+        candidate.weight.iter().for_each(|values| replace(&unit.weight, values));
+        candidate.bias.iter().zip(&unit.bias).for_each(|(values, path)| replace(path, values));
+    }
+    let model = replace_parameters(model, parameters);
+    let mut quantizers = Quantizers::of(&model);
+    for (_, candidate) in chosen {
+        for (name, state) in &candidate.quantizers {
+            let device = devices.get(name).cloned().unwrap_or_default();
+            *quantizers.get_mut(name)? = state.build(name, &device)?.made_on(&device);
+        }
+    }
+    quantizers.install(model)
+}
+
+fn host(values: Tensor<1>) -> Vec<f32> {
+    values.without_autodiff().cast(DType::F32).into_data().try_into_vec().expect("f32 data")
+}
