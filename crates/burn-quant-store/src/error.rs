@@ -57,6 +57,12 @@ pub enum StoreError {
         /// The metadata that is missing.
         key: &'static str,
     },
+    /// A burnpack file of something else than a search.
+    #[error("the file holds no search (no `{key}` in its metadata): give one that `save_search` wrote")]
+    NotSearch {
+        /// The metadata that is missing.
+        key: &'static str,
+    },
     /// A file of another major version of the schema.
     #[error("the file has schema {found}, and this crate reads {supported}: use a crate version of the same major")]
     OtherMajor {

@@ -12,6 +12,7 @@ const SCHEMA: &str = "burn-quant.schema";
 const VERSION: &str = "burn-quant.version";
 const PLAN: &str = "burn-quant.plan";
 const STATISTICS: &str = "burn-quant.statistics";
+const SEARCH: &str = "burn-quant.search";
 const DIGEST: &str = "burn-quant.digest";
 
 /// The version of what a file holds: a major that only equal majors read, and a minor that newer crates read.
@@ -67,6 +68,8 @@ pub(crate) enum Kind {
     Model,
     /// What calibration saw.
     Statistics,
+    /// What a search knows.
+    Search,
 }
 
 impl Kind {
@@ -74,6 +77,7 @@ impl Kind {
         match self {
             Kind::Model => PLAN,
             Kind::Statistics => STATISTICS,
+            Kind::Search => SEARCH,
         }
     }
 }
@@ -106,6 +110,7 @@ impl Contents {
         let missing = |key| match kind {
             Kind::Model => StoreError::NotQuantized { key },
             Kind::Statistics => StoreError::NotStatistics { key },
+            Kind::Search => StoreError::NotSearch { key },
         };
         let schema = metadata.get(SCHEMA).ok_or(missing(SCHEMA))?;
         let schema = Schema::parse(schema)

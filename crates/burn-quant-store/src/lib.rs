@@ -10,7 +10,8 @@
 //!                                 burn-quant.digest   SHA-256 of all of the above
 //! ```
 //!
-//! What calibration saw is kept in a file of the same kind: [`save_statistics`], [`load_statistics`].
+//! What calibration saw is kept in a file of the same kind, [`save_statistics`], [`load_statistics`], and so is what a search for formats
+//! knows: [`save_search`], [`load_search`].
 //!
 //! Files are written beside their destination and moved into place, so a crash leaves the old file or the new one.
 //! The digest finds damage; it is no signature.
@@ -44,6 +45,7 @@ mod file;
 mod parameters;
 mod restore;
 mod save;
+mod search;
 mod statistics;
 
 pub use adapter::ForQuantLayers;
@@ -51,4 +53,5 @@ pub use error::StoreError;
 pub use file::Schema;
 pub use restore::{from_bytes, restore};
 pub use save::{save, to_bytes};
+pub use search::{load_search, save_search, search_from_bytes, search_to_bytes};
 pub use statistics::{load_statistics, save_statistics, statistics_from_bytes, statistics_to_bytes};

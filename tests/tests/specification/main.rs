@@ -17,6 +17,7 @@ mod pointwise;
 mod prepare;
 mod presets;
 mod quantizer;
+mod search;
 mod store;
 mod training;
 

@@ -12,4 +12,4 @@ mod weights;
 pub use layout::{WeightLayout, WeightLayouts};
 pub use plan::{Plan, PlannedQuantizer, install_plan, place};
 pub use switch::{disable, enable};
-pub(crate) use weights::{Weight, attach, in_place_of, show_weights, weights};
+pub(crate) use weights::{Weight, attach, device_of, in_place_of, show_weights, weights};

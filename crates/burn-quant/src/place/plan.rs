@@ -100,7 +100,7 @@ pub fn install_plan<M: Module>(model: M, plan: &Plan) -> Result<M, QuantError> {
 
 impl PlannedQuantizer {
     /// Whether the configuration suits the quantizer; the shape is known for weights only.
-    fn check(&self, name: &str, shape: Option<&[usize]>) -> Result<(), QuantError> {
+    pub(crate) fn check(&self, name: &str, shape: Option<&[usize]>) -> Result<(), QuantError> {
         let checked = if self.enabled { self.config.suits(self.role, shape) } else { Ok(()) };
         checked.map_err(|problem| QuantError::Config { name: name.into(), problem })
     }

@@ -32,6 +32,11 @@ pub(crate) fn weights<M: Module>(model: &M) -> Vec<Weight> {
     visitor.weights
 }
 
+/// Where the first parameter of a model lives.
+pub(crate) fn device_of<M: Module>(model: &M) -> Device {
+    weights(model).first().map(|weight| weight.device.clone()).unwrap_or_default()
+}
+
 #[derive(Default)]
 struct Weights {
     path: Vec<Frame>,

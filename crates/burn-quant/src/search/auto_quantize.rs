@@ -7,18 +7,15 @@ use burn::module::Module;
 use burn::tensor::{Device, Gradients, Tensor};
 
 use super::candidate::{Candidate, Floats, with_candidates};
+use super::count::recount;
 use super::divergence::{divergence, log_probabilities};
 use super::gradient::GradientScorer;
 use super::state::fingerprint;
-use super::units::{Layout, Planned, covered, matchers};
-use super::{
-    AutoQuantizeConfig, Base, Choice, Cost, QuantizerState, ScoreMethod, SearchGroup, SearchState, Unit, cost,
-    gram_score,
-};
-use crate::observe::experts;
-use crate::place::weights;
+use super::units::{Layout, Planned};
+use super::{AutoQuantizeConfig, Base, Cost, QuantizerState, ScoreMethod, SearchGroup, SearchState, Unit, gram_score};
+use crate::place::device_of;
 use crate::solve::{host, sites};
-use crate::{QuantConfig, QuantError, Quantization, Quantizers, Rule, TensorQuantizer, WeightLayouts, place};
+use crate::{QuantConfig, QuantError, Quantization, Quantizers, Rule, WeightLayouts, place};
 
 /// Gives each layer of a model the format that costs the least loss, within a budget of bits.
 ///
@@ -320,9 +317,10 @@ impl<'a> AutoQuantization<'a> {
     ) -> Result<(Search<M>, SearchState), QuantError> {
         let config = self.config;
         config.validate()?;
+        self.state.as_ref().map_or(Ok(()), |known| known.continues(config, method))?;
         let (float, _) = place(model, &QuantConfig::new(), &self.layouts)?;
         let layout = Layout::of(&float, config, &self.layouts)?;
-        let groups = self.planned(&float, &layout)?;
+        let groups = config.planned_groups(&layout)?;
         (self.progress)(SearchProgress::Planned { groups: groups.len(), formats: layout.formats.len() });
 
         let base = self.with_base(float.clone(), &layout, forward_loop)?;
@@ -330,7 +328,6 @@ impl<'a> AutoQuantization<'a> {
         let mut state = self.counted(&float, groups, taken, method)?;
         self.feasible(&state)?;
         if let Some(known) = self.state.take() {
-            known.continues(config, method)?;
             known.check(&float)?;
             if !known.is_of(&state.groups) {
                 let problem = "the model has other layers, or the formats are for others".into();
@@ -376,58 +373,6 @@ impl<'a> AutoQuantization<'a> {
         Ok(quantization.run(float, |model| forward_loop(model, batches))?.0)
     }
 
-    /// Groups with their choices and what those cost, as far as it is known before calibration.
-    fn planned<M: Module>(&self, float: &M, layout: &Layout<'_>) -> Result<Vec<SearchGroup>, QuantError> {
-        let device = device_of(float);
-        let (cost, uncounted) = (self.config.cost, matchers(&self.config.uncounted)?);
-        let mut first = 0;
-        let mut groups = Vec::new();
-        for group in &layout.groups {
-            let units = first..first + group.units.len();
-            first = units.end;
-            let share = self.share(&group.units, covered(&group.units, &uncounted) == group.units.len());
-            let bits = |planned: &Planned, unit: &Unit| match (planned, cost) {
-                (None, _) => cost.float_bits() * unit.elements() as f64,
-                (Some(planned), Cost::Exact { float_bits }) => planned_bits(unit, planned, float_bits, &device),
-                (Some(_), Cost::Reference) => unreachable!("counted by format"),
-            };
-            let mut choices = Vec::new();
-            for &format in &group.formats {
-                let planned = || group.units.iter().zip(&layout.planned[format][units.clone()]);
-                let whole: f64 = match cost {
-                    Cost::Exact { .. } => planned().map(|(unit, planned)| bits(planned, unit)).sum(),
-                    Cost::Reference => {
-                        let configs = planned().flat_map(|(_, planned)| planned.iter().flatten());
-                        let enabled =
-                            configs.filter(|(_, planned)| planned.enabled).map(|(_, planned)| &planned.config);
-                        let each = layout.formats[format].bits.unwrap_or_else(|| cost::reference(enabled));
-                        let elements = |(unit, planned): (&Unit, &Planned)| {
-                            unit.elements() as f64 * if planned.is_some() { each } else { 16.0 }
-                        };
-                        planned().map(elements).sum()
-                    }
-                };
-                let format = Some(layout.formats[format].name.clone());
-                choices.push(Choice { format, cost: whole * share, score: None, allowed: true });
-            }
-            let elements: usize = group.units.iter().map(Unit::elements).sum();
-            let float = cost.float_bits() * elements as f64 * share;
-            choices.push(Choice { format: None, cost: float, score: None, allowed: group.unquantized });
-            choices.sort_by(|a, b| a.cost.total_cmp(&b.cost));
-            groups.push(SearchGroup { units: group.units.clone(), choices });
-        }
-        Ok(groups)
-    }
-
-    /// How much a group counts.
-    fn share(&self, units: &[Unit], uncounted: bool) -> f64 {
-        match uncounted {
-            true => 0.0,
-            false if units.iter().all(|unit| experts::is_expert(&unit.layer)) => self.config.expert_share,
-            false => 1.0,
-        }
-    }
-
     /// A new state, with what is not searched counted.
     fn counted<M: Module>(
         &self,
@@ -436,33 +381,7 @@ impl<'a> AutoQuantization<'a> {
         base: Base,
         method: ScoreMethod,
     ) -> Result<SearchState, QuantError> {
-        let uncounted = matchers(&self.config.uncounted)?;
-        let counts = |units: &[Unit]| self.share(units, covered(units, &uncounted) == units.len());
-        let searched = groups
-            .iter()
-            .map(|group| counts(&group.units) * group.units.iter().map(Unit::elements).sum::<usize>() as f64);
-        let (mut counted, mut other_bits) = (searched.sum::<f64>(), 0.0);
-        if let Cost::Exact { float_bits } = self.config.cost {
-            let device = device_of(float);
-            let units: Vec<&Unit> = groups.iter().flat_map(|group| &group.units).collect();
-            for weight in weights(float).iter().filter(|weight| !is_buffer(&weight.path)) {
-                let layer = weight.path.rsplit_once('.').map_or("", |(layer, _)| layer);
-                let left_out = uncounted.iter().any(|glob| glob.is_match(layer) || glob.is_match(&weight.path));
-                if left_out || units.iter().any(|unit| unit.weight == weight.path) {
-                    continue;
-                }
-                let elements = weight.shape.iter().product::<usize>() as f64;
-                let fixed = base.layers.iter().find(|(unit, _)| unit.weight == weight.path);
-                counted += elements;
-                other_bits += match fixed {
-                    Some((unit, candidate)) => candidate_bits(unit, candidate, float_bits, &device)?,
-                    None => elements * f64::from(float_bits),
-                };
-            }
-        }
-        if counted == 0.0 {
-            return Err(QuantError::Search { problem: "no parameter counts".into() });
-        }
+        let (counted, other_bits) = self.config.count_others(float, &groups, &base)?;
         let model = fingerprint(float, groups.iter().flat_map(|group| &group.units));
         Ok(SearchState {
             config: self.config.clone(),
@@ -540,16 +459,6 @@ fn calibration<'a, M: Module, I: IntoIterator, O>(
     }
 }
 
-/// Where the first parameter of a model lives.
-fn device_of<M: Module>(model: &M) -> Device {
-    weights(model).first().map(|weight| weight.device.clone()).unwrap_or_default()
-}
-
-/// Whether a parameter is one that a quantizer keeps.
-fn is_buffer(path: &str) -> bool {
-    path.split('.').any(|name| name.ends_with("_quantizer"))
-}
-
 /// What the base configuration made of a model.
 fn base_of<M: Module>(float: &M, base: &M, layout: &Layout<'_>) -> Result<Base, QuantError> {
     let quantizers = Quantizers::of(base);
@@ -570,52 +479,6 @@ fn base_of<M: Module>(float: &M, base: &M, layout: &Layout<'_>) -> Result<Base, 
     let others = quantizers.iter().filter(|(name, quantizer)| quantizer.is_enabled() && !own(name));
     let quantizers = others.map(|(name, quantizer)| (name.to_string(), QuantizerState::of(quantizer))).collect();
     Ok(Base { layers, quantizers })
-}
-
-/// Bits of a layer in a format that is not calibrated yet.
-fn planned_bits(unit: &Unit, planned: &[(String, crate::PlannedQuantizer)], float_bits: u8, _device: &Device) -> f64 {
-    let quantizer = |name: &String| {
-        let (_, planned) = planned.iter().find(|(known, _)| known == name)?;
-        let mut quantizer = TensorQuantizer::disabled(planned.role);
-        planned.configure(&mut quantizer);
-        Some(quantizer)
-    };
-    let weight = quantizer(&unit.weight_quantizer).expect("a planned layer has a quantizer");
-    let input = unit.input_quantizer.as_ref().and_then(quantizer);
-    cost::exact(&unit.shape, &weight, input.as_ref(), float_bits)
-}
-
-/// Bits of a layer in a format.
-fn candidate_bits(unit: &Unit, candidate: &Candidate, float_bits: u8, device: &Device) -> Result<f64, QuantError> {
-    let weight = candidate.quantizer(&unit.weight_quantizer, device)?;
-    let input = unit.input_quantizer.as_ref().map(|name| candidate.quantizer(name, device)).transpose()?.flatten();
-    let weight = weight.ok_or_else(|| QuantError::SearchState {
-        problem: format!("`{}` has a candidate without a quantizer of its weight", unit.layer),
-    })?;
-    Ok(cost::exact(&unit.shape, &weight, input.as_ref(), float_bits))
-}
-
-/// Costs of calibrated candidates: with the ranges and scales that calibration added.
-fn recount(state: &mut SearchState, float_bits: u8, device: &Device) -> Result<(), QuantError> {
-    let candidates = &state.candidates;
-    for group in &mut state.groups {
-        let elements: usize = group.units.iter().map(Unit::elements).sum();
-        let float = group.choices.iter().find(|choice| choice.format.is_none()).map_or(0.0, |choice| choice.cost);
-        let share = float / (elements as f64 * f64::from(float_bits));
-        for choice in &mut group.choices {
-            let Some(of) = choice.format.as_ref().and_then(|format| candidates.get(format)) else { continue };
-            let mut bits = 0.0;
-            for unit in &group.units {
-                bits += match of.get(&unit.weight_quantizer) {
-                    Some(candidate) => candidate_bits(unit, candidate, float_bits, device)?,
-                    None => f64::from(float_bits) * unit.elements() as f64,
-                };
-            }
-            choice.cost = bits * share;
-        }
-        group.choices.sort_by(|a, b| a.cost.total_cmp(&b.cost));
-    }
-    Ok(())
 }
 
 /// Estimates what is left of equal steps.

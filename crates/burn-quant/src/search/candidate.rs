@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Unit;
 use crate::quantizer::Operand;
 use crate::solve::{Parameters, replace_parameters};
-use crate::{Buffer, PlannedQuantizer, QuantError, Quantizers, TensorQuantizer, quantizer_devices};
+use crate::{Buffer, PlannedQuantizer, QuantError, Quantizers, Role, TensorQuantizer, quantizer_devices};
 
 /// A calibrated quantizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,6 +53,44 @@ impl QuantizerState {
             return Err(broken("has no range"));
         }
         Ok(quantizer)
+    }
+}
+
+impl QuantizerState {
+    /// Whether its tensors have the sizes that a tensor of this shape needs, and hold numbers.
+    fn check(&self, name: &str, shape: Option<&[usize]>) -> Result<(), QuantError> {
+        let changed = |expected, found| QuantError::GroupsChanged { name: name.into(), expected, found };
+        let quantizer = self.build(name, &Device::default())?;
+        for (_, stage) in quantizer.stages(name) {
+            for buffer in Buffer::ALL {
+                let Some(values) = stage.buffer(buffer).map(host) else { continue };
+                let range = matches!(buffer, Buffer::Amax | Buffer::GlobalAmax);
+                if values.iter().any(|value| !value.is_finite() || range && *value < 0.0) {
+                    return Err(QuantError::NonFinite { name: name.into(), batch: None });
+                }
+                let Some(shape) = shape else { continue };
+                let channels = shape[stage.role().block_axis(shape.len())];
+                let expected = match buffer {
+                    Buffer::Amax => stage.range_groups(shape).len(),
+                    Buffer::GlobalAmax => 1,
+                    Buffer::Bias => stage.bias_groups(shape).map_or(0, |groups| groups.len()),
+                    Buffer::PreQuantScale => channels,
+                    Buffer::LowRankDown | Buffer::LowRankUp => continue,
+                };
+                if values.len() != expected {
+                    return Err(changed(expected, values.len()));
+                }
+            }
+            let factors = stage.buffer(Buffer::LowRankDown).zip(stage.buffer(Buffer::LowRankUp));
+            if let (Some((down, up)), Some(shape)) = (factors, shape) {
+                let channels = shape[stage.role().block_axis(shape.len())];
+                let rank = down.dims()[0] / channels.max(1);
+                if rank == 0 || down.dims()[0] % channels != 0 || up.dims()[0] % rank != 0 {
+                    return Err(changed(channels * rank.max(1), down.dims()[0]));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -111,6 +149,31 @@ impl Candidate {
             weight: changed(Some(before.weight(unit)), Some(after.weight(unit))),
             bias: changed(before.bias(unit), after.bias(unit)),
         }
+    }
+
+    /// Whether its quantizers fit the layer: what a file says need not.
+    pub(super) fn check(&self, unit: &Unit) -> Result<(), QuantError> {
+        let Some(Role::Weight(layout)) = self.quantizers.get(&unit.weight_quantizer).map(|state| state.planned.role)
+        else {
+            let problem = format!("a candidate of `{}` has no quantizer of its weight", unit.layer);
+            return Err(QuantError::SearchState { problem });
+        };
+        let inside = |axis: usize| axis < unit.shape.len();
+        for (name, state) in &self.quantizers {
+            let weight = *name == unit.weight_quantizer;
+            state.planned.check(name, weight.then_some(unit.shape.as_slice()))?;
+            if weight && !(inside(layout.channel_axis) && inside(layout.block_axis)) {
+                return Err(QuantError::SearchState { problem: format!("`{name}` has axes that its weight lacks") });
+            }
+            // the channels of a convolution's inputs are not known from its weight
+            let shape = match unit.shape.len() {
+                _ if weight => Some(unit.shape.clone()),
+                2 => Some(vec![2, unit.shape[layout.block_axis]]),
+                _ => None,
+            };
+            state.check(name, shape.as_deref())?;
+        }
+        Ok(())
     }
 
     /// One of its quantizers, to be counted.

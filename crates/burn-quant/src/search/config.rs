@@ -186,8 +186,7 @@ pub fn default_groups() -> Vec<String> {
     [
         r"^(?:(.+)\.)?(?:q_proj|k_proj|v_proj)$",
         r"^(?:(.+)\.)?(?:query|key|value)$",
-        r"^(.+\.mlp\.experts)\.local_experts\.\d+\.linear_fc[12]$",
-        r"^(.+\.experts)\.\d+\.[^.]+$",
+        r"^((?:.+\.)?(?:local_)?experts)\.\d+(?:\..+)?$",
         r"^(?:(.+)\.)?(?:gate_proj|up_proj)$",
         r"^(?:(.+)\.)?(?:linear_inner|linear_outer)$",
         r"^(.+)\.\d+\.w[123]$",

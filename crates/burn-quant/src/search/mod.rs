@@ -22,6 +22,7 @@ mod auto_quantize;
 mod candidate;
 mod config;
 mod cost;
+mod count;
 mod curve;
 mod divergence;
 mod gradient;

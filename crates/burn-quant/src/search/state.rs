@@ -132,6 +132,7 @@ impl SearchState {
     /// bits.
     pub fn solve(&self, effective_bits: f64) -> Result<Selection, QuantError> {
         check_bits(effective_bits)?;
+        self.validate()?;
         if self.scored_batches == 0 {
             return Err(QuantError::Search { problem: "the state has no scores yet: resume the search".into() });
         }
@@ -320,6 +321,7 @@ impl SearchState {
                 if !weight || candidate.bias.as_ref().is_some_and(|values| Some(values.len()) != bias) {
                     return problem(format!("a candidate of `{}` has another size than the layer", unit.layer));
                 }
+                candidate.check(unit)?;
                 if candidate.quantizers.keys().any(|name| !unit.quantizers().any(|own| own == name)) {
                     return problem(format!("a candidate of `{}` has quantizers of another layer", unit.layer));
                 }
@@ -327,6 +329,32 @@ impl SearchState {
         }
         if self.model != fingerprint(model, self.groups.iter().flat_map(|group| &group.units)) {
             return problem("the model has other weights".into());
+        }
+        Ok(())
+    }
+
+    /// A hash of the float weights of groups in a model: what [`model`](SearchState::model) is compared with.
+    pub fn fingerprint<M: Module>(model: &M, groups: &[SearchGroup]) -> u64 {
+        fingerprint(model, groups.iter().flat_map(|group| &group.units))
+    }
+
+    /// Whether its numbers make sense, whoever wrote them.
+    fn validate(&self) -> Result<(), QuantError> {
+        let problem = |problem: String| Err(QuantError::SearchState { problem });
+        if !(self.counted > 0.0 && self.counted.is_finite() && self.other_bits >= 0.0 && self.other_bits.is_finite()) {
+            return problem(format!("it counts {} parameters and {} other bits", self.counted, self.other_bits));
+        }
+        for group in &self.groups {
+            if group.units.is_empty() || group.choices.iter().all(|choice| !choice.allowed) {
+                return problem("a group has no layer, or no choice".into());
+            }
+            let sound = |number: f64| number >= 0.0 && number.is_finite();
+            let unsound = |choice: &&Choice| !sound(choice.cost) || !choice.score.is_none_or(sound);
+            if let Some(choice) = group.choices.iter().find(unsound) {
+                let format = choice.format.as_deref().unwrap_or("none");
+                let (name, score) = (group.name(), choice.score.unwrap_or_default());
+                return problem(format!("`{name}` as {format} costs {} and has the score {score}", choice.cost));
+            }
         }
         Ok(())
     }

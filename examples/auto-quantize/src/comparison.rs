@@ -1,0 +1,160 @@
+//! A search against what one would do without it, at equal budgets.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn_quant::QuantError;
+use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, Curve, SearchProgress, SearchState, Selection};
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+/// Budgets, in bits per parameter of the whole model, counted exactly.
+pub const BUDGETS: [f64; 4] = [4.5, 5.0, 6.0, 8.0];
+
+/// One selection of formats, evaluated.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The budget that it is within; none of the float model.
+    pub budget: Option<f64>,
+    /// How the formats were chosen.
+    pub chosen: String,
+    /// Bits per parameter.
+    pub bits: f64,
+    /// What the model is worth on data that the search did not see.
+    pub value: f64,
+}
+
+/// A model at all budgets.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// The model.
+    pub model: String,
+    /// What is measured.
+    pub measure: String,
+    /// Whether more of it is better.
+    pub more_is_better: bool,
+    /// The float model.
+    pub float: f64,
+    /// By budget: the search, then whatever else is within it.
+    pub rows: Vec<Row>,
+    /// The curve of the search as CSV.
+    pub csv: String,
+    /// The curve of the search as SVG.
+    #[serde(skip)]
+    pub svg: String,
+}
+
+impl Comparison {
+    /// At a budget: what the search is worth, and the best of everything else.
+    pub fn at(&self, budget: f64) -> Option<(f64, f64)> {
+        let rows = || self.rows.iter().filter(move |row| row.budget == Some(budget));
+        let auto = rows().find(|row| row.chosen == AUTO)?.value;
+        let better = |a: f64, b: f64| if self.more_is_better { a.max(b) } else { a.min(b) };
+        Some((auto, rows().filter(|row| row.chosen != AUTO).map(|row| row.value).reduce(better)?))
+    }
+}
+
+const AUTO: &str = "auto-quantize";
+
+/// What is compared.
+pub struct Task<'a, M> {
+    /// The model's name.
+    pub name: &'a str,
+    /// What is measured.
+    pub measure: &'a str,
+    /// Whether more of it is better.
+    pub more_is_better: bool,
+    /// The float model.
+    pub float: &'a M,
+    /// Groups whose layers come first and last.
+    pub ends: &'a [&'a str],
+    /// Measures a model on data that the search does not see.
+    #[allow(clippy::type_complexity)]
+    pub evaluate: &'a dyn Fn(&M) -> f64,
+}
+
+/// Uniform formats, each alone and with a wider one for the first and the last layer, and the search, at all budgets.
+///
+/// # Errors
+///
+/// If a selection cannot be applied.
+pub fn compare<M: Module>(task: &Task<'_, M>, state: &SearchState) -> Result<Comparison, QuantError> {
+    let formats: Vec<&str> = state.config.formats.iter().map(|format| format.name.as_str()).collect();
+    let mut others: Vec<(String, Selection)> = Vec::new();
+    for (i, format) in formats.iter().enumerate() {
+        let uniform = state.uniform(format)?;
+        others.push((format!("all {format}"), uniform.clone()));
+        for wide in formats[i + 1..].iter().map(|wide| Some(wide.to_string())).chain([None]) {
+            let mut mixed: BTreeMap<_, _> = uniform.formats.clone();
+            task.ends.iter().for_each(|end| drop(mixed.insert(end.to_string(), wide.clone())));
+            let wide = wide.as_deref().unwrap_or("float");
+            others.push((format!("{format}, ends {wide}"), state.selection(&mixed)?));
+        }
+    }
+    // every selection is evaluated once, whatever the number of budgets it is within
+    let mut known: Vec<(Selection, f64)> = Vec::new();
+    let mut evaluate = |selection: &Selection| -> Result<f64, QuantError> {
+        if let Some((_, value)) = known.iter().find(|(other, _)| other.formats == selection.formats) {
+            return Ok(*value);
+        }
+        let value = (task.evaluate)(&state.apply(task.float.clone(), selection)?);
+        known.push((selection.clone(), value));
+        Ok(value)
+    };
+    let mut rows = Vec::new();
+    for budget in BUDGETS {
+        let mut row = |chosen: String, selection: &Selection| -> Result<(), QuantError> {
+            let value = evaluate(selection)?;
+            rows.push(Row { budget: Some(budget), chosen, bits: selection.effective_bits, value });
+            Ok(())
+        };
+        match state.solve(budget) {
+            Ok(selection) => row(AUTO.into(), &selection)?,
+            Err(QuantError::Infeasible { .. }) => continue,
+            Err(other) => return Err(other),
+        }
+        for (chosen, selection) in others.iter().filter(|(_, selection)| selection.effective_bits <= budget) {
+            row(chosen.clone(), selection)?;
+        }
+    }
+    let curve: Curve = state.measured_curve(12, |selection| evaluate(selection).map(Some))?;
+    Ok(Comparison {
+        model: task.name.into(),
+        measure: task.measure.into(),
+        more_is_better: task.more_is_better,
+        float: (task.evaluate)(task.float),
+        rows,
+        csv: curve.to_csv(),
+        svg: curve.to_svg(),
+    })
+}
+
+/// A search that draws its progress.
+pub fn search<'a>(config: &'a AutoQuantizeConfig, bar: &'a ProgressBar) -> AutoQuantization<'a> {
+    AutoQuantization::new(config).with_progress(move |progress| match progress {
+        SearchProgress::Calibrated { format, done, of, remaining } => {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+            bar.set_message(format!("calibrated {format}, {:.0?} left", remaining));
+        }
+        SearchProgress::Scored { done, of, remaining } => {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+            bar.set_message(format!("scored, {:.0?} left", remaining));
+        }
+        SearchProgress::Solved => bar.finish_and_clear(),
+        _ => {}
+    })
+}
+
+impl std::fmt::Display for Comparison {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}: {}, float {:.4}", self.model, self.measure, self.float)?;
+        writeln!(f, "{:>6}  {:28} {:>7}  {:>8}", "budget", "formats", "bits", "value")?;
+        for row in &self.rows {
+            let budget = row.budget.unwrap_or_default();
+            writeln!(f, "{budget:>6}  {:28} {:>7.3}  {:>8.4}", row.chosen, row.bits, row.value)?;
+        }
+        Ok(())
+    }
+}
