@@ -16,6 +16,10 @@ pub mod number_formats {}
 #[doc = include_str!("src/choosing-a-recipe.md")]
 pub mod choosing_a_recipe {}
 
+/// Auto-quantize.
+#[doc = include_str!("src/auto-quantize.md")]
+pub mod auto_quantize {}
+
 /// Quantization-aware training.
 #[doc = include_str!("src/quantization-aware-training.md")]
 pub mod quantization_aware_training {}

@@ -6,6 +6,7 @@
 //!   │ place     attach quantizers to weights, configure slots; nothing is rounded yet   -> model + Plan
 //!   │ observe   run calibration batches through the float model, once                   -> statistics
 //!   │ solve     statistics -> ranges, smoothed and corrected weights                    -> quantized model + Report
+//!   ├─ search   the best format of each layer within a budget of bits                     -> quantized model + SearchState
 //!   ├─ train    the user's own loop: fake-quantized forward, straight-through backward  -> weights adapt (QAT)
 //!   │ fold      quantize the weights for good                                           -> plain model
 //!   ▼           `burn-quant-store` saves and restores weights and quantizers

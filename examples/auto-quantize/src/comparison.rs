@@ -20,8 +20,8 @@ pub struct Row {
     pub chosen: String,
     /// Bits per parameter.
     pub bits: f64,
-    /// What the model is worth on data that the search did not see.
-    pub value: f64,
+    /// What the model is worth on data that the search did not see, by each measure.
+    pub values: Vec<f64>,
 }
 
 /// A model at all budgets.
@@ -30,11 +30,11 @@ pub struct Comparison {
     /// The model.
     pub model: String,
     /// What is measured.
-    pub measure: String,
+    pub measures: Vec<String>,
     /// Whether more of it is better.
     pub more_is_better: bool,
     /// The float model.
-    pub float: f64,
+    pub float: Vec<f64>,
     /// By budget: the search, then whatever else is within it.
     pub rows: Vec<Row>,
     /// The curve of the search as CSV.
@@ -45,12 +45,11 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// At a budget: what the search is worth, and the best of everything else.
-    pub fn at(&self, budget: f64) -> Option<(f64, f64)> {
-        let rows = || self.rows.iter().filter(move |row| row.budget == Some(budget));
-        let auto = rows().find(|row| row.chosen == AUTO)?.value;
-        let better = |a: f64, b: f64| if self.more_is_better { a.max(b) } else { a.min(b) };
-        Some((auto, rows().filter(|row| row.chosen != AUTO).map(|row| row.value).reduce(better)?))
+    /// At a budget, by one measure: what the search is worth, and everything else by how it was chosen.
+    pub fn at(&self, budget: f64, measure: usize) -> Option<(f64, BTreeMap<&str, f64>)> {
+        let rows = self.rows.iter().filter(|row| row.budget == Some(budget));
+        let mut values: BTreeMap<&str, f64> = rows.map(|row| (row.chosen.as_str(), row.values[measure])).collect();
+        Some((values.remove(AUTO)?, values))
     }
 }
 
@@ -60,8 +59,8 @@ const AUTO: &str = "auto-quantize";
 pub struct Task<'a, M> {
     /// The model's name.
     pub name: &'a str,
-    /// What is measured.
-    pub measure: &'a str,
+    /// What is measured; the curve shows the first.
+    pub measures: &'a [&'a str],
     /// Whether more of it is better.
     pub more_is_better: bool,
     /// The float model.
@@ -70,7 +69,7 @@ pub struct Task<'a, M> {
     pub ends: &'a [&'a str],
     /// Measures a model on data that the search does not see.
     #[allow(clippy::type_complexity)]
-    pub evaluate: &'a dyn Fn(&M) -> f64,
+    pub evaluate: &'a dyn Fn(&M) -> Vec<f64>,
 }
 
 /// Uniform formats, each alone and with a wider one for the first and the last layer, and the search, at all budgets.
@@ -92,20 +91,20 @@ pub fn compare<M: Module>(task: &Task<'_, M>, state: &SearchState) -> Result<Com
         }
     }
     // every selection is evaluated once, whatever the number of budgets it is within
-    let mut known: Vec<(Selection, f64)> = Vec::new();
-    let mut evaluate = |selection: &Selection| -> Result<f64, QuantError> {
-        if let Some((_, value)) = known.iter().find(|(other, _)| other.formats == selection.formats) {
-            return Ok(*value);
+    let mut known: Vec<(Selection, Vec<f64>)> = Vec::new();
+    let mut evaluate = |selection: &Selection| -> Result<Vec<f64>, QuantError> {
+        if let Some((_, values)) = known.iter().find(|(other, _)| other.formats == selection.formats) {
+            return Ok(values.clone());
         }
-        let value = (task.evaluate)(&state.apply(task.float.clone(), selection)?);
-        known.push((selection.clone(), value));
-        Ok(value)
+        let values = (task.evaluate)(&state.apply(task.float.clone(), selection)?);
+        known.push((selection.clone(), values.clone()));
+        Ok(values)
     };
     let mut rows = Vec::new();
     for budget in BUDGETS {
         let mut row = |chosen: String, selection: &Selection| -> Result<(), QuantError> {
-            let value = evaluate(selection)?;
-            rows.push(Row { budget: Some(budget), chosen, bits: selection.effective_bits, value });
+            let values = evaluate(selection)?;
+            rows.push(Row { budget: Some(budget), chosen, bits: selection.effective_bits, values });
             Ok(())
         };
         match state.solve(budget) {
@@ -117,10 +116,10 @@ pub fn compare<M: Module>(task: &Task<'_, M>, state: &SearchState) -> Result<Com
             row(chosen.clone(), selection)?;
         }
     }
-    let curve: Curve = state.measured_curve(12, |selection| evaluate(selection).map(Some))?;
+    let curve: Curve = state.measured_curve(12, |selection| evaluate(selection).map(|values| Some(values[0])))?;
     Ok(Comparison {
         model: task.name.into(),
-        measure: task.measure.into(),
+        measures: task.measures.iter().map(|measure| measure.to_string()).collect(),
         more_is_better: task.more_is_better,
         float: (task.evaluate)(task.float),
         rows,
@@ -149,11 +148,12 @@ pub fn search<'a>(config: &'a AutoQuantizeConfig, bar: &'a ProgressBar) -> AutoQ
 
 impl std::fmt::Display for Comparison {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{}: {}, float {:.4}", self.model, self.measure, self.float)?;
-        writeln!(f, "{:>6}  {:28} {:>7}  {:>8}", "budget", "formats", "bits", "value")?;
+        let numbers = |values: &[f64]| values.iter().map(|value| format!("  {value:>9.4}")).collect::<String>();
+        writeln!(f, "{}: {}", self.model, self.measures.join(", "))?;
+        writeln!(f, "{:>6}  {:28} {:>7}{}", "", "float", "", numbers(&self.float))?;
         for row in &self.rows {
             let budget = row.budget.unwrap_or_default();
-            writeln!(f, "{budget:>6}  {:28} {:>7.3}  {:>8.4}", row.chosen, row.bits, row.value)?;
+            writeln!(f, "{budget:>6}  {:28} {:>7.3}{}", row.chosen, row.bits, numbers(&row.values))?;
         }
         Ok(())
     }

@@ -47,11 +47,11 @@ pub fn run(options: &Options) -> Result<Comparison, Box<dyn std::error::Error>> 
     }
     let task = Task {
         name: "character-level GPT",
-        measure: "bits per character",
+        measures: &["bits per character"],
         more_is_better: false,
         float: &float,
         ends: &["blocks.layers.0.mha.query", "lm_head"],
-        evaluate: &|model| bits_per_character(model, &held_out),
+        evaluate: &|model| vec![bits_per_character(model, &held_out)],
     };
     Ok(compare(&task, &state)?)
 }

@@ -43,11 +43,11 @@ pub fn run(models: &Path, text: &str, device: &Device, shown: bool) -> Result<Co
     }
     let compared = Task {
         name: "all-MiniLM-L6-v2",
-        measure: "cosine to the float embeddings",
+        measures: &["cosine to the float embeddings", "WordSim-353", "SimLex-999"],
         more_is_better: true,
         float: &float,
         ends: &["encoder.layers.0.mha.query", "encoder.layers.5.pwff.linear_outer"],
-        evaluate: &|model| task.scores(&embeddings(model, &task.evaluation), &expected)[0],
+        evaluate: &|model| task.scores(&embeddings(model, &task.evaluation), &expected),
     };
     Ok(compare(&compared, &state)?)
 }

@@ -174,6 +174,7 @@ pub fn published(models: &Path, text: &str, device: &Device) -> Result<(MiniLm, 
 /// The recipes, and what they are called.
 pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
     let smoothed = Algorithm::Sequence(vec![Algorithm::smoothquant(0.9), Algorithm::BiasCorrection]);
+    let compensated = Algorithm::Sequence(vec![Algorithm::awq_lite(), Algorithm::gptq()]);
     let searched = Algorithm::Sequence(vec![Algorithm::awq_lite(), Algorithm::BiasCorrection]);
     vec![
         ("INT8", QuantConfig::int8_default()),
@@ -182,6 +183,9 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
         ("INT4 weights, nearest", QuantConfig::int4_blockwise_weight_only()),
         ("INT4 weights, AWQ", QuantConfig::int4_awq()),
         ("INT4 weights, AWQ, corrected", QuantConfig::int4_awq().with_algorithm(searched)),
+        ("INT4 weights, AWQ-full", QuantConfig::int4_awq().with_algorithm(Algorithm::awq_full())),
+        ("INT4 weights, GPTQ", QuantConfig::int4_awq().with_algorithm(Algorithm::gptq())),
+        ("INT4 weights, AWQ + GPTQ", QuantConfig::int4_awq().with_algorithm(compensated)),
         ("W4A8 AWQ", QuantConfig::w4a8_awq_beta()),
         ("NVFP4", QuantConfig::nvfp4_default()),
         ("MXFP8", QuantConfig::mxfp8_default()),

@@ -9,8 +9,9 @@
 //!
 //! 1. the linear relaxation, by the convex hulls of the groups, gives a multiplier `λ` and a lower bound; rounding it, an upper one;
 //! 2. a choice whose *reduced cost* `r = score + λ·cost − min_j (score + λ·cost)` exceeds the gap between them is in no solution;
-//! 3. what is left open, few groups, goes through a list of states in which none is dominated and the sum of reduced costs stays
-//!    within the gap.
+//! 3. what is left open goes through a list of states, largest groups first, in which none is dominated, the sum of reduced costs stays
+//!    within the gap, and the groups that are left can still bring the cost to the budget: at first with the best few thousand states
+//!    only, which nearly closes the gap, then with all.
 //!
 //! Source: Pisinger 1995, "A minimal algorithm for the multiple-choice knapsack problem", EJOR 83(2); Kellerer, Pferschy, Pisinger 2004,
 //! "Knapsack Problems", §11.
@@ -36,107 +37,160 @@ pub(super) fn solve(groups: &[Vec<Item>], budget: f64) -> Result<Vec<usize>, f64
     if least > budget {
         return Err(least);
     }
-    let (mut best, lambda) = relaxed(groups, &efficient, cheapest, budget);
-    let mut upper = score(groups, &best);
-    let penalised = |item: Item| item.score + lambda * item.cost;
-    let at_multiplier: Vec<usize> = groups
-        .iter()
-        .zip(&efficient)
-        .map(|(group, choices)| {
-            *choices.iter().min_by(|a, b| penalised(group[**a]).total_cmp(&penalised(group[**b]))).expect("not empty")
-        })
-        .collect();
-    let lower = at_multiplier.iter().zip(groups).map(|(j, group)| penalised(group[*j])).sum::<f64>() - lambda * budget;
-    let reduced = |g: usize, j: usize| penalised(groups[g][j]) - penalised(groups[g][at_multiplier[g]]);
-    let rounding = 1e-12 * (upper.abs() + lambda * budget);
-    let open = |gap: f64| -> Vec<(usize, Vec<usize>)> {
-        let choices = |g: usize| -> Vec<usize> {
-            efficient[g].iter().copied().filter(|j| reduced(g, *j) <= gap + rounding).collect()
-        };
-        (0..groups.len()).map(|g| (g, choices(g))).collect()
-    };
+    let (best, lambda) = relaxed(groups, &efficient, cheapest, budget);
+    let mut search = Search::new(groups, efficient, budget, lambda, best);
+    search.run(BEAM);
+    search.run(usize::MAX);
+    Ok(search.best)
+}
 
-    let (mut core, mut fixed_cost) = (open(upper - lower), 0.0);
-    core.retain(|(g, choices)| {
-        if choices.len() == 1 {
-            fixed_cost += groups[*g][choices[0]].cost;
-        }
-        choices.len() > 1
-    });
-    // groups that change for the least come first: their choices decide most
-    let second = |(g, choices): &(usize, Vec<usize>)| {
-        let rest = choices.iter().filter(|j| **j != at_multiplier[*g]);
-        rest.map(|j| reduced(*g, *j)).fold(f64::INFINITY, f64::min)
-    };
-    core.sort_by(|a, b| second(a).total_cmp(&second(b)));
-    // cost and score of the groups that are yet to come, at the multiplier and at their cheapest
-    let mut rest = vec![(0.0, 0.0, 0.0); core.len() + 1];
-    for (i, (g, choices)) in core.iter().enumerate().rev() {
-        let (item, (cost, score, least)) = (groups[*g][at_multiplier[*g]], rest[i + 1]);
-        rest[i] = (cost + item.cost, score + item.score, least + groups[*g][choices[0]].cost);
-    }
-    let fixed_score: f64 = (0..groups.len())
-        .filter(|g| core.iter().all(|(open, _)| open != g))
-        .map(|g| groups[g][at_multiplier[g]].score)
-        .sum();
+/// States that are kept when the gap is to be closed quickly.
+const BEAM: usize = 2000;
 
-    let mut states = vec![State { cost: fixed_cost, score: fixed_score, reduced: 0.0, chosen: Vec::new() }];
-    let mut found: Option<State> = None;
-    for (i, (g, choices)) in core.iter().enumerate() {
-        let mut next: Vec<State> = Vec::with_capacity(states.len() * choices.len());
-        for state in &states {
-            for &j in choices {
-                let reached = state.with(groups[*g][j], reduced(*g, j), j);
-                let (rest_cost, rest_score, rest_least) = rest[i + 1];
-                if reached.cost + rest_least > budget || lower + reached.reduced > upper + rounding {
-                    continue;
-                }
-                let (whole_cost, whole_score) = (reached.cost + rest_cost, reached.score + rest_score);
-                if whole_cost <= budget && whole_score < upper {
-                    upper = whole_score;
-                    let remaining = core[i + 1..].iter().map(|(g, _)| at_multiplier[*g]);
-                    let chosen = reached.chosen.iter().copied().chain(remaining).collect();
-                    found = Some(State { chosen, ..reached.clone() });
-                }
-                next.push(reached);
-            }
-        }
-        states = undominated(next);
-    }
-    let last = states
-        .into_iter()
-        .filter(|state| state.cost <= budget)
-        .min_by(|a, b| a.score.total_cmp(&b.score).then(a.cost.total_cmp(&b.cost)));
-    let candidates = found.into_iter().chain(last);
-    let take = |state: State| {
-        let mut chosen = at_multiplier.clone();
-        core.iter().zip(&state.chosen).for_each(|((g, _), j)| chosen[*g] = *j);
-        chosen
-    };
-    for chosen in candidates.map(take) {
-        let [known, new] = [&best, &chosen].map(|chosen| (score(groups, chosen), cost(groups, chosen)));
-        if new.1 <= budget && new < known {
-            best = chosen;
-        }
-    }
-    Ok(best)
+struct Search<'a> {
+    groups: &'a [Vec<Item>],
+    efficient: Vec<Vec<usize>>,
+    budget: f64,
+    lambda: f64,
+    /// The best choice of each group where a unit of cost is worth `λ`.
+    at_multiplier: Vec<usize>,
+    lower: f64,
+    best: Vec<usize>,
 }
 
 /// Choices of some groups.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy)]
 struct State {
     cost: f64,
     score: f64,
     reduced: f64,
-    chosen: Vec<usize>,
+    /// The last choice, in the list of all.
+    last: usize,
 }
 
-impl State {
-    fn with(&self, item: Item, reduced: f64, choice: usize) -> Self {
-        let mut chosen = Vec::with_capacity(self.chosen.len() + 1);
-        chosen.extend_from_slice(&self.chosen);
-        chosen.push(choice);
-        Self { cost: self.cost + item.cost, score: self.score + item.score, reduced: self.reduced + reduced, chosen }
+/// A choice, and where in the list the one before it is.
+struct Link {
+    before: usize,
+    choice: usize,
+}
+
+/// What groups that are yet to come add to cost and score at the multiplier, and to cost at least and at most.
+#[derive(Clone, Copy, Default)]
+struct Rest {
+    cost: f64,
+    score: f64,
+    least: f64,
+    most: f64,
+}
+
+impl<'a> Search<'a> {
+    fn new(groups: &'a [Vec<Item>], efficient: Vec<Vec<usize>>, budget: f64, lambda: f64, best: Vec<usize>) -> Self {
+        let penalised = |item: Item| item.score + lambda * item.cost;
+        let best_of = |(group, choices): (&Vec<Item>, &Vec<usize>)| {
+            let order = |a: &&usize, b: &&usize| penalised(group[**a]).total_cmp(&penalised(group[**b]));
+            *choices.iter().min_by(order).expect("a group has a choice")
+        };
+        let at_multiplier: Vec<usize> = groups.iter().zip(&efficient).map(best_of).collect();
+        let sum: f64 = at_multiplier.iter().zip(groups).map(|(j, group)| penalised(group[*j])).sum();
+        Self { groups, efficient, budget, lambda, at_multiplier, lower: sum - lambda * budget, best }
+    }
+
+    fn reduced(&self, g: usize, j: usize) -> f64 {
+        let penalised = |item: Item| item.score + self.lambda * item.cost;
+        penalised(self.groups[g][j]) - penalised(self.groups[g][self.at_multiplier[g]])
+    }
+
+    /// Groups with more than one choice whose reduced cost is within a gap, the largest first.
+    fn core(&self, gap: f64) -> Vec<(usize, Vec<usize>)> {
+        let open = |g: usize| {
+            let within = self.efficient[g].iter().copied().filter(|j| self.reduced(g, *j) <= gap);
+            (g, within.collect::<Vec<_>>())
+        };
+        let mut core: Vec<_> = (0..self.groups.len()).map(open).filter(|(_, choices)| choices.len() > 1).collect();
+        // choices of a group come by cost
+        let span = |(g, choices): &(usize, Vec<usize>)| {
+            self.groups[*g][choices[choices.len() - 1]].cost - self.groups[*g][choices[0]].cost
+        };
+        core.sort_by(|a, b| span(b).total_cmp(&span(a)));
+        core
+    }
+
+    /// Improves the best solution, keeping at most so many states; with all of them, to the optimum.
+    fn run(&mut self, most: usize) {
+        let groups = self.groups;
+        let mut upper = score(groups, &self.best);
+        let rounding = 1e-12 * (upper.abs() + self.lambda * self.budget);
+        let core = self.core(upper - self.lower + rounding);
+        let mut rest = vec![Rest::default(); core.len() + 1];
+        for (i, (g, choices)) in core.iter().enumerate().rev() {
+            let (item, after) = (groups[*g][self.at_multiplier[*g]], rest[i + 1]);
+            rest[i] = Rest {
+                cost: after.cost + item.cost,
+                score: after.score + item.score,
+                least: after.least + groups[*g][choices[0]].cost,
+                most: after.most + groups[*g][choices[choices.len() - 1]].cost,
+            };
+        }
+        let fixed = |value: fn(&Item) -> f64| -> f64 {
+            let open: std::collections::BTreeSet<usize> = core.iter().map(|(g, _)| *g).collect();
+            (0..groups.len()).filter(|g| !open.contains(g)).map(|g| value(&groups[g][self.at_multiplier[g]])).sum()
+        };
+        let start = State { cost: fixed(|item| item.cost), score: fixed(|item| item.score), reduced: 0.0, last: usize::MAX };
+        let (mut states, mut links, mut found) = (vec![start], Vec::<Link>::new(), None::<(usize, State)>);
+        for (i, (g, choices)) in core.iter().enumerate() {
+            let after = rest[i + 1];
+            let mut next = Vec::with_capacity(states.len() * choices.len());
+            for state in &states {
+                for &j in choices {
+                    let item = groups[*g][j];
+                    let mut reached = State {
+                        cost: state.cost + item.cost,
+                        score: state.score + item.score,
+                        reduced: state.reduced + self.reduced(*g, j),
+                        last: state.last,
+                    };
+                    // what stays of the budget costs λ for each unit too
+                    let left = (self.budget - reached.cost - after.most).max(0.0);
+                    let bound = self.lower + reached.reduced + self.lambda * left;
+                    if reached.cost + after.least > self.budget || bound > upper + rounding {
+                        continue;
+                    }
+                    links.push(Link { before: state.last, choice: j });
+                    reached.last = links.len() - 1;
+                    let whole = reached.score + after.score;
+                    if reached.cost + after.cost <= self.budget && whole < upper {
+                        (upper, found) = (whole, Some((i, reached)));
+                    }
+                    next.push(reached);
+                }
+            }
+            states = undominated(next);
+            if states.len() > most {
+                states.sort_by(|a, b| a.reduced.total_cmp(&b.reduced));
+                states.truncate(most);
+            }
+        }
+        let last = states.iter().filter(|state| state.cost <= self.budget);
+        let last = last.min_by(|a, b| a.score.total_cmp(&b.score).then(a.cost.total_cmp(&b.cost)));
+        let last = last.map(|state| (core.len().saturating_sub(1), *state)).filter(|_| !core.is_empty());
+        for (i, state) in found.into_iter().chain(last) {
+            let mut chosen = self.at_multiplier.clone();
+            let mut link = state.last;
+            for (g, _) in core[..=i].iter().rev() {
+                chosen[*g] = links[link].choice;
+                link = links[link].before;
+            }
+            let [known, new] = [&self.best, &chosen].map(|chosen| (score(groups, chosen), cost(groups, chosen)));
+            if new.1 <= self.budget && new < known {
+                self.best = chosen;
+            }
+        }
+        if core.is_empty() && cost(groups, &self.at_multiplier) <= self.budget {
+            let [known, new] = [&self.best, &self.at_multiplier].map(|chosen| score(groups, chosen));
+            if new < known {
+                self.best = self.at_multiplier.clone();
+            }
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! text, `--cold` also how long a cold build with tests takes. Ratios compare pieces of work that ran in turns, the
 //! shortest time of each.
 
+mod search;
+
 use std::io::Read;
 use std::path::Path;
 use std::process::Command;
@@ -31,6 +33,12 @@ struct Arguments {
     /// Also build and test from nothing, in a folder of its own.
     #[arg(long)]
     cold: bool,
+    /// Only print how much memory one piece of work takes: what this program runs of itself.
+    #[arg(long, value_enum, hide = true)]
+    memory: Option<search::Memory>,
+    /// Formats that are scored there.
+    #[arg(long, default_value_t = 1, hide = true)]
+    formats: usize,
 }
 
 /// One line of the table.
@@ -64,6 +72,9 @@ type Group = (&'static str, fn() -> Vec<Figure>);
 
 fn main() {
     let arguments = Arguments::parse();
+    if let Some(memory) = arguments.memory {
+        return search::print_peak(memory, arguments.formats);
+    }
     let mut groups: Vec<Group> = vec![
         ("forward", forward),
         ("in place", in_place),
@@ -77,6 +88,8 @@ fn main() {
         ("char GPT", char_gpt),
         ("residual network", low_bit),
         ("MiniLM", minilm),
+        ("auto-quantize cost", search::cost),
+        ("auto-quantize accuracy", search::accuracy),
         ("golden", golden),
         ("calibration gain on golden models", golden_gain),
     ];
