@@ -466,7 +466,8 @@ fn every_layer_with_slots_can_be_scored_by_gradients() {
             "attention.query",
             "attention.output",
             "lstm.input_gate.input_transform",
-            "swiglu.linear_inner"
+            "swiglu.linear_inner",
+            "swiglu.linear_outer"
         ]
     );
     for group in &state.groups {

@@ -142,10 +142,12 @@ pub struct AutoQuantization<'a> {
     config: &'a AutoQuantizeConfig,
     layouts: WeightLayouts,
     state: Option<SearchState>,
-    #[allow(clippy::type_complexity)]
-    checkpoint: Box<dyn FnMut(&SearchState) -> Result<(), String> + 'a>,
+    checkpoint: Checkpoint<'a>,
     progress: Box<dyn FnMut(SearchProgress) + 'a>,
 }
+
+/// What is handed a state to keep, and says why it could not.
+type Checkpoint<'a> = Box<dyn FnMut(&SearchState) -> Result<(), String> + 'a>;
 
 /// A model that is searched: with a quantizer on every known weight, those of searched layers off.
 pub(crate) struct Search<M> {
@@ -261,7 +263,7 @@ impl<'a> AutoQuantization<'a> {
             for (g, group) in state.groups.iter().enumerate() {
                 for (j, choice) in group.choices.iter().enumerate() {
                     let Some(format) = &choice.format else { continue };
-                    let of = |unit: &'_ Unit| Some(state.candidates.get(format)?.get(&unit.weight_quantizer)?);
+                    let of = |unit: &Unit| state.candidates.get(format)?.get(&unit.weight_quantizer);
                     let chosen: Vec<_> = group.units.iter().filter_map(|unit| Some((unit, of(unit)?))).collect();
                     models.push((g, j, with_candidates(float.clone(), chosen.into_iter())?, None::<Tensor<1>>));
                 }

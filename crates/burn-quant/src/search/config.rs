@@ -181,14 +181,14 @@ fn score_batches() -> usize {
 /// Layers that are fed by one tensor and deployed as one product, the experts of a layer, and the gates of a recurrent cell.
 ///
 /// Source: ModelOpt 0.47, `quant_grouping_rules`, which does not group layers at the root of a model; names of burn's own layers are
-/// added.
+/// added. The two layers of burn's `SwiGlu` share an input, but have the names of those of a feed-forward block, which do not: group them by
+/// a pattern of your own, as `^(.+\.swiglu)\.linear_(?:inner|outer)$`.
 pub fn default_groups() -> Vec<String> {
     [
         r"^(?:(.+)\.)?(?:q_proj|k_proj|v_proj)$",
         r"^(?:(.+)\.)?(?:query|key|value)$",
         r"^((?:.+\.)?(?:local_)?experts)\.\d+(?:\..+)?$",
         r"^(?:(.+)\.)?(?:gate_proj|up_proj)$",
-        r"^(?:(.+)\.)?(?:linear_inner|linear_outer)$",
         r"^(.+)\.\d+\.w[123]$",
         r"^(.+)\.w[123]_linear\.\d+$",
         r"^(.+)\.linear_attn\.(?:in_proj_qkv|in_proj_z)$",

@@ -135,7 +135,8 @@ impl<'a> Search<'a> {
             let open: std::collections::BTreeSet<usize> = core.iter().map(|(g, _)| *g).collect();
             (0..groups.len()).filter(|g| !open.contains(g)).map(|g| value(&groups[g][self.at_multiplier[g]])).sum()
         };
-        let start = State { cost: fixed(|item| item.cost), score: fixed(|item| item.score), reduced: 0.0, last: usize::MAX };
+        let start =
+            State { cost: fixed(|item| item.cost), score: fixed(|item| item.score), reduced: 0.0, last: usize::MAX };
         let (mut states, mut links, mut found) = (vec![start], Vec::<Link>::new(), None::<(usize, State)>);
         for (i, (g, choices)) in core.iter().enumerate() {
             let after = rest[i + 1];

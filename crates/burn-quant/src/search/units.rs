@@ -163,7 +163,9 @@ fn grouped(units: Vec<Unit>, config: &AutoQuantizeConfig) -> Result<Vec<Vec<Unit
         Ok(rule)
     });
     let rules: Vec<Regex> = rules.collect::<Result<_, _>>()?;
-    let mut groups: Vec<(Option<(usize, String)>, Vec<Unit>)> = Vec::new();
+    /// The rule, and what it captured.
+    type Key = Option<(usize, String)>;
+    let mut groups: Vec<(Key, Vec<Unit>)> = Vec::new();
     for unit in units {
         let key = rules.iter().enumerate().find_map(|(i, rule)| {
             let captures = rule.captures(&unit.layer)?;
