@@ -32,7 +32,7 @@ use crate::file::{Contents, Kind, damage, read};
 /// use burn_quant_store::{load_search, save_search};
 ///
 /// let path = folder.path().join("search.bpk");
-/// let config = AutoQuantizeConfig::new(9.0, [SearchFormat::preset("int8_weight_only").unwrap()]);
+/// let config = AutoQuantizeConfig::new(12.0, [SearchFormat::preset("int8_weight_only").unwrap()]);
 /// let (_, state) = AutoQuantization::new(&config)
 ///     .with_checkpoint(|state| save_search(state, &path).map_err(|e| e.to_string()))
 ///     .by_divergence(model, data, |model, x| model.forward(x.clone()))?;

@@ -127,7 +127,7 @@ pub enum SearchProgress {
 /// # let model = LinearConfig::new(32, 8).init(&device);
 /// use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, SearchFormat};
 ///
-/// let config = AutoQuantizeConfig::new(9.0, [SearchFormat::preset("int8_weight_only").unwrap()]);
+/// let config = AutoQuantizeConfig::new(12.0, [SearchFormat::preset("int8_weight_only").unwrap()]);
 /// let mut saved = Vec::new();
 /// let (model, state) = AutoQuantization::new(&config)
 ///     .with_checkpoint(|state| { saved.push(state.clone()); Ok(()) })
