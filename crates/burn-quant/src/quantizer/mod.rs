@@ -10,6 +10,8 @@ mod buffers;
 mod discover;
 mod module;
 mod observer;
+mod operand;
+#[cfg(feature = "autodiff")]
 mod probe;
 mod quantizers;
 mod tensor_quantizer;
@@ -17,7 +19,9 @@ mod tensor_quantizer;
 pub use buffers::Buffer;
 pub(crate) use discover::{Frame, quantizer_name};
 pub(crate) use observer::{Observer, Seen};
-pub(crate) use probe::{Operand, Prober};
+pub(crate) use operand::Operand;
+#[cfg(feature = "autodiff")]
+pub(crate) use probe::Prober;
 pub use quantizers::Quantizers;
 pub(crate) use tensor_quantizer::{Mode, Moment};
 pub use tensor_quantizer::{Role, TensorQuantizer};

@@ -9,9 +9,11 @@ use burn_quant_ops::{
 };
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "autodiff")]
+use super::Prober;
 use super::buffers::Buffers;
 use super::observer::Observed;
-use super::{Buffer, Observer, Prober, bias};
+use super::{Buffer, Observer, bias};
 use crate::config::rotation_block;
 use crate::{AfterRounding, BiasSource, QuantizerConfig, Range, Rounding, WeightLayout};
 
@@ -59,6 +61,7 @@ pub(crate) enum Mode {
     /// Passes it on in float: the model is being observed, but not here.
     Float,
     /// Passes it on in float, and records what its layer makes of it.
+    #[cfg(feature = "autodiff")]
     Probe(Prober),
 }
 
@@ -309,7 +312,9 @@ impl TensorQuantizer {
             return x;
         }
         match &self.mode {
-            Mode::Float | Mode::Probe(_) => return x,
+            Mode::Float => return x,
+            #[cfg(feature = "autodiff")]
+            Mode::Probe(_) => return x,
             Mode::Observe(observer) => {
                 let seen = x.clone().without_autodiff();
                 let seen = if self.enabled { self.centred(self.rotated(seen, Direction::Forward)) } else { seen };
@@ -380,7 +385,12 @@ impl TensorQuantizer {
 
     /// What [`probed`](TensorQuantizer::probed) wants of the input of a layer: nothing, unless a search is under way.
     pub fn seen<const D: usize>(&self, input: &Tensor<D>) -> Option<Tensor<D>> {
-        matches!(self.mode, Mode::Probe(_)).then(|| input.clone())
+        #[cfg(feature = "autodiff")]
+        if let Mode::Probe(_) = &self.mode {
+            return Some(input.clone());
+        }
+        let _ = input;
+        None
     }
 
     /// Shows a search what a layer makes of its input, and returns its output: the same one, unless a search is under way.
@@ -418,10 +428,13 @@ impl TensorQuantizer {
         output: Tensor<D>,
         product: impl Fn(Tensor<D>, Tensor<W>) -> Tensor<D> + Send + 'static,
     ) -> Tensor<D> {
-        match (&self.mode, seen) {
-            (Mode::Probe(prober), Some(input)) => prober.record(input, output, product),
-            _ => output,
+        #[cfg(feature = "autodiff")]
+        if let (Mode::Probe(prober), Some(input)) = (&self.mode, seen) {
+            return prober.record(input, output, product);
         }
+        #[cfg(not(feature = "autodiff"))]
+        drop((seen, product)); // nothing is searched by gradients
+        output
     }
 
     fn quantized<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::tensor::{Device, Gradients, Tensor};
+#[cfg(feature = "autodiff")]
+use burn::tensor::Gradients;
+use burn::tensor::{Device, Tensor};
 
 use super::candidate::{Candidate, Floats, with_candidates};
 use super::count::recount;
 use super::divergence::{divergence, log_probabilities};
+#[cfg(feature = "autodiff")]
 use super::gradient::GradientScorer;
 use super::state::fingerprint;
 use super::units::{Layout, Planned};
@@ -63,6 +66,7 @@ use crate::{QuantConfig, QuantError, Quantization, Quantizers, Rule, WeightLayou
 /// # Ok(()) }
 /// # #[cfg(not(all(feature = "flex", feature = "autodiff")))] fn main() {}
 /// ```
+#[cfg(feature = "autodiff")]
 pub fn auto_quantize<M, I, O>(
     model: M,
     config: &AutoQuantizeConfig,
@@ -195,6 +199,7 @@ impl<'a> AutoQuantization<'a> {
     /// # Errors
     ///
     /// As there, and [`QuantError::SearchState`] if the state that is continued is of another model, configuration or data.
+    #[cfg(feature = "autodiff")]
     pub fn by_gradient<M, I, O>(
         self,
         model: M,
@@ -220,6 +225,7 @@ impl<'a> AutoQuantization<'a> {
     /// # Errors
     ///
     /// As [`AutoQuantization::by_gradient`].
+    #[cfg(feature = "autodiff")]
     pub fn by_gradients_of<M: Module>(
         mut self,
         model: M,

@@ -25,6 +25,7 @@ mod cost;
 mod count;
 mod curve;
 mod divergence;
+#[cfg(feature = "autodiff")]
 mod gradient;
 mod gram_score;
 mod knapsack;
@@ -32,7 +33,9 @@ mod state;
 mod table;
 mod units;
 
-pub use auto_quantize::{AutoQuantization, SearchProgress, auto_quantize};
+#[cfg(feature = "autodiff")]
+pub use auto_quantize::auto_quantize;
+pub use auto_quantize::{AutoQuantization, SearchProgress};
 pub use candidate::{Candidate, QuantizerState};
 pub use config::{AutoQuantizeConfig, Cost, Objective, SearchFormat, SearchSpace, default_groups};
 pub use curve::{Curve, CurvePoint};
