@@ -448,7 +448,8 @@ fn every_layer_with_slots_can_be_scored_by_gradients() {
         let x = model.transposed.forward(model.depthwise.forward(model.dropout.forward(x)));
         let tokens = x.flatten::<3>(2, 3).swap_dims(1, 2);
         let context = model.attention.forward(quant::attention::MhaInput::self_attn(tokens)).context;
-        let (hidden, _) = model.lstm.forward(context, None);
+        // a few steps: a deep graph overflows the stack of a test thread where nothing is optimised
+        let (hidden, _) = model.lstm.forward(context.narrow(1, 0, 3), None);
         model.swiglu.forward(hidden)
     };
     let data = |device: &Device| vec![spread([2, 1, 7, 7], device)];
