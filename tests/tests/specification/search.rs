@@ -417,64 +417,78 @@ fn statistics_tell_the_error_of_outputs() {
     }
 }
 
+/// Searches a model twice: every group has a score, and the same one again.
+fn assert_scored<M: Module, const D: usize, const E: usize>(
+    model: &M,
+    x: fn(&Device) -> Tensor<D>,
+    forward: impl Fn(&M, &Tensor<D>) -> Tensor<E>,
+    groups: &[&str],
+) {
+    let config = AutoQuantizeConfig::new(16.0, [int8()]).with_batches(1, 1);
+    let loss = |y: Tensor<E>, _: Tensor<D>| y.powf_scalar(2.0).mean();
+    let search = || auto_quantize(model.clone(), &config, |device| vec![x(device)], &forward, loss).unwrap().1;
+    let state = search();
+    assert_eq!(state.groups.iter().map(|group| group.name()).collect::<Vec<_>>(), groups);
+    for group in &state.groups {
+        assert!(group.choices[0].score.unwrap() > 0.0, "{}", group.name());
+    }
+    assert_eq!(search(), state, "dropout is off, and running statistics do not run");
+}
+
 #[test]
-fn every_layer_with_slots_can_be_scored_by_gradients() {
+fn convolutions_are_scored_by_gradients() {
     #[derive(Module, Debug)]
-    struct All {
+    struct Convolutions {
         conv: quant::conv::Conv2d,
-        depthwise: quant::conv::Conv2d,
-        transposed: quant::conv::ConvTranspose2d,
         norm: quant::BatchNorm,
         dropout: quant::Dropout,
+        depthwise: quant::conv::Conv2d,
+        transposed: quant::conv::ConvTranspose2d,
+    }
+    let (_, device) = device();
+    device.seed(7);
+    let model = Convolutions {
+        conv: quant::conv::Conv2dConfig::new([1, 4], [3, 3]).init(&device),
+        norm: quant::BatchNormConfig::new(4).init(&device),
+        dropout: quant::DropoutConfig::new(0.5).init(),
+        depthwise: quant::conv::Conv2dConfig::new([4, 4], [3, 3]).with_groups(4).init(&device),
+        transposed: quant::conv::ConvTranspose2dConfig::new([4, 8], [2, 2]).init(&device),
+    };
+    let forward = |model: &Convolutions, x: &Tensor<4>| {
+        let x = model.dropout.forward(model.norm.forward(model.conv.forward(x.clone())));
+        model.transposed.forward(model.depthwise.forward(x))
+    };
+    assert_scored(&model, |device| spread([2, 1, 7, 7], device), forward, &["conv", "depthwise", "transposed"]);
+}
+
+#[test]
+fn layers_of_sequences_are_scored_by_gradients() {
+    #[derive(Module, Debug)]
+    struct Sequences {
         attention: quant::attention::MultiHeadAttention,
         lstm: quant::Lstm,
         swiglu: quant::SwiGlu,
     }
     let (_, device) = device();
     device.seed(7);
-    let norm = quant::BatchNormConfig::new(4).init(&device);
-    let model = All {
-        conv: quant::conv::Conv2dConfig::new([1, 4], [3, 3]).init(&device),
-        depthwise: quant::conv::Conv2dConfig::new([4, 4], [3, 3]).with_groups(4).init(&device),
-        transposed: quant::conv::ConvTranspose2dConfig::new([4, 8], [2, 2]).init(&device),
-        norm,
-        dropout: quant::DropoutConfig::new(0.5).init(),
+    let model = Sequences {
         attention: quant::attention::MultiHeadAttentionConfig::new(8, 2).init(&device),
         lstm: quant::LstmConfig::new(8, 8, true).init(&device),
         swiglu: quant::SwiGluConfig::new(8, 8).init(&device),
     };
-    let forward = |model: &All, x: &Tensor<4>| {
-        let x = model.norm.forward(model.conv.forward(x.clone()));
-        let x = model.transposed.forward(model.depthwise.forward(model.dropout.forward(x)));
-        let tokens = x.flatten::<3>(2, 3).swap_dims(1, 2);
-        let context = model.attention.forward(quant::attention::MhaInput::self_attn(tokens)).context;
-        // a few steps: a deep graph overflows the stack of a test thread where nothing is optimised
-        let (hidden, _) = model.lstm.forward(context.narrow(1, 0, 3), None);
+    let forward = |model: &Sequences, x: &Tensor<3>| {
+        let context = model.attention.forward(quant::attention::MhaInput::self_attn(x.clone())).context;
+        let (hidden, _) = model.lstm.forward(context, None);
         model.swiglu.forward(hidden)
     };
-    let data = |device: &Device| vec![spread([2, 1, 7, 7], device)];
-    let loss = |y: Tensor<3>, _: Tensor<4>| y.powf_scalar(2.0).mean();
-    let config = AutoQuantizeConfig::new(16.0, [int8()]).with_batches(1, 1);
-    let search = || auto_quantize(model.clone(), &config, data, forward, loss).unwrap().1;
-    let state = search();
-    let names: Vec<&str> = state.groups.iter().map(|group| group.name()).collect();
-    assert_eq!(
-        names,
-        [
-            "conv",
-            "depthwise",
-            "transposed",
-            "attention.query",
-            "attention.output",
-            "lstm.input_gate.input_transform",
-            "swiglu.linear_inner",
-            "swiglu.linear_outer"
-        ]
-    );
-    for group in &state.groups {
-        assert!(group.choices[0].score.unwrap() > 0.0, "{}", group.name());
-    }
-    assert_eq!(search(), state, "dropout is off, and running statistics do not run");
+    let groups = [
+        "attention.query",
+        "attention.output",
+        "lstm.input_gate.input_transform", // with the other gates
+        "swiglu.linear_inner",
+        "swiglu.linear_outer",
+    ];
+    assert_scored(&model, |device| spread([2, 5, 8], device), forward, &groups);
 }
 
 #[test]
