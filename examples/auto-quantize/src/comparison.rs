@@ -14,8 +14,8 @@ pub const BUDGETS: [f64; 4] = [4.5, 5.0, 6.0, 8.0];
 /// One selection of formats, evaluated.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// The budget that it is within; none of the float model.
-    pub budget: Option<f64>,
+    /// The budget that it is within.
+    pub budget: f64,
     /// How the formats were chosen.
     pub chosen: String,
     /// Bits per parameter.
@@ -47,7 +47,7 @@ pub struct Comparison {
 impl Comparison {
     /// At a budget, by one measure: what the search is worth, and everything else by how it was chosen.
     pub fn at(&self, budget: f64, measure: usize) -> Option<(f64, BTreeMap<&str, f64>)> {
-        let rows = self.rows.iter().filter(|row| row.budget == Some(budget));
+        let rows = self.rows.iter().filter(|row| row.budget == budget);
         let mut values: BTreeMap<&str, f64> = rows.map(|row| (row.chosen.as_str(), row.values[measure])).collect();
         Some((values.remove(AUTO)?, values))
     }
@@ -104,7 +104,7 @@ pub fn compare<M: Module>(task: &Task<'_, M>, state: &SearchState) -> Result<Com
     for budget in BUDGETS {
         let mut row = |chosen: String, selection: &Selection| -> Result<(), QuantError> {
             let values = evaluate(selection)?;
-            rows.push(Row { budget: Some(budget), chosen, bits: selection.effective_bits, values });
+            rows.push(Row { budget, chosen, bits: selection.effective_bits, values });
             Ok(())
         };
         match state.solve(budget) {
@@ -152,7 +152,7 @@ impl std::fmt::Display for Comparison {
         writeln!(f, "{}: {}", self.model, self.measures.join(", "))?;
         writeln!(f, "{:>6}  {:28} {:>7}{}", "", "float", "", numbers(&self.float))?;
         for row in &self.rows {
-            let budget = row.budget.unwrap_or_default();
+            let budget = row.budget;
             writeln!(f, "{budget:>6}  {:28} {:>7.3}{}", row.chosen, row.bits, numbers(&row.values))?;
         }
         Ok(())

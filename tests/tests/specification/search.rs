@@ -213,16 +213,19 @@ fn spaces_have_formats_of_their_own() {
 #[test]
 fn a_base_configuration_holds_what_is_not_searched() {
     let (_, device) = device();
-    let base = QuantConfig::fp8_default().with_rule(Rule::set("head.output_quantizer", QuantizerConfig::int(8)));
+    // its algorithm changes weights, but not those of the layer that is searched
+    let base = QuantConfig::fp8_default()
+        .with_rule(Rule::set("head.output_quantizer", QuantizerConfig::int(8)))
+        .with_algorithm(Algorithm::awq_lite());
     let space = SearchSpace { layers: vec!["fc2".into()], formats: vec![int4(), int8()], unquantized: true };
-    let config = AutoQuantizeConfig::new(8.0, []).with_batches(3, 3).with_base(base).with_space(space);
+    let config = AutoQuantizeConfig::new(10.0, []).with_batches(3, 3).with_base(base).with_space(space);
     let (model, state) = search(&config).unwrap();
     assert_eq!(state.groups.len(), 1);
     let plan = Plan::of(&model);
     assert_eq!(plan.quantizers["fc1.weight_quantizer"].config, QuantizerConfig::e4m3());
     assert!(plan.quantizers["head.output_quantizer"].enabled);
-    // fc1 and head in E4M3: 576 codes, two scales of weights and two of inputs; biases
-    assert_eq!(state.other_bits, 576.0 * 8.0 + 4.0 * 32.0 + 52.0 * 16.0);
+    // fc1 and head in E4M3: 576 codes, two scales of weights, two of inputs, those of their 16 channels each; biases
+    assert_eq!(state.other_bits, 576.0 * 8.0 + 4.0 * 32.0 + 32.0 * 32.0 + 52.0 * 16.0);
     let best = state.best.as_ref().unwrap();
     let applied = state.apply(Mlp::new(&device), best).unwrap();
     let x = batches(&device).remove(0);

@@ -1,6 +1,6 @@
 //! A layer in one of the formats that it could have, to be multiplied with.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
 use super::TensorQuantizer;
 
@@ -26,10 +26,16 @@ impl Operand {
         }
     }
 
-    /// Its weight as it is quantized, as one row.
+    /// The same with its weight quantized: what is multiplied with several times.
+    pub(crate) fn prepared(&self) -> Self {
+        let weight = (self.quantized_weight(), self.weight.1.clone());
+        Self { weight, weight_quantizer: None, ..self.clone() }
+    }
+
+    /// Its weight as it is quantized, as one row, in its own dtype.
     pub(crate) fn quantized_weight(&self) -> Tensor<1> {
         fn of<const W: usize>(operand: &Operand) -> Tensor<1> {
-            operand.weight::<W>().reshape([operand.weight.0.dims()[0]]).cast(DType::F32)
+            operand.weight::<W>().reshape([operand.weight.0.dims()[0]])
         }
         match self.weight.1.len() {
             1 => of::<1>(self),

@@ -68,8 +68,13 @@ impl GradientScorer {
     pub(super) fn add(&mut self, gradients: &Gradients) {
         self.batches += 1;
         for layer in &mut self.layers {
-            let operands: Vec<Operand> = layer.candidates.iter().map(|(_, operand)| operand.clone()).collect();
-            for record in layer.prober.take() {
+            let records = layer.prober.take();
+            if records.is_empty() {
+                continue;
+            }
+            // a recurrent layer is called at every step: its weight is quantized once
+            let operands: Vec<Operand> = layer.candidates.iter().map(|(_, operand)| operand.prepared()).collect();
+            for record in records {
                 let Some(squares) = record.squares(gradients, &layer.float, &operands) else { continue };
                 layer.sums = Some(match layer.sums.take() {
                     None => squares,

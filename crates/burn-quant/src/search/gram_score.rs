@@ -133,7 +133,8 @@ fn relative_error(unit: &Unit, float: &Operand, candidate: &Operand, inputs: Opt
     if let Some(Inputs { drawn, products: true }) = inputs {
         return relative(outputs(candidate, drawn), outputs(float, drawn));
     }
-    let weights = relative(candidate.quantized_weight(), float.quantized_weight());
+    let weight = |operand: &Operand| operand.quantized_weight().cast(DType::F32);
+    let weights = relative(weight(candidate), weight(float));
     let quantizer = candidate.input_quantizer.as_ref().zip(inputs);
     let of_inputs = quantizer.map(|(quantizer, inputs)| {
         let drawn = inputs.drawn.clone();

@@ -117,7 +117,7 @@ pub struct SearchState {
     pub counted: f64,
     /// What the formats make of the layers: by format, then by layer's weight quantizer.
     pub candidates: BTreeMap<String, BTreeMap<String, Candidate>>,
-    /// Batches that the scores are sums over; 0 before scoring.
+    /// Batches that the scores are sums over, or that the statistics were asked of; 0 before scoring.
     pub scored_batches: usize,
     /// The selection for the budget of the configuration.
     pub best: Option<Selection>,
@@ -207,6 +207,10 @@ impl SearchState {
     }
 
     /// One format for every group that has it; the others stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`SearchState::selection`].
     pub fn uniform(&self, format: &str) -> Result<Selection, QuantError> {
         let has = |group: &&SearchGroup| group.choices.iter().any(|choice| choice.format.as_deref() == Some(format));
         let named = self.groups.iter().filter(has);
@@ -288,7 +292,12 @@ impl SearchState {
                 }
             }
         }
-        config.algorithm = in_turn(algorithms, config.algorithm);
+        if let Some(base) = &self.config.base {
+            let layers = self.base.layers.iter().map(|(unit, _)| unit.layer.as_str());
+            let others = self.base.quantizers.keys().map(|name| name.rsplit_once('.').map_or("", |(layer, _)| layer));
+            algorithms.insert(0, (base.algorithm.clone(), layers.chain(others).map(globset::escape).collect()));
+        }
+        config.algorithm = in_turn(algorithms);
         config
     }
 
@@ -390,12 +399,12 @@ impl SearchState {
     }
 }
 
-/// Algorithms one after the other, each for its own layers; one alone needs no layers.
-fn in_turn(mut algorithms: Vec<(Algorithm, Vec<String>)>, base: Algorithm) -> Algorithm {
+/// Algorithms one after the other, each for its own layers.
+fn in_turn(mut algorithms: Vec<(Algorithm, Vec<String>)>) -> Algorithm {
     let plain = |algorithm: &Algorithm| matches!(algorithm, Algorithm::None | Algorithm::Max);
-    let needs_ranges = algorithms.iter().any(|(algorithm, _)| *algorithm != Algorithm::None) || base != Algorithm::None;
+    let needs_ranges = algorithms.iter().any(|(algorithm, _)| *algorithm != Algorithm::None);
     algorithms.retain(|(algorithm, _)| !plain(algorithm));
-    let mut steps: Vec<Algorithm> = if plain(&base) { Vec::new() } else { base.steps().to_vec() };
+    let mut steps: Vec<Algorithm> = Vec::new();
     for (algorithm, layers) in algorithms {
         let of_layers =
             |step: &Algorithm| Algorithm::OfLayers { layers: layers.clone(), algorithm: Box::new(step.clone()) };
