@@ -27,6 +27,7 @@ impl Operand {
     }
 
     /// The same with its weight quantized: what is multiplied with several times.
+    #[cfg(feature = "autodiff")] // only a gradient asks for several products of one batch
     pub(crate) fn prepared(&self) -> Self {
         let weight = (self.quantized_weight(), self.weight.1.clone());
         Self { weight, weight_quantizer: None, ..self.clone() }
