@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::LinearConfig;
 use burn::tensor::{DType, Device, Tensor};
-use burn_quant::nn::QuantLinear;
+use burn_quant::nn::{self, QuantLinear};
 use burn_quant::ops::numerics::{Grid, IntFormat, Minifloat, TwoLevel};
 use burn_quant::{
     Algorithm, AxisGroups, BiasConfig, BlockScale, Buffer, Format, Granularity, InvalidConfig, QuantConfig, QuantError,
@@ -386,4 +386,11 @@ fn what_does_not_suit_a_tensor_is_refused_by_the_quantizers_name() {
     let rules = QuantConfig::new().with_rule(Rule::set("weight_quantizer", rotated(None)));
     let (layer, _) = quantize_weights(layer, &rules).unwrap(); // the largest power of two that divides 12
     assert_eq!(layer.weight.val().dims(), [12, 6]);
+}
+
+#[test]
+fn slots_take_little_of_the_stack() {
+    // a module lies on the stack, and that of a thread is small: a quantizer keeps what it has on the heap
+    assert!(size_of::<TensorQuantizer>() <= 160);
+    assert!(size_of::<nn::Lstm>() <= 3 * size_of::<burn::nn::Lstm>(), "eight layers with two slots each");
 }

@@ -211,6 +211,27 @@ fn spaces_have_formats_of_their_own() {
 }
 
 #[test]
+fn a_search_is_read_from_a_recipe() {
+    let recipe = r#"
+        effective_bits = 6.0
+        formats = ["int8_default", { name = "mine", config = { rules = [{ quantizer = "*weight_quantizer", action = "enable" }] } }]
+        cost = "reference"
+    "#;
+    let config = AutoQuantizeConfig::from_toml(recipe).unwrap();
+    let mine = QuantConfig::new().with_rule(Rule::enable("*weight_quantizer"));
+    let formats = [SearchFormat::preset("int8_default").unwrap(), SearchFormat::new("mine", mine)];
+    assert_eq!(config, AutoQuantizeConfig::new(6.0, formats).with_cost(Cost::Reference));
+    assert_eq!(AutoQuantizeConfig::from_toml(&config.to_toml()).unwrap(), config);
+    assert_eq!(AutoQuantizeConfig::from_json(&config.to_json()).unwrap(), config);
+
+    let refused = |from: &str, to: &str| problem(AutoQuantizeConfig::from_toml(&recipe.replacen(from, to, 1)));
+    assert!(refused("int8_default", "int8").contains("no built-in configuration `int8`, but `int8_default`"));
+    assert!(refused("\"enable\"", "\"enabel\"").contains("unknown variant `enabel`"));
+    assert!(refused("cost", "costs").contains("unknown field `costs`"));
+    assert!(refused("6.0", "inf").contains("a number is infinite"));
+}
+
+#[test]
 fn a_base_configuration_holds_what_is_not_searched() {
     let (_, device) = device();
     // its algorithm changes weights, but not those of the layer that is searched
@@ -486,12 +507,11 @@ fn attention_and_gates_are_scored_by_gradients() {
 
 #[test]
 fn recurrent_layers_are_scored_by_gradients() {
-    // in a list, on the heap: a module lies on the stack, and that of a test thread is small where nothing is optimised
     let (_, device) = device();
     device.seed(7);
-    let model: Vec<quant::Lstm> = vec![quant::LstmConfig::new(8, 8, true).init(&device)];
-    let forward = |model: &Vec<quant::Lstm>, x: &Tensor<3>| model[0].forward(x.clone(), None).0;
-    assert_scored(&model, |device| spread([2, 5, 8], device), forward, &["0.input_gate.input_transform"]);
+    let model = quant::LstmConfig::new(8, 8, true).init(&device);
+    let forward = |model: &quant::Lstm, x: &Tensor<3>| model.forward(x.clone(), None).0;
+    assert_scored(&model, |device| spread([2, 5, 8], device), forward, &["input_gate.input_transform"]);
 }
 
 #[test]

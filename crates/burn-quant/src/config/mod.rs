@@ -22,6 +22,8 @@ pub use rule::{Action, Rule};
 pub(crate) use rule::{matcher, near_misses};
 pub(crate) use validate::rotation_block;
 
+use std::fmt::Display;
+
 use serde::{Deserialize, Serialize};
 
 use crate::QuantError;
@@ -103,25 +105,7 @@ impl QuantConfig {
     ///
     /// [`QuantError::Recipe`] if the text is not JSON, or has unknown fields or impossible values.
     pub fn from_json(recipe: &str) -> Result<Self, QuantError> {
-        let config: Result<Self, _> = serde_json::from_str(recipe);
-        config.map_err(|e| QuantError::Recipe { language: "JSON", reason: e.to_string() })?.finite("JSON")
-    }
-
-    /// The configuration, if its numbers are finite: others cannot be written again, and mean nothing.
-    fn finite(self, language: &'static str) -> Result<Self, QuantError> {
-        fn has_null(value: &serde_json::Value) -> bool {
-            match value {
-                serde_json::Value::Null => true, // what JSON makes of infinity and NaN; absent fields are left out
-                serde_json::Value::Array(values) => values.iter().any(has_null),
-                serde_json::Value::Object(fields) => fields.values().any(has_null),
-                _ => false,
-            }
-        }
-        let value = serde_json::to_value(&self).expect("a config is plain data with string keys");
-        if has_null(&value) {
-            return Err(QuantError::Recipe { language, reason: "a number is infinite, or not a number".into() });
-        }
-        Ok(self)
+        recipe_of(serde_json::from_str(recipe), "JSON")
     }
 
     /// The configuration as a TOML recipe.
@@ -157,7 +141,25 @@ impl QuantConfig {
     /// ```
     #[cfg(feature = "toml")]
     pub fn from_toml(recipe: &str) -> Result<Self, QuantError> {
-        let config: Result<Self, _> = toml::from_str(recipe);
-        config.map_err(|e| QuantError::Recipe { language: "TOML", reason: e.to_string() })?.finite("TOML")
+        recipe_of(toml::from_str(recipe), "TOML")
     }
+}
+
+/// What was read from a recipe, if its numbers are finite: others cannot be written again, and mean nothing.
+pub(crate) fn recipe_of<T: Serialize, E: Display>(read: Result<T, E>, language: &'static str) -> Result<T, QuantError> {
+    fn has_null(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::Null => true, // what JSON makes of infinity and NaN; absent fields are left out
+            serde_json::Value::Array(values) => values.iter().any(has_null),
+            serde_json::Value::Object(fields) => fields.values().any(has_null),
+            _ => false,
+        }
+    }
+    let refused = |reason: String| QuantError::Recipe { language, reason };
+    let config = read.map_err(|e| refused(e.to_string()))?;
+    let value = serde_json::to_value(&config).expect("a config is plain data with string keys");
+    if has_null(&value) {
+        return Err(refused("a number is infinite, or not a number".into()));
+    }
+    Ok(config)
 }

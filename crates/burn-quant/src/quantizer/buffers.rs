@@ -1,6 +1,8 @@
 //! The tensors that a quantizer keeps: constants of the model, recorded and moved with its weights; a learned range is a
 //! parameter like any other.
 
+use std::collections::BTreeMap;
+
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor};
 
@@ -46,7 +48,8 @@ impl Buffer {
 /// The buffers of one quantizer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Buffers {
-    values: [Option<Param<Tensor<1>>>; Buffer::ALL.len()],
+    /// On the heap, as a model with many quantizers lies on the stack.
+    values: BTreeMap<Buffer, Param<Tensor<1>>>,
     /// Whether the range is trained.
     learned: bool,
     /// Whether the factors of low rank are trained: those of a weight are.
@@ -62,19 +65,18 @@ impl Buffers {
     }
 
     pub(super) fn get(&self, buffer: Buffer) -> Option<Tensor<1>> {
-        self.values[buffer as usize].as_ref().map(Param::val)
+        self.values.get(&buffer).map(Param::val)
     }
 
     pub(super) fn has(&self, buffer: Buffer) -> bool {
-        self.values[buffer as usize].is_some()
+        self.values.contains_key(&buffer)
     }
 
     pub(super) fn set(&mut self, buffer: Buffer, values: Tensor<1>) {
         let values = values.detach().cast(DType::F32);
         let trained = self.is_trained(buffer);
-        let slot = &mut self.values[buffer as usize];
-        let id = slot.as_ref().map_or_else(ParamId::new, |param| param.id);
-        *slot = Some(parameter(id, values, trained));
+        let id = self.values.get(&buffer).map_or_else(ParamId::new, |param| param.id);
+        self.values.insert(buffer, parameter(id, values, trained));
     }
 
     fn is_trained(&self, buffer: Buffer) -> bool {
@@ -96,12 +98,11 @@ impl Buffers {
     }
 
     pub(super) fn clear(&mut self, buffer: Buffer) {
-        self.values[buffer as usize] = None;
+        self.values.remove(&buffer);
     }
 
     pub(super) fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        for buffer in Buffer::ALL {
-            let Some(param) = &self.values[buffer as usize] else { continue };
+        for (buffer, param) in &self.values {
             visitor.enter_module(buffer.name(), CONTAINER);
             visitor.visit_float(param);
             visitor.exit_module(buffer.name(), CONTAINER);
@@ -109,8 +110,7 @@ impl Buffers {
     }
 
     pub(super) fn map<M: ModuleMapper>(mut self, mapper: &mut M) -> Self {
-        for buffer in Buffer::ALL {
-            let Some(param) = self.values[buffer as usize].take() else { continue };
+        for (buffer, param) in std::mem::take(&mut self.values) {
             let (id, before) = (param.id, param.val());
             mapper.enter_module(buffer.name(), CONTAINER);
             let mapped = mapper.map_float(param);
@@ -118,7 +118,7 @@ impl Buffers {
             let (mapped_id, after) = (mapped.id, mapped.val());
             // As burn's running statistics are: a mapper may load or move a buffer, but does not make it trainable, and a
             // cast of the model leaves it in f32. A learned range may also be stepped, to where it is positive, and frozen.
-            self.values[buffer as usize] = Some(match after.dtype() {
+            let kept = match after.dtype() {
                 DType::F32 if buffer == Buffer::Amax && self.learned && after.is_require_grad() => {
                     mapped.map(|stepped| {
                         let positive = stepped.clone().without_autodiff().abs().clamp_min(f32::MIN_POSITIVE);
@@ -128,13 +128,14 @@ impl Buffers {
                 DType::F32 if self.is_trained(buffer) => mapped,
                 DType::F32 => Param::initialized(mapped_id, after.set_require_grad(false)),
                 _ => parameter(id, before.detach(), self.is_trained(buffer)),
-            });
+            };
+            self.values.insert(buffer, kept);
         }
         self
     }
 
     fn each(self, f: impl Fn(Param<Tensor<1>>) -> Param<Tensor<1>>) -> Self {
-        Self { values: self.values.map(|param| param.map(&f)), ..self }
+        Self { values: self.values.into_iter().map(|(buffer, param)| (buffer, f(param))).collect(), ..self }
     }
 
     /// The same values in tensors that were made on a device: a learned range is trained if gradients are recorded there.
@@ -167,7 +168,7 @@ impl Buffers {
     }
 
     pub(super) fn collect_devices(&self, devices: Devices) -> Devices {
-        self.values.iter().flatten().fold(devices, |devices, param| param.collect_devices(devices))
+        self.values.values().fold(devices, |devices, param| param.collect_devices(devices))
     }
 }
 

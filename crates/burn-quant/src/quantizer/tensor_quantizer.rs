@@ -109,7 +109,8 @@ pub(crate) enum Moment {
 /// ```
 #[derive(Clone, Debug)]
 pub struct TensorQuantizer {
-    pub(super) config: QuantizerConfig,
+    /// On the heap, as a model with many quantizers lies on the stack.
+    pub(super) config: Box<QuantizerConfig>,
     role: Role,
     pub(super) enabled: bool,
     mode: Mode,
@@ -133,7 +134,7 @@ impl TensorQuantizer {
 
     fn stage(config: QuantizerConfig, role: Role) -> Self {
         let buffers = Buffers::new(matches!(role, Role::Weight(_)));
-        Self { config, role, enabled: true, mode: Mode::Quantize, buffers, chain: Vec::new() }
+        Self { config: Box::new(config), role, enabled: true, mode: Mode::Quantize, buffers, chain: Vec::new() }
     }
 
     /// What it does.
@@ -192,7 +193,7 @@ impl TensorQuantizer {
             }
         }
         self.buffers.learn_range(config.gradient.learns_range());
-        self.config = config;
+        *self.config = config;
     }
 
     /// Sets the range of each group: finite, not negative, in the units of the tensor.

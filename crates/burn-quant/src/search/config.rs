@@ -1,13 +1,16 @@
-//! What to search for: plain data, saved as JSON.
+//! What to search for: plain data, saved as JSON or TOML.
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::config::recipe_of;
 use crate::{Preset, QuantConfig, QuantError};
 
 /// One of the formats that a layer may get: an ordinary configuration with a name.
 ///
 /// Its rules say which layers can have it. Only quantizers of weights and of their inputs are searched; those of outputs,
-/// attention products and caches belong into [`AutoQuantizeConfig::base`].
+/// attention products and caches belong into [`AutoQuantizeConfig::base`]. Recipes may have the name of a built-in configuration instead.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SearchFormat {
@@ -51,6 +54,40 @@ impl From<&Preset> for SearchFormat {
     }
 }
 
+/// Formats as recipes have them: whole, or by the name of a built-in configuration.
+fn formats<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SearchFormat>, D::Error> {
+    struct Written(SearchFormat);
+
+    impl<'de> Deserialize<'de> for Written {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_any(WrittenVisitor).map(Written)
+        }
+    }
+
+    struct WrittenVisitor;
+
+    impl<'de> Visitor<'de> for WrittenVisitor {
+        type Value = SearchFormat;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a format, or the name of a built-in configuration")
+        }
+
+        fn visit_str<E: Error>(self, name: &str) -> Result<SearchFormat, E> {
+            let known = || QuantConfig::presets().iter().map(|preset| preset.name).collect::<Vec<_>>().join("`, `");
+            SearchFormat::preset(name)
+                .ok_or_else(|| E::custom(format!("there is no built-in configuration `{name}`, but `{}`", known())))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<SearchFormat, A::Error> {
+            SearchFormat::deserialize(MapAccessDeserializer::new(fields))
+        }
+    }
+
+    let written = Vec::<Written>::deserialize(deserializer)?;
+    Ok(written.into_iter().map(|Written(format)| format).collect())
+}
+
 /// Formats of some layers, in place of those of all layers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +95,7 @@ pub struct SearchSpace {
     /// Globs of the paths of layers. Every group that they match is to be covered whole, and by one space only.
     pub layers: Vec<String>,
     /// What these layers may get.
+    #[serde(deserialize_with = "formats")]
     pub formats: Vec<SearchFormat>,
     /// Whether they may stay as they are.
     #[serde(default = "yes")]
@@ -124,6 +162,7 @@ pub struct AutoQuantizeConfig {
     /// The budget: bits per parameter, counted as [`cost`](AutoQuantizeConfig::cost) says.
     pub effective_bits: f64,
     /// What every layer may get, besides staying as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "formats")]
     pub formats: Vec<SearchFormat>,
     /// Other formats for some layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -267,18 +306,55 @@ impl AutoQuantizeConfig {
         self
     }
 
-    /// The configuration as JSON.
+    /// The configuration as a JSON recipe.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("a config is plain data with string keys")
     }
 
-    /// A configuration from JSON.
+    /// A configuration from a JSON recipe.
     ///
     /// # Errors
     ///
-    /// [`QuantError::Recipe`] if the text is not JSON, or has unknown fields or impossible values.
+    /// [`QuantError::Recipe`] if the text is not JSON, or has unknown fields, impossible values, or a format that is not built in.
     pub fn from_json(recipe: &str) -> Result<Self, QuantError> {
-        serde_json::from_str(recipe).map_err(|e| QuantError::Recipe { language: "JSON", reason: e.to_string() })
+        recipe_of(serde_json::from_str(recipe), "JSON")
+    }
+
+    /// The configuration as a TOML recipe.
+    #[cfg(feature = "toml")]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a config is plain data with string keys")
+    }
+
+    /// A configuration from a TOML recipe.
+    ///
+    /// # Errors
+    ///
+    /// As [`AutoQuantizeConfig::from_json`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "toml")] {
+    /// use burn_quant::search::AutoQuantizeConfig;
+    ///
+    /// let config = AutoQuantizeConfig::from_toml(r#"
+    ///     effective_bits = 6.0
+    ///     formats = ["int4_awq", "int8_default"]
+    ///     disabled = ["head"]
+    ///
+    ///     [[spaces]]
+    ///     layers = ["encoder.0.*"]
+    ///     formats = ["int8_default"]
+    /// "#)?;
+    /// assert_eq!(config.formats.len(), 2);
+    /// assert_eq!(AutoQuantizeConfig::from_toml(&config.to_toml())?, config);
+    /// # }
+    /// # Ok::<(), burn_quant::QuantError>(())
+    /// ```
+    #[cfg(feature = "toml")]
+    pub fn from_toml(recipe: &str) -> Result<Self, QuantError> {
+        recipe_of(toml::from_str(recipe), "TOML")
     }
 
     /// All formats, those of spaces too, each once.
