@@ -1,7 +1,6 @@
 //! The search, step by step.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use burn::module::Module;
 #[cfg(feature = "autodiff")]
@@ -10,14 +9,18 @@ use burn::tensor::{Device, Tensor};
 
 use super::candidate::{Candidate, Floats, with_candidates};
 use super::count::recount;
-use super::divergence::{divergence, log_probabilities};
 #[cfg(feature = "autodiff")]
 use super::gradient::GradientScorer;
+use super::knapsack::within;
+use super::progress::Clock;
 use super::state::fingerprint;
 use super::units::{Layout, Planned};
-use super::{AutoQuantizeConfig, Base, Cost, QuantizerState, ScoreMethod, SearchGroup, SearchState, Unit, gram_score};
+use super::{
+    AutoQuantizeConfig, Base, Cost, QuantizerState, ScoreMethod, SearchGroup, SearchProgress, SearchState, Unit,
+    divergence, gram_score,
+};
 use crate::place::device_of;
-use crate::solve::{host, sites};
+use crate::solve::sites;
 use crate::{QuantConfig, QuantError, Quantization, Quantizers, Rule, WeightLayouts, place};
 
 /// Gives each layer of a model the format that costs the least loss, within a budget of bits.
@@ -79,41 +82,6 @@ where
     I: IntoIterator,
 {
     AutoQuantization::new(config).by_gradient(model, data, forward, loss)
-}
-
-/// How far a search has come.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum SearchProgress {
-    /// The layers are known.
-    Planned {
-        /// Groups of layers.
-        groups: usize,
-        /// Formats.
-        formats: usize,
-    },
-    /// A format is calibrated.
-    Calibrated {
-        /// Its name.
-        format: String,
-        /// Formats so far.
-        done: usize,
-        /// All formats.
-        of: usize,
-        /// An estimate of the time that the others take.
-        remaining: Duration,
-    },
-    /// A batch is scored.
-    Scored {
-        /// Batches so far.
-        done: usize,
-        /// Batches at most.
-        of: usize,
-        /// An estimate of the time that the others take.
-        remaining: Duration,
-    },
-    /// The formats are chosen.
-    Solved,
 }
 
 /// [`auto_quantize`] with more to say: how layers are scored, layouts of your own layers, a state to continue, checkpoints, a listener
@@ -264,30 +232,7 @@ impl<'a> AutoQuantization<'a> {
     {
         let (search, mut state) = self.calibrated(model, ScoreMethod::Divergence, &mut calibration(&data, &forward))?;
         if state.scored_batches == 0 {
-            let float = search.base.valid();
-            let mut models = Vec::new();
-            for (g, group) in state.groups.iter().enumerate() {
-                for (j, choice) in group.choices.iter().enumerate() {
-                    let Some(format) = &choice.format else { continue };
-                    let of = |unit: &Unit| state.candidates.get(format)?.get(&unit.weight_quantizer);
-                    let chosen: Vec<_> = group.units.iter().filter_map(|unit| Some((unit, of(unit)?))).collect();
-                    models.push((g, j, with_candidates(float.clone(), chosen.into_iter())?, None::<Tensor<1>>));
-                }
-            }
-            let mut clock = Clock::new(self.config.score_batches);
-            for batch in data(&device_of(&float)).into_iter().take(self.config.score_batches) {
-                let before = log_probabilities(forward(&float, &batch));
-                for (_, _, model, sum) in &mut models {
-                    let here = divergence(before.clone(), forward(model, &batch));
-                    *sum = Some(sum.take().map_or(here.clone(), |sum| sum + here));
-                }
-                (self.progress)(clock.scored());
-            }
-            state.groups.iter_mut().flat_map(|group| &mut group.choices).for_each(|choice| choice.score = Some(0.0));
-            for (g, j, _, sum) in models {
-                state.groups[g].choices[j].score = sum.map(|sum| f64::from(host(sum)[0]));
-            }
-            state.scored_batches = clock.done;
+            divergence::score(&search, &mut state, &data, forward, &mut self.progress)?;
         }
         self.solved(search, state)
     }
@@ -408,7 +353,7 @@ impl<'a> AutoQuantization<'a> {
     fn feasible(&self, state: &SearchState) -> Result<(), QuantError> {
         let (least, _) = state.bits_range();
         let effective_bits = self.config.effective_bits;
-        if least > effective_bits * (1.0 + 1e-12) {
+        if !within(least, effective_bits) {
             return Err(QuantError::Infeasible { effective_bits, least });
         }
         Ok(())
@@ -487,28 +432,4 @@ fn base_of<M: Module>(float: &M, base: &M, layout: &Layout<'_>) -> Result<Base, 
     let others = quantizers.iter().filter(|(name, quantizer)| quantizer.is_enabled() && !own(name));
     let quantizers = others.map(|(name, quantizer)| (name.to_string(), QuantizerState::of(quantizer))).collect();
     Ok(Base { layers, quantizers })
-}
-
-/// Estimates what is left of equal steps.
-struct Clock {
-    start: Instant,
-    done: usize,
-    of: usize,
-}
-
-impl Clock {
-    fn new(of: usize) -> Self {
-        Self { start: Instant::now(), done: 0, of }
-    }
-
-    fn tick(&mut self) -> (usize, Duration) {
-        self.done += 1;
-        let left = self.of.saturating_sub(self.done);
-        (self.done, self.start.elapsed() / self.done as u32 * left as u32)
-    }
-
-    fn scored(&mut self) -> SearchProgress {
-        let (done, remaining) = self.tick();
-        SearchProgress::Scored { done, of: self.of, remaining }
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::knapsack::SLACK;
 use super::{SearchState, Selection};
 use crate::QuantError;
 
@@ -45,7 +46,7 @@ impl SearchState {
         let budget = |i: usize| least + (most - least) * i as f64 / budgets.saturating_sub(1).max(1) as f64;
         let mut points: Vec<CurvePoint> = Vec::new();
         for i in 0..budgets {
-            let selection = self.solve(budget(i) * (1.0 + 1e-12))?;
+            let selection = self.solve(budget(i) * (1.0 + SLACK))?;
             if points.last().is_some_and(|point| point.selection.formats == selection.formats) {
                 continue;
             }

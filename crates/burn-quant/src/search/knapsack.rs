@@ -24,7 +24,12 @@ pub(super) struct Item {
 }
 
 /// Costs are sums of many numbers: a budget that is met but for their rounding is met.
-const SLACK: f64 = 1e-12;
+pub(super) const SLACK: f64 = 1e-12;
+
+/// Whether a cost is within a budget.
+pub(super) fn within(cost: f64, budget: f64) -> bool {
+    cost <= budget * (1.0 + SLACK)
+}
 
 /// The index of the choice of each group, or the least cost there is if that is above the budget.
 ///
@@ -103,8 +108,8 @@ impl<'a> Search<'a> {
     /// Groups with more than one choice whose reduced cost is within a gap, the largest first.
     fn core(&self, gap: f64) -> Vec<(usize, Vec<usize>)> {
         let open = |g: usize| {
-            let within = self.efficient[g].iter().copied().filter(|j| self.reduced(g, *j) <= gap);
-            (g, within.collect::<Vec<_>>())
+            let left = self.efficient[g].iter().copied().filter(|j| self.reduced(g, *j) <= gap);
+            (g, left.collect::<Vec<_>>())
         };
         let mut core: Vec<_> = (0..self.groups.len()).map(open).filter(|(_, choices)| choices.len() > 1).collect();
         // choices of a group come by cost
@@ -343,7 +348,7 @@ mod tests {
             }
             match solve(&groups, budget) {
                 Ok(chosen) => {
-                    assert!(cost(&groups, &chosen) <= budget * (1.0 + SLACK));
+                    assert!(within(cost(&groups, &chosen), budget));
                     assert_eq!(score(&groups, &chosen), best, "seed {seed}");
                 }
                 Err(least) => assert!(best.is_infinite() && least > budget),

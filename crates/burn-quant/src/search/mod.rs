@@ -1,12 +1,12 @@
 //! Auto-quantize: the best format of each layer within a budget of bits.
 //!
 //! ```text
-//! model + formats ──► units, groups     which layers, which of them together                        units.rs
-//!                 ──► candidates        what each format makes of each layer: one calibration each     candidate.rs
-//!                 ──► scores            what each costs in loss: gradients, divergence, or statistics  gradient.rs, divergence.rs, gram_score.rs
-//!                 ──► costs             what each takes in bits, exactly                               cost.rs
-//!                 ──► selection         the least loss within the budget                               knapsack.rs
-//!                 ──► model, SearchState, QuantConfig
+//! model + formats ──► units, groups   which layers, which of them together                          units.rs
+//!                 ──► candidates      what each format makes of each layer: one calibration each    candidate.rs
+//!                 ──► scores          what each costs in loss: gradients, divergence, or statistics gradient.rs, divergence.rs, gram_score.rs
+//!                 ──► costs           what each takes in bits, exactly                              cost.rs, count.rs
+//!                 ──► selection       the least loss within the budget                              knapsack.rs, minimax.rs
+//!                 ──► model, SearchState, QuantConfig                                               state.rs, recipe.rs
 //! ```
 //!
 //! [`auto_quantize`] does all of it; [`AutoQuantization`] has more to say. The [`SearchState`] is plain data: it answers for another budget
@@ -29,16 +29,20 @@ mod divergence;
 mod gradient;
 mod gram_score;
 mod knapsack;
+mod minimax;
+mod progress;
+mod recipe;
 mod state;
 mod table;
 mod units;
 
+pub use auto_quantize::AutoQuantization;
 #[cfg(feature = "autodiff")]
 pub use auto_quantize::auto_quantize;
-pub use auto_quantize::{AutoQuantization, SearchProgress};
 pub use candidate::{Candidate, QuantizerState};
 pub use config::{AutoQuantizeConfig, Cost, Objective, SearchFormat, SearchSpace, default_groups};
 pub use curve::{Curve, CurvePoint};
+pub use progress::SearchProgress;
 pub use state::{Base, Choice, ScoreMethod, SearchGroup, SearchState, Selection};
 pub use table::SearchTable;
 pub use units::Unit;

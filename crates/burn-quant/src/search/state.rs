@@ -7,11 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::candidate::{Candidate, with_candidates};
 use super::config::check_bits;
-use super::knapsack::{self, Item};
-use super::units::rules;
-use super::{AutoQuantizeConfig, Objective, QuantizerState, Unit};
+use super::knapsack::{self, Item, within};
+use super::{AutoQuantizeConfig, Objective, QuantizerState, Unit, minimax};
 use crate::place::weights;
-use crate::{Algorithm, QuantConfig, QuantError, Quantizers, Rule, WeightLayouts, place, quantizer_devices};
+use crate::{QuantConfig, QuantError, Quantizers, WeightLayouts, place, quantizer_devices};
 
 /// What a score is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,8 +144,8 @@ impl SearchState {
         let least = knapsack_cost(&groups, |group| group.iter().map(|item| item.cost).fold(f64::INFINITY, f64::min));
         let chosen = match self.config.objective {
             Objective::Sum => knapsack::solve(&groups, budget).map_err(infeasible)?,
-            Objective::Largest if least <= budget * (1.0 + 1e-12) => smallest_maximum(&groups, budget),
-            Objective::ReferenceBisection if least <= budget * (1.0 + 1e-12) => bisection(&groups, budget),
+            Objective::Largest if within(least, budget) => minimax::smallest_maximum(&groups, budget),
+            Objective::ReferenceBisection if within(least, budget) => minimax::bisection(&groups, budget),
             _ => return Err(infeasible(least)),
         };
         let item = |(group, j): (&Vec<Item>, &usize)| group[*j];
@@ -167,7 +166,7 @@ impl SearchState {
                 Objective::Sum => scores.sum(),
                 Objective::Largest | Objective::ReferenceBisection => scores.fold(0.0, f64::max),
             },
-            within_budget: cost <= budget * (1.0 + 1e-12),
+            within_budget: within(cost, budget),
         })
     }
 
@@ -261,44 +260,6 @@ impl SearchState {
             chosen.extend(group.units.iter().filter_map(|unit| Some((unit, candidates.get(&unit.weight_quantizer)?))));
         }
         Ok(chosen)
-    }
-
-    /// The selection as an ordinary configuration: the base, and one rule for each quantizer. It can be read, edited, committed and
-    /// applied again.
-    ///
-    /// The algorithms of the chosen formats follow one another, each for its own layers.
-    pub fn config_of(&self, selection: &Selection) -> QuantConfig {
-        let mut config = self.config.base.clone().unwrap_or_default();
-        let mut algorithms: Vec<(Algorithm, Vec<String>)> = Vec::new();
-        for group in &self.groups {
-            let Some(format) = selection.formats.get(group.name()) else { continue };
-            let Some(format) = format else {
-                let names = group.units.iter().flat_map(Unit::quantizers);
-                config.rules.extend(names.map(|name| Rule::disable(globset::escape(name))));
-                continue;
-            };
-            let known = self.config.all_formats().into_iter().find(|known| known.name == *format);
-            let algorithm = known.map_or(Algorithm::Max, |known| known.config.algorithm.clone());
-            for unit in &group.units {
-                let Some(candidate) = self.candidates.get(format).and_then(|of| of.get(&unit.weight_quantizer)) else {
-                    continue;
-                };
-                let planned = |(name, state): (&String, &QuantizerState)| (name.clone(), state.planned.clone());
-                config.rules.extend(candidate.quantizers.iter().map(planned).flat_map(|planned| rules(&planned)));
-                let layer = globset::escape(&unit.layer);
-                match algorithms.iter_mut().find(|(known, _)| *known == algorithm) {
-                    Some((_, layers)) => layers.push(layer),
-                    None => algorithms.push((algorithm.clone(), vec![layer])),
-                }
-            }
-        }
-        if let Some(base) = &self.config.base {
-            let layers = self.base.layers.iter().map(|(unit, _)| unit.layer.as_str());
-            let others = self.base.quantizers.keys().map(|name| name.rsplit_once('.').map_or("", |(layer, _)| layer));
-            algorithms.insert(0, (base.algorithm.clone(), layers.chain(others).map(globset::escape).collect()));
-        }
-        config.algorithm = in_turn(algorithms);
-        config
     }
 
     /// Whether a model is the one that was searched.
@@ -399,25 +360,6 @@ impl SearchState {
     }
 }
 
-/// Algorithms one after the other, each for its own layers.
-fn in_turn(mut algorithms: Vec<(Algorithm, Vec<String>)>) -> Algorithm {
-    let plain = |algorithm: &Algorithm| matches!(algorithm, Algorithm::None | Algorithm::Max);
-    let needs_ranges = algorithms.iter().any(|(algorithm, _)| *algorithm != Algorithm::None);
-    algorithms.retain(|(algorithm, _)| !plain(algorithm));
-    let mut steps: Vec<Algorithm> = Vec::new();
-    for (algorithm, layers) in algorithms {
-        let of_layers =
-            |step: &Algorithm| Algorithm::OfLayers { layers: layers.clone(), algorithm: Box::new(step.clone()) };
-        steps.extend(algorithm.steps().iter().map(of_layers));
-    }
-    match steps.len() {
-        0 if needs_ranges => Algorithm::Max,
-        0 => Algorithm::None,
-        1 => steps.remove(0),
-        _ => Algorithm::Sequence(steps),
-    }
-}
-
 /// The choices of a group that may be chosen, with monotone scores.
 fn items(group: &SearchGroup) -> Vec<(usize, Item)> {
     let scores = group.monotone_scores();
@@ -429,47 +371,6 @@ fn items(group: &SearchGroup) -> Vec<(usize, Item)> {
 
 fn knapsack_cost(groups: &[Vec<Item>], cost: impl Fn(&Vec<Item>) -> f64) -> f64 {
     groups.iter().map(cost).sum()
-}
-
-/// The cheapest choice of each group whose score is at most a threshold; the cheapest of all where there is none.
-fn up_to(groups: &[Vec<Item>], threshold: f64) -> Vec<usize> {
-    let cheapest = |group: &[Item], passes: &dyn Fn(&Item) -> bool| {
-        let passing = (0..group.len()).filter(|j| passes(&group[*j]));
-        passing.min_by(|a, b| group[*a].cost.total_cmp(&group[*b].cost))
-    };
-    let choice = |group: &Vec<Item>| {
-        cheapest(group, &|item| item.score <= threshold).or_else(|| cheapest(group, &|_| true)).expect("not empty")
-    };
-    groups.iter().map(choice).collect()
-}
-
-fn is_within(groups: &[Vec<Item>], chosen: &[usize], budget: f64) -> bool {
-    groups.iter().zip(chosen).map(|(group, j)| group[*j].cost).sum::<f64>() <= budget * (1.0 + 1e-12)
-}
-
-/// The least largest score: among the scores themselves, so it is exact.
-fn smallest_maximum(groups: &[Vec<Item>], budget: f64) -> Vec<usize> {
-    let mut thresholds: Vec<f64> = groups.iter().flatten().map(|item| item.score).collect();
-    thresholds.sort_by(f64::total_cmp);
-    let first = thresholds.partition_point(|threshold| {
-        let chosen = up_to(groups, *threshold);
-        let reached = groups.iter().zip(&chosen).all(|(group, j)| group[*j].score <= *threshold);
-        !reached || !is_within(groups, &chosen, budget)
-    });
-    up_to(groups, thresholds.get(first).copied().unwrap_or(f64::INFINITY))
-}
-
-/// The reference's bisection, with the selection it evaluates last.
-fn bisection(groups: &[Vec<Item>], budget: f64) -> Vec<usize> {
-    let scores = || groups.iter().flatten().map(|item| item.score);
-    let (mut low, mut high) = (scores().fold(f64::INFINITY, f64::min), scores().fold(0.0, f64::max));
-    let mut chosen = up_to(groups, high);
-    for _ in 0..100 {
-        let threshold = (low + high) / 2.0;
-        chosen = up_to(groups, threshold);
-        if is_within(groups, &chosen, budget) { high = threshold } else { low = threshold }
-    }
-    chosen
 }
 
 /// FNV-1a of the float weights of units, as f32.
