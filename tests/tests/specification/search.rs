@@ -342,7 +342,8 @@ fn a_state_is_saved_and_read_again() {
     let mut awq = int4();
     awq.config.algorithm = Algorithm::awq_lite();
     let config = AutoQuantizeConfig::new(9.0, [awq, int8()]).with_batches(3, 3);
-    let (_, state) = search(&config).unwrap();
+    let (_, mut state) = search(&config).unwrap();
+    state.groups[0].choices[0].score = Some(3.8595771669529845e-7); // a number that quick parsers miss by its last bit
     save_search(&state, &path).unwrap();
     assert_eq!(load_search(&path).unwrap(), state, "changed weights, scales and ranges too");
 
