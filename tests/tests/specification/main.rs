@@ -6,6 +6,7 @@
 mod attention;
 mod calibration;
 mod config;
+mod faults;
 mod gradient;
 mod layers;
 mod learner;
@@ -17,6 +18,7 @@ mod pointwise;
 mod prepare;
 mod presets;
 mod quantizer;
+mod regressions;
 mod search;
 mod store;
 mod training;
