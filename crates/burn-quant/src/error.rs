@@ -164,15 +164,83 @@ pub enum QuantError {
         /// The quantizer.
         name: String,
     },
+    /// The loop ran no batch through the model that it was given.
+    #[error(
+        "the forward loop ran no batch through the model that it was given, so `{name}` saw nothing: run the model that the \
+         closure is given, not one from outside, and give at least one batch"
+    )]
+    NothingObserved {
+        /// One of the quantizers that were to see data.
+        name: String,
+    },
+    /// A weight holds a NaN or an infinity.
+    #[error("the weight of `{name}` holds a NaN or an infinity: look for a diverged model or a damaged file")]
+    NonFiniteWeight {
+        /// The quantizer.
+        name: String,
+    },
+    /// Two steps of a sequence cannot both act on a quantizer.
+    #[error(
+        "`{first}` and `{second}` do not go together at `{at}`: {why}; leave one out, or restrict each to its own layers"
+    )]
+    StepsConflict {
+        /// The quantizer, or where else they meet.
+        at: String,
+        /// One of the steps.
+        first: String,
+        /// The other.
+        second: String,
+        /// What they both do.
+        why: &'static str,
+    },
+    /// A step of a sequence undoes one before it.
+    #[error(
+        "at `{layer}`, `{first}, then `{then}, which undoes it: exchange the two, or restrict each to its own layers"
+    )]
+    StepOrder {
+        /// The first layer that both are for.
+        layer: String,
+        /// The name of the step, and what it does.
+        first: String,
+        /// The name of the step that comes later, and what it does.
+        then: String,
+    },
+    /// A layer does something that burn's layer of its kind does not.
+    #[error(
+        "burn's layer has no `{quantizer}`, and this one {what}: disable it first if its effect may be lost, or keep the \
+         quantized layer"
+    )]
+    NotBurn {
+        /// The field of the layer, or the name of the quantizer in a model.
+        quantizer: String,
+        /// What it does.
+        what: &'static str,
+    },
+    /// A range cannot be that of a quantizer.
+    #[error("the range of a quantizer is {expected}, found {found}")]
+    Range {
+        /// What was given.
+        found: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// A weight was quantized by burn.
+    #[error("`{path}` holds a tensor that burn quantized: quantize the float model instead")]
+    BurnQuantized {
+        /// The path of the parameter.
+        path: String,
+    },
     /// The data that this quantizer saw holds a NaN or an infinity.
     #[error(
         "`{name}` saw a NaN or an infinity{}: look for bad inputs or a diverged model",
-        batch.map_or(String::new(), |batch| format!(" in batch {batch}, counted from 0"))
+        batch.map_or(String::new(), |call| {
+            format!(" in its call {call}, counted from 0; a layer may be called several times per batch")
+        })
     )]
     NonFinite {
         /// The quantizer.
         name: String,
-        /// The first call with bad data, counted from 0; unknown of statistics that come from elsewhere.
+        /// The first call of the quantizer with bad data, counted from 0; unknown of statistics that come from elsewhere.
         batch: Option<u64>,
     },
     /// An unsigned quantizer saw a negative value.

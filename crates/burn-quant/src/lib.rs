@@ -3,7 +3,7 @@
 //! ```text
 //! model + QuantConfig
 //!   │ prepare   fold batch norms, equalize neighbours: float layers, the same outputs    -> model
-//!   │ place     attach quantizers to weights, configure slots; nothing is rounded yet   -> model + Plan
+//!   │ place     attach quantizers to weights, configure all; nothing is rounded yet     -> model + Plan
 //!   │ observe   run calibration batches through the float model, once                   -> statistics
 //!   │ solve     statistics -> ranges, smoothed and corrected weights                    -> quantized model + Report
 //!   ├─ search   the best format of each layer within a budget of bits                     -> quantized model + SearchState
@@ -12,7 +12,7 @@
 //!   ▼           `burn-quant-store` saves and restores weights and quantizers
 //! ```
 //!
-//! [`quantize`] does the first three. The quantized model has the type of the float model and is used like it: trained,
+//! [`quantize`] places, observes and solves. The quantized model has the type of the float model and is used like it: trained,
 //! moved, cloned, saved.
 //!
 //! # Example
@@ -51,21 +51,26 @@
 //!
 //! A weight quantizer is a burn [`Reparameterization`](burn::module::Reparameterization) and needs no change of the model:
 //! weight-only configurations work on `burn_nn::Linear`, `Conv2d`, `MultiHeadAttention`, `Lstm`, and on any container whose
-//! weights a [`WeightLayouts`] table knows. Activations need a slot: the layers of [`nn`], or a [`TensorQuantizer`] field
-//! in a struct of yours.
+//! weights a [`WeightLayouts`] table knows. Activations need a quantizer in the model: the layers of [`nn`], or a
+//! [`TensorQuantizer`] field in a struct of yours.
+
+mod error;
 
 mod config;
-mod error;
-mod fold;
+mod layout;
+mod model;
+mod place;
+mod quantizer;
+
 pub mod nn;
 mod observe;
 mod pipeline;
-mod place;
 pub mod prepare;
-mod quantizer;
 mod report;
-pub mod search;
 pub mod solve;
+
+mod fold;
+pub mod search;
 pub mod train;
 
 pub use burn_quant_ops as ops;
@@ -73,18 +78,25 @@ pub use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, Scale
 pub use burn_quant_ops::{AxisGroups, GradientRule};
 pub use config::{
     Action, AfterRounding, Algorithm, BiasConfig, BiasMethod, BiasSource, BinWidth, ColumnOrder, Granularity,
-    HistogramConfig, ImportProblem, Inputs, Preset, QuantConfig, QuantizerConfig, Range, RangeSearch, Rotation,
-    Rounding, Rule, Sharing, Unscaled, Zeros,
+    HistogramConfig, Identity, ImportProblem, Inputs, Preset, QuantConfig, QuantizerConfig, Range, RangeSearch,
+    Rotation, Rounding, Rule, Sharing, Unscaled, Zeros,
 };
 pub use error::{InvalidConfig, QuantError};
-pub use fold::fold_weights;
-pub(crate) use observe::StatisticsNeeds;
+pub use fold::{fold_to_burn, fold_weights};
+pub use layout::{Role, WeightLayout, burn_layer_name};
+pub use model::{Quantizers, quantizer_devices};
 pub use observe::{
-    BiasStatistics, BlockHistogram, ChannelNeeds, ChannelStatistics, Gram, GramMatrix, Histogram, ModelStatistics,
-    Statistics, observe, observe_weights,
+    BiasStatistics, BlockHistogram, ChannelStatistics, Gram, GramMatrix, Histogram, InputStatistics, ModelStatistics,
+    Statistics, StatisticsRequest, observe_weights,
 };
-pub use pipeline::{Progress, Quantization, Report, quantize, quantize_weights};
-pub use place::{Plan, PlannedQuantizer, WeightLayout, WeightLayouts, disable, enable, install_plan, place};
-pub use quantizer::{Buffer, Quantizers, Role, TensorQuantizer};
+pub use pipeline::{Progress, Quantization, Report, Warning, calibrate, observe, quantize, quantize_weights};
+pub use place::{Plan, PlannedQuantizer, WeightLayouts, disable, enable, install_plan, place};
+pub use quantizer::{Buffer, TensorQuantizer};
 pub use report::{LayerReport, StepReport, Summary, summary};
-pub use solve::{Layer, LayerAlgorithm, LayerInput, SkipReason, Solution, calibrate, quantizer_devices};
+pub use solve::{CalibrationAlgorithm, KernelProblem, LayerInput, LayerProblem, SkipReason, Solution, Stage};
+
+/// The one hook into a model: what watches its tensors.
+pub mod tap {
+    pub use crate::model::{Watched, watch};
+    pub use crate::quantizer::{AnyTensor, Bypass, Flow, LayerCall, Product, Tap};
+}

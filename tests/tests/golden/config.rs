@@ -3,8 +3,8 @@
 //! Configurations of models go through burn-quant's own import; the cases of single tensors divide axes that have no role.
 
 use burn_quant::{
-    AfterRounding, Algorithm, AxisGroups, BiasConfig, BlockScale, Format, GradientRule, Granularity, IntFormat,
-    IntSpan, QuantConfig, QuantizerConfig, Range, RangeSearch, Rotation, ScaleFormat, Signedness, Unscaled,
+    AfterRounding, Algorithm, AxisGroups, BiasConfig, BlockScale, Format, GradientRule, Granularity, Identity,
+    IntFormat, IntSpan, QuantConfig, QuantizerConfig, Range, RangeSearch, Rotation, ScaleFormat, Signedness, Unscaled,
 };
 use serde_json::Value;
 
@@ -106,8 +106,10 @@ pub(crate) fn model(config: &Value) -> Result<QuantConfig, String> {
     let fields = config.as_object_mut().expect("a configuration is an object");
     fields.retain(|key, _| ["quant_cfg", "algorithm"].contains(&key.as_str())); // QAT cases also say how they train
     let mut config = QuantConfig::from_modelopt_json(&config.to_string()).map_err(|e| e.to_string())?;
-    if let Algorithm::Mse(search) | Algorithm::LocalHessian { search, .. } = &mut config.algorithm {
-        as_the_reference(search);
+    match &mut config.algorithm {
+        Algorithm::Mse(search) | Algorithm::LocalHessian { search, .. } => as_the_reference(search),
+        Algorithm::AwqLite { identity, .. } | Algorithm::AwqFull { identity, .. } => *identity = Identity::NotTried,
+        _ => {}
     }
     Ok(config)
 }

@@ -6,7 +6,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
 use burn_quant::nn::{QuantConv2d, QuantLinear};
 use burn_quant::{
-    Algorithm, Buffer, ColumnOrder, Histogram, HistogramConfig, Inputs, LayerReport, QuantConfig, QuantError,
+    Algorithm, Buffer, ColumnOrder, Histogram, HistogramConfig, Identity, Inputs, LayerReport, QuantConfig, QuantError,
     Quantization, QuantizerConfig, Quantizers, RangeSearch, Rule, Sharing, SkipReason, Unscaled, calibrate,
     fold_weights, observe, place, quantize, quantize_weights,
 };
@@ -215,7 +215,7 @@ fn every_layer_that_is_passed_by_is_in_the_report_with_its_reason() {
     let idle = Quantizers::of(&model).get("idle.input_quantizer").unwrap().buffer(Buffer::PreQuantScale);
     assert_eq!(values(idle.unwrap()), [1.0; 8]);
     let text = report.to_string();
-    assert!(text.contains("plain: awq_lite skipped, no slot for its inputs"), "{text}");
+    assert!(text.contains("plain: awq_lite skipped, no quantizer for its inputs"), "{text}");
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<burn_quant::Report>(&json).unwrap().layers.len(), report.layers.len());
 }
@@ -239,7 +239,7 @@ fn siblings_share_a_scale_if_they_are_asked_to() {
     let (_, device) = device();
     let x = images(0, 6, &device);
     let scales = |sharing| {
-        let algorithm = Algorithm::AwqLite { alpha_step: 0.1, sharing };
+        let algorithm = Algorithm::AwqLite { alpha_step: 0.1, sharing, identity: Identity::NotTried };
         let run = |model: &Net| drop(model.forward(x.clone()));
         let (model, _) = quantize(Net::new(&device), &w4(4).with_algorithm(algorithm), run).unwrap();
         ["q", "k"].map(|name| {
@@ -388,7 +388,13 @@ fn algorithms() -> Vec<Algorithm> {
         Algorithm::MovingAverage { momentum: 0.9 },
         Algorithm::activation_headroom(),
         Algorithm::smoothquant(0.5),
-        Algorithm::AwqFull { alpha_step: 0.25, min_clip_ratio: 0.5, shrink_step: 0.1, sharing: Sharing::Joint },
+        Algorithm::AwqFull {
+            alpha_step: 0.25,
+            min_clip_ratio: 0.5,
+            shrink_step: 0.1,
+            sharing: Sharing::Joint,
+            identity: Identity::Tried,
+        },
         Algorithm::svdquant(3),
         Algorithm::gptq(),
         act_order,
@@ -556,7 +562,7 @@ fn options_out_of_range_are_errors() {
     option(Algorithm::ActivationHeadroom { anchor_percentile: 1.0, upper_percentile: 99.0, rho: 3e4 }, "rho");
     let search = RangeSearch::Multipliers { start: 2.0, stop: 1.0, step: 0.1, unscaled: Default::default() };
     option(Algorithm::Mse(search), "stop");
-    option(Algorithm::AwqLite { alpha_step: 0.0, sharing: Sharing::Separate }, "alpha_step");
+    option(Algorithm::AwqLite { alpha_step: 0.0, sharing: Sharing::Separate, identity: Identity::Tried }, "alpha_step");
     let nested = Algorithm::Sequence(vec![Algorithm::Sequence(vec![])]);
     assert_eq!(run(nested), QuantError::AlgorithmInSequence { name: "sequence".into() });
     let custom = |options| Algorithm::Custom { name: "mine".into(), options };

@@ -118,7 +118,7 @@ fn static_activations_need_data_that_reaches_them() {
     };
     assert_eq!(names, ["fc.input_quantizer"]);
     let unreached = quantize(Decoder::new(&device), &config, |_| {}).unwrap_err();
-    assert_eq!(unreached, QuantError::NeverObserved { name: "fc.input_quantizer".into() });
+    assert_eq!(unreached, QuantError::NothingObserved { name: "fc.input_quantizer".into() });
 }
 
 #[test]

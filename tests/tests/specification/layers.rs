@@ -9,7 +9,7 @@ use burn_quant_tests::device;
 
 use crate::{assert_close, spread, values};
 
-/// A fresh layer of ours with the record of a layer of burn's computes what that computes, and `to_float` gives that layer back.
+/// A fresh layer of ours with the record of a layer of burn's computes what that computes, and `to_burn` gives that layer back.
 macro_rules! is_burns {
     ($test:ident: $burn:expr, $quant:expr, |$layer:ident, $device:ident| $output:expr) => {
         #[test]
@@ -23,7 +23,7 @@ macro_rules! is_burns {
             let quantized = $quant.init(&$device).load_record(float.clone().into_record());
             let $layer = &quantized;
             assert_close(&values($output), &expected, 1e-5, "with the record of burn's layer");
-            let back = quantized.to_float();
+            let back = quantized.to_burn().unwrap();
             let $layer = &back;
             assert_close(&values($output), &expected, 0.0, "burn's layer again");
             assert!(
@@ -166,7 +166,7 @@ fn transformers_are_burns_whichever_comes_first() {
         let expected = values(float.forward(transformer::TransformerEncoderInput::new(x.clone())));
         let found = values(encoder.forward(quant::transformer::TransformerEncoderInput::new(x.clone())));
         assert_close(&found, &expected, 1e-5, "encoder");
-        let back = values(encoder.to_float().forward(transformer::TransformerEncoderInput::new(x.clone())));
+        let back = values(encoder.to_burn().unwrap().forward(transformer::TransformerEncoderInput::new(x.clone())));
         assert_close(&back, &expected, 0.0, "burn's encoder again");
 
         let memory: Tensor<3> = spread([2, 3, 8], &device);
@@ -182,7 +182,7 @@ fn transformers_are_burns_whichever_comes_first() {
         let expected = values(float.forward(transformer::TransformerDecoderInput::new(x.clone(), memory.clone())));
         let input = quant::transformer::TransformerDecoderInput::new(x.clone(), memory.clone());
         assert_close(&values(decoder.forward(input)), &expected, 1e-5, "decoder");
-        let back = decoder.to_float().forward(transformer::TransformerDecoderInput::new(x, memory));
+        let back = decoder.to_burn().unwrap().forward(transformer::TransformerDecoderInput::new(x, memory));
         assert_close(&values(back), &expected, 0.0, "burn's decoder again");
     }
 }
@@ -264,7 +264,12 @@ fn a_rule_that_names_the_container_quantizes_around_a_norm() {
     let (layer, _) = quantize(layer, &config, |layer| drop(layer.forward(x.clone()))).unwrap();
     assert!(layer.input_quantizer.is_enabled() && !layer.output_quantizer.is_enabled());
     let rounded = layer.input_quantizer.forward(x.clone());
-    assert_close(&values(layer.forward(x)), &values(layer.to_float().forward(rounded)), 0.0, "norm of the rounded");
+    assert_close(
+        &values(layer.forward(x)),
+        &values(std::ops::Deref::deref(&layer).forward(rounded)),
+        0.0,
+        "norm of the rounded",
+    );
 }
 
 /// One step of the layer by hand: `h = tanh(q(x) q(W_x) + q(h) q(W_h))`, with ranges of the float layer.

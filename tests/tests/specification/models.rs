@@ -163,7 +163,7 @@ fn a_weight_with_an_adapter_is_left_alone_unless_a_rule_enables_it() {
 fn a_layout_for_another_rank_is_refused() {
     use burn_quant::{InvalidConfig, QuantError, Quantization, WeightLayout, WeightLayouts};
     let (_, device) = device();
-    let layouts = WeightLayouts::new().register("Linear", "weight", WeightLayout { channel_axis: 3, block_axis: 0 });
+    let layouts = WeightLayouts::new().register("Linear", "weight", WeightLayout::new(3, 0));
     let linear = LinearConfig::new(4, 4).init(&device);
     let config = QuantConfig::int8_weight_only();
     let refused = Quantization::new(&config).with_layouts(layouts).run_weights(linear).unwrap_err();

@@ -7,7 +7,7 @@ use burn::nn::LinearConfig;
 use burn::tensor::{Device, Tensor};
 use burn_quant::nn::QuantLinear;
 use burn_quant::{
-    Action, Algorithm, AxisGroups, BiasConfig, BlockScale, Format, Granularity, ImportProblem, InvalidConfig,
+    Action, Algorithm, AxisGroups, BiasConfig, BlockScale, Format, Granularity, Identity, ImportProblem, InvalidConfig,
     QuantConfig, QuantError, QuantizerConfig, Quantizers, Range, RangeSearch, Rotation, Rule, ScaleFormat, Sharing,
     Unscaled, quantize, quantize_weights,
 };
@@ -265,7 +265,10 @@ fn entries_keep_their_order_and_roles_are_found_for_axes() {
             set("*head.weight_quantizer", QuantizerConfig::int(8).per_channel().then(QuantizerConfig::e4m3())),
         ]
     );
-    assert_eq!(config.algorithm, Algorithm::AwqLite { alpha_step: 0.25, sharing: Sharing::Separate });
+    assert_eq!(
+        config.algorithm,
+        Algorithm::AwqLite { alpha_step: 0.25, sharing: Sharing::Separate, identity: Identity::Tried }
+    );
 }
 
 #[test]

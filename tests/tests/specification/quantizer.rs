@@ -198,7 +198,7 @@ fn a_rotation_keeps_products_and_spreads_outliers() {
         let exact = values(x.clone().matmul(w.clone()));
         let rotation = Rotation { signs: Some(7), ..Rotation::default() };
         let rotate = |role| TensorQuantizer::new(QuantizerConfig::int(8).rotated(rotation).unrounded(), role);
-        let weight = Role::Weight(burn_quant::WeightLayout { channel_axis: 1, block_axis: 0 });
+        let weight = Role::Weight(burn_quant::WeightLayout::new(1, 0));
         let product = rotate(Role::Features).forward(x.clone()).matmul(rotate(weight).forward(w));
         for (found, expected) in values(product).iter().zip(&exact) {
             assert!((found - expected).abs() < 1e-4, "{name}: {found}, {expected}");

@@ -12,7 +12,9 @@ mod quantizer;
 mod rule;
 mod validate;
 
-pub use algorithm::{Algorithm, BinWidth, ColumnOrder, HistogramConfig, Inputs, RangeSearch, Sharing, Unscaled, Zeros};
+pub use algorithm::{
+    Algorithm, BinWidth, ColumnOrder, HistogramConfig, Identity, Inputs, RangeSearch, Sharing, Unscaled, Zeros,
+};
 pub use import::ImportProblem;
 pub use preset::Preset;
 pub use quantizer::{

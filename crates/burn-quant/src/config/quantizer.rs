@@ -35,22 +35,31 @@ pub enum Granularity {
 }
 
 impl Granularity {
-    /// The groups that this granularity makes of a tensor.
+    /// The groups that this granularity makes of a tensor. They divide [`Granularity::divided_shape`].
     pub(crate) fn groups(&self, role: Role, shape: &[usize]) -> Groups {
+        let shape = &self.divided_shape(role, shape)[..];
         let all = |axis: AxisGroups| vec![axis; shape.len()];
         let with = |mut axes: Vec<AxisGroups>, axis: usize, value: AxisGroups| {
-            if let Some(slot) = axes.get_mut(axis) {
-                *slot = value;
+            if let Some(divided) = axes.get_mut(axis) {
+                *divided = value;
             }
             axes
         };
         let channel = role.channel_axis(shape.len());
         let axes = match self {
             Granularity::PerTensor => all(AxisGroups::Whole),
-            Granularity::PerChannel => with(all(AxisGroups::Whole), channel, AxisGroups::Each),
+            Granularity::PerChannel => {
+                let axes = with(all(AxisGroups::Whole), channel, AxisGroups::Each);
+                match role.parts_of_first_axis(shape) {
+                    Some(part) => with(axes, 0, AxisGroups::Blocks(part)),
+                    None => axes,
+                }
+            }
             Granularity::PerToken => with(all(AxisGroups::Each), channel, AxisGroups::Whole),
             Granularity::Block { size } => {
-                with(all(AxisGroups::Each), role.block_axis(shape.len()), AxisGroups::Blocks(*size))
+                // blocks of a transposed convolution do not reach from one of its groups into the next
+                let size = role.parts_of_first_axis(shape).map_or(*size, |part| divisor(part, *size));
+                with(all(AxisGroups::Each), role.block_axis(shape.len()), AxisGroups::Blocks(size))
             }
             Granularity::Block2d { rows, cols } => {
                 let axes = with(all(AxisGroups::Each), role.block_axis(shape.len()), AxisGroups::Blocks(*cols));
@@ -60,6 +69,21 @@ impl Granularity {
         };
         Groups::new(shape, &axes)
     }
+
+    /// The shape that the groups divide: that of the tensor, but for blocks of a kernel, whose contracted axes count as one.
+    pub(crate) fn divided_shape(&self, role: Role, shape: &[usize]) -> Vec<usize> {
+        match (self, role) {
+            (Granularity::Block { .. } | Granularity::Block2d { .. }, Role::Weight(layout)) => {
+                layout.block_shape(shape)
+            }
+            _ => shape.to_vec(),
+        }
+    }
+}
+
+/// The largest block of at most `size` elements that divides `len`.
+fn divisor(len: usize, size: usize) -> usize {
+    (1..=size.min(len).max(1)).rev().find(|size| len.is_multiple_of(*size)).unwrap_or(1)
 }
 
 impl std::fmt::Display for Granularity {

@@ -5,7 +5,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use burn_nn::{Embedding, EmbeddingConfig, Initializer};
 
-use crate::{Role, TensorQuantizer};
+use crate::{QuantError, Role, TensorQuantizer};
 
 mirrored_config! {
     EmbeddingConfig, QuantEmbeddingConfig => QuantEmbedding (device) {
@@ -33,14 +33,26 @@ pub struct QuantEmbedding {
 }
 
 impl QuantEmbedding {
-    /// The vectors of indices.
+    /// Returns the vectors of indices. Only these are quantized, unless the range is taken from the whole table.
     pub fn forward(&self, input: Tensor<2, Int>) -> Tensor<3> {
-        self.output_quantizer.forward(self.to_float().forward(input))
+        let [batch, tokens] = input.dims();
+        let Some(quantizer) = self.weight.reparameterization::<TensorQuantizer>() else {
+            let layer = Embedding { weight: self.weight.clone() };
+            return self.output_quantizer.forward(layer.forward(input));
+        };
+        let vectors = quantizer.forward_rows(self.weight.base(), input.reshape([batch * tokens]));
+        let [_, features] = vectors.dims();
+        self.output_quantizer.forward(vectors.reshape([batch, tokens, features]))
     }
 
-    /// burn's layer with the same table, and the table's quantizer if it has one.
-    pub fn to_float(&self) -> Embedding {
-        Embedding { weight: self.weight.clone() }
+    /// Returns burn's layer, which computes the same; with the table's quantizer if it has one.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if the quantizer of the output is enabled.
+    pub fn to_burn(&self) -> Result<Embedding, QuantError> {
+        self.output_quantizer.refuse("output_quantizer")?;
+        Ok(Embedding { weight: self.weight.clone() })
     }
 }
 

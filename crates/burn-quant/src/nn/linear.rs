@@ -3,10 +3,11 @@
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::tensor::module::linear;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_nn::{Initializer, Linear, LinearConfig, LinearLayout};
 
-use crate::{Role, TensorQuantizer};
+use crate::quantizer::parameter::in_place_of;
+use crate::{Buffer, QuantError, Role, TensorQuantizer};
 
 mirrored_config! {
     LinearConfig, QuantLinearConfig => QuantLinear (device) {
@@ -46,7 +47,11 @@ pub struct QuantLinear {
 impl QuantLinear {
     /// The layer with its quantizers.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        self.prepared().forward(input)
+        self.with_weight(input, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+
+    fn with_weight<const D: usize>(&self, input: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+        self.output_quantizer.forward(self.input_quantizer.layer(input, weight, bias, linear))
     }
 
     /// The layer with its weight quantized: what a forward that runs the layer many times quantizes once.
@@ -54,9 +59,28 @@ impl QuantLinear {
         PreparedLinear { layer: self, weight: self.weight.val(), bias: self.bias.as_ref().map(Param::val) }
     }
 
-    /// burn's layer with the same parameters, and the weight's quantizer if it has one.
-    pub fn to_float(&self) -> Linear {
-        Linear { weight: self.weight.clone(), bias: self.bias.clone() }
+    /// Returns burn's layer, which computes the same.
+    ///
+    /// The weight keeps its quantizer. Only a pre-quantization scale or a branch of low rank, which burn's layer lacks, are
+    /// merged into the quantized weight: that is then an ordinary parameter, equal to f32 rounding.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if the quantizer of the input or of the output is enabled.
+    pub fn to_burn(&self) -> Result<Linear, QuantError> {
+        self.output_quantizer.refuse("output_quantizer")?;
+        self.input_quantizer.refuse_enabled("input_quantizer")?;
+        Ok(Linear { weight: self.merged_weight(), bias: self.bias.clone() })
+    }
+
+    /// The weight with what acts on its inputs: `diag(s) · (Q(W) + down · up)`; the weight itself where nothing does.
+    fn merged_weight(&self) -> Param<Tensor<2>> {
+        let input = &self.input_quantizer;
+        if [Buffer::PreQuantScale, Buffer::LowRankDown].iter().all(|buffer| input.buffer(*buffer).is_none()) {
+            return self.weight.clone();
+        }
+        let weight = input.merged_into(self.weight.val().without_autodiff().cast(DType::F32));
+        self.weight.clone().map(|old| in_place_of(&old, weight))
     }
 }
 
@@ -80,14 +104,6 @@ pub(super) struct PreparedLinear<'a> {
 
 impl PreparedLinear<'_> {
     pub(super) fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        let slot = &self.layer.input_quantizer;
-        let (seen, branch) = (slot.seen(&input), slot.low_rank(input.clone()));
-        let output = linear(slot.forward(input), self.weight.clone(), self.bias.clone());
-        let output = match branch {
-            None => output,
-            Some(branch) => output + branch,
-        };
-        let output = slot.probed(seen, output, |x, weight: Tensor<2>| linear(x, weight, None));
-        self.layer.output_quantizer.forward(output)
+        self.layer.with_weight(input, self.weight.clone(), self.bias.clone())
     }
 }

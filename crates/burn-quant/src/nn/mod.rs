@@ -8,7 +8,7 @@
 //! in [`conv`], [`pool`], [`norm`], [`attention`] and [`transformer`]; everything else is burn's own. A layer has the
 //! fields and a configuration the builders of burn's, so models compile as they are and pretrained records load. New slots are
 //! disabled: a layer computes what burn's does until its model is quantized. `From` burn's layer makes one from a trained
-//! layer, and `to_float` gives burn's layer back.
+//! layer, and `to_burn` gives burn's layer back, or says what it cannot carry.
 //!
 //! | layers | slots |
 //! |---|---|
@@ -40,7 +40,7 @@
 //!     head: nn::LinearConfig::new(4, 2).init(&device),
 //! };
 //! let image = Tensor::<4>::ones([1, 1, 8, 8], &device);
-//! assert_eq!(net.conv.forward(image.clone()).to_data(), net.conv.to_float().forward(image).to_data());
+//! assert_eq!(net.conv.forward(image.clone()).to_data(), net.conv.to_burn().unwrap().forward(image).to_data());
 //! assert!(!net.head.input_quantizer.is_enabled());
 //! # }
 //! ```

@@ -21,7 +21,7 @@ use burn_nn::pool::{
 };
 use burn_nn::{LeakyRelu, LeakyReluConfig, PaddingConfig1d, PaddingConfig2d};
 
-use crate::{Role, TensorQuantizer};
+use crate::{QuantError, Role, TensorQuantizer};
 
 /// A layer that has no weight, as rules and records know it.
 pub trait Slotted: Module + ModuleDisplay {
@@ -47,9 +47,15 @@ pub struct WithSlots<L> {
 }
 
 impl<L: Slotted> WithSlots<L> {
-    /// burn's layer.
-    pub fn to_float(&self) -> L {
-        self.layer.clone()
+    /// Returns burn's layer, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if the quantizer of the input or of the output is enabled.
+    pub fn to_burn(&self) -> Result<L, QuantError> {
+        self.input_quantizer.refuse(INPUT)?;
+        self.output_quantizer.refuse(OUTPUT)?;
+        Ok(self.layer.clone())
     }
 
     fn around<const D: usize>(&self, input: Tensor<D>, layer: impl FnOnce(&L, Tensor<D>) -> Tensor<D>) -> Tensor<D> {

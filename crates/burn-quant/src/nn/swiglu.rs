@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor};
 use burn_nn::{Initializer, LinearLayout, SwiGlu, SwiGluConfig};
 
 use super::QuantLinear;
+use crate::QuantError;
 
 mirrored_config! {
     SwiGluConfig, QuantSwiGluConfig => QuantSwiGlu (device) {
@@ -45,9 +46,13 @@ impl QuantSwiGlu {
         silu(self.linear_inner.forward(input.clone())) * self.linear_outer.forward(input)
     }
 
-    /// burn's unit with the same parameters.
-    pub fn to_float(&self) -> SwiGlu {
-        SwiGlu { linear_inner: self.linear_inner.to_float(), linear_outer: self.linear_outer.to_float() }
+    /// Returns burn's unit, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<SwiGlu, QuantError> {
+        Ok(SwiGlu { linear_inner: self.linear_inner.to_burn()?, linear_outer: self.linear_outer.to_burn()? })
     }
 }
 

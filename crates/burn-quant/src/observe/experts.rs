@@ -9,7 +9,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::{ModelStatistics, QuantError, Statistics};
+use super::{ModelStatistics, Statistics};
+use crate::QuantError;
 
 /// A name without the number of its expert, if it is one of an expert.
 fn family(name: &str) -> Option<String> {
@@ -40,7 +41,7 @@ pub(crate) fn lend<'a>(
     let mut lent = ModelStatistics::default();
     for name in names.filter(|name| statistics.get(name).is_none()) {
         for sibling in family(name).and_then(|family| seen.get(&family)).into_iter().flatten() {
-            lent.insert(name.into(), Statistics { channels: None, ..(*sibling).clone() })?;
+            lent.insert(name.into(), sibling.without_channels())?;
         }
     }
     Ok(lent)

@@ -13,7 +13,7 @@ use std::ops::Range;
 use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::solve::host;
+use crate::model::host;
 
 /// A Gram matrix as plain data: the rows of the upper triangle, one after the other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

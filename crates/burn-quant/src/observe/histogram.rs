@@ -135,11 +135,46 @@ pub(crate) struct DeviceHistogram {
     top: Tensor<1>,
     /// `[bound + 1]`; the last is for what is not counted.
     counts: Tensor<1, Int>,
+    /// Elements in `counts`, which are 32-bit integers on most devices.
+    counted: u64,
+}
+
+/// Elements that one histogram counts on the device: no bin overflows.
+const MOST_COUNTED: u64 = i32::MAX as u64;
+
+/// The histogram that takes up so many elements of a device, if there is one.
+fn with_room<'a, H>(
+    histograms: &'a mut [H],
+    device: &Device,
+    elements: u64,
+    of: impl Fn(&H) -> (Device, u64),
+) -> Option<&'a mut H> {
+    histograms.iter_mut().find(|histogram| {
+        let (own, counted) = of(histogram);
+        own == *device && counted.saturating_add(elements) <= MOST_COUNTED
+    })
 }
 
 impl DeviceHistogram {
+    /// Counts the magnitudes of a tensor in a histogram of its device that has room for them, or in a new one.
+    pub(crate) fn add_to(histograms: &mut Vec<Self>, x: Tensor<1>, config: &HistogramConfig) {
+        let (device, elements) = (x.device(), x.dims()[0] as u64);
+        let of = |histogram: &Self| (histogram.top.device(), histogram.counted);
+        match with_room(histograms, &device, elements, of) {
+            Some(histogram) => *histogram = Self::add(Some(histogram.clone()), x, config),
+            None => {
+                // bins as wide as those so far: histograms of the first batch's width merge only then
+                let width = histograms.first().map(|first| first.width.clone().to_device(&device));
+                let top = histograms.first().map(|first| first.top.clone().to_device(&device));
+                let begun = width.zip(top).map(|(width, top)| Self { width, ..Self::empty(top, config) });
+                histograms.push(Self::add(begun, x, config));
+            }
+        }
+    }
+
     /// The magnitudes of one tensor, or of one more.
-    pub(crate) fn add(before: Option<Self>, x: Tensor<1>, config: &HistogramConfig) -> Self {
+    fn add(before: Option<Self>, x: Tensor<1>, config: &HistogramConfig) -> Self {
+        let elements = x.dims()[0] as u64;
         let x = x.cast(DType::F32).abs();
         let top = x.clone().max();
         let mut after = match before {
@@ -157,7 +192,25 @@ impl DeviceHistogram {
         let places = places.clone().mask_fill(places.is_finite().bool_not(), bins as f32).clamp(0.0, bins as f32).int();
         let ones = Tensor::ones_like(&places);
         after.counts = after.counts.scatter(0, places, ones, IndexingUpdateOp::Add);
+        after.counted += elements;
         after
+    }
+
+    /// All that was counted, together; `None` if a magnitude was not finite or nothing was counted.
+    ///
+    /// # Errors
+    ///
+    /// The widths of two histograms that do not merge.
+    pub(crate) fn all_on_host(histograms: Vec<Self>) -> Result<Option<Histogram>, (f32, f32)> {
+        let mut all: Option<Histogram> = None;
+        for histogram in histograms {
+            let Some(next) = histogram.on_host() else { return Ok(None) };
+            all = Some(match all {
+                None => next,
+                Some(before) => before.merge(&next).ok_or((before.width, next.width))?,
+            });
+        }
+        Ok(all)
     }
 
     fn empty(top: Tensor<1>, config: &HistogramConfig) -> Self {
@@ -169,7 +222,7 @@ impl DeviceHistogram {
                 width.clone().mask_fill(width.equal_elem(0.0), 1.0)
             }
         };
-        Self { config: *config, width, counts: Tensor::zeros([bins + 1], &device), top }
+        Self { config: *config, width, counts: Tensor::zeros([bins + 1], &device), top, counted: 0 }
     }
 
     /// Room for magnitudes up to `top`: bins become wider by a power of two, if they have to.
@@ -182,7 +235,8 @@ impl DeviceHistogram {
         let places = (bin / ratio.clone()).floor().int();
         let (counted, rest) = (self.counts.clone().narrow(0, 0, bins), self.counts.narrow(0, bins, 1));
         let counts = Tensor::zeros_like(&counted).scatter(0, places, counted, IndexingUpdateOp::Add);
-        Self { width: self.width * ratio, top, counts: Tensor::cat(vec![counts, rest], 0), config: self.config }
+        let counts = Tensor::cat(vec![counts, rest], 0);
+        Self { width: self.width * ratio, top, counts, config: self.config, counted: self.counted }
     }
 
     /// The bin of the largest magnitude, which may be its upper edge.
@@ -192,7 +246,7 @@ impl DeviceHistogram {
     }
 
     /// What was counted; `None` if a magnitude was not finite.
-    pub(crate) fn on_host(self) -> Option<Histogram> {
+    fn on_host(self) -> Option<Histogram> {
         let scalar = |value: Tensor<1>| value.into_data().convert::<f32>().try_into_vec::<f32>().expect("f32 data")[0];
         let (width, top) = (scalar(self.width), scalar(self.top));
         let counts = self.counts.into_data().convert::<i64>().try_into_vec::<i64>().expect("integers");
@@ -244,12 +298,24 @@ pub(crate) struct DeviceBlockHistogram {
     /// `[BINS + 1]`; the last is for blocks of zeros.
     counts: Tensor<1, Int>,
     largest: Tensor<1>,
+    /// Blocks in `counts`.
+    counted: u64,
 }
 
 impl DeviceBlockHistogram {
+    /// Counts the ranges of the blocks of a tensor in a histogram of its device that has room for them, or in a new one.
+    pub(crate) fn add_to(histograms: &mut Vec<Self>, amax: Tensor<1>) {
+        let (device, blocks) = (amax.device(), amax.dims()[0] as u64);
+        let of = |histogram: &Self| (histogram.largest.device(), histogram.counted);
+        match with_room(histograms, &device, blocks, of) {
+            Some(histogram) => *histogram = Self::add(Some(histogram.clone()), amax),
+            None => histograms.push(Self::add(None, amax)),
+        }
+    }
+
     /// The ranges of the blocks of one tensor, or of one more.
-    pub(crate) fn add(before: Option<Self>, amax: Tensor<1>) -> Self {
-        let (bins, device) = (BlockHistogram::BINS, amax.device());
+    fn add(before: Option<Self>, amax: Tensor<1>) -> Self {
+        let (bins, device, blocks) = (BlockHistogram::BINS, amax.device(), amax.dims()[0] as u64);
         let bins_per_octave = bins as f32 / (BlockHistogram::HIGHEST - BlockHistogram::LOWEST);
         let places = ((amax.clone().log() / std::f32::consts::LN_2 - BlockHistogram::LOWEST) * bins_per_octave).floor();
         let places = places.clamp(0.0, bins as f32 - 1.0);
@@ -259,13 +325,22 @@ impl DeviceBlockHistogram {
         let before = before.unwrap_or_else(|| Self {
             counts: Tensor::zeros([bins + 1], &device),
             largest: Tensor::zeros([1], (&device, DType::F32)),
+            counted: 0,
         });
         let ones = Tensor::ones_like(&places);
         let counts = before.counts.scatter(0, places, ones, IndexingUpdateOp::Add);
-        Self { counts, largest: before.largest.max_pair(largest) }
+        Self { counts, largest: before.largest.max_pair(largest), counted: before.counted + blocks }
     }
 
-    pub(crate) fn on_host(self) -> BlockHistogram {
+    /// All that was counted, together; `None` if nothing was.
+    pub(crate) fn all_on_host(histograms: Vec<Self>) -> Option<BlockHistogram> {
+        histograms.into_iter().map(Self::on_host).reduce(|mut all, next| {
+            all.merge(&next);
+            all
+        })
+    }
+
+    fn on_host(self) -> BlockHistogram {
         let counts = self.counts.into_data().convert::<i64>().try_into_vec::<i64>().expect("integers");
         let counts = counts[..BlockHistogram::BINS].iter().map(|count| *count as u64).collect();
         let largest = self.largest.into_data().convert::<f32>().try_into_vec::<f32>().expect("f32 data")[0];

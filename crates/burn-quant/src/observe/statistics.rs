@@ -54,6 +54,21 @@ impl Statistics {
         }
     }
 
+    /// A copy without what algorithms know of each channel.
+    pub(super) fn without_channels(&self) -> Self {
+        Self {
+            amax: self.amax.clone(),
+            lowest: self.lowest,
+            bias: self.bias.clone(),
+            calls: self.calls,
+            channels: None,
+            histogram: self.histogram.clone(),
+            blocks: self.blocks.clone(),
+            history: self.history.clone(),
+            first_non_finite: self.first_non_finite,
+        }
+    }
+
     /// Whether a number that was seen is a NaN or an infinity.
     fn is_finite(&self) -> bool {
         let channels = self.channels.as_ref();

@@ -7,9 +7,8 @@
 mod layout;
 mod plan;
 mod switch;
-mod weights;
 
-pub use layout::{WeightLayout, WeightLayouts};
+pub use layout::WeightLayouts;
+pub(crate) use plan::Placed;
 pub use plan::{Plan, PlannedQuantizer, install_plan, place};
 pub use switch::{disable, enable};
-pub(crate) use weights::{Weight, attach, device_of, in_place_of, show_weights, weights};

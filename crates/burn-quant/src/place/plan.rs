@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use burn::module::{Module, Reparameterization};
 use serde::{Deserialize, Serialize};
 
-use super::{Weight, WeightLayouts, attach, weights};
+use super::WeightLayouts;
+use super::layout::Resolved;
 use crate::config::near_misses;
+use crate::layout::burn_layer_name;
+use crate::model::{ModelIndex, ParameterRef, attach};
 use crate::{Action, QuantConfig, QuantError, QuantizerConfig, Quantizers, Role, Rule, TensorQuantizer};
 
 /// What one quantizer of a model does.
@@ -34,13 +37,9 @@ pub struct Plan {
 impl Plan {
     /// The plan that a model carries out now.
     pub fn of<M: Module>(model: &M) -> Self {
-        let planned = |quantizer: &TensorQuantizer| PlannedQuantizer {
-            config: quantizer.config().clone(),
-            role: quantizer.role(),
-            enabled: quantizer.is_enabled(),
-        };
         let quantizers = Quantizers::of(model);
-        Self { quantizers: quantizers.iter().map(|(name, q)| (name.to_string(), planned(q))).collect() }
+        let planned = |(name, quantizer): (&str, &TensorQuantizer)| (name.to_string(), PlannedQuantizer::of(quantizer));
+        Self { quantizers: quantizers.iter().map(planned).collect() }
     }
 }
 
@@ -56,36 +55,70 @@ impl Plan {
 /// [`QuantError::Config`] for a configuration that does not fit its quantizer, and
 /// [`QuantError::ForeignReparameterization`].
 pub fn place<M: Module>(model: M, config: &QuantConfig, layouts: &WeightLayouts) -> Result<(M, Plan), QuantError> {
-    let candidates = candidates(&model, layouts);
-    let planned = apply_rules(&candidates, &config.rules)?;
-    for (candidate, planned) in candidates.iter().zip(&planned) {
-        candidate.check(planned)?;
+    let placed = Placed::of(model, config, layouts)?;
+    Ok((placed.model, placed.plan))
+}
+
+/// A model with its quantizers in place.
+pub(crate) struct Placed<M> {
+    pub(crate) model: M,
+    pub(crate) plan: Plan,
+    /// Parameters of two or more axes that no weight quantizer belongs to, by path.
+    pub(crate) float: Vec<String>,
+    /// Registered layouts that no parameter of the model has.
+    pub(crate) unused_layouts: Vec<String>,
+}
+
+impl<M: Module> Placed<M> {
+    /// Does what [`place`] does.
+    pub(crate) fn of(model: M, config: &QuantConfig, layouts: &WeightLayouts) -> Result<Self, QuantError> {
+        let index = ModelIndex::of(&model);
+        let resolved = layouts.resolve(&index)?;
+        let placements = placements(&index, &resolved);
+        let planned = apply_rules(&placements, &config.rules)?;
+        for (placement, planned) in placements.iter().zip(&planned) {
+            placement.check(planned)?;
+        }
+        let quantizers = placements.iter().zip(&planned).filter(|(c, p)| c.foreign().is_none() || p.enabled);
+        let plan = Plan { quantizers: quantizers.map(|(c, p)| (c.name.clone(), p.clone())).collect() };
+        let float = |parameter: &&ParameterRef| {
+            parameter.shape.len() > 1
+                && plan.quantizers.get(&parameter.quantizer).is_none_or(|planned| !planned.enabled)
+        };
+        let float = index.parameters().iter().filter(float).map(|parameter| parameter.path.clone()).collect();
+        drop(placements);
+        let model = install(model, &plan, index)?;
+        Ok(Self { model, plan, float, unused_layouts: resolved.unused })
     }
-    let quantizers = candidates.iter().zip(&planned).filter(|(c, p)| c.foreign().is_none() || p.enabled);
-    let plan = Plan { quantizers: quantizers.map(|(c, p)| (c.name.clone(), p.clone())).collect() };
-    let model = install_plan(model, &plan)?;
-    Ok((model, plan))
 }
 
 /// Gives a model exactly the quantizers of a plan: attaches those of weights that lack one, and configures the others.
 ///
 /// # Errors
 ///
-/// [`QuantError::UnknownQuantizer`] if the plan names a slot or a weight that the model lacks,
+/// [`QuantError::UnknownQuantizer`] if the plan names an activation quantizer or a weight that the model lacks,
 /// [`QuantError::Config`] if a configuration does not fit its quantizer, and [`QuantError::ForeignReparameterization`].
 pub fn install_plan<M: Module>(model: M, plan: &Plan) -> Result<M, QuantError> {
-    let mut present = Quantizers::of(&model);
-    let weights: BTreeMap<String, Weight> = weights(&model).into_iter().map(|w| (w.quantizer.clone(), w)).collect();
+    let index = ModelIndex::lazy_of(&model);
+    install(model, plan, index)
+}
+
+fn install<M: Module>(model: M, plan: &Plan, mut index: ModelIndex) -> Result<M, QuantError> {
+    let mut present = std::mem::take(&mut index.quantizers);
     let mut attached = BTreeMap::new();
     for (name, planned) in &plan.quantizers {
-        planned.check(name, weights.get(name).map(|weight| weight.shape.as_slice()))?;
-        if let Ok(quantizer) = present.get_mut(name) {
+        let weight = index.weight_of(name);
+        planned.check(name, weight.filter(|weight| !weight.is_lazy).map(|weight| weight.shape.as_slice()))?;
+        if let Some(quantizer) = present.find_mut(name) {
             planned.configure(quantizer);
             continue;
         }
-        let weight = weights.get(name).ok_or_else(|| QuantError::UnknownQuantizer {
+        let weight = weight.ok_or_else(|| QuantError::UnknownQuantizer {
             name: name.clone(),
-            near_misses: near_misses(name, present.names().chain(weights.keys().map(String::as_str))),
+            near_misses: near_misses(
+                name,
+                present.names().chain(index.parameters().iter().map(|weight| weight.quantizer.as_str())),
+            ),
         })?;
         if let Some(found) = &weight.reparameterization {
             let (path, found) = (weight.path.clone(), found.clone());
@@ -95,10 +128,16 @@ pub fn install_plan<M: Module>(model: M, plan: &Plan) -> Result<M, QuantError> {
         planned.configure(&mut quantizer);
         attached.insert(weight.path.clone(), quantizer);
     }
-    Ok(attach(present.install(model)?, attached))
+    let model = if present.is_empty() { model } else { present.install(model)? };
+    Ok(attach(model, attached))
 }
 
 impl PlannedQuantizer {
+    /// Returns what a quantizer does.
+    pub(crate) fn of(quantizer: &TensorQuantizer) -> Self {
+        Self { config: quantizer.config().clone(), role: quantizer.role(), enabled: quantizer.is_enabled() }
+    }
+
     /// Whether the configuration suits the quantizer; the shape is known for weights only.
     pub(crate) fn check(&self, name: &str, shape: Option<&[usize]>) -> Result<(), QuantError> {
         let checked = if self.enabled { self.config.suits(self.role, shape) } else { Ok(()) };
@@ -112,57 +151,59 @@ impl PlannedQuantizer {
 }
 
 /// A quantizer that a rule may match: one the model has, or one that a weight could get.
-struct Candidate {
+struct Placement<'a> {
     name: String,
     container: String,
     now: PlannedQuantizer,
-    weight: Option<Weight>,
+    weight: Option<&'a ParameterRef>,
 }
 
-impl Candidate {
+impl Placement<'_> {
     /// Whether it belongs to a struct of this type name, or to the quantized layer of that name.
     fn is_in(&self, container: &str) -> bool {
-        self.container == container || self.container.strip_prefix("Quant") == Some(container)
+        self.container == container || burn_layer_name(&self.container) == container
     }
 
     fn check(&self, planned: &PlannedQuantizer) -> Result<(), QuantError> {
         if let (true, Some((path, found))) = (planned.enabled, self.foreign()) {
             return Err(QuantError::ForeignReparameterization { path, found });
         }
-        planned.check(&self.name, self.weight.as_ref().map(|weight| weight.shape.as_slice()))
+        if let Some(weight) = self.weight.filter(|weight| planned.enabled && weight.is_quantized) {
+            return Err(QuantError::BurnQuantized { path: weight.path.clone() });
+        }
+        planned.check(&self.name, self.weight.map(|weight| weight.shape.as_slice()))
     }
 
     /// The path and the name of a reparameterization that is not ours.
     fn foreign(&self) -> Option<(String, String)> {
-        let weight = self.weight.as_ref()?;
+        let weight = self.weight?;
         let found = weight.reparameterization.as_deref().filter(|name| *name != TensorQuantizer::NAME)?;
         Some((weight.path.clone(), found.to_string()))
     }
 }
 
-fn candidates<M: Module>(model: &M, layouts: &WeightLayouts) -> Vec<Candidate> {
-    let (present, plan) = (Quantizers::of(model), Plan::of(model));
-    let mut weights: BTreeMap<String, Weight> = weights(model).into_iter().map(|w| (w.quantizer.clone(), w)).collect();
-    let mut candidates: Vec<Candidate> = present
-        .containers()
-        .map(|(name, container)| Candidate {
+fn placements<'a>(index: &'a ModelIndex, layouts: &Resolved) -> Vec<Placement<'a>> {
+    let present = index.quantizers.iter().zip(index.quantizers.containers());
+    let mut placements: Vec<Placement<'_>> = present
+        .map(|((name, quantizer), (_, container))| Placement {
             name: name.to_string(),
             container: container.to_string(),
-            now: plan.quantizers[name].clone(),
-            weight: weights.remove(name),
+            now: PlannedQuantizer::of(quantizer),
+            weight: index.weight_of(name).filter(|_| matches!(quantizer.role(), Role::Weight(_))),
         })
         .collect();
-    for (name, weight) in weights {
-        if let Some(layout) = layouts.get(&weight.container, &weight.field) {
-            let role = Role::Weight(layout);
-            let now = PlannedQuantizer { config: QuantizerConfig::default(), role, enabled: false };
-            candidates.push(Candidate { name, container: weight.container.clone(), now, weight: Some(weight) });
+    for weight in index.parameters().iter().filter(|weight| index.quantizers.find(&weight.quantizer).is_none()) {
+        if let Some(layout) = layouts.get(&weight.path) {
+            let now =
+                PlannedQuantizer { config: QuantizerConfig::default(), role: Role::Weight(layout), enabled: false };
+            let (name, container) = (weight.quantizer.clone(), weight.container.clone());
+            placements.push(Placement { name, container, now, weight: Some(weight) });
         }
     }
-    candidates
+    placements
 }
 
-fn apply_rules(candidates: &[Candidate], rules: &[Rule]) -> Result<Vec<PlannedQuantizer>, QuantError> {
+fn apply_rules(candidates: &[Placement<'_>], rules: &[Rule]) -> Result<Vec<PlannedQuantizer>, QuantError> {
     let mut alternatives: BTreeMap<&str, (Vec<String>, bool)> = BTreeMap::new();
     let mut planned: Vec<_> = candidates.iter().map(|c| PlannedQuantizer { enabled: false, ..c.now.clone() }).collect();
     for rule in rules {

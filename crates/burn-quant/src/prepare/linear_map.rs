@@ -9,7 +9,7 @@ use crate::nn::{
     QuantConv1d, QuantConv2d, QuantConv3d, QuantConvTranspose1d, QuantConvTranspose2d, QuantConvTranspose3d,
     QuantLinear,
 };
-use crate::place::in_place_of;
+use crate::quantizer::parameter::in_place_of;
 use crate::{QuantError, TensorQuantizer};
 
 /// A layer that is linear in its input, but for a bias.

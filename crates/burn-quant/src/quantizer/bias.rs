@@ -13,7 +13,7 @@ use burn_quant_ops::Groups;
 use crate::BiasMethod;
 
 /// The bias of each group of a tensor, f32 `[groups]`.
-pub(super) fn measure<const D: usize>(x: Tensor<D>, groups: &Groups, method: BiasMethod) -> Tensor<1> {
+pub(crate) fn measure<const D: usize>(x: Tensor<D>, groups: &Groups, method: BiasMethod) -> Tensor<1> {
     let bias = match method {
         BiasMethod::Mean => reduce(x.cast(DType::F32), groups, |x, axis| x.mean_dim(axis)),
         BiasMethod::MaxMin => (highest(x.clone(), groups) + lowest(x, groups)) * 0.5,
@@ -22,12 +22,12 @@ pub(super) fn measure<const D: usize>(x: Tensor<D>, groups: &Groups, method: Bia
 }
 
 /// The highest value of each group, as a tensor of the same rank.
-pub(super) fn highest<const D: usize>(x: Tensor<D>, groups: &Groups) -> Tensor<D> {
+pub(crate) fn highest<const D: usize>(x: Tensor<D>, groups: &Groups) -> Tensor<D> {
     reduce(x, groups, |x, axis| x.max_dim(axis)).cast(DType::F32)
 }
 
 /// The lowest value of each group, as a tensor of the same rank.
-pub(super) fn lowest<const D: usize>(x: Tensor<D>, groups: &Groups) -> Tensor<D> {
+pub(crate) fn lowest<const D: usize>(x: Tensor<D>, groups: &Groups) -> Tensor<D> {
     reduce(x, groups, |x, axis| x.min_dim(axis)).cast(DType::F32)
 }
 
@@ -38,7 +38,7 @@ fn reduce<const D: usize>(x: Tensor<D>, groups: &Groups, f: impl Fn(Tensor<D>, u
 }
 
 /// `x − bias`, in the dtype of `x`.
-pub(super) fn subtract<const D: usize>(x: Tensor<D>, bias: Tensor<1>, groups: &Groups) -> Tensor<D> {
+pub(crate) fn subtract<const D: usize>(x: Tensor<D>, bias: Tensor<1>, groups: &Groups) -> Tensor<D> {
     let shape: [usize; D] = groups.counts().try_into().expect("groups of a tensor have its rank");
     let dtype = x.dtype();
     x - bias.reshape(shape).cast(dtype)

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::place::in_place_of;
+use super::parameter::in_place_of;
 
 /// A tensor that a quantizer keeps, f32 and one-dimensional.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,14 +68,20 @@ impl Buffers {
         self.values.get(&buffer).map(Param::val)
     }
 
+    pub(super) fn device(&self) -> Option<Device> {
+        self.values.values().next().map(Param::lazy_device)
+    }
+
     pub(super) fn has(&self, buffer: Buffer) -> bool {
         self.values.contains_key(&buffer)
     }
 
     pub(super) fn set(&mut self, buffer: Buffer, values: Tensor<1>) {
         let values = values.detach().cast(DType::F32);
-        let trained = self.is_trained(buffer);
-        let id = self.values.get(&buffer).map_or_else(ParamId::new, |param| param.id);
+        let known = self.values.get(&buffer);
+        // what the user froze stays frozen
+        let trained = self.is_trained(buffer) && known.is_none_or(is_trainable);
+        let id = known.map_or_else(ParamId::new, |param| param.id);
         self.values.insert(buffer, parameter(id, values, trained));
     }
 
@@ -91,8 +97,8 @@ impl Buffers {
     pub(super) fn learn_range(&mut self, learned: bool) {
         if self.learned != learned {
             self.learned = learned;
-            if let Some(range) = self.get(Buffer::Amax) {
-                self.set(Buffer::Amax, range);
+            if let Some(range) = self.values.remove(&Buffer::Amax) {
+                self.values.insert(Buffer::Amax, parameter(range.id, range.val().detach(), learned));
             }
         }
     }
@@ -139,7 +145,7 @@ impl Buffers {
     }
 
     /// The same values in tensors that were made on a device: a learned range is trained if gradients are recorded there.
-    pub(super) fn made_on(mut self, device: &Device) -> Self {
+    pub(super) fn recreated_on(mut self, device: &Device) -> Self {
         for buffer in Buffer::ALL {
             if let Some(values) = self.get(buffer) {
                 let values = values.without_autodiff();
@@ -172,7 +178,20 @@ impl Buffers {
     }
 }
 
-/// A parameter that is trained, or one that never is.
+/// Whether a parameter is trained, or would be on a device that records gradients.
+fn is_trainable(param: &Param<Tensor<1>>) -> bool {
+    let value = param.val();
+    if value.device().is_autodiff() {
+        return value.is_require_grad();
+    }
+    // burn keeps the setting to itself until the parameter is moved to a device with gradients
+    #[cfg(feature = "autodiff")]
+    return Module::train(param.clone()).val().is_require_grad();
+    #[cfg(not(feature = "autodiff"))]
+    return true;
+}
+
+/// Creates a parameter that is trained, or one that never is.
 fn parameter(id: ParamId, values: Tensor<1>, trained: bool) -> Param<Tensor<1>> {
     if !trained {
         return Param::initialized(id, values.set_require_grad(false));

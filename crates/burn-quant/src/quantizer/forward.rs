@@ -8,22 +8,32 @@ use burn_quant_ops::{
     hadamard,
 };
 
-use super::observer::Observed;
-use super::{Buffer, Mode, Moment, Role, TensorQuantizer, bias};
+use super::{AnyTensor, Buffer, Flow, Tap, TensorQuantizer, bias};
 use crate::config::rotation_block;
+use crate::layout::Role;
 use crate::{AfterRounding, BiasSource, Range, Rounding};
 
 impl TensorQuantizer {
-    /// Quantizes and dequantizes a tensor; the same shape and dtype. Factors of low rank that a weight has are added to it afterwards.
+    /// Quantizes and dequantizes a tensor; the same shape and dtype. Factors of low rank that a weight has are added to it
+    /// afterwards.
     ///
     /// # Panics
     ///
     /// If it is static and was never calibrated, or calibrated for another number of channels or blocks; if a rotation does
     /// not fit the axis.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        match self.adaptation(&x) {
-            None => self.quantize_or_observe(x),
-            Some(adaptation) => self.quantize_or_observe(x) + adaptation,
+        let x = if matches!(x.dtype(), DType::QFloat(_)) { x.dequantize() } else { x }; // burn's own quantization
+        let adaptation = self.adaptation(&x);
+        let x = self.smoothed(x);
+        let y = match self.tap.get() {
+            _ if x.dims().contains(&0) => x,
+            Some(tap) => self.tapped(x, tap.as_ref()),
+            None if self.enabled => self.quantized(x),
+            None => x,
+        };
+        match adaptation {
+            None => y,
+            Some(adaptation) => y + adaptation,
         }
     }
 
@@ -36,51 +46,74 @@ impl TensorQuantizer {
         Some(product.reshape(x.dims()).cast(x.dtype()))
     }
 
-    fn quantize_or_observe<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let x = self.scaled(x);
-        if x.dims().contains(&0) {
-            return x;
-        }
-        match &self.mode {
-            Mode::Float => return x,
-            #[cfg(feature = "autodiff")]
-            Mode::Probe(_) => return x,
-            Mode::Observe(observer) => {
-                let seen = x.clone().without_autodiff();
-                let seen = if self.enabled { self.centred(self.rotated(seen, Direction::Forward)) } else { seen };
-                observer.observe(&seen, &self.observed(&x.dims()));
+    /// Quantizes a smoothed tensor under the eyes of a tap. Stages of a chain that are bypassed still see the tensor.
+    fn tapped<const D: usize>(&self, x: Tensor<D>, tap: &dyn Tap) -> Tensor<D> {
+        let seen = AnyTensor::from(x.clone());
+        match (tap.input(self, &seen), self.enabled) {
+            (Flow::Bypass, true) => self.chain.iter().fold(x, |x, stage| stage.forward(x)),
+            (Flow::Bypass, false) => x,
+            (Flow::Quantize, true) => {
+                let y = self.quantized(x);
+                tap.output(self, &y.clone().into());
+                y
             }
-            Mode::ObserveQuantized(observer, moment) => {
-                let y = if self.enabled { self.quantized_by_all(x.clone()) } else { x.clone() };
-                let seen = if *moment == Moment::Before { x } else { y.clone() };
-                observer.observe(&seen, &Observed { groups: None, bias: None, ..self.observed(&seen.dims()) });
-                return y;
+            (Flow::Quantize, false) => {
+                tap.output(self, &seen);
+                x
             }
-            Mode::Quantize => {}
-        }
-        match (self.enabled, &self.mode) {
-            (false, _) => x,
-            (true, Mode::Quantize) => self.quantized_by_all(x),
-            (true, _) => self.chain.iter().fold(x, |x, stage| stage.forward(x)),
         }
     }
 
-    fn quantized_by_all<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.chain.iter().fold(self.quantized(x), |y, stage| stage.forward(y))
+    /// Rotates, rounds, and hands the result to the rest of the chain.
+    fn quantized<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let x = self.rotated(x, Direction::Forward);
+        let y = match self.config.rounding {
+            Rounding::Off => x,
+            Rounding::Nearest => self.rounded(x),
+        };
+        let y = match self.config.rotation.map(|rotation| rotation.after) {
+            Some(AfterRounding::RotateBack) => self.rotated(y, Direction::Inverse),
+            _ => y,
+        };
+        self.chain.iter().fold(y, |y, stage| stage.forward(y))
     }
 
-    /// The same with the ranges, and static biases, of one tensor by `max`, stage by stage; nothing comes to the host.
-    pub fn fitted<const D: usize>(&self, x: &Tensor<D>) -> Self {
-        let x = self.scaled(x.clone().without_autodiff());
-        let mut fitted = self.clone();
-        fitted.fit_stage(&x);
-        for stage in &mut fitted.chain {
-            stage.fit_stage(&x);
+    fn rounded<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let (shape, groups) = (x.dims(), self.groups(&x.dims()));
+        if let (3.., &[rows, columns]) = (D, groups.shape()) {
+            return self.rounded(x.reshape([rows, columns])).reshape(shape); // a kernel in blocks
         }
-        fitted
+        let bias = self.bias_of(&x);
+        let ranges = self.ranges(&x, &groups, bias.as_ref());
+        let spec = FakeQuant { format: self.config.format, groups, gradient: self.config.gradient };
+        match bias {
+            Some(bias) => fake_quant_affine(x, bias, ranges, spec),
+            None => fake_quant(x, ranges, spec),
+        }
     }
 
-    fn fit_stage<const D: usize>(&mut self, x: &Tensor<D>) {
+    /// The largest magnitude of each group that has a range, `[groups]`.
+    pub(crate) fn group_amax<const D: usize>(&self, x: Tensor<D>) -> Tensor<1> {
+        let groups = self.range_groups(&x.dims());
+        match (D, groups.shape()) {
+            (3.., &[rows, columns]) => group_amax(x.reshape([rows, columns]), &groups),
+            _ => group_amax(x, &groups),
+        }
+    }
+
+    /// Calibrates a copy on one tensor with the `max` rule: ranges and static biases of every stage. Runs on the device
+    /// without synchronization.
+    pub fn calibrated_max<const D: usize>(&self, x: &Tensor<D>) -> Self {
+        let x = self.smoothed(x.clone().without_autodiff());
+        let mut calibrated = self.clone();
+        calibrated.calibrate_stage(&x);
+        for stage in &mut calibrated.chain {
+            stage.calibrate_stage(&x);
+        }
+        calibrated
+    }
+
+    fn calibrate_stage<const D: usize>(&mut self, x: &Tensor<D>) {
         let x = self.centred(self.rotated(x.clone(), Direction::Forward));
         let shape = x.dims();
         let static_bias = self.config.bias.as_ref().filter(|_| self.config.has_static_bias());
@@ -93,7 +126,7 @@ impl TensorQuantizer {
             }
         };
         if self.config.has_static_range() {
-            let amax = group_amax(x, &self.range_groups(&shape));
+            let amax = self.group_amax(x);
             if self.has_static_blocks() {
                 self.set_buffer(Buffer::GlobalAmax, amax.clone().max());
             }
@@ -103,96 +136,35 @@ impl TensorQuantizer {
 
     /// What a branch of low rank adds to the outputs of a layer with these inputs, if there is one: `(x ⊙ s) · down · up`.
     ///
-    /// The layer must add it: [`QuantLinear`](crate::nn::QuantLinear) does.
-    pub fn low_rank<const D: usize>(&self, x: Tensor<D>) -> Option<Tensor<D>> {
+    /// The layer must add it: [`TensorQuantizer::layer`] does.
+    pub fn low_rank<const D: usize>(&self, x: &Tensor<D>) -> Option<Tensor<D>> {
         let (down, up) = self.buffer(Buffer::LowRankDown).zip(self.buffer(Buffer::LowRankUp))?;
         let (inputs, dtype) = (x.dims()[D - 1], x.dtype());
         let rank = down.dims()[0] / inputs;
         let outputs = up.dims()[0] / rank;
-        let narrowed = linear(self.scaled(x), down.reshape([inputs, rank]).cast(dtype), None);
+        let narrowed = linear(self.smoothed(x.clone()), down.reshape([inputs, rank]).cast(dtype), None);
         Some(linear(narrowed, up.reshape([rank, outputs]).cast(dtype), None))
     }
 
-    /// What [`probed`](TensorQuantizer::probed) wants of the input of a layer: nothing, unless a search is under way.
-    pub fn seen<const D: usize>(&self, input: &Tensor<D>) -> Option<Tensor<D>> {
-        #[cfg(feature = "autodiff")]
-        if let Mode::Probe(_) = &self.mode {
-            return Some(input.clone());
-        }
-        let _ = input;
-        None
-    }
-
-    /// Shows a search what a layer makes of its input, and returns its output: the same one, unless a search is under way.
-    ///
-    /// A layer of yours whose input quantizer this is calls it after its product, so that
-    /// [`auto_quantize`](crate::search::auto_quantize) can score its formats by gradients. `seen` is what came to the quantizer,
-    /// `output` what the layer computed from it, and `product` computes the same from any input and weight; the bias may be left out.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # #[cfg(feature = "flex")] {
-    /// use burn::module::{Module, Param};
-    /// use burn::tensor::{Device, Tensor};
-    /// use burn_quant::{Role, TensorQuantizer};
-    ///
-    /// #[derive(Module, Debug)]
-    /// struct Projection { weight: Param<Tensor<2>>, input_quantizer: TensorQuantizer }
-    ///
-    /// impl Projection {
-    ///     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-    ///         let seen = self.input_quantizer.seen(&x);
-    ///         let y = self.input_quantizer.forward(x).matmul(self.weight.val());
-    ///         self.input_quantizer.probed(seen, y, |x, weight: Tensor<2>| x.matmul(weight))
-    ///     }
-    /// }
-    /// # let weight = Param::from_tensor(Tensor::ones([3, 2], &Device::flex()));
-    /// # let layer = Projection { weight, input_quantizer: TensorQuantizer::disabled(Role::Features) };
-    /// # assert_eq!(layer.forward(Tensor::ones([1, 3], &Device::flex())).into_data().try_into_vec::<f32>().unwrap(), [3.0, 3.0]);
-    /// # }
-    /// ```
-    pub fn probed<const D: usize, const W: usize>(
-        &self,
-        seen: Option<Tensor<D>>,
-        output: Tensor<D>,
-        product: impl Fn(Tensor<D>, Tensor<W>) -> Tensor<D> + Send + 'static,
-    ) -> Tensor<D> {
-        #[cfg(feature = "autodiff")]
-        if let (Mode::Probe(prober), Some(input)) = (&self.mode, seen) {
-            return prober.record(input, output, product);
-        }
-        #[cfg(not(feature = "autodiff"))]
-        drop((seen, product)); // nothing is searched by gradients
-        output
-    }
-
-    fn quantized<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let x = self.rotated(x, Direction::Forward);
-        let y = match self.config.rounding {
-            Rounding::Off => x,
-            Rounding::Nearest => self.rounded(x),
+    /// A weight `[in, out]` with what acts on its inputs apart from rounding: `diag(s) · (W + down · up)`.
+    pub(crate) fn merged_into(&self, weight: Tensor<2>) -> Tensor<2> {
+        let [inputs, outputs] = weight.dims();
+        let buffer = |buffer| self.buffer(buffer).map(Tensor::without_autodiff);
+        let weight = match buffer(Buffer::LowRankDown).zip(buffer(Buffer::LowRankUp)) {
+            None => weight,
+            Some((down, up)) => {
+                let rank = down.dims()[0] / inputs.max(1);
+                weight + down.reshape([inputs, rank]).matmul(up.reshape([rank, outputs]))
+            }
         };
-        match self.config.rotation.map(|rotation| rotation.after) {
-            Some(AfterRounding::RotateBack) => self.rotated(y, Direction::Inverse),
-            _ => y,
+        match buffer(Buffer::PreQuantScale) {
+            None => weight,
+            Some(scale) => weight * scale.reshape([inputs, 1]),
         }
     }
 
-    fn rounded<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let shape = x.dims();
-        let groups = self.groups(&shape);
-        let bias = self.bias_of(&x);
-        let ranges = self.ranges(&x, &groups, bias.as_ref());
-        let spec = FakeQuant { format: self.config.format, groups, gradient: self.config.gradient };
-        match bias {
-            Some(bias) => fake_quant_affine(x, bias, ranges, spec),
-            None => fake_quant(x, ranges, spec),
-        }
-    }
-
-    /// The tensor times the pre-quantization scale: what is left of a quantizer that is off.
-    pub(crate) fn scaled<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+    /// The tensor times the pre-quantization scale: what is left of a disabled quantizer.
+    pub(crate) fn smoothed<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let Some(scale) = self.buffer(Buffer::PreQuantScale) else { return x };
         let (axis, dtype) = (self.role.block_axis(D), x.dtype());
         let mut shape = [1; D];
@@ -201,7 +173,7 @@ impl TensorQuantizer {
         x * scale.reshape(shape).cast(dtype)
     }
 
-    fn rotated<const D: usize>(&self, x: Tensor<D>, direction: Direction) -> Tensor<D> {
+    pub(crate) fn rotated<const D: usize>(&self, x: Tensor<D>, direction: Direction) -> Tensor<D> {
         let Some(rotation) = self.config.rotation else { return x };
         let axis = self.role.block_axis(D);
         let block = rotation_block(rotation.block, x.dims()[axis]).unwrap_or_else(|e| panic!("TensorQuantizer: {e}"));
@@ -219,7 +191,7 @@ impl TensorQuantizer {
     }
 
     /// What is left around a dynamic bias: the values that its range is for. A static bias is not known yet.
-    fn centred<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+    pub(crate) fn centred<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match self.config.bias.as_ref().filter(|bias| bias.source == BiasSource::Dynamic) {
             Some(_) => {
                 let bias = self.bias_of(&x).expect("there is one");
@@ -287,15 +259,5 @@ impl TensorQuantizer {
                 buffer.name()
             )
         })
-    }
-
-    fn observed(&self, shape: &[usize]) -> Observed {
-        let finds = self.enabled && (self.config.has_static_range() || self.config.has_static_bias());
-        Observed {
-            groups: finds.then(|| self.range_groups(shape)),
-            unsigned: finds && self.is_unsigned(),
-            bias: self.bias_groups(shape).filter(|_| self.enabled && self.config.has_static_bias()),
-            channel_axis: self.role.channel_axis(shape.len()),
-        }
     }
 }

@@ -1,30 +1,23 @@
-//! The quantizer of one tensor, and how those of a model are found.
+//! The quantizer of one tensor.
 //!
-//! * [`TensorQuantizer`] a burn module: configuration, range, and whether it quantizes or observes; `forward` what it makes of a tensor
+//! * [`TensorQuantizer`] a burn module: configuration, tensors, on or off; `forward` what it makes of a tensor
 //! * [`Buffer`] the tensors it keeps
-//! * `discover` how a traversal by burn hands quantizers over, with their names
-//! * [`Quantizers`] all quantizers of a model: taken out as plain data, edited, put back
+//! * [`Tap`] the one hook: what watches a model sees its tensors here
+//! * `handshake` how a traversal by burn hands quantizers over
 
-mod bias;
+mod any_tensor;
+pub(crate) mod bias;
 mod buffers;
-mod discover;
 mod forward;
+pub(crate) mod handshake;
 mod module;
-mod observer;
-mod operand;
-#[cfg(feature = "autodiff")]
-mod probe;
-mod quantizers;
-mod role;
+pub(crate) mod parameter;
+mod rows;
+mod tap;
 mod tensor_quantizer;
 
+pub use any_tensor::AnyTensor;
+pub(crate) use any_tensor::with_rank;
 pub use buffers::Buffer;
-pub(crate) use discover::{Frame, quantizer_name};
-pub(crate) use observer::{Observer, Seen};
-pub(crate) use operand::Operand;
-#[cfg(feature = "autodiff")]
-pub(crate) use probe::Prober;
-pub use quantizers::Quantizers;
-pub use role::Role;
+pub use tap::{Bypass, Flow, LayerCall, Product, Tap};
 pub use tensor_quantizer::TensorQuantizer;
-pub(crate) use tensor_quantizer::{Mode, Moment};

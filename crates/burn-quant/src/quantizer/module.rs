@@ -1,13 +1,16 @@
 //! The quantizer as a burn module: what is visited, mapped, moved and printed.
 
+use std::sync::Arc;
+
 use burn::module::{
     Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Reparameterization,
 };
 use burn::tensor::{Device, Tensor};
 
 use super::buffers::Buffers;
-use super::{Buffer, TensorQuantizer, discover};
+use super::{Buffer, TensorQuantizer, handshake};
 use crate::Range;
+use crate::layout::Role;
 
 const CONTAINER: &str = "Struct:TensorQuantizer";
 
@@ -19,9 +22,15 @@ impl TensorQuantizer {
         self
     }
 
-    /// The same with its buffers made anew on a device.
-    pub(crate) fn made_on(self, device: &Device) -> Self {
-        self.map_buffers(&|buffers| buffers.made_on(device))
+    /// Returns the quantizer with its buffers created anew on a device.
+    pub(crate) fn recreated_on(self, device: &Device) -> Self {
+        self.map_buffers(&|buffers| buffers.recreated_on(device))
+    }
+
+    /// Returns the quantizer without the weight that it rounded.
+    fn forgetting(mut self) -> Self {
+        self.rounded = None;
+        self
     }
 
     fn visit_stages<V: ModuleVisitor>(&self, visitor: &mut V) {
@@ -50,20 +59,20 @@ impl TensorQuantizer {
 
 impl Module for TensorQuantizer {
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        discover::visiting(self);
+        handshake::visit(self, visitor);
         self.visit_stages(visitor);
     }
 
     fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
-        discover::mapping(self).map_stages(mapper)
+        handshake::map(self, mapper).forgetting().map_stages(mapper)
     }
 
     fn to_device(self, device: &Device) -> Self {
-        self.map_buffers(&|buffers| buffers.moved(device))
+        self.forgetting().map_buffers(&|buffers| buffers.moved(device))
     }
 
     fn fork(self, device: &Device) -> Self {
-        self.map_buffers(&|buffers| buffers.fork(device))
+        self.forgetting().map_buffers(&|buffers| buffers.fork(device))
     }
 
     fn collect_devices(&self, devices: Devices) -> Devices {
@@ -76,11 +85,14 @@ impl Module for TensorQuantizer {
     }
 
     fn valid(&self) -> Self {
-        self.clone().map_buffers(&Buffers::valid)
+        let mut valid = self.clone().map_buffers(&Buffers::valid);
+        // a weight for validation stays as it is, so it is rounded once: whatever changes it maps its quantizer too
+        valid.rounded = matches!(self.role, Role::Weight(_)).then(Arc::default);
+        valid
     }
 
     fn train(self) -> Self {
-        self.map_buffers(&Buffers::train)
+        self.forgetting().map_buffers(&Buffers::train)
     }
 }
 
@@ -88,7 +100,10 @@ impl Reparameterization for TensorQuantizer {
     const NAME: &'static str = "weight_quantizer";
 
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        self.forward(base)
+        match &self.rounded {
+            Some(rounded) if self.tap.get().is_none() => rounded.get_or_init(|| self.forward(base).into()).ranked(),
+            _ => self.forward(base),
+        }
     }
 }
 

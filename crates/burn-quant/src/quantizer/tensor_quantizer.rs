@@ -1,38 +1,16 @@
 //! The quantizer of one tensor.
 
-use burn::tensor::Tensor;
+use std::sync::{Arc, OnceLock};
+
+use burn::tensor::{Device, Tensor};
 use burn_quant_ops::Groups;
 use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat, Signedness};
 
-#[cfg(feature = "autodiff")]
-use super::Prober;
 use super::buffers::Buffers;
-use super::{Buffer, Observer, Role};
-use crate::{BiasSource, QuantizerConfig, Range};
-
-/// What a quantizer does with a tensor.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Mode {
-    /// Quantizes it, if enabled.
-    #[default]
-    Quantize,
-    /// Reports it and passes it on in float.
-    Observe(Observer),
-    /// Quantizes it, and reports it.
-    ObserveQuantized(Observer, Moment),
-    /// Passes it on in float: the model is being observed, but not here.
-    Float,
-    /// Passes it on in float, and records what its layer makes of it.
-    #[cfg(feature = "autodiff")]
-    Probe(Prober),
-}
-
-/// Whether a tensor is reported before or after it is quantized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Moment {
-    Before,
-    After,
-}
+use super::tap::TapSlot;
+use super::{AnyTensor, Buffer, Tap};
+use crate::layout::Role;
+use crate::{BiasSource, QuantError, QuantizerConfig, Range};
 
 /// Quantizes and dequantizes a tensor: a field of a layer, or attached to a weight.
 ///
@@ -51,7 +29,7 @@ pub(crate) enum Moment {
 /// a range of its own, calibrated on the tensor as it comes in. The first stage has the name of the chain, the others
 /// have it with `.1`, `.2` appended.
 ///
-/// Clones are independent. Only while a model is observed do clones report to one place.
+/// Clones are independent. While a model is watched they report to one place; once the watching ends they do not.
 ///
 /// # Example
 ///
@@ -75,10 +53,14 @@ pub struct TensorQuantizer {
     pub(super) config: Box<QuantizerConfig>,
     pub(super) role: Role,
     pub(super) enabled: bool,
-    pub(super) mode: Mode,
+    pub(super) tap: TapSlot,
     pub(super) buffers: Buffers,
     /// The stages after this one.
     pub(super) chain: Vec<TensorQuantizer>,
+    /// Groups of channels of the convolution that it stands before, which its weight does not tell.
+    convolution_groups: usize,
+    /// The weight as it was rounded, in a copy of the model for validation.
+    pub(super) rounded: Option<Arc<OnceLock<AnyTensor>>>,
 }
 
 impl TensorQuantizer {
@@ -96,7 +78,16 @@ impl TensorQuantizer {
 
     fn stage(config: QuantizerConfig, role: Role) -> Self {
         let buffers = Buffers::new(matches!(role, Role::Weight(_)));
-        Self { config: Box::new(config), role, enabled: true, mode: Mode::Quantize, buffers, chain: Vec::new() }
+        Self {
+            config: Box::new(config),
+            role,
+            enabled: true,
+            tap: TapSlot::default(),
+            buffers,
+            chain: Vec::new(),
+            convolution_groups: 1,
+            rounded: None,
+        }
     }
 
     /// What it does.
@@ -109,10 +100,10 @@ impl TensorQuantizer {
         self.role
     }
 
-    /// The same for tensors that lie otherwise, with as many groups.
-    pub(crate) fn with_role(mut self, role: Role) -> Self {
+    /// Returns the quantizer for tensors with another axis layout. The number of groups must not change.
+    pub(crate) fn for_layout(mut self, role: Role) -> Self {
         self.role = role;
-        self.chain = self.chain.into_iter().map(|stage| stage.with_role(role)).collect();
+        self.chain = self.chain.into_iter().map(|stage| stage.for_layout(role)).collect();
         self
     }
 
@@ -168,6 +159,35 @@ impl TensorQuantizer {
     /// If the range is dynamic or constant: it has no tensor.
     pub fn set_amax(&mut self, amax: Tensor<1>) {
         self.set_buffer(Buffer::Amax, amax);
+    }
+
+    /// Sets the range of each group, checked: reads the values from the device.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::Range`] if a value is negative, infinite or not a number, or if the range is dynamic or constant.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "flex")] {
+    /// use burn::tensor::{Device, Tensor};
+    /// use burn_quant::{QuantizerConfig, Role, TensorQuantizer};
+    ///
+    /// let mut quantizer = TensorQuantizer::new(QuantizerConfig::int(8), Role::Features);
+    /// assert!(quantizer.try_set_amax(Tensor::from_data([f32::NAN], &Device::flex())).is_err());
+    /// # }
+    /// ```
+    pub fn try_set_amax(&mut self, amax: Tensor<1>) -> Result<(), QuantError> {
+        if !self.keeps(Buffer::Amax) {
+            return Err(QuantError::Range { found: "a range".into(), expected: "none, as it is dynamic or constant" });
+        }
+        let values: Vec<f32> = amax.clone().into_data().convert::<f32>().try_into_vec().expect("f32 data");
+        if let Some(found) = values.iter().find(|value| !value.is_finite() || **value < 0.0) {
+            return Err(QuantError::Range { found: found.to_string(), expected: "finite and not negative" });
+        }
+        self.set_amax(amax);
+        Ok(())
     }
 
     /// Sets a tensor that it keeps, in the units of the quantized tensor; f32 whatever it was.
@@ -275,8 +295,53 @@ impl TensorQuantizer {
         Some(self.config.bias.as_ref()?.granularity.groups(self.role, shape))
     }
 
-    pub(crate) fn set_mode(&mut self, mode: Mode) {
-        self.mode = mode;
+    /// Shows what comes to this stage to a tap, as long as somebody else holds it.
+    pub(crate) fn set_tap(&mut self, tap: &Arc<dyn Tap>) {
+        self.tap = TapSlot::of(tap);
+    }
+
+    /// Returns the quantizer of the inputs of a convolution in groups of channels.
+    pub(crate) fn before_convolution(mut self, groups: usize) -> Self {
+        self.convolution_groups = groups;
+        self
+    }
+
+    pub(crate) fn convolution_groups(&self) -> usize {
+        self.convolution_groups
+    }
+
+    /// Whether it changes nothing, as a layer without it would.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] with the name of the field.
+    pub(crate) fn refuse(&self, field: &str) -> Result<(), QuantError> {
+        self.refuse_enabled(field)?;
+        match self.buffers.has(Buffer::PreQuantScale) {
+            true => Err(QuantError::NotBurn { quantizer: field.into(), what: "scales its input" }),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether it rounds nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] with the name of the field.
+    pub(crate) fn refuse_enabled(&self, field: &str) -> Result<(), QuantError> {
+        match self.enabled {
+            true => Err(QuantError::NotBurn { quantizer: field.into(), what: "is enabled" }),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn clear_tap(&mut self) {
+        self.tap = TapSlot::default();
+    }
+
+    /// Where its tensors are, if it keeps some.
+    pub(crate) fn device(&self) -> Option<Device> {
+        self.buffers.device().or_else(|| self.chain.iter().find_map(Self::device))
     }
 
     pub(crate) fn is_unsigned(&self) -> bool {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::solve::host;
-use crate::{Layer, SkipReason};
+use crate::model::host;
+use crate::{LayerProblem, SkipReason};
 
 /// What the steps of an algorithm did to a layer, or to the quantizer of an activation.
 ///
@@ -75,7 +75,7 @@ impl LayerReport {
 
     /// Errors of a layer, read from the device at once.
     pub(crate) fn of_layer(
-        layer: &Layer,
+        layer: &LayerProblem,
         steps: Vec<StepReport>,
         error_before: Option<Tensor<1>>,
         rounding_before: Tensor<1>,

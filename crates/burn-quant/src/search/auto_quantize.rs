@@ -19,8 +19,7 @@ use super::{
     AutoQuantizeConfig, Base, Cost, QuantizerState, ScoreMethod, SearchGroup, SearchProgress, SearchState, Unit,
     divergence, gram_score,
 };
-use crate::place::device_of;
-use crate::solve::sites;
+use crate::model::{ModelIndex, device_of, layers};
 use crate::{QuantConfig, QuantError, Quantization, Quantizers, Rule, WeightLayouts, place};
 
 /// Gives each layer of a model the format that costs the least loss, within a budget of bits.
@@ -416,7 +415,7 @@ fn calibration<'a, M: Module, I: IntoIterator, O>(
 fn base_of<M: Module>(float: &M, base: &M, layout: &Layout<'_>) -> Result<Base, QuantError> {
     let quantizers = Quantizers::of(base);
     let searched: Vec<&String> = layout.units().flat_map(|(_, unit)| unit.quantizers()).collect();
-    let units: Vec<Unit> = sites(base, &quantizers, false).into_iter().map(Unit::of).collect();
+    let units: Vec<Unit> = layers(&ModelIndex::of(base), false).into_iter().map(Unit::of).collect();
     let (before, after) = (Floats::of(float, units.iter()), Floats::of(base, units.iter()));
     let layers: Vec<(Unit, Candidate)> = units
         .into_iter()

@@ -7,9 +7,10 @@ use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::Unit;
-use crate::quantizer::Operand;
-use crate::solve::{Parameters, replace_parameters};
-use crate::{Buffer, PlannedQuantizer, QuantError, Quantizers, Role, TensorQuantizer, quantizer_devices};
+use super::operand::QuantizedLayerView;
+use crate::model::{ModelIndex, Parameters, Quantizers, Replacements, host};
+use crate::quantizer::AnyTensor;
+use crate::{Buffer, PlannedQuantizer, QuantError, Role, TensorQuantizer};
 
 /// A calibrated quantizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,7 +114,8 @@ pub(super) struct Floats(Parameters);
 
 impl Floats {
     pub(super) fn of<'a, M: Module>(model: &M, units: impl Iterator<Item = &'a Unit>) -> Self {
-        let wanted = units.flat_map(|unit| std::iter::once(&unit.weight).chain(&unit.bias)).cloned().collect();
+        let wanted: Vec<String> =
+            units.flat_map(|unit| std::iter::once(&unit.weight).chain(&unit.bias)).cloned().collect();
         Self(Parameters::of(model, wanted))
     }
 
@@ -126,13 +128,14 @@ impl Floats {
     }
 
     /// A layer as it is, in float.
-    pub(super) fn float(&self, unit: &Unit, quantizers: &Quantizers) -> Operand {
-        let input_quantizer = unit.input_quantizer.as_ref().and_then(|name| quantizers.get(name).ok()).cloned();
+    pub(super) fn float(&self, unit: &Unit, quantizers: &Quantizers) -> QuantizedLayerView {
+        let input_quantizer = unit.input_quantizer.as_ref().and_then(|name| quantizers.find(name)).cloned();
         let input_quantizer = input_quantizer.map(|mut quantizer| {
             quantizer.disable();
             quantizer
         });
-        Operand { weight: (self.weight(unit), unit.shape.clone()), weight_quantizer: None, input_quantizer, bias: None }
+        let weight = AnyTensor::new(self.weight(unit), unit.shape.clone());
+        QuantizedLayerView { weight, weight_quantizer: None, input_quantizer, bias: None }
     }
 }
 
@@ -143,7 +146,7 @@ impl Candidate {
             let (before, after) = (host(before?), host(after?));
             (before != after).then_some(after)
         };
-        let state = |name: &String| Some((name.clone(), QuantizerState::of(quantizers.get(name).ok()?)));
+        let state = |name: &String| Some((name.clone(), QuantizerState::of(quantizers.find(name)?)));
         Self {
             quantizers: unit.quantizers().filter_map(state).collect(),
             weight: changed(Some(before.weight(unit)), Some(after.weight(unit))),
@@ -182,7 +185,7 @@ impl Candidate {
     }
 
     /// The layer, ready to be multiplied with.
-    pub(super) fn operand(&self, unit: &Unit, floats: &Floats) -> Result<Operand, QuantError> {
+    pub(super) fn operand(&self, unit: &Unit, floats: &Floats) -> Result<QuantizedLayerView, QuantError> {
         let float = floats.weight(unit);
         let device = float.device();
         let build = |name: &String| self.quantizers.get(name).map(|state| state.build(name, &device)).transpose();
@@ -196,8 +199,8 @@ impl Candidate {
             (Some(values), Some(bias)) => Some(on_device(values, bias.dtype()) - bias),
             _ => None,
         };
-        Ok(Operand {
-            weight: (weight, unit.shape.clone()),
+        Ok(QuantizedLayerView {
+            weight: AnyTensor::new(weight, unit.shape.clone()),
             weight_quantizer: build(&unit.weight_quantizer)?,
             input_quantizer: unit.input_quantizer.as_ref().map(build).transpose()?.flatten(),
             bias,
@@ -210,27 +213,20 @@ pub(super) fn with_candidates<'a, M: Module>(
     model: M,
     chosen: impl Iterator<Item = (&'a Unit, &'a Candidate)> + Clone,
 ) -> Result<M, QuantError> {
-    let devices = quantizer_devices(&model);
-    let mut parameters = BTreeMap::new();
-    for (unit, candidate) in chosen.clone() {
-        let device = devices.get(&unit.weight_quantizer).cloned().unwrap_or_default();
+    let index = ModelIndex::of(&model);
+    let mut replacements = Replacements::default();
+    for (unit, candidate) in chosen {
+        let device = index.device_of(&unit.weight_quantizer).unwrap_or_default();
         let mut replace = |path: &String, values: &Vec<f32>| {
-            parameters.insert(path.clone(), Tensor::from_data(values.as_slice(), (&device, DType::F32)));
+            replacements.parameters.insert(path.clone(), Tensor::from_data(values.as_slice(), (&device, DType::F32)));
         };
         candidate.weight.iter().for_each(|values| replace(&unit.weight, values));
         candidate.bias.iter().zip(&unit.bias).for_each(|(values, path)| replace(path, values));
-    }
-    let model = replace_parameters(model, parameters);
-    let mut quantizers = Quantizers::of(&model);
-    for (_, candidate) in chosen {
         for (name, state) in &candidate.quantizers {
-            let device = devices.get(name).cloned().unwrap_or_default();
-            *quantizers.get_mut(name)? = state.build(name, &device)?.made_on(&device);
+            index.quantizers.get(name)?;
+            let device = index.device_of(name).unwrap_or_default();
+            replacements.quantizers.insert(name.clone(), state.build(name, &device)?.recreated_on(&device));
         }
     }
-    quantizers.install(model)
-}
-
-fn host(values: Tensor<1>) -> Vec<f32> {
-    values.without_autodiff().cast(DType::F32).into_data().try_into_vec().expect("f32 data")
+    Ok(replacements.install(model, &index).0)
 }

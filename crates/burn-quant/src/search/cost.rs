@@ -64,7 +64,7 @@ mod tests {
     use crate::{Role, WeightLayout};
 
     fn weight(config: QuantizerConfig) -> TensorQuantizer {
-        TensorQuantizer::new(config, Role::Weight(WeightLayout { channel_axis: 1, block_axis: 0 }))
+        TensorQuantizer::new(config, Role::Weight(WeightLayout::new(1, 0)))
     }
 
     #[test]

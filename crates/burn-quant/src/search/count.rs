@@ -5,8 +5,8 @@ use burn::tensor::Device;
 
 use super::units::{Layout, Planned, covered, matchers};
 use super::{AutoQuantizeConfig, Base, Candidate, Choice, Cost, SearchGroup, SearchState, Unit, cost};
+use crate::model::{ModelIndex, device_of};
 use crate::observe::experts;
-use crate::place::{device_of, weights};
 use crate::{PlannedQuantizer, QuantError, TensorQuantizer};
 
 impl AutoQuantizeConfig {
@@ -77,7 +77,7 @@ impl AutoQuantizeConfig {
         if let Cost::Exact { float_bits } = self.cost {
             let device = device_of(float);
             let units: Vec<&Unit> = groups.iter().flat_map(|group| &group.units).collect();
-            for weight in weights(float).iter().filter(|weight| !is_buffer(&weight.path)) {
+            for weight in ModelIndex::of(float).parameters() {
                 let layer = weight.path.rsplit_once('.').map_or("", |(layer, _)| layer);
                 let left_out = uncounted.iter().any(|glob| glob.is_match(layer) || glob.is_match(&weight.path));
                 if left_out || units.iter().any(|unit| unit.weight == weight.path) {
@@ -97,11 +97,6 @@ impl AutoQuantizeConfig {
         }
         Ok((counted, other_bits))
     }
-}
-
-/// Whether a parameter is one that a quantizer keeps.
-fn is_buffer(path: &str) -> bool {
-    path.split('.').any(|name| name.ends_with("_quantizer"))
 }
 
 /// Bits of a layer in a format that is not calibrated yet.

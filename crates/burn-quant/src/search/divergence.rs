@@ -17,8 +17,7 @@ use super::candidate::with_candidates;
 use super::progress::Clock;
 use super::{Search, SearchProgress, SearchState, Unit};
 use crate::QuantError;
-use crate::place::device_of;
-use crate::solve::host;
+use crate::model::{device_of, host};
 
 /// Scores all groups; `forward` runs a batch through a model, to its logits.
 pub(super) fn score<M: Module, I: IntoIterator, const D: usize>(

@@ -11,23 +11,28 @@
 //! Source: ModelOpt 0.47, `AutoQuantizeGradientSearcher`, whose sum this is (not averaged over batches, without a factor one half); it
 //! evaluates the formats in the forward pass and keeps one output per format until the backward.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
 
 use super::candidate::Floats;
+use super::operand::QuantizedLayerView;
+use super::probe::GradientTap;
 use super::{Search, SearchState};
+use crate::QuantError;
+use crate::model::{Quantizers, Watched, host, watch};
 use crate::observe::experts;
-use crate::quantizer::{Mode, Operand, Prober};
-use crate::solve::host;
-use crate::{QuantError, Quantizers};
+use crate::quantizer::Tap;
 
 /// A layer with all its formats, and what was summed up so far.
 struct Scored {
     group: usize,
-    prober: Prober,
-    float: Operand,
+    tap: Arc<GradientTap>,
+    float: QuantizedLayerView,
     /// The places of the choices of its group, and what they make of the layer.
-    candidates: Vec<(usize, Operand)>,
+    candidates: Vec<(usize, QuantizedLayerView)>,
     sums: Option<Vec<Tensor<1>>>,
 }
 
@@ -39,9 +44,10 @@ pub(super) struct GradientScorer {
 
 impl GradientScorer {
     /// The model that is run, in evaluation mode with gradients, and the scorer.
-    pub(super) fn new<M: Module>(search: &Search<M>, state: &SearchState) -> Result<(M, Self), QuantError> {
+    pub(super) fn new<M: Module>(search: &Search<M>, state: &SearchState) -> Result<(Watched<M>, Self), QuantError> {
         let model = search.base.clone().train().freeze();
-        let mut quantizers = Quantizers::of(&model);
+        let quantizers = Quantizers::of(&model);
+        let mut taps: HashMap<String, Arc<GradientTap>> = HashMap::new();
         let floats = Floats::of(&model, state.groups.iter().flat_map(|group| &group.units));
         let mut layers = Vec::new();
         for (g, group) in state.groups.iter().enumerate() {
@@ -56,24 +62,26 @@ impl GradientScorer {
                 }
                 let slot =
                     unit.input_quantizer.as_ref().ok_or_else(|| QuantError::NotScored { layer: unit.layer.clone() })?;
-                let (float, prober) = (floats.float(unit, &quantizers), Prober::default());
-                quantizers.get_mut(slot)?.set_mode(Mode::Probe(prober.clone()));
-                layers.push(Scored { group: g, prober, float, candidates, sums: None });
+                let (float, tap) = (floats.float(unit, &quantizers), Arc::<GradientTap>::default());
+                taps.insert(slot.clone(), tap.clone());
+                layers.push(Scored { group: g, tap, float, candidates, sums: None });
             }
         }
-        Ok((quantizers.install(model)?, Self { layers, batches: 0 }))
+        let model = watch(model, |name, _| taps.get(name).map(|tap| tap.clone() as Arc<dyn Tap>));
+        Ok((model, Self { layers, batches: 0 }))
     }
 
     /// Adds a batch: the gradients of its loss.
     pub(super) fn add(&mut self, gradients: &Gradients) {
         self.batches += 1;
         for layer in &mut self.layers {
-            let records = layer.prober.take();
+            let records = layer.tap.take();
             if records.is_empty() {
                 continue;
             }
             // a recurrent layer is called at every step: its weight is quantized once
-            let operands: Vec<Operand> = layer.candidates.iter().map(|(_, operand)| operand.prepared()).collect();
+            let operands: Vec<QuantizedLayerView> =
+                layer.candidates.iter().map(|(_, operand)| operand.prepared()).collect();
             for record in records {
                 let Some(squares) = record.squares(gradients, &layer.float, &operands) else { continue };
                 layer.sums = Some(match layer.sums.take() {

@@ -21,11 +21,12 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use faer::{Mat, Side};
 
 use super::candidate::Floats;
+use super::operand::QuantizedLayerView;
 use super::{Search, SearchState, Unit};
-use crate::observe::{Needs, StatisticsNeeds, observe_ranges};
-use crate::quantizer::Operand;
-use crate::solve::host;
-use crate::{ChannelNeeds, ChannelStatistics, GramMatrix, QuantError, Quantizers, Role, TensorQuantizer};
+use crate::model::{Quantizers, host};
+use crate::observe::{InputStatistics, ModelRequest, StatisticsRequest, observe_ranges};
+use crate::quantizer::{AnyTensor, Product};
+use crate::{ChannelStatistics, GramMatrix, QuantError, Role, TensorQuantizer};
 
 /// Inputs that are drawn per layer.
 const DRAWN: usize = 256;
@@ -37,19 +38,19 @@ pub(super) fn score<M: Module>(
     mut forward_loop: impl FnMut(&M),
 ) -> Result<(), QuantError> {
     let units = || state.groups.iter().flat_map(|group| &group.units);
-    let (mut needs, mut grams) = (Needs::default(), Vec::new());
+    let (mut request, mut grams) = (ModelRequest::default(), Vec::new());
     for unit in units() {
         let Some(slot) = &unit.input_quantizer else { continue };
-        let channels = if unit.shape.len() == 2 { ChannelNeeds::Gram } else { ChannelNeeds::Ranges };
-        if channels == ChannelNeeds::Gram {
+        let channels = if unit.shape.len() == 2 { InputStatistics::Gram } else { InputStatistics::Means };
+        if channels == InputStatistics::Gram {
             grams.push(slot.clone());
         }
-        needs
-            .quantizers
-            .insert(slot.clone(), StatisticsNeeds { channels: Some(channels), ..StatisticsNeeds::default() });
+        let wanted = StatisticsRequest { channels: Some(channels), ..StatisticsRequest::default() };
+        request.quantizers.insert(slot.clone(), wanted);
     }
-    let statistics = observe_ranges(&search.base, &needs, &grams, &mut forward_loop)?;
-    let (floats, quantizers) = (Floats::of(&search.base, units()), Quantizers::of(&search.base));
+    let quantizers = Quantizers::of(&search.base);
+    let statistics = observe_ranges(&search.base, &quantizers, &request, &grams, &mut forward_loop)?.statistics;
+    let floats = Floats::of(&search.base, units());
     let mut scores: Vec<BTreeMap<usize, f64>> = vec![BTreeMap::new(); state.groups.len()];
     for (group, scores) in state.groups.iter().zip(&mut scores) {
         for unit in &group.units {
@@ -113,30 +114,31 @@ fn factor(gram: &GramMatrix, tokens: u64) -> Option<Vec<f32>> {
     Some((0..size).flat_map(|i| (0..size).map(move |j| at(i, j))).collect())
 }
 
-fn relative_error(unit: &Unit, float: &Operand, candidate: &Operand, inputs: Option<&Inputs>) -> f64 {
+fn relative_error(
+    unit: &Unit,
+    float: &QuantizedLayerView,
+    candidate: &QuantizedLayerView,
+    inputs: Option<&Inputs>,
+) -> f64 {
     let square = |x: Tensor<1>| f64::from(host((x.clone() * x).sum())[0]);
-    let flat = |x: Tensor<2>| {
-        let elements = x.shape().num_elements();
-        x.reshape([elements])
-    };
     let relative = |changed: Tensor<1>, before: Tensor<1>| {
         let whole = square(before.clone());
         if whole > 0.0 { square(changed - before) / whole } else { 0.0 }
     };
-    let outputs = |operand: &Operand, drawn: &Tensor<2>| {
-        let inputs_first = unit.shape[0] == drawn.dims()[1];
-        let product = |x: Tensor<2>, weight: Tensor<2>| {
-            if inputs_first { x.matmul(weight) } else { x.matmul(weight.transpose()) }
-        };
-        flat(operand.output(drawn, &product))
-    };
     if let Some(Inputs { drawn, products: true }) = inputs {
-        return relative(outputs(candidate, drawn), outputs(float, drawn));
+        let inputs_first = unit.shape[0] == drawn.dims()[1];
+        let product: Product = Box::new(move |x, weight| {
+            let (x, weight): (Tensor<2>, Tensor<2>) = (x.ranked(), weight.ranked());
+            x.matmul(if inputs_first { weight } else { weight.transpose() }).into()
+        });
+        let drawn = AnyTensor::from(drawn.clone());
+        return relative(candidate.output(&drawn, &product).flat(), float.output(&drawn, &product).flat());
     }
-    let weight = |operand: &Operand| operand.quantized_weight().cast(DType::F32);
+    let weight = |layer: &QuantizedLayerView| layer.quantized_weight().flat().cast(DType::F32);
     let weights = relative(weight(candidate), weight(float));
     let quantizer = candidate.input_quantizer.as_ref().zip(inputs);
     let of_inputs = quantizer.map(|(quantizer, inputs)| {
+        let flat = |x: Tensor<2>| AnyTensor::from(x).flat();
         let drawn = inputs.drawn.clone();
         relative(flat(quantized(quantizer, drawn.clone())), flat(drawn))
     });

@@ -30,6 +30,9 @@ mod gradient;
 mod gram_score;
 mod knapsack;
 mod minimax;
+mod operand;
+#[cfg(feature = "autodiff")]
+mod probe;
 mod progress;
 mod recipe;
 mod state;

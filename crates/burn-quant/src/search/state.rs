@@ -9,7 +9,7 @@ use super::candidate::{Candidate, with_candidates};
 use super::config::check_bits;
 use super::knapsack::{self, Item, within};
 use super::{AutoQuantizeConfig, Objective, QuantizerState, Unit, minimax};
-use crate::place::weights;
+use crate::model::ModelIndex;
 use crate::{QuantConfig, QuantError, Quantizers, WeightLayouts, place, quantizer_devices};
 
 /// What a score is.
@@ -244,7 +244,7 @@ impl SearchState {
         let (mut quantizers, devices) = (Quantizers::of(&model), quantizer_devices(&model));
         for (name, state) in &self.base.quantizers {
             let device = devices.get(name).cloned().unwrap_or_default();
-            *quantizers.get_mut(name)? = state.build(name, &device)?.made_on(&device);
+            *quantizers.get_mut(name)? = state.build(name, &device)?.recreated_on(&device);
         }
         quantizers.install(model)
     }
@@ -269,7 +269,7 @@ impl SearchState {
     /// [`QuantError::SearchState`] that says what differs.
     pub fn check<M: Module>(&self, model: &M) -> Result<(), QuantError> {
         let problem = |problem: String| Err(QuantError::SearchState { problem });
-        let weights = weights(model);
+        let index = ModelIndex::of(model);
         let fixed = self.base.layers.iter().map(|(unit, candidate)| (unit, vec![candidate]));
         let searched = self
             .groups
@@ -277,7 +277,7 @@ impl SearchState {
             .flat_map(|group| &group.units)
             .map(|unit| (unit, self.candidates.values().filter_map(|of| of.get(&unit.weight_quantizer)).collect()));
         for (unit, candidates) in fixed.chain(searched) {
-            let shape = |path: &String| weights.iter().find(|weight| weight.path == *path).map(|weight| &weight.shape);
+            let shape = |path: &String| index.parameter_at(path).map(|weight| &weight.shape);
             match shape(&unit.weight) {
                 None => return problem(format!("the model has no weight `{}`", unit.weight)),
                 Some(found) if *found != unit.shape => {
@@ -378,7 +378,7 @@ pub(super) fn fingerprint<'a, M: Module>(model: &M, units: impl Iterator<Item = 
     let floats = super::candidate::Floats::of(model, units.clone());
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for unit in units {
-        for value in crate::solve::host(floats.weight(unit).without_autodiff()) {
+        for value in crate::model::host(floats.weight(unit).without_autodiff()) {
             hash = (hash ^ u64::from(value.to_bits())).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }

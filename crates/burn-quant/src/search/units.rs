@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AutoQuantizeConfig, SearchFormat};
 use crate::config::matcher;
-use crate::solve::{Site, sites};
+use crate::model::{LayerRef, ModelIndex, layers};
 use crate::{Plan, PlannedQuantizer, QuantConfig, QuantError, Quantizers, Rule, WeightLayouts, place};
 
 /// A layer that is searched: a weight, and the quantizers of it and of its input.
@@ -29,14 +29,14 @@ pub struct Unit {
 }
 
 impl Unit {
-    pub(super) fn of(site: Site) -> Self {
+    pub(super) fn of(layer: LayerRef) -> Self {
         Self {
-            layer: site.name,
-            weight: site.weight,
-            shape: site.shape,
-            bias: site.bias,
-            weight_quantizer: site.weight_quantizer,
-            input_quantizer: site.input_quantizer,
+            layer: layer.name,
+            weight: layer.weight,
+            shape: layer.shape,
+            bias: layer.bias,
+            weight_quantizer: layer.weight_quantizer,
+            input_quantizer: layer.input_quantizer,
         }
     }
 
@@ -82,8 +82,8 @@ impl<'a> Layout<'a> {
         let mut plans = Vec::new();
         for format in &formats {
             let (placed, plan) = place(base.clone(), &format.config, layouts)?;
-            for site in sites(&placed, &Quantizers::of(&placed), false) {
-                let unit = Unit::of(site);
+            for layer in layers(&ModelIndex::of(&placed), false) {
+                let unit = Unit::of(layer);
                 if !units.contains(&unit) {
                     units.push(unit);
                 }

@@ -11,7 +11,51 @@
 //!
 //! Source: ModelOpt 0.47, `NVFP4ActHeadroomCalibrator`. A percentile is the geometric middle of a bin: bins are 11 % wide.
 
-use crate::BlockHistogram;
+use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat};
+
+use super::ranges::activation;
+use super::{CalibrationAlgorithm, SkipReason, Stage};
+use crate::{BlockHistogram, Granularity, Statistics, StatisticsRequest, TensorQuantizer};
+
+/// Ranges of activations under E4M3 block scales, with headroom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ActivationHeadroom {
+    pub(crate) anchor_percentile: f32,
+    pub(crate) upper_percentile: f32,
+    pub(crate) rho: f32,
+}
+
+impl CalibrationAlgorithm for ActivationHeadroom {
+    fn name(&self) -> &str {
+        "activation_headroom"
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Clip
+    }
+
+    fn needs_data(&self) -> bool {
+        true
+    }
+
+    fn request(&self, quantizer: &TensorQuantizer) -> Result<StatisticsRequest, SkipReason> {
+        let config = activation(quantizer)?;
+        let nvfp4 = config.format == Format::E2M1 && config.scale == ScaleFormat::E4M3(BlockScale::Dynamic);
+        match config.granularity {
+            Granularity::Block { size } if nvfp4 => {
+                Ok(StatisticsRequest { blocks: Some(size), ..StatisticsRequest::default() })
+            }
+            _ => Err(SkipReason::NotNvfp4),
+        }
+    }
+
+    fn range(&self, quantizer: &TensorQuantizer, seen: &Statistics) -> Result<Vec<f32>, SkipReason> {
+        let _ = quantizer;
+        let blocks = seen.blocks.as_ref().ok_or(SkipReason::NoData)?;
+        let amax = activation_headroom(blocks, self.anchor_percentile, self.upper_percentile, self.rho);
+        amax.map(|amax| vec![amax]).ok_or(SkipReason::NoGain)
+    }
+}
 
 /// The range for blocks whose ranges were counted; `None` if all were zero.
 ///

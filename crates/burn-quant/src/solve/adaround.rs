@@ -18,8 +18,8 @@ use burn::tensor::activation::sigmoid;
 use burn_quant_ops::numerics::{Format, ScaleFormat};
 
 use super::awq_clip::element_amax;
-use super::{Layer, LayerAlgorithm, SkipReason, Solution, host};
-use crate::{ChannelNeeds, Gram, Range};
+use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage, host};
+use crate::{Gram, InputStatistics, Range};
 
 const RATE: f32 = 0.01;
 const WARM_UP: f32 = 0.2;
@@ -34,20 +34,24 @@ pub(crate) struct AdaRound {
     pub(crate) regularization: f32,
 }
 
-impl LayerAlgorithm for AdaRound {
+impl CalibrationAlgorithm for AdaRound {
     fn name(&self) -> &str {
         "adaround"
     }
 
-    fn needs(&self) -> Option<ChannelNeeds> {
-        Some(ChannelNeeds::Gram)
+    fn stage(&self) -> Stage {
+        Stage::Round
     }
 
-    fn takes_pointwise(&self) -> bool {
+    fn inputs(&self) -> Option<InputStatistics> {
+        Some(InputStatistics::Gram)
+    }
+
+    fn supports_pointwise(&self) -> bool {
         true
     }
 
-    fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
+    fn layer(&self, layer: &LayerProblem) -> Result<Solution, SkipReason> {
         layer.weight_groups()?;
         let quantizer = layer.weight_quantizer();
         let config = quantizer.config();

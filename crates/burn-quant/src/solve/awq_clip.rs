@@ -1,23 +1,24 @@
 //! AWQ's second half: the range of each block is shrunk to the share of it that harms outputs least.
 //!
 //! ```text
-//! A·r*,  r* = argmin_r  δᵀ G_bb δ,    δ = Q(W_b; A·r) − W_b,    r = min, min + step, ... 1
+//! A·r*,  r* = argmin_r  δᵀ G_bb δ,    δ = Q(W_b; A·r) − W_b,    r = 1, ... min + step, min
 //! ```
 //!
 //! `W_b` are the weights of a block, `G_bb` the block of the Gram matrix that belongs to them; `A` is the range by `max`. Where
-//! block scales are dynamic under one range of the tensor, that range is shrunk, against the error of the whole output. Ties go
-//! to the smaller share.
+//! block scales are dynamic under one range of the tensor, that range is shrunk, against the error of the whole output. Shares
+//! are rounded to two decimals.
 //!
 //! Source: Lin et al. 2024, "AWQ", arXiv:2306.00978, and its published code; ModelOpt 0.47, `awq_clip`.
-//! Our choice: all tokens count, where ModelOpt takes about 64 of each call.
+//! Our choices: all tokens count, where ModelOpt takes about 64 of each call; of equal errors the largest share wins, where
+//! ModelOpt takes the smallest, which halves the range of a block whose inputs were zero.
 
 use burn::tensor::Tensor;
 use burn_quant_ops::numerics::{BlockScale, ScaleFormat};
 
 use super::awq_lite::first_stage;
 use super::groups::spread;
-use super::{Layer, LayerAlgorithm, SkipReason, Solution, host};
-use crate::{Buffer, ChannelNeeds, Granularity, TensorQuantizer};
+use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage, decimal, host};
+use crate::{Buffer, Granularity, InputStatistics, TensorQuantizer};
 
 /// AWQ-clip of a layer.
 #[derive(Clone, Copy, Debug)]
@@ -26,18 +27,22 @@ pub(crate) struct AwqClip {
     pub(crate) shrink_step: f32,
 }
 
-impl LayerAlgorithm for AwqClip {
+impl CalibrationAlgorithm for AwqClip {
     fn name(&self) -> &str {
         "awq_clip"
     }
 
-    fn needs(&self) -> Option<ChannelNeeds> {
-        Some(ChannelNeeds::Gram)
+    fn stage(&self) -> Stage {
+        Stage::Clip
     }
 
-    fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
+    fn inputs(&self) -> Option<InputStatistics> {
+        Some(InputStatistics::Gram)
+    }
+
+    fn layer(&self, layer: &LayerProblem) -> Result<Solution, SkipReason> {
         layer.gram()?;
-        let fitted = layer.with_fitted_weight();
+        let fitted = layer.with_max_weight_range();
         let quantizer = first_stage(fitted.weight_quantizer());
         let config = quantizer.config();
         if config.rotation.is_some() {
@@ -58,21 +63,25 @@ impl LayerAlgorithm for AwqClip {
     }
 }
 
-/// min, min + step, ... below 1, and 1.
+/// 1, and min, min + step, ... below 1, in hundredths; the largest first, as the first of equals wins.
 fn ratios(min: f32, step: f32) -> Vec<f32> {
-    let decimal = |k: i32| ((f64::from(min) + f64::from(k) * f64::from(step)) * 1e4).round() / 1e4;
-    let below = (0..).map(decimal).take_while(|ratio| *ratio < 1.0);
-    below.chain([1.0]).map(|ratio| ratio as f32).collect()
+    let (min, step) = (decimal(min), decimal(step));
+    let below = (0..).map(|k: i32| min + f64::from(k) * step).take_while(|ratio| *ratio < 1.0 - 1e-9);
+    let mut ratios: Vec<f32> = below.map(|ratio| ((ratio * 100.0).round_ties_even() / 100.0) as f32).collect();
+    ratios.push(1.0);
+    ratios.reverse();
+    ratios.dedup();
+    ratios
 }
 
 /// The range of each block, and the mean share.
 fn of_blocks(
-    layer: &Layer,
+    layer: &LayerProblem,
     quantizer: &TensorQuantizer,
     size: usize,
     ratios: &[f32],
 ) -> Result<(Tensor<1>, Tensor<1>), SkipReason> {
-    let amax = quantizer.amax().expect("it was fitted");
+    let amax = quantizer.amax().expect("it was calibrated");
     let (weight, gram) = (layer.weight(), layer.gram()?.diagonal_blocks(size));
     let losses = |candidate: &TensorQuantizer| {
         let change = layer.quantize(candidate, weight.clone()) - weight.clone();
@@ -83,7 +92,7 @@ fn of_blocks(
 }
 
 /// `δᵀ G_bb δ` of each block, in the order of the quantizer's ranges.
-pub(super) fn block_losses(layer: &Layer, change: Tensor<2>, gram: &Tensor<3>) -> Tensor<1> {
+pub(super) fn block_losses(layer: &LayerProblem, change: Tensor<2>, gram: &Tensor<3>) -> Tensor<1> {
     let [inputs, outputs] = change.dims();
     let [blocks, size, _] = gram.dims();
     let padded = match blocks * size - inputs {
@@ -122,8 +131,12 @@ pub(super) fn best_of(
 }
 
 /// The range of the tensor, against the error of the whole output.
-fn of_tensor(layer: &Layer, quantizer: &TensorQuantizer, ratios: &[f32]) -> Result<(Tensor<1>, Tensor<1>), SkipReason> {
-    let amax = quantizer.buffer(Buffer::Amax).expect("it was fitted");
+fn of_tensor(
+    layer: &LayerProblem,
+    quantizer: &TensorQuantizer,
+    ratios: &[f32],
+) -> Result<(Tensor<1>, Tensor<1>), SkipReason> {
+    let amax = quantizer.buffer(Buffer::Amax).expect("it was calibrated");
     let (weight, gram) = (layer.weight(), layer.gram()?);
     let losses = |candidate: &TensorQuantizer| gram.error(layer.quantize(candidate, weight.clone()) - weight.clone());
     let ratio = best_of(quantizer, &amax, ratios, losses);
@@ -131,6 +144,18 @@ fn of_tensor(layer: &Layer, quantizer: &TensorQuantizer, ratios: &[f32]) -> Resu
 }
 
 /// The range of each element of a weight, `[in, out]`.
-pub(super) fn element_amax(layer: &Layer, quantizer: &TensorQuantizer, amax: Tensor<1>) -> Tensor<2> {
+pub(super) fn element_amax(layer: &LayerProblem, quantizer: &TensorQuantizer, amax: Tensor<1>) -> Tensor<2> {
     layer.native(spread::<2>(amax, &layer.native_groups(quantizer)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_hundredths_from_the_largest_down() {
+        let reference = [1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5];
+        assert_eq!(ratios(0.5, 0.05), reference);
+        assert_eq!(ratios(0.95, 0.025), [1.0, 0.98, 0.95], "0.975 is rounded half to even");
+    }
 }

@@ -9,14 +9,16 @@
 //!
 //! Source: Lin et al. 2024, "AWQ", arXiv:2306.00978, §3.2; ModelOpt 0.47, `awq_lite`, which runs the layer once per α and batch;
 //! the Gram matrix `G` of the inputs gives the same sum of squares without running it. Ties go to the smallest α.
-//! Our choices: tokens count alike, not calls; the exponent ends at 1 whatever the step. Activations are not quantized in the
-//! search. Of a chain of quantizers the first is searched with.
+//! Our choices: every token has the same weight, where in ModelOpt every call has; exponents end at the last multiple of the step
+//! that is at most 1, where ModelOpt's go on to the next; a layer that no exponent makes better stays unsmoothed
+//! ([`Identity`]). Activations are not quantized in the search. Of a chain of quantizers the first is searched with.
 
 use burn::tensor::{DType, Tensor};
 use burn_quant_ops::{Groups, group_amax};
 
-use super::{Layer, LayerAlgorithm, SkipReason, Solution, host};
-use crate::{ChannelNeeds, Granularity, Sharing, TensorQuantizer};
+use super::decimal;
+use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage, host};
+use crate::{Granularity, Identity, InputStatistics, Sharing, TensorQuantizer};
 
 /// The scales that are used.
 const SCALES: (f32, f32) = (1e-4, 1e4);
@@ -26,33 +28,38 @@ const SCALES: (f32, f32) = (1e-4, 1e4);
 pub(crate) struct AwqLite {
     pub(crate) alpha_step: f32,
     pub(crate) sharing: Sharing,
+    pub(crate) identity: Identity,
 }
 
-impl LayerAlgorithm for AwqLite {
+impl CalibrationAlgorithm for AwqLite {
     fn name(&self) -> &str {
         "awq_lite"
     }
 
-    fn needs(&self) -> Option<ChannelNeeds> {
-        Some(ChannelNeeds::Gram)
+    fn stage(&self) -> Stage {
+        Stage::Smooth
     }
 
-    fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
+    fn inputs(&self) -> Option<InputStatistics> {
+        Some(InputStatistics::Gram)
+    }
+
+    fn layer(&self, layer: &LayerProblem) -> Result<Solution, SkipReason> {
         self.together(std::slice::from_ref(layer))?.pop().expect("one solution per layer")
     }
 
-    fn solve_siblings(&self, layers: &[Layer]) -> Vec<Result<Solution, SkipReason>> {
+    fn siblings(&self, layers: &[LayerProblem]) -> Vec<Result<Solution, SkipReason>> {
         let together = match self.sharing {
             Sharing::Joint => self.together(layers).ok(),
             Sharing::Separate => None,
         };
-        together.unwrap_or_else(|| layers.iter().map(|layer| self.solve(layer)).collect())
+        together.unwrap_or_else(|| layers.iter().map(|layer| self.layer(layer)).collect())
     }
 }
 
 impl AwqLite {
     /// One scale for layers with the same inputs.
-    fn together(&self, layers: &[Layer]) -> Result<Vec<Result<Solution, SkipReason>>, SkipReason> {
+    fn together(&self, layers: &[LayerProblem]) -> Result<Vec<Result<Solution, SkipReason>>, SkipReason> {
         for layer in layers {
             layer.gram()?;
             layer.can_smooth()?;
@@ -76,7 +83,12 @@ impl AwqLite {
                 best = Some((loss, i));
             }
         }
-        let (_, best) = best.ok_or(SkipReason::NoGain)?;
+        let (least, best) = best.ok_or(SkipReason::NoGain)?;
+        let ones = || Tensor::ones([inputs.len()], (&device, DType::F32));
+        // a loss that is not above the limit comes back
+        if self.identity == Identity::Tried && loss(layers, &searched, &ones(), least).is_some() {
+            return Err(SkipReason::NoGain);
+        }
         let (alpha, scale) = &scales[best];
         let factor = scale.clone().recip();
         Ok(layers
@@ -98,13 +110,14 @@ fn awq_scale(inputs: &[f32], weights: &[f32], alpha: f32) -> Vec<f32> {
     scales.iter().map(|scale| scale / middle).collect()
 }
 
-/// 0, step, 2·step, ... up to 1.
+/// 0, step, 2·step, ... up to 1; the step is meant as the decimal number that it prints as.
 fn exponents(step: f32) -> impl Iterator<Item = f32> {
-    (0..).map(move |k| (f64::from(k) * f64::from(step)) as f32).take_while(|alpha| *alpha <= 1.0 + 1e-6)
+    let step = decimal(step);
+    (0..).map(move |k| (f64::from(k) * step) as f32).take_while(|alpha| *alpha <= 1.0 + 1e-6)
 }
 
 /// The mean over outputs of the magnitude of each channel's weights, relative to their blocks.
-fn relative_weights(layers: &[Layer]) -> Vec<f32> {
+fn relative_weights(layers: &[LayerProblem]) -> Vec<f32> {
     let mut sum: Option<Tensor<1>> = None;
     let mut outputs = 0;
     for layer in layers {
@@ -147,11 +160,11 @@ fn from_the_middle(len: usize) -> impl Iterator<Item = usize> {
 }
 
 /// The error of all layers, or `None` if it is above a limit.
-fn loss(layers: &[Layer], searched: &[TensorQuantizer], scale: &Tensor<1>, limit: f32) -> Option<f32> {
+fn loss(layers: &[LayerProblem], searched: &[TensorQuantizer], scale: &Tensor<1>, limit: f32) -> Option<f32> {
     let scale = scale.clone().unsqueeze_dim::<2>(1);
     layers.iter().zip(searched).try_fold(0.0, |sum, (layer, quantizer)| {
         let scaled = layer.weight() * scale.clone();
-        let rounded = layer.quantize(&layer.fit(quantizer, scaled.clone()), scaled);
+        let rounded = layer.quantize(&layer.calibrate_max(quantizer, scaled.clone()), scaled);
         let change = rounded / scale.clone() - layer.weight();
         Some(sum + layer.gram().ok()?.error_up_to(change, limit - sum)?)
     })
@@ -167,6 +180,6 @@ mod tests {
         assert_eq!(from_the_middle(4).collect::<Vec<_>>(), [2, 1, 3, 0]);
         assert_eq!(exponents(0.1).last(), Some(1.0));
         assert_eq!(exponents(0.1).count(), 11);
-        assert_eq!(exponents(0.3).count(), 4, "0.9 is the last below 1");
+        assert_eq!(exponents(0.3).collect::<Vec<_>>(), [0.0, 0.3, 0.6, 0.9], "decimal numbers, rounded once");
     }
 }

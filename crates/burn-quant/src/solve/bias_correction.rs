@@ -7,27 +7,31 @@
 //! Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv:1906.04721, §4.2,
 //! with the means of the calibration data.
 
-use super::{Layer, LayerAlgorithm, SkipReason, Solution, host};
-use crate::ChannelNeeds;
+use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage, host};
+use crate::InputStatistics;
 
 /// Bias correction of a layer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BiasCorrection;
 
-impl LayerAlgorithm for BiasCorrection {
+impl CalibrationAlgorithm for BiasCorrection {
     fn name(&self) -> &str {
         "bias_correction"
     }
 
-    fn needs(&self) -> Option<ChannelNeeds> {
-        Some(ChannelNeeds::Ranges)
+    fn stage(&self) -> Stage {
+        Stage::Correct
     }
 
-    fn takes_pointwise(&self) -> bool {
+    fn inputs(&self) -> Option<InputStatistics> {
+        Some(InputStatistics::Means)
+    }
+
+    fn supports_pointwise(&self) -> bool {
         true
     }
 
-    fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
+    fn layer(&self, layer: &LayerProblem) -> Result<Solution, SkipReason> {
         layer.input()?;
         let bias = layer.bias().ok_or(SkipReason::NoBias)?;
         let shift = layer.output_shift().ok_or(SkipReason::NoData)?;

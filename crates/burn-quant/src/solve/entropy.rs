@@ -10,11 +10,52 @@
 //! Source: Migacz 2017, "8-bit Inference with TensorRT"; ModelOpt 0.47, `HistogramCalibrator`. The first bin, which holds the zeros,
 //! counts as the second does.
 
-use burn_quant_ops::numerics::{IntFormat, Signedness};
+use burn_quant_ops::numerics::{Format, IntFormat, Signedness};
 
-use crate::Histogram;
+use super::ranges::per_tensor;
+use super::{CalibrationAlgorithm, SkipReason, Stage};
+use crate::{Histogram, HistogramConfig, Statistics, StatisticsRequest, TensorQuantizer};
 
-/// The range of least divergence for an integer format; `None` if fewer than `start_bin` bins are in use.
+/// Ranges of activations by the information that their codes keep.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entropy {
+    pub(crate) start_bin: usize,
+    pub(crate) stride: usize,
+    pub(crate) histogram: HistogramConfig,
+}
+
+impl CalibrationAlgorithm for Entropy {
+    fn name(&self) -> &str {
+        "entropy"
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Clip
+    }
+
+    fn needs_data(&self) -> bool {
+        true
+    }
+
+    fn request(&self, quantizer: &TensorQuantizer) -> Result<StatisticsRequest, SkipReason> {
+        let config = per_tensor(quantizer)?;
+        if !matches!(config.format, Format::Int(_)) {
+            return Err(SkipReason::NotInteger);
+        }
+        Ok(StatisticsRequest { histogram: Some(self.histogram), ..StatisticsRequest::default() })
+    }
+
+    fn range(&self, quantizer: &TensorQuantizer, seen: &Statistics) -> Result<Vec<f32>, SkipReason> {
+        let Format::Int(format) = quantizer.config().format else { return Err(SkipReason::NotInteger) };
+        let histogram = seen.histogram.as_ref().ok_or(SkipReason::NoData)?;
+        let amax = entropy(histogram, format, self.start_bin, self.stride).filter(|amax| *amax > 0.0);
+        amax.map(|amax| vec![amax]).ok_or(SkipReason::NoGain)
+    }
+}
+
+/// Finds the range of least divergence for an integer format; `None` if fewer than `start_bin` bins are in use.
+///
+/// A range has one bin at least, and the next is one bin further at least: zeros count as one.
 ///
 /// # Example
 ///
@@ -28,8 +69,9 @@ use crate::Histogram;
 /// assert!(entropy(&seen, IntFormat::signed(8).unwrap(), 128, 1).unwrap() < 1.1);
 /// ```
 pub fn entropy(seen: &Histogram, format: IntFormat, start_bin: usize, stride: usize) -> Option<f32> {
+    let (start_bin, stride) = (start_bin.max(1), stride.max(1));
     let mut counts: Vec<f64> = seen.counts.iter().map(|count| *count as f64).collect();
-    if counts.len() < start_bin.max(1) {
+    if counts.len() < start_bin {
         return None;
     }
     if counts.len() > 1 {

@@ -22,8 +22,8 @@ use faer::linalg::triangular_inverse::invert_upper_triangular;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 
 use super::awq_clip::element_amax;
-use super::{Layer, LayerAlgorithm, SkipReason, Solution, host};
-use crate::{Buffer, ChannelNeeds, ColumnOrder, Granularity, Range, TensorQuantizer};
+use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage, host};
+use crate::{Buffer, ColumnOrder, Granularity, InputStatistics, Range, TensorQuantizer};
 
 /// GPTQ of a layer.
 #[derive(Clone, Copy, Debug)]
@@ -33,16 +33,20 @@ pub(crate) struct Gptq {
     pub(crate) order: ColumnOrder,
 }
 
-impl LayerAlgorithm for Gptq {
+impl CalibrationAlgorithm for Gptq {
     fn name(&self) -> &str {
         "gptq"
     }
 
-    fn needs(&self) -> Option<ChannelNeeds> {
-        Some(ChannelNeeds::Gram)
+    fn stage(&self) -> Stage {
+        Stage::Round
     }
 
-    fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
+    fn inputs(&self) -> Option<InputStatistics> {
+        Some(InputStatistics::Gram)
+    }
+
+    fn layer(&self, layer: &LayerProblem) -> Result<Solution, SkipReason> {
         let gram = layer.gram()?.whole();
         let [inputs, outputs] = layer.weight().dims();
         let mut rounding = Rounding::of(layer)?;
@@ -133,9 +137,9 @@ fn correct(weight: &mut [f32], outputs: usize, factor: &[f32], block_size: usize
 }
 
 /// The weight's quantizer on the host, a row at a time.
-struct Rounding(Vec<Stage>);
+struct Rounding(Vec<StageRounding>);
 
-struct Stage {
+struct StageRounding {
     grid: AnyGrid,
     ranges: Ranges,
 }
@@ -148,9 +152,9 @@ enum Ranges {
 }
 
 impl Rounding {
-    fn of(layer: &Layer) -> Result<Self, SkipReason> {
+    fn of(layer: &LayerProblem) -> Result<Self, SkipReason> {
         let quantizer = layer.weight_quantizer();
-        quantizer.stages("").map(|(_, stage)| Stage::of(layer, stage)).collect::<Result<_, _>>().map(Self)
+        quantizer.stages("").map(|(_, stage)| StageRounding::of(layer, stage)).collect::<Result<_, _>>().map(Self)
     }
 
     /// Rows come in this order from now on.
@@ -192,8 +196,8 @@ impl Rounding {
     }
 }
 
-impl Stage {
-    fn of(layer: &Layer, stage: &TensorQuantizer) -> Result<Self, SkipReason> {
+impl StageRounding {
+    fn of(layer: &LayerProblem, stage: &TensorQuantizer) -> Result<Self, SkipReason> {
         let config = stage.config();
         if config.rotation.is_some() {
             return Err(SkipReason::Rotated);
@@ -222,6 +226,8 @@ impl Stage {
                 };
                 Ranges::Blocks((0..inputs).map(block).collect())
             }
+            // a range per output follows the whole column, as it is when a row is rounded
+            (true, _, Granularity::PerChannel) => Ranges::Blocks(vec![(0..inputs).collect(); inputs]),
             (true, ..) => fixed(layer, stage, of_weight(layer.native_groups(stage))),
             (false, Range::Constant(amax), _) => {
                 let one = of_weight(layer.native_groups(stage));
@@ -233,7 +239,7 @@ impl Stage {
     }
 }
 
-fn fixed(layer: &Layer, stage: &TensorQuantizer, amax: Tensor<1>) -> Ranges {
+fn fixed(layer: &LayerProblem, stage: &TensorQuantizer, amax: Tensor<1>) -> Ranges {
     let amax = element_amax(layer, stage, amax);
     let elements = amax.dims().iter().product::<usize>();
     Ranges::Fixed(host(amax.reshape([elements])))

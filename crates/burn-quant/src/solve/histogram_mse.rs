@@ -9,9 +9,46 @@
 
 use burn_quant_ops::numerics::{AnyGrid, Format, Grid, IntFormat, IntSpan, ScaleFormat};
 
-use crate::Histogram;
+use super::ranges::per_tensor;
+use super::{CalibrationAlgorithm, SkipReason, Stage};
+use crate::{Histogram, HistogramConfig, Statistics, StatisticsRequest, TensorQuantizer};
 
-/// The range of least squared error for a format; `None` if fewer than `start_bin` bins are in use.
+/// Ranges of activations by their squared rounding error.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HistogramMse {
+    pub(crate) start_bin: usize,
+    pub(crate) stride: usize,
+    pub(crate) histogram: HistogramConfig,
+}
+
+impl CalibrationAlgorithm for HistogramMse {
+    fn name(&self) -> &str {
+        "histogram_mse"
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Clip
+    }
+
+    fn needs_data(&self) -> bool {
+        true
+    }
+
+    fn request(&self, quantizer: &TensorQuantizer) -> Result<StatisticsRequest, SkipReason> {
+        let histogram = Some(self.histogram);
+        per_tensor(quantizer)?;
+        Ok(StatisticsRequest { histogram, ..StatisticsRequest::default() })
+    }
+
+    fn range(&self, quantizer: &TensorQuantizer, seen: &Statistics) -> Result<Vec<f32>, SkipReason> {
+        let histogram = seen.histogram.as_ref().ok_or(SkipReason::NoData)?;
+        let amax = histogram_mse(histogram, quantizer.config().format, self.start_bin, self.stride);
+        amax.map(|amax| vec![amax]).ok_or(SkipReason::NoGain)
+    }
+}
+
+/// Finds the range of least squared error for a format; `None` if fewer than `start_bin` bins are in use. A stride of 0 counts
+/// as 1.
 ///
 /// # Example
 ///
@@ -36,7 +73,7 @@ pub fn histogram_mse(seen: &Histogram, format: Format, start_bin: usize, stride:
         let scale = grid.scale(amax);
         bins.iter().map(|(x, n)| n * f64::from(grid.fake_quant(*x, scale) - x).powi(2)).sum::<f64>()
     };
-    let candidates = (start_bin..seen.counts.len()).step_by(stride).map(|bin| seen.centre(bin));
+    let candidates = (start_bin..seen.counts.len()).step_by(stride.max(1)).map(|bin| seen.centre(bin));
     let errors = candidates.map(|amax| (amax, error(amax)));
     errors.reduce(|best, next| if next.1 < best.1 { next } else { best }).map(|(amax, _)| amax)
 }

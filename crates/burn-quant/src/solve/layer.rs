@@ -1,4 +1,4 @@
-//! A linear layer, as algorithms see it.
+//! A linear layer, as algorithms see it: both halves of everything that a step may move between weight and input.
 
 use burn::tensor::{DType, Tensor};
 use burn_quant_ops::Groups;
@@ -47,17 +47,18 @@ impl LayerInput {
     }
 }
 
-/// A linear layer with its quantizers and what is known of its inputs: what a [`LayerAlgorithm`](super::LayerAlgorithm) gets,
-/// and what it returns a changed copy of.
+/// A linear layer with its quantizers and what is known of its inputs: what a
+/// [`CalibrationAlgorithm`](super::CalibrationAlgorithm) gets, and what it returns a changed copy of.
 ///
 /// ```text
 /// y = Qi(x ⊙ s) · Qw(W) + (x ⊙ s) · down · up + bias
 /// ```
 ///
-/// The weight is `[in, out]` and f32, whatever its layout and dtype in the model. Copies are cheap: tensors are shared until
-/// they are changed.
+/// The weight is `[in, out]` and f32, whatever its layout and dtype in the model. What belongs together changes together:
+/// [`smoothed`](LayerProblem::smoothed) divides the weight and the branch by what it multiplies inputs by. Copies are cheap:
+/// tensors are shared until they are changed.
 #[derive(Clone, Debug)]
-pub struct Layer {
+pub struct LayerProblem {
     name: String,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
@@ -70,11 +71,20 @@ pub struct Layer {
     takes_low_rank: bool,
     /// What the weight is kept in.
     dtype: DType,
-    original: Tensor<2>,
-    original_input: Option<LayerInput>,
+    original: Original,
 }
 
-impl Layer {
+/// A layer as it was before calibration.
+#[derive(Clone, Debug)]
+struct Original {
+    /// `[in, out]`
+    weight: Tensor<2>,
+    /// The weight with the branch that was there, `[in, out]`: what outputs came from.
+    effective: Tensor<2>,
+    input: Option<LayerInput>,
+}
+
+impl LayerProblem {
     pub(super) fn new(
         name: String,
         weight: Tensor<2>,
@@ -90,17 +100,21 @@ impl Layer {
             None => (None, None),
         };
         let input = seen.filter(|seen| seen.tokens > 0).map(|seen| LayerInput::new(seen, &weight));
+        let low_rank = input_quantizer.as_ref().and_then(|quantizer| branch_of(quantizer, weight.dims()));
+        let effective = match &low_rank {
+            None => weight.clone(),
+            Some((down, up)) => weight.clone() + down.clone().matmul(up.clone()),
+        };
         Self {
             name,
-            original: weight.clone(),
-            original_input: input.clone(),
+            original: Original { weight: weight.clone(), effective, input: input.clone() },
             weight,
             bias: bias.map(|bias| bias.cast(DType::F32)),
             weight_quantizer,
             input_quantizer,
             input,
             scale: None,
-            low_rank: None,
+            low_rank,
             takes_low_rank,
             dtype,
         }
@@ -118,7 +132,7 @@ impl Layer {
 
     /// The weight before calibration, `[in, out]`.
     pub fn original_weight(&self) -> Tensor<2> {
-        self.original.clone()
+        self.original.weight.clone()
     }
 
     /// The bias, `[out]`.
@@ -154,7 +168,7 @@ impl Layer {
     ///
     /// # Errors
     ///
-    /// As [`Layer::input`], and [`SkipReason::NoData`] if it was not collected.
+    /// As [`LayerProblem::input`], and [`SkipReason::NoData`] if it was not collected.
     pub fn gram(&self) -> Result<&Gram, SkipReason> {
         self.input()?.gram.as_ref().ok_or(SkipReason::NoData)
     }
@@ -169,9 +183,9 @@ impl Layer {
         canonical(quantizer.forward(canonical(weight, quantizer)), quantizer)
     }
 
-    /// A quantizer with the ranges of a weight `[in, out]` by `max`.
-    pub fn fit(&self, quantizer: &TensorQuantizer, weight: Tensor<2>) -> TensorQuantizer {
-        quantizer.fitted(&canonical(weight, quantizer))
+    /// Returns a quantizer with the ranges of a weight `[in, out]` by `max`.
+    pub fn calibrate_max(&self, quantizer: &TensorQuantizer, weight: Tensor<2>) -> TensorQuantizer {
+        quantizer.calibrated_max(&canonical(weight, quantizer))
     }
 
     /// The weight that, without quantization of inputs, gives the same outputs as the layer does now, `[in, out]`; for the
@@ -194,23 +208,23 @@ impl Layer {
 
     /// What the effective weight differs from the original one by, `[in, out]`.
     pub(crate) fn weight_error(&self) -> Tensor<2> {
-        self.effective_weight() - self.original.clone()
+        self.effective_weight() - self.original.effective.clone()
     }
 
-    /// [`Layer::output_error`] of a change of the original weight.
+    /// [`LayerProblem::output_error`] of a change of the original weight.
     pub(crate) fn output_error_of(&self, change: Tensor<2>) -> Option<Tensor<1>> {
-        let gram = self.original_input.as_ref()?.gram.as_ref()?;
-        Some(gram.error(change) / self.original.dims()[1] as f32)
+        let gram = self.original.input.as_ref()?.gram.as_ref()?;
+        Some(gram.error(change) / self.original.weight.dims()[1] as f32)
     }
 
     /// The mean square of an output, `[1]`; `None` without a Gram matrix.
     pub fn output_power(&self) -> Option<Tensor<1>> {
-        self.output_error_of(self.original.clone())
+        self.output_error_of(self.original.effective.clone())
     }
 
     /// The mean of each output's error, `[out]`; `None` without data.
     pub fn output_shift(&self) -> Option<Tensor<1>> {
-        let mean = self.original_input.as_ref()?.mean.clone().unsqueeze_dim::<2>(0);
+        let mean = self.original.input.as_ref()?.mean.clone().unsqueeze_dim::<2>(0);
         let shift = mean.matmul(self.weight_error());
         Some(shift.squeeze_dim(0))
     }
@@ -231,8 +245,8 @@ impl Layer {
     }
 
     /// The same with the ranges of its weight by `max`.
-    pub fn with_fitted_weight(&self) -> Self {
-        self.with_weight_quantizer(self.fit(&self.weight_quantizer, self.weight()))
+    pub fn with_max_weight_range(&self) -> Self {
+        self.with_weight_quantizer(self.calibrate_max(&self.weight_quantizer, self.weight()))
     }
 
     /// The same with inputs multiplied by a factor per channel, `[in]`, and the weight divided by it: the same outputs, but for
@@ -240,8 +254,9 @@ impl Layer {
     ///
     /// # Errors
     ///
-    /// [`SkipReason::NoSlot`] and [`SkipReason::NoData`] as [`Layer::input`]; what [`Layer::can_smooth`] says.
+    /// [`SkipReason::NoSlot`] and [`SkipReason::NoData`] as [`LayerProblem::input`]; what [`LayerProblem::can_smooth`] says.
     pub fn smoothed(&self, factor: Tensor<1>) -> Result<Self, SkipReason> {
+        let factor = self.within_dtype(factor);
         let input = self.input()?.clone().scaled(&factor);
         let mut quantizer = self.can_smooth()?.clone();
         if quantizer.is_enabled() && quantizer.config().has_static_range() {
@@ -260,10 +275,28 @@ impl Layer {
             None => factor.clone(),
             Some(scale) => scale.clone() * factor.clone(),
         };
-        let weight = self.weight.clone() / factor.unsqueeze_dim::<2>(1);
+        let rows = factor.unsqueeze_dim::<2>(1);
+        let weight = self.weight.clone() / rows.clone();
         let smoothed =
             Self { input: Some(input), input_quantizer: Some(quantizer), scale: Some(scale), ..self.clone() };
-        Ok(smoothed.with_weight(weight).with_fitted_weight())
+        // the branch multiplies the same inputs as the weight
+        let smoothed = match self.low_rank.clone() {
+            None => smoothed,
+            Some((down, up)) => smoothed.with_branch(down / rows, up)?,
+        };
+        Ok(smoothed.with_weight(weight).with_max_weight_range())
+    }
+
+    /// Raises the factors by which a weight would leave the range of f16, if it is kept in f16.
+    fn within_dtype(&self, factor: Tensor<1>) -> Tensor<1> {
+        /// A power of two below the largest f16, 65504.
+        const LARGEST: f32 = 32768.0;
+        if self.dtype != DType::F16 {
+            return factor;
+        }
+        let rows = self.weight.dims()[0];
+        let least: Tensor<1> = self.weight.clone().abs().max_dim(1).reshape([rows]) / LARGEST;
+        factor.max_pair(least)
     }
 
     /// The quantizer of the input, if a factor per channel can go before it.
@@ -284,7 +317,7 @@ impl Layer {
         if config.rotation.is_some() {
             return Err(SkipReason::Rotated);
         }
-        let channels = self.original.dims()[0];
+        let channels = self.original.weight.dims()[0];
         let (groups, centred) = (quantizer.range_groups(&[2, channels]), config.bias.is_some());
         let derivable = matches!(groups.counts(), [1, n] if [1, channels].contains(n)) && !centred;
         if config.has_static_range() && !derivable || config.has_static_bias() {
@@ -293,13 +326,25 @@ impl Layer {
         Ok(quantizer)
     }
 
-    /// The same with a branch of low rank beside the weight: `down` `[in, rank]`, `up` `[rank, out]`, for smoothed inputs that
-    /// are not quantized.
+    /// Adds a branch of low rank beside the weight: `down` `[in, rank]`, `up` `[rank, out]`, for smoothed inputs that are not
+    /// quantized. Beside a branch that is there already it stands as further ranks.
     ///
     /// # Errors
     ///
     /// [`SkipReason::NoBranch`] if the layer cannot compute one.
     pub fn with_low_rank(&self, down: Tensor<2>, up: Tensor<2>) -> Result<Self, SkipReason> {
+        match self.low_rank.clone() {
+            None => self.with_branch(down, up),
+            Some((left, right)) => self.with_branch(Tensor::cat(vec![left, down], 1), Tensor::cat(vec![right, up], 0)),
+        }
+    }
+
+    /// The branch of low rank as `down` and `up`, if there is one.
+    pub fn low_rank(&self) -> Option<(Tensor<2>, Tensor<2>)> {
+        self.low_rank.clone()
+    }
+
+    fn with_branch(&self, down: Tensor<2>, up: Tensor<2>) -> Result<Self, SkipReason> {
         let mut quantizer = self.input_quantizer()?.clone();
         if !self.takes_low_rank {
             return Err(SkipReason::NoBranch);
@@ -331,7 +376,7 @@ impl Layer {
 
     /// The groups of a quantizer of the weight, in the weight's own layout.
     pub(super) fn native_groups(&self, quantizer: &TensorQuantizer) -> Groups {
-        let [inputs, outputs] = self.original.dims();
+        let [inputs, outputs] = self.original.weight.dims();
         if is_transposed(quantizer) {
             quantizer.groups(&[outputs, inputs])
         } else {
@@ -355,7 +400,7 @@ impl Layer {
         if let Some(quantizer) = &mut same.input_quantizer
             && quantizer.buffer(Buffer::PreQuantScale).is_none()
         {
-            let ones = Tensor::ones([self.original.dims()[0]], (&self.original.device(), DType::F32));
+            let ones = Tensor::ones([self.original.weight.dims()[0]], (&self.original.weight.device(), DType::F32));
             quantizer.set_buffer(Buffer::PreQuantScale, ones);
         }
         same
@@ -370,6 +415,14 @@ impl Layer {
     pub(super) fn into_parts(self) -> (Tensor<2>, Option<Tensor<1>>, TensorQuantizer, Option<TensorQuantizer>) {
         (canonical(self.weight, &self.weight_quantizer), self.bias, self.weight_quantizer, self.input_quantizer)
     }
+}
+
+/// The branch that a quantizer of inputs keeps, as factors of a weight `[in, out]`.
+fn branch_of(quantizer: &TensorQuantizer, [inputs, outputs]: [usize; 2]) -> Option<(Tensor<2>, Tensor<2>)> {
+    let (down, up) = quantizer.buffer(Buffer::LowRankDown).zip(quantizer.buffer(Buffer::LowRankUp))?;
+    let rank = down.dims()[0] / inputs.max(1);
+    let (down, up) = (down.without_autodiff(), up.without_autodiff());
+    Some((down.reshape([inputs, rank]), up.reshape([rank, outputs])))
 }
 
 /// Whether a weight is `[out, in]` in the model.

@@ -1,25 +1,22 @@
 //! The layers of a model, solved step by step: siblings together, all others each by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::calibrate::{Calibrator, quantizer_devices};
-use super::range_search::least_squares;
-use super::ranges::is_of_activations;
+use super::algorithm::Step;
+use super::calibrator::{Calibrator, inputs_of, is_of_all_channels};
 use super::siblings::{families, share_global_amax, share_inputs};
-use super::sites::{EachParameter, Parameters, Site, each_parameter, replace_parameters, sites};
-use super::{Layer, LayerAlgorithm, SkipReason, mean_magnitude};
+use super::{KernelProblem, LayerProblem, SkipReason, Solution};
+use crate::ModelStatistics;
+use crate::model::{LayerRef, ModelIndex, Parameters, Replacements};
 use crate::report::{LayerReport, StepReport};
-use crate::{Algorithm, ModelStatistics, QuantError, Quantizers, TensorQuantizer};
 
 /// What layers have become so far; it goes into the model at the end, as later passes over the data need the float model.
 #[derive(Default)]
 pub(crate) struct Solved {
-    parameters: BTreeMap<String, Tensor<1>>,
-    quantizers: BTreeMap<String, TensorQuantizer>,
-    reports: Vec<LayerReport>,
+    pub(crate) replacements: Replacements,
+    pub(crate) reports: Vec<LayerReport>,
 }
 
 /// Errors of a layer under ranges by `max`.
@@ -28,179 +25,155 @@ struct Before {
     weight: Tensor<1>,
 }
 
-impl Calibrator<'_> {
-    /// Solves the layers of a model with ranges whose inputs are those of the names, or all others.
-    pub(crate) fn solve_layers<M: Module>(
+impl Calibrator {
+    /// The paths of the parameters that the steps look at.
+    pub(crate) fn parameters(&self, index: &ModelIndex) -> Vec<String> {
+        let layers = self.layers(index);
+        let wanted = layers.iter().flat_map(|layer| std::iter::once(&layer.weight).chain(&layer.bias));
+        wanted.cloned().collect()
+    }
+
+    /// Solves the layers whose input quantizer satisfies `wanted`; the quantizers of the index have their ranges by `max`.
+    pub(crate) fn solve_layers(
         &self,
-        model: &M,
+        index: &ModelIndex,
+        parameters: &Parameters,
         statistics: &ModelStatistics,
         wanted: impl Fn(Option<&str>) -> bool,
         solved: &mut Solved,
         progress: &mut dyn FnMut(&str),
     ) {
-        let quantizers = Quantizers::of(model);
-        let sites = sites(model, &quantizers, self.takes_pointwise());
-        let slot = |site: &Site| site.input_quantizer.clone().filter(|_| site.inputs(&quantizers).is_ok());
-        let sites: Vec<&Site> = sites.iter().filter(|site| wanted(slot(site).as_deref())).collect();
+        let layers = self.layers(index);
+        let input = |layer: &LayerRef| layer.input_quantizer.clone().filter(|_| inputs_of(layer, index).is_ok());
+        let layers: Vec<&LayerRef> = layers.iter().filter(|layer| wanted(input(layer).as_deref())).collect();
+        let by_name: HashMap<&str, &LayerRef> = layers.iter().map(|layer| (layer.name.as_str(), *layer)).collect();
         let changes = !self.steps.is_empty();
-        for family in families(sites.iter().map(|site| site.name.as_str())) {
-            let of_family = sites.iter().copied().filter(|site| family.contains(&site.name));
-            let (matrices, others): (Vec<&Site>, Vec<&Site>) =
-                of_family.partition(|site| site.shape.len() == 2 && site.is_of_all_channels(&quantizers, statistics));
+        for family in families(layers.iter().map(|layer| layer.name.as_str())) {
+            let of_family = family.iter().map(|name| by_name[name.as_str()]);
+            let (matrices, others): (Vec<&LayerRef>, Vec<&LayerRef>) =
+                of_family.partition(|layer| layer.shape.len() == 2 && is_of_all_channels(layer, index, statistics));
             // siblings share a range whatever the algorithm
             if matrices.len() > 1 || changes && !matrices.is_empty() {
-                let parameters = parameters(model, &matrices);
-                let layers = layers(&parameters, &quantizers, &matrices, statistics);
-                self.solve_family(&quantizers, &matrices, layers, solved, progress);
+                let problems = matrices.iter().map(|layer| problem(layer, index, parameters, statistics)).collect();
+                self.solve_family(index, &matrices, problems, solved, progress);
             }
-            for site in others.into_iter().filter(|_| changes) {
-                progress(&site.name);
-                self.solve_kernel(model, &quantizers, site, solved);
+            for layer in others.into_iter().filter(|_| changes) {
+                progress(&layer.name);
+                self.solve_kernel(index, parameters, layer, solved);
             }
         }
     }
 
-    /// Siblings, or a single layer.
+    /// Solves siblings, or a single layer.
     fn solve_family(
         &self,
-        quantizers: &Quantizers,
-        family: &[&Site],
-        mut layers: Vec<Layer>,
+        index: &ModelIndex,
+        family: &[&LayerRef],
+        mut layers: Vec<LayerProblem>,
         solved: &mut Solved,
         progress: &mut dyn FnMut(&str),
     ) {
         share_global_amax(&mut layers);
         if self.steps.is_empty() {
-            family.iter().zip(layers).for_each(|(site, layer)| solved.keep(site, layer, false));
+            family.iter().zip(layers).for_each(|(layer, problem)| solved.keep(layer, problem, false));
             return;
         }
         let before: Vec<Before> = layers.iter().map(Before::of).collect();
-        let mut steps: Vec<Vec<StepReport>> = vec![Vec::new(); layers.len()];
+        let mut reports: Vec<Vec<StepReport>> = vec![Vec::new(); layers.len()];
         for step in &self.steps {
-            family.iter().for_each(|site| progress(&site.name));
-            for (i, outcome) in apply(step.as_ref(), &mut layers).into_iter().enumerate() {
-                steps[i].push(match (outcome, family[i].inputs(quantizers)) {
-                    (Ok(choices), _) => StepReport::solved(step.name(), choices),
+            family.iter().for_each(|layer| progress(&layer.name));
+            for (i, outcome) in apply(step, &mut layers).into_iter().enumerate() {
+                reports[i].push(match (outcome, inputs_of(family[i], index)) {
+                    (None, _) => continue,
+                    (Some(Ok(choices)), _) => StepReport::solved(step.name(), choices),
                     // why there is nothing to know of the inputs says more than that there is not
-                    (Err(SkipReason::NoSlot | SkipReason::NoData), Err(why)) => StepReport::skipped(step.name(), why),
-                    (Err(why), _) => StepReport::skipped(step.name(), why),
+                    (Some(Err(SkipReason::NoSlot | SkipReason::NoData)), Err(why)) => {
+                        StepReport::skipped(step.name(), why)
+                    }
+                    (Some(Err(why)), _) => StepReport::skipped(step.name(), why),
                 });
             }
             share_global_amax(&mut layers);
         }
-        for (((site, layer), steps), before) in family.iter().zip(layers).zip(steps).zip(before) {
+        for (((layer, problem), steps), before) in family.iter().zip(layers).zip(reports).zip(before) {
             let changed = steps.iter().any(|step| step.skipped.is_none());
-            solved.reports.push(LayerReport::of_layer(&layer, steps, before.output, before.weight));
-            solved.keep(site, layer, changed);
+            if !steps.is_empty() {
+                solved.reports.push(LayerReport::of_layer(&problem, steps, before.output, before.weight));
+            }
+            solved.keep(layer, problem, changed);
         }
     }
 
-    /// A weight that is not a matrix: its range can be searched for, nothing else.
-    fn solve_kernel<M: Module>(&self, model: &M, quantizers: &Quantizers, site: &Site, solved: &mut Solved) {
-        let mut quantizer = quantizers.get(&site.weight_quantizer).expect("a site has a quantizer").clone();
+    /// Solves a weight that is not a matrix: its range can be searched for, nothing else.
+    fn solve_kernel(&self, index: &ModelIndex, parameters: &Parameters, layer: &LayerRef, solved: &mut Solved) {
+        let quantizer = index.quantizers.find(&layer.weight_quantizer).expect("a layer has a quantizer").clone();
+        let weight = parameters.get(&layer.weight).expect("a layer has a weight").clone();
+        let mut kernel = KernelProblem::new(layer.name.clone(), weight, quantizer);
         let mut steps = Vec::new();
-        let of_weights = |step: &&Algorithm| {
-            *step.unrestricted() == Algorithm::MeanMagnitude
-                || (!is_of_activations(step) && *step.unrestricted() != Algorithm::Max)
-        };
-        let of_this = |step: &&Algorithm| step.is_for(&site.name);
-        for step in self.algorithm.steps().iter().filter(of_weights).filter(of_this).map(Algorithm::unrestricted) {
-            let outcome = match step {
-                Algorithm::Mse(_) | Algorithm::MeanMagnitude => range_of_kernel(model, site, &quantizer, step),
-                _ => Err(SkipReason::NotLinear),
-            };
-            steps.push(match outcome {
+        for step in self.steps.iter().filter(|step| step.is_for(&layer.name)) {
+            let of_activations = step.needs_data() && step.inputs().is_none();
+            match step.kernel(&kernel) {
                 Ok(found) => {
-                    quantizer = found;
-                    StepReport::solved(step.name(), BTreeMap::new())
+                    kernel.set_quantizer(found);
+                    steps.push(StepReport::solved(step.name(), BTreeMap::new()));
                 }
-                Err(reason) => StepReport::skipped(step.name(), reason),
-            });
+                Err(SkipReason::NotMine) if of_activations => {}
+                Err(SkipReason::NotMine) => steps.push(StepReport::skipped(step.name(), SkipReason::NotLinear)),
+                Err(reason) => steps.push(StepReport::skipped(step.name(), reason)),
+            }
         }
         if !steps.is_empty() {
-            solved.reports.push(LayerReport::of_quantizer(&site.name, steps));
+            solved.reports.push(LayerReport::of_quantizer(&layer.name, steps));
         }
-        solved.quantizers.insert(site.weight_quantizer.clone(), quantizer);
+        solved.replacements.quantizers.insert(layer.weight_quantizer.clone(), kernel.into_quantizer());
     }
 }
 
-/// One step for layers with a common parent: what it chose, or why it left a layer as it was.
-fn apply(step: &dyn LayerAlgorithm, layers: &mut [Layer]) -> Vec<Result<BTreeMap<String, f32>, SkipReason>> {
-    let solutions = if layers.len() > 1 && share_inputs(layers) {
-        step.solve_siblings(layers)
+/// One step for layers with a common parent: what it chose, or why it left a layer as it was; nothing where it is not for it.
+fn apply(step: &Step, layers: &mut [LayerProblem]) -> Vec<Option<Result<BTreeMap<String, f32>, SkipReason>>> {
+    let for_all = layers.iter().all(|layer| step.is_for(layer.name()));
+    let solutions: Vec<Option<Result<Solution, SkipReason>>> = if layers.len() > 1 && for_all && share_inputs(layers) {
+        step.siblings(layers).into_iter().map(Some).collect()
     } else {
-        layers.iter().map(|layer| step.solve(layer)).collect()
+        layers.iter().map(|layer| step.is_for(layer.name()).then(|| step.layer(layer))).collect()
     };
-    let replace = |(layer, solution): (&mut Layer, Result<super::Solution, SkipReason>)| match solution {
+    let replace = |(layer, solution): (&mut LayerProblem, Option<Result<Solution, SkipReason>>)| match solution? {
         Ok(solution) => {
             *layer = solution.layer;
-            Ok(solution.choices)
+            Some(Ok(solution.choices))
         }
+        Err(SkipReason::NotMine) => None,
         Err(why) => {
             if why == SkipReason::NoData {
                 *layer = layer.with_scale_of_ones();
             }
-            Err(why)
+            Some(Err(why))
         }
     };
     layers.iter_mut().zip(solutions).map(replace).collect()
 }
 
-fn parameters<M: Module>(model: &M, family: &[&Site]) -> Parameters {
-    let wanted = family.iter().flat_map(|site| std::iter::once(&site.weight).chain(&site.bias)).cloned().collect();
-    Parameters::of(model, wanted)
-}
-
-fn layers(
+fn problem(
+    layer: &LayerRef,
+    index: &ModelIndex,
     parameters: &Parameters,
-    quantizers: &Quantizers,
-    family: &[&Site],
     statistics: &ModelStatistics,
-) -> Vec<Layer> {
-    let layer = |site: &&Site| {
-        let weight = parameters.matrix(&site.weight).expect("a site has a weight");
-        let bias = site.bias.as_ref().and_then(|bias| parameters.vector(bias));
-        let weight_quantizer = quantizers.get(&site.weight_quantizer).expect("a site has a quantizer");
-        let weight_quantizer = weight_quantizer.clone().with_role(site.role_of(weight_quantizer));
-        let slot = site.input_quantizer.as_ref().filter(|_| site.inputs(quantizers).is_ok());
-        let input = slot.and_then(|name| {
-            let seen = statistics.get(name).and_then(|seen| seen.channels.as_ref());
-            Some((quantizers.get(name).ok()?.clone(), seen))
-        });
-        Layer::new(site.name.clone(), weight, bias, weight_quantizer, input, site.takes_low_rank)
-    };
-    family.iter().map(layer).collect()
-}
-
-fn range_of_kernel<M: Module>(
-    model: &M,
-    site: &Site,
-    quantizer: &TensorQuantizer,
-    step: &Algorithm,
-) -> Result<TensorQuantizer, SkipReason> {
-    struct Search<'a> {
-        path: &'a str,
-        quantizer: &'a TensorQuantizer,
-        step: &'a Algorithm,
-        found: Result<TensorQuantizer, SkipReason>,
-    }
-    impl EachParameter for Search<'_> {
-        fn parameter<const D: usize>(&mut self, path: &str, value: Tensor<D>) {
-            if path == self.path {
-                self.found = match self.step {
-                    Algorithm::Mse(search) => least_squares(self.quantizer, &value, search),
-                    _ => mean_magnitude::of_weight(self.quantizer, &value),
-                };
-            }
-        }
-    }
-    let mut work = Search { path: &site.weight, quantizer, step, found: Err(SkipReason::NoData) };
-    each_parameter(model, &mut work);
-    work.found
+) -> LayerProblem {
+    let weight = parameters.vector(&layer.weight).expect("a layer has a weight");
+    let weight = weight.reshape([layer.shape[0], layer.shape[1]]);
+    let bias = layer.bias.as_ref().and_then(|bias| parameters.vector(bias));
+    let quantizer = index.quantizers.find(&layer.weight_quantizer).expect("a layer has a quantizer");
+    let quantizer = quantizer.clone().for_layout(layer.role_of(quantizer));
+    let input = layer.input_quantizer.as_ref().filter(|_| inputs_of(layer, index).is_ok());
+    let input = input.and_then(|name| {
+        let seen = statistics.get(name).and_then(|seen| seen.channels.as_ref());
+        Some((index.quantizers.find(name)?.clone(), seen))
+    });
+    LayerProblem::new(layer.name.clone(), weight, bias, quantizer, input, layer.takes_low_rank)
 }
 
 impl Before {
-    fn of(layer: &Layer) -> Self {
+    fn of(layer: &LayerProblem) -> Self {
         let change = layer.weight_error();
         Self { weight: (change.clone() * change.clone()).mean(), output: layer.output_error_of(change) }
     }
@@ -208,30 +181,33 @@ impl Before {
 
 impl Solved {
     /// Takes up what a layer has become; its parameters only if they changed.
-    fn keep(&mut self, site: &Site, layer: Layer, changed: bool) {
-        let (weight, bias, weight_quantizer, input_quantizer) = layer.into_parts();
+    fn keep(&mut self, layer: &LayerRef, problem: LayerProblem, changed: bool) {
+        let (weight, bias, weight_quantizer, input_quantizer) = problem.into_parts();
+        let replacements = &mut self.replacements;
         if changed {
             let elements = weight.dims().iter().product::<usize>();
-            self.parameters.insert(site.weight.clone(), weight.reshape([elements]));
-            if let Some((path, bias)) = site.bias.clone().zip(bias) {
-                self.parameters.insert(path, bias);
+            replacements.parameters.insert(layer.weight.clone(), weight.reshape([elements]));
+            if let Some((path, bias)) = layer.bias.clone().zip(bias) {
+                replacements.parameters.insert(path, bias);
             }
         }
-        self.quantizers.insert(site.weight_quantizer.clone(), weight_quantizer);
-        if let Some((name, quantizer)) = site.input_quantizer.clone().zip(input_quantizer) {
-            self.quantizers.insert(name, quantizer);
+        replacements.quantizers.insert(layer.weight_quantizer.clone(), weight_quantizer);
+        if let Some((name, quantizer)) = layer.input_quantizer.clone().zip(input_quantizer) {
+            replacements.quantizers.insert(name, quantizer);
         }
     }
 
-    /// The model with what its layers have become.
-    pub(crate) fn install<M: Module>(self, model: M) -> Result<(M, Vec<LayerReport>), QuantError> {
-        let model = replace_parameters(model, self.parameters);
-        let (mut quantizers, devices) = (Quantizers::of(&model), quantizer_devices(&model));
-        for (name, quantizer) in self.quantizers {
-            let device = devices.get(&name).cloned().unwrap_or_default();
-            let place = quantizers.get_mut(&name)?;
-            *place = quantizer.with_role(place.role()).made_on(&device);
+    /// Adds the quantizers of an index that no layer changed, in the layouts and on the devices of the model.
+    pub(crate) fn complete(&mut self, index: &ModelIndex) {
+        for (name, quantizer) in index.quantizers.iter() {
+            let solved = self.replacements.quantizers.remove(name);
+            let device = index.device_of(name);
+            let completed = match (solved, device) {
+                (Some(solved), Some(device)) => solved.for_layout(quantizer.role()).recreated_on(&device),
+                (Some(solved), None) => solved.for_layout(quantizer.role()),
+                (None, _) => quantizer.clone(),
+            };
+            self.replacements.quantizers.insert(name.to_string(), completed);
         }
-        Ok((quantizers.install(model)?, self.reports))
     }
 }

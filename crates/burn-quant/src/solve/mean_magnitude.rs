@@ -12,37 +12,53 @@ use burn::tensor::Tensor;
 use burn_quant_ops::numerics::{Format, ScaleFormat};
 
 use super::groups::sum_over;
-use super::{Layer, LayerAlgorithm, SkipReason, Solution};
-use crate::{ChannelNeeds, Granularity, Statistics, TensorQuantizer};
+use super::ranges::activation;
+use super::{CalibrationAlgorithm, KernelProblem, LayerProblem, SkipReason, Solution, Stage};
+use crate::quantizer::with_rank;
+use crate::{Granularity, InputStatistics, Statistics, StatisticsRequest, TensorQuantizer};
 
 /// The range of a weight by its mean magnitude.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MeanMagnitude;
 
-impl LayerAlgorithm for MeanMagnitude {
+impl CalibrationAlgorithm for MeanMagnitude {
     fn name(&self) -> &str {
         "mean_magnitude"
     }
 
-    fn needs(&self) -> Option<ChannelNeeds> {
-        None
+    fn stage(&self) -> Stage {
+        Stage::Clip
     }
 
-    fn takes_pointwise(&self) -> bool {
+    fn supports_pointwise(&self) -> bool {
         true
     }
 
-    fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
+    fn layer(&self, layer: &LayerProblem) -> Result<Solution, SkipReason> {
         let quantizer = of_weight(layer.weight_quantizer(), &layer.native(layer.weight()))?;
         Ok(Solution::new(layer.with_weight_quantizer(quantizer)))
+    }
+
+    fn kernel(&self, kernel: &KernelProblem) -> Result<TensorQuantizer, SkipReason> {
+        with_rank!(kernel.weight(), weight => of_weight(kernel.quantizer(), &weight))
+    }
+
+    fn request(&self, quantizer: &TensorQuantizer) -> Result<StatisticsRequest, SkipReason> {
+        let config = activation(quantizer)?;
+        let granularity = matches!(config.granularity, Granularity::PerTensor | Granularity::PerChannel);
+        if config.scale != ScaleFormat::F32 || !granularity {
+            return Err(SkipReason::NotPerTensor);
+        }
+        Ok(StatisticsRequest { channels: Some(InputStatistics::Means), ..StatisticsRequest::default() })
+    }
+
+    fn range(&self, quantizer: &TensorQuantizer, seen: &Statistics) -> Result<Vec<f32>, SkipReason> {
+        of_activation(quantizer, seen).ok_or(SkipReason::NoGain)
     }
 }
 
 /// A quantizer with the ranges of a weight of any rank; it has ranges by `max` already.
-pub(super) fn of_weight<const D: usize>(
-    quantizer: &TensorQuantizer,
-    weight: &Tensor<D>,
-) -> Result<TensorQuantizer, SkipReason> {
+fn of_weight<const D: usize>(quantizer: &TensorQuantizer, weight: &Tensor<D>) -> Result<TensorQuantizer, SkipReason> {
     let config = quantizer.config();
     if !config.then.is_empty() {
         return Err(SkipReason::WeightChain);
@@ -64,7 +80,7 @@ pub(super) fn of_weight<const D: usize>(
 }
 
 /// The range of an activation, of the tensor or of each channel.
-pub(super) fn of_activation(quantizer: &TensorQuantizer, seen: &Statistics) -> Option<Vec<f32>> {
+fn of_activation(quantizer: &TensorQuantizer, seen: &Statistics) -> Option<Vec<f32>> {
     let channels = seen.channels.as_ref().filter(|channels| channels.tokens > 0)?;
     let factor = factor(quantizer.config().format);
     let means: Vec<f32> = channels.sum_abs.iter().map(|sum| (*sum as f64 / channels.tokens as f64) as f32).collect();

@@ -1,58 +1,59 @@
 //! Statistics -> ranges, and changed weights. One algorithm, one file; each is a pure function.
 //!
 //! ```text
-//! statistics of every quantizer ──► ranges by `max`, of activations by what the algorithm says      ranges.rs
+//! statistics of every quantizer ──► ranges by `max`, of activations by what the algorithm says      calibrator.rs
 //!        │
 //!        ▼  for every linear layer, siblings together
-//! Layer { weight, quantizers, input statistics } ──► step ──► step ──► ... ──► weights and ranges     algorithm.rs, layer.rs
+//! LayerProblem { weight, quantizers, input statistics } ──► step ──► step ──► ... ──► weights and ranges     layers.rs
 //! ```
 //!
 //! With the Gram matrix of its inputs the error of a layer's outputs is known for any change of its weight, so a search never
-//! runs the model. A new algorithm is a file here and a line in `algorithm.rs`.
+//! runs the model. A new algorithm is a file here and a row in `algorithm.rs`.
+
+mod algorithm;
+mod calibrator;
+mod kernel;
+mod layer;
+mod layers;
+mod ranges;
+mod siblings;
 
 mod activation_headroom;
 mod adaround;
 mod affine;
-mod algorithm;
 mod awq_clip;
 mod awq_lite;
 mod bias_correction;
-mod calibrate;
 mod entropy;
 mod gptq;
 mod groups;
 mod histogram_mse;
-mod layer;
-mod layers;
 mod max;
 mod mean_magnitude;
 mod moving_average;
 mod percentile;
 mod range_search;
-mod ranges;
-mod siblings;
-mod sites;
 mod smoothquant;
 mod svdquant;
 
 pub use activation_headroom::activation_headroom;
 pub use affine::affine;
 pub(crate) use algorithm::Registry;
-pub use algorithm::{LayerAlgorithm, SkipReason, Solution};
-pub(crate) use calibrate::Calibrator;
-pub use calibrate::{calibrate, quantizer_devices};
+pub use algorithm::{CalibrationAlgorithm, SkipReason, Solution, Stage};
+pub(crate) use calibrator::Calibrator;
 pub use entropy::entropy;
 pub use histogram_mse::histogram_mse;
-pub use layer::{Layer, LayerInput};
+pub use kernel::KernelProblem;
+pub use layer::{LayerInput, LayerProblem};
+pub(crate) use layers::Solved;
 pub use max::max;
 pub use moving_average::moving_average;
 pub use percentile::percentile;
-pub(crate) use sites::{Parameters, Site, replace_parameters, sites};
 pub use smoothquant::smoothquant;
 
-use burn::tensor::{DType, Tensor};
+use crate::model::host;
 
-/// The values of a tensor, f32.
-pub(crate) fn host(values: Tensor<1>) -> Vec<f32> {
-    values.cast(DType::F32).into_data().try_into_vec().expect("f32 data")
+/// The decimal number that an f32 prints as: steps of 0.1 are meant, not of the f32 next to it.
+fn decimal(x: f32) -> f64 {
+    x.to_string().parse().expect("a float prints as one")
 }

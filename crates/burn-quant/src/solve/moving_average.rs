@@ -7,6 +7,40 @@
 //! Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
 //! arXiv:1712.05877, §3.1. It depends on the order of batches; that of merged statistics is the order of merging.
 
+use super::ranges::activation;
+use super::{CalibrationAlgorithm, SkipReason, Stage};
+use crate::{Statistics, StatisticsRequest, TensorQuantizer};
+
+/// Ranges of activations by an average over batches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MovingAverage {
+    pub(crate) momentum: f32,
+}
+
+impl CalibrationAlgorithm for MovingAverage {
+    fn name(&self) -> &str {
+        "moving_average"
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Clip
+    }
+
+    fn needs_data(&self) -> bool {
+        true
+    }
+
+    fn request(&self, quantizer: &TensorQuantizer) -> Result<StatisticsRequest, SkipReason> {
+        activation(quantizer)?;
+        Ok(StatisticsRequest { history: true, ..StatisticsRequest::default() })
+    }
+
+    fn range(&self, quantizer: &TensorQuantizer, seen: &Statistics) -> Result<Vec<f32>, SkipReason> {
+        let _ = quantizer;
+        moving_average(&seen.history, self.momentum).ok_or(SkipReason::NoData)
+    }
+}
+
 /// The average range of each group; `None` without batches, or if they differ in groups.
 ///
 /// # Example

@@ -7,7 +7,44 @@
 //! Source: Wu et al. 2020, "Integer Quantization for Deep Learning Inference", arXiv:2004.09602, §3; ModelOpt 0.47,
 //! `HistogramCalibrator`. The edge is the lower one of the bin.
 
-use crate::Histogram;
+use super::ranges::per_tensor;
+use super::{CalibrationAlgorithm, SkipReason, Stage};
+use crate::{Histogram, HistogramConfig, Statistics, StatisticsRequest, TensorQuantizer};
+
+/// Ranges of activations by a percentile of their magnitudes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Percentile {
+    pub(crate) percentile: f64,
+    pub(crate) histogram: HistogramConfig,
+}
+
+impl CalibrationAlgorithm for Percentile {
+    fn name(&self) -> &str {
+        "percentile"
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::Clip
+    }
+
+    fn needs_data(&self) -> bool {
+        true
+    }
+
+    fn request(&self, quantizer: &TensorQuantizer) -> Result<StatisticsRequest, SkipReason> {
+        let histogram = Some(self.histogram);
+        per_tensor(quantizer)?;
+        Ok(StatisticsRequest { histogram, ..StatisticsRequest::default() })
+    }
+
+    fn range(&self, quantizer: &TensorQuantizer, seen: &Statistics) -> Result<Vec<f32>, SkipReason> {
+        let _ = quantizer;
+        let histogram = seen.histogram.as_ref().ok_or(SkipReason::NoData)?;
+        // a range of zero rounds everything to zero: what lies below half a percent of bins keeps its largest magnitude
+        let amax = percentile(histogram, self.percentile).filter(|amax| *amax > 0.0);
+        amax.map(|amax| vec![amax]).ok_or(SkipReason::NoGain)
+    }
+}
 
 /// The range below which `percentile` percent of the magnitudes lie; `None` if nothing was counted.
 ///

@@ -10,16 +10,18 @@
 //! The first of equal losses wins.
 //!
 //! Source: ModelOpt 0.47, `mse` and `local_hessian`. Our choices: 1 is among the multipliers, so that no weight gets worse
-//! than by `max`; there the default steps miss it. The blocks of the local Hessian are those of the quantizer, whatever
-//! `block_size` says.
+//! than by `max`; there the default steps miss it. As there, the local Hessian is the squared error where there is no Gram
+//! matrix of whole blocks: ragged inputs, convolutions, layers without data. Blocks that are not those of the quantizer are
+//! refused; there they are a warning.
 
 use burn::tensor::Tensor;
 use burn_quant_ops::numerics::{BlockScale, Minifloat, ScaleFormat};
 
 use super::awq_clip::{best_of, block_losses};
 use super::groups::sum_over;
-use super::{Layer, LayerAlgorithm, SkipReason, Solution};
-use crate::{Buffer, ChannelNeeds, Granularity, RangeSearch, TensorQuantizer, Unscaled};
+use super::{CalibrationAlgorithm, KernelProblem, LayerProblem, SkipReason, Solution, Stage, decimal};
+use crate::quantizer::with_rank;
+use crate::{Buffer, Granularity, InputStatistics, RangeSearch, TensorQuantizer, Unscaled};
 
 /// Least squared error of a weight.
 #[derive(Clone, Copy, Debug)]
@@ -31,48 +33,75 @@ pub(crate) struct Mse {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LocalHessian {
     pub(crate) search: RangeSearch,
+    pub(crate) block_size: usize,
 }
 
-impl LayerAlgorithm for Mse {
+impl CalibrationAlgorithm for Mse {
     fn name(&self) -> &str {
         "mse"
     }
 
-    fn needs(&self) -> Option<ChannelNeeds> {
-        None
+    fn stage(&self) -> Stage {
+        Stage::Clip
     }
 
-    fn takes_pointwise(&self) -> bool {
+    fn supports_pointwise(&self) -> bool {
         true
     }
 
-    fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
+    fn layer(&self, layer: &LayerProblem) -> Result<Solution, SkipReason> {
         let weight = layer.native(layer.weight());
         let quantizer = least_squares(layer.weight_quantizer(), &weight, &self.search)?;
         Ok(Solution::new(layer.with_weight_quantizer(quantizer)))
     }
+
+    fn kernel(&self, kernel: &KernelProblem) -> Result<TensorQuantizer, SkipReason> {
+        least_squares_of(kernel, &self.search)
+    }
 }
 
-impl LayerAlgorithm for LocalHessian {
+impl CalibrationAlgorithm for LocalHessian {
     fn name(&self) -> &str {
         "local_hessian"
     }
 
-    fn needs(&self) -> Option<ChannelNeeds> {
-        Some(ChannelNeeds::Gram)
+    fn stage(&self) -> Stage {
+        Stage::Clip
     }
 
-    fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
+    fn inputs(&self) -> Option<InputStatistics> {
+        Some(InputStatistics::Gram)
+    }
+
+    fn layer(&self, layer: &LayerProblem) -> Result<Solution, SkipReason> {
         let quantizer = layer.weight_quantizer();
         can_search(quantizer, &self.search)?;
         let Granularity::Block { size } = quantizer.config().granularity else { return Err(SkipReason::NoBlocks) };
-        let (weight, gram) = (layer.weight(), layer.gram()?.diagonal_blocks(size));
-        let losses = |candidate: &TensorQuantizer| {
-            block_losses(layer, layer.quantize(candidate, weight.clone()) - weight.clone(), &gram)
+        if size != self.block_size {
+            return Err(SkipReason::OtherBlocks);
+        }
+        let weight = layer.weight();
+        let found = match layer.gram() {
+            Ok(gram) if weight.dims()[0].is_multiple_of(size) => {
+                let gram = gram.diagonal_blocks(size);
+                let losses = |candidate: &TensorQuantizer| {
+                    block_losses(layer, layer.quantize(candidate, weight.clone()) - weight.clone(), &gram)
+                };
+                search(quantizer, &self.search, losses)
+            }
+            _ => least_squares(quantizer, &layer.native(weight), &self.search)?,
         };
-        let found = search(quantizer, &self.search, losses);
         Ok(Solution::new(layer.with_weight_quantizer(found)))
     }
+
+    fn kernel(&self, kernel: &KernelProblem) -> Result<TensorQuantizer, SkipReason> {
+        least_squares_of(kernel, &self.search)
+    }
+}
+
+/// The ranges of least squared error of the weight of any layer.
+fn least_squares_of(kernel: &KernelProblem, candidates: &RangeSearch) -> Result<TensorQuantizer, SkipReason> {
+    with_rank!(kernel.weight(), weight => least_squares(kernel.quantizer(), &weight, candidates))
 }
 
 /// A quantizer with the ranges of least squared error of a weight of any rank; it has ranges by `max` already.
@@ -133,7 +162,6 @@ fn search(
 /// From start to stop in equal steps no longer than `step`, ascending.
 fn multipliers(start: f32, stop: f32, step: f32, unscaled: Unscaled) -> Vec<f32> {
     // decimal steps: 4 − 0.25 in steps of 0.1 are 38, not 37.5 by the last digit of an f32
-    let decimal = |x: f32| x.to_string().parse::<f64>().expect("a float prints as one");
     let (first, last, step) = (decimal(start), decimal(stop), decimal(step));
     let steps = ((last - first) / step).ceil().max(0.0) as usize;
     let (width, half) = (if steps == 0 { 0.0 } else { (stop - start) / steps as f32 }, steps.div_ceil(2));

@@ -1,13 +1,10 @@
-//! Statistics -> the range of every quantizer: by `max`, and of activations by what the algorithm says.
+//! Statistics -> the range of every quantizer by `max`, and which activations can have another.
 
 use burn::tensor::{Device, Tensor};
 
-use super::{
-    SkipReason, activation_headroom, affine, entropy, histogram_mse, max, mean_magnitude, moving_average, percentile,
-};
+use super::{SkipReason, affine, max};
 use crate::{
-    Algorithm, BlockScale, Buffer, Format, Granularity, InvalidConfig, QuantError, Range, ScaleFormat, Statistics,
-    TensorQuantizer,
+    Buffer, Granularity, InvalidConfig, QuantError, QuantizerConfig, Range, ScaleFormat, Statistics, TensorQuantizer,
 };
 
 /// Sets the ranges, and the bias, of one stage of a quantizer.
@@ -48,8 +45,12 @@ pub(super) fn set_ranges(
     Ok(())
 }
 
-/// Whether an algorithm finds the ranges of activations, and of this one.
-pub(super) fn suits(algorithm: &Algorithm, quantizer: &TensorQuantizer) -> Result<(), SkipReason> {
+/// The configuration of an activation quantizer whose range a single number per group is, found in calibration.
+///
+/// # Errors
+///
+/// Why it has no such range.
+pub(super) fn activation(quantizer: &TensorQuantizer) -> Result<&QuantizerConfig, SkipReason> {
     let config = quantizer.config();
     if config.range != Range::Static || !config.has_static_range() {
         return Err(SkipReason::DynamicRange);
@@ -60,65 +61,12 @@ pub(super) fn suits(algorithm: &Algorithm, quantizer: &TensorQuantizer) -> Resul
     if config.bias.is_some() {
         return Err(SkipReason::InputGranularity);
     }
-    let per_tensor = config.granularity == Granularity::PerTensor && config.scale == ScaleFormat::F32;
-    let nvfp4 = config.format == Format::E2M1 && config.scale == ScaleFormat::E4M3(BlockScale::Dynamic);
-    match algorithm {
-        Algorithm::ActivationHeadroom { .. } if !nvfp4 => Err(SkipReason::NotNvfp4),
-        Algorithm::ActivationHeadroom { .. } | Algorithm::MovingAverage { .. } => Ok(()),
-        Algorithm::MeanMagnitude
-            if config.scale == ScaleFormat::F32 && config.granularity == Granularity::PerChannel =>
-        {
-            Ok(())
-        }
-        _ if !per_tensor => Err(SkipReason::NotPerTensor),
-        Algorithm::Entropy { .. } if !matches!(config.format, Format::Int(_)) => Err(SkipReason::NotInteger),
-        _ => Ok(()),
-    }
+    Ok(config)
 }
 
-/// Whether an algorithm finds ranges of activations, and nothing of layers but their mean magnitude.
-pub(super) fn is_of_activations(algorithm: &Algorithm) -> bool {
-    matches!(
-        algorithm.unrestricted(),
-        Algorithm::MeanMagnitude
-            | Algorithm::Percentile { .. }
-            | Algorithm::Entropy { .. }
-            | Algorithm::HistogramMse { .. }
-            | Algorithm::MovingAverage { .. }
-            | Algorithm::ActivationHeadroom { .. }
-    )
-}
-
-/// The range of an activation by an algorithm that [suits] it; `None` if nothing but zeros, or too little, was seen.
-pub(super) fn activation_range(
-    algorithm: &Algorithm,
-    quantizer: &TensorQuantizer,
-    name: &str,
-    seen: &Statistics,
-) -> Result<Option<Vec<f32>>, QuantError> {
-    let missing = |missing| QuantError::MissingStatistics { name: name.into(), missing };
-    let histogram = || seen.histogram.as_ref().ok_or(missing("histogram"));
-    let one = |amax: f32| vec![amax];
-    // a range of zero rounds everything to zero: what lies below half a percent of bins keeps its largest magnitude
-    let positive = |amax: &f32| *amax > 0.0;
-    Ok(match *algorithm {
-        Algorithm::Percentile { percentile: share, .. } => percentile(histogram()?, share).filter(positive).map(one),
-        Algorithm::Entropy { start_bin, stride, .. } => match quantizer.config().format {
-            Format::Int(format) => entropy(histogram()?, format, start_bin, stride).map(one),
-            _ => None,
-        },
-        Algorithm::HistogramMse { start_bin, stride, .. } => {
-            histogram_mse(histogram()?, quantizer.config().format, start_bin, stride).map(one)
-        }
-        Algorithm::MeanMagnitude if seen.channels.is_none() => Err(missing("sums over channels"))?,
-        Algorithm::MeanMagnitude => mean_magnitude::of_activation(quantizer, seen),
-        Algorithm::MovingAverage { momentum } => {
-            Some(moving_average(&seen.history, momentum).ok_or(missing("history of batches"))?)
-        }
-        Algorithm::ActivationHeadroom { anchor_percentile, upper_percentile, rho } => {
-            let blocks = seen.blocks.as_ref().ok_or(missing("histogram of block ranges"))?;
-            activation_headroom(blocks, anchor_percentile, upper_percentile, rho).map(one)
-        }
-        _ => None,
-    })
+/// The same, of one range for the whole tensor and f32 scales.
+pub(super) fn per_tensor(quantizer: &TensorQuantizer) -> Result<&QuantizerConfig, SkipReason> {
+    let config = activation(quantizer)?;
+    let whole = config.granularity == Granularity::PerTensor && config.scale == ScaleFormat::F32;
+    if whole { Ok(config) } else { Err(SkipReason::NotPerTensor) }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 
-use super::{Layer, host};
+use super::{LayerProblem, host};
 use crate::Buffer;
 
 /// Names of siblings: those of one parent and one row belong together. Source: ModelOpt 0.47, shared weight ranges; the last
@@ -32,7 +32,7 @@ pub(super) fn families<'a>(layers: impl Iterator<Item = &'a str>) -> Vec<Vec<Str
 }
 
 /// Whether layers saw the same inputs, bit for bit.
-pub(super) fn share_inputs(layers: &[Layer]) -> bool {
+pub(super) fn share_inputs(layers: &[LayerProblem]) -> bool {
     let inputs = layers.iter().map(|layer| layer.input().ok());
     let Some(inputs) = inputs.collect::<Option<Vec<_>>>() else { return false };
     let amax: Vec<Vec<f32>> = inputs.iter().map(|input| host(input.amax.clone())).collect();
@@ -40,8 +40,8 @@ pub(super) fn share_inputs(layers: &[Layer]) -> bool {
 }
 
 /// Gives siblings with static E4M3 block scales one range of the tensor, the largest of theirs.
-pub(super) fn share_global_amax(layers: &mut [Layer]) {
-    let mut sharing: Vec<&mut Layer> = layers
+pub(super) fn share_global_amax(layers: &mut [LayerProblem]) {
+    let mut sharing: Vec<&mut LayerProblem> = layers
         .iter_mut()
         .filter(|layer| {
             layer.weight_quantizer().has_static_blocks() && layer.weight_quantizer().config().then.is_empty()

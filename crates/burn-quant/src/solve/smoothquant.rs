@@ -6,14 +6,15 @@
 //! ```
 //!
 //! Source: Xiao et al. 2023, "SmoothQuant", arXiv:2211.10438, eq. 4; ModelOpt 0.47, `smoothquant`.
-//! Our choices: a channel without data or without weights keeps `s = 1`, where ModelOpt gives it 1e4 and shrinks its weights by
-//! as much. Siblings may share a scale, from the largest weights of all.
+//! Our choices: a channel without data keeps `s = 1` unless α is 0, where ModelOpt gives it 1e4 and shrinks its weights by as
+//! much. A channel without weights is scaled like any other, so that its inputs do not set the range of the tensor. Siblings
+//! may share a scale, from the largest weights of all.
 
 use burn::tensor::Tensor;
 use burn_quant_ops::numerics::Format;
 
-use super::{Layer, LayerAlgorithm, SkipReason, Solution};
-use crate::{ChannelNeeds, ScaleFormat, Sharing, TensorQuantizer};
+use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage};
+use crate::{InputStatistics, ScaleFormat, Sharing, TensorQuantizer};
 
 /// Below this a channel is dead: 2^-31.
 const DEAD: f32 = 4.656_613e-10;
@@ -39,27 +40,32 @@ pub(crate) struct SmoothQuant {
 /// ```
 pub fn smoothquant(inputs: &[f32], weights: &[f32], alpha: f32) -> Vec<f32> {
     let scale = |(a, w): (&f32, &f32)| {
-        if *a <= DEAD || *w <= DEAD { 1.0 } else { (w.powf(1.0 - alpha) / a.powf(alpha)).clamp(SCALES.0, SCALES.1) }
+        // at α = 0 inputs do not count, and 0⁰ is 1
+        if *a <= DEAD && alpha > 0.0 { 1.0 } else { (w.powf(1.0 - alpha) / a.powf(alpha)).clamp(SCALES.0, SCALES.1) }
     };
     inputs.iter().zip(weights).map(scale).collect()
 }
 
-impl LayerAlgorithm for SmoothQuant {
+impl CalibrationAlgorithm for SmoothQuant {
     fn name(&self) -> &str {
         "smoothquant"
     }
 
-    fn needs(&self) -> Option<ChannelNeeds> {
-        Some(ChannelNeeds::Ranges)
+    fn stage(&self) -> Stage {
+        Stage::Smooth
     }
 
-    fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
+    fn inputs(&self) -> Option<InputStatistics> {
+        Some(InputStatistics::Means)
+    }
+
+    fn layer(&self, layer: &LayerProblem) -> Result<Solution, SkipReason> {
         let weights = row_amax(layer.weight());
         self.apply(layer, &weights)
     }
 
-    fn solve_siblings(&self, layers: &[Layer]) -> Vec<Result<Solution, SkipReason>> {
-        let apart = || layers.iter().map(|layer| self.solve(layer)).collect();
+    fn siblings(&self, layers: &[LayerProblem]) -> Vec<Result<Solution, SkipReason>> {
+        let apart = || layers.iter().map(|layer| self.layer(layer)).collect();
         if self.sharing == Sharing::Separate {
             return apart();
         }
@@ -75,7 +81,7 @@ impl LayerAlgorithm for SmoothQuant {
 }
 
 impl SmoothQuant {
-    fn apply(&self, layer: &Layer, weights: &[f32]) -> Result<Solution, SkipReason> {
+    fn apply(&self, layer: &LayerProblem, weights: &[f32]) -> Result<Solution, SkipReason> {
         let quantizer = layer.input_quantizer()?;
         if !quantizer.is_enabled() {
             return Err(SkipReason::InputNotQuantized);

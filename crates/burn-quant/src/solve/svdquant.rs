@@ -5,7 +5,7 @@
 //! y = Qi(x ⊙ s) · Qw(W − down·up) + (x ⊙ s) · down · up
 //! ```
 //!
-//! Source: Li et al. 2025, "SVDQuant", arXiv:2411.05007; ModelOpt 0.47, `svdquant`. The decomposition is f64. A rank above that of
+//! Source: Li et al. 2025, "SVDQuant", arXiv:2411.05007; ModelOpt 0.47, `svdquant`. The SVD is computed in f64. A rank above that of
 //! the matrix is that of the matrix; ModelOpt pads with zeros.
 
 use burn::tensor::{DType, Tensor};
@@ -13,9 +13,9 @@ use faer::Mat;
 use globset::GlobMatcher;
 
 use super::awq_lite::AwqLite;
-use super::{Layer, LayerAlgorithm, SkipReason, Solution, host};
+use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage, host};
 use crate::config::matcher;
-use crate::{ChannelNeeds, QuantError, Sharing};
+use crate::{Identity, InputStatistics, QuantError, Sharing};
 
 /// SVDQuant of a layer.
 #[derive(Clone, Debug)]
@@ -28,27 +28,35 @@ pub(crate) struct SvdQuant {
 impl SvdQuant {
     pub(crate) fn new(rank: usize, alpha_step: f32, skip_layers: &[String]) -> Result<Self, QuantError> {
         let skipped = skip_layers.iter().map(|glob| matcher(glob)).collect::<Result<_, _>>()?;
-        Ok(Self { rank, smoothing: AwqLite { alpha_step, sharing: Sharing::Separate }, skipped })
+        Ok(Self {
+            rank,
+            smoothing: AwqLite { alpha_step, sharing: Sharing::Separate, identity: Identity::NotTried },
+            skipped,
+        })
     }
 }
 
-impl LayerAlgorithm for SvdQuant {
+impl CalibrationAlgorithm for SvdQuant {
     fn name(&self) -> &str {
         "svdquant"
     }
 
-    fn needs(&self) -> Option<ChannelNeeds> {
-        Some(ChannelNeeds::Gram)
+    fn stage(&self) -> Stage {
+        Stage::Branch
     }
 
-    fn solve(&self, layer: &Layer) -> Result<Solution, SkipReason> {
+    fn inputs(&self) -> Option<InputStatistics> {
+        Some(InputStatistics::Gram)
+    }
+
+    fn layer(&self, layer: &LayerProblem) -> Result<Solution, SkipReason> {
         if self.skipped.iter().any(|glob| glob.is_match(layer.name())) {
             return Err(SkipReason::Configured);
         }
-        let Solution { layer: smoothed, choices } = self.smoothing.solve(layer)?;
+        let Solution { layer: smoothed, choices } = self.smoothing.layer(layer)?;
         let (down, up) = low_rank(smoothed.weight(), self.rank).ok_or(SkipReason::Singular)?;
         let rest = smoothed.weight() - down.clone().matmul(up.clone());
-        let solved = smoothed.with_low_rank(down, up)?.with_weight(rest).with_fitted_weight();
+        let solved = smoothed.with_low_rank(down, up)?.with_weight(rest).with_max_weight_range();
         Ok(Solution { layer: solved, choices }.with_choice("rank", self.rank as f32))
     }
 }

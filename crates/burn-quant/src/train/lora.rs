@@ -11,8 +11,8 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Distribution, Tensor};
 
 use crate::config::{matcher, near_misses};
-use crate::place::weights;
-use crate::{Buffer, QuantError, Quantizers};
+use crate::model::ModelIndex;
+use crate::{Buffer, QuantError};
 
 /// Trains a quantized model by factors of low rank, and nothing else.
 ///
@@ -70,16 +70,19 @@ impl Lora {
     /// [`QuantError::NoMatch`] if no quantized matrix has a name that matches, and [`QuantError::BadPattern`].
     pub fn adapt<M: Module>(&self, model: M) -> Result<M, QuantError> {
         let matcher = matcher(&self.pattern)?;
-        let mut quantizers = Quantizers::of(&model);
+        let model = model.map(&mut Freeze); // first, so that what quantizers learned is frozen too
+        let mut index = ModelIndex::of(&model);
+        let mut quantizers = std::mem::take(&mut index.quantizers);
         let near = near_misses(&self.pattern, quantizers.names());
-        let matrices = weights(&model);
-        let matrix = |name: &str| matrices.iter().find(|weight| weight.quantizer == name && weight.shape.len() == 2);
+        let matrix = |name: &str| index.weight_of(name).filter(|weight| weight.shape.len() == 2);
         quantizers.retain(|name| matcher.is_match(name) && matrix(name).is_some());
         let mut adapted = 0;
         for (name, quantizer) in quantizers.iter_mut().filter(|(_, quantizer)| quantizer.is_enabled()) {
             let weight = matrix(name).expect("others were left out");
             let (options, deviation) = ((&weight.device, DType::F32), 1.0 / self.rank as f64);
             let [down, up] = [weight.shape[0] * self.rank, self.rank * weight.shape[1]];
+            quantizer.clear_buffer(Buffer::LowRankDown);
+            quantizer.clear_buffer(Buffer::LowRankUp);
             quantizer
                 .set_buffer(Buffer::LowRankDown, Tensor::random([down], Distribution::Normal(0.0, deviation), options));
             quantizer.set_buffer(Buffer::LowRankUp, Tensor::zeros([up], options));
@@ -88,7 +91,7 @@ impl Lora {
         if adapted == 0 {
             return Err(QuantError::NoMatch { pattern: self.pattern.clone(), container: None, near_misses: near });
         }
-        quantizers.install(model.map(&mut Freeze))
+        quantizers.install(model)
     }
 }
 

@@ -1,7 +1,7 @@
 //! How much closer to the float model burn-quant's algorithms get than the reference's results.
 
 use burn::tensor::{DType, Device};
-use burn_quant::{Algorithm, ColumnOrder, Inputs, QuantConfig, Sharing, quantize};
+use burn_quant::{Algorithm, ColumnOrder, Identity, Inputs, QuantConfig, Sharing, quantize};
 
 use super::{Loader, Mlp, Network, Source, Transformer, checks::sqnr};
 use crate::config;
@@ -12,8 +12,13 @@ use crate::index::{Case, Golden, values};
 /// With the reference's options the results are equal. Ours are AWQ with half the steps of its grids, and GPTQ with the strongest channels
 /// first, on what AWQ-lite leaves: what one observation of the data allows.
 pub(crate) fn gain(golden: &Golden, device: &Device) {
-    let awq =
-        Algorithm::AwqFull { alpha_step: 0.05, min_clip_ratio: 0.5, shrink_step: 0.025, sharing: Sharing::Separate };
+    let awq = Algorithm::AwqFull {
+        alpha_step: 0.05,
+        min_clip_ratio: 0.5,
+        shrink_step: 0.025,
+        sharing: Sharing::Separate,
+        identity: Identity::Tried,
+    };
     let order = ColumnOrder::Activations;
     let gptq = Algorithm::Gptq { damping: 0.01, block_size: 128, order, inputs: Inputs::Float };
     let gptq = Algorithm::Sequence(vec![Algorithm::awq_lite(), gptq]);

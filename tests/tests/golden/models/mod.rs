@@ -54,19 +54,21 @@ pub(crate) fn run(golden: &Golden, case: &Case, device: &Device) -> Outcome {
     .into()
 }
 
-/// The reference cuts the last axis of an activation into blocks, which for images is the width; burn-quant's blocks run along
-/// the channels, which a convolution sums over. Here convolutions are told the reference's.
+/// The reference cuts the last axis of a tensor into blocks, which for images and kernels is the width; burn-quant's blocks run
+/// along what a convolution sums over. Here convolutions are told the reference's.
 fn blocks_along_rows_of_images(config: QuantConfig) -> QuantConfig {
-    let inputs = config.rules.iter().find_map(|rule| match &rule.action {
-        Action::Set(config) if rule.quantizer == "*input_quantizer" => Some((**config).clone()),
-        _ => None,
-    });
-    let Some((inputs, Granularity::Block { size })) = inputs.map(|inputs| (inputs.clone(), inputs.granularity)) else {
-        return config;
-    };
     use AxisGroups::{Blocks, Each};
-    let axes = Granularity::Axes(vec![Each, Each, Each, Blocks(size)]);
-    config.with_rule(Rule::set("conv*.input_quantizer", inputs.with_granularity(axes)))
+    let of_convolutions = |quantizer: &str| {
+        let set = config.rules.iter().find_map(|rule| match &rule.action {
+            Action::Set(config) if rule.quantizer == format!("*{quantizer}") => Some((**config).clone()),
+            _ => None,
+        })?;
+        let Granularity::Block { size } = set.granularity else { return None };
+        let axes = Granularity::Axes(vec![Each, Each, Each, Blocks(size)]);
+        Some(Rule::set(format!("conv*.{quantizer}"), set.with_granularity(axes)))
+    };
+    let rules: Vec<Rule> = ["weight_quantizer", "input_quantizer"].into_iter().filter_map(of_convolutions).collect();
+    rules.into_iter().fold(config, QuantConfig::with_rule)
 }
 
 /// Where a model comes from.
@@ -264,15 +266,8 @@ impl Loader<'_> {
 /// apart, which half precision shows. f32 is accumulated in f64 where the device has it: sums that differ in the last
 /// place flip roundings, and the golden data was chosen to be stable under exact sums.
 fn linear<const D: usize>(layer: &QuantLinear, x: Tensor<D>) -> Tensor<D> {
-    let slot = &layer.input_quantizer;
-    let (seen, branch) = (slot.seen(&x), slot.low_rank(x.clone()));
-    let y = rounded_once(slot.forward(x), layer.weight.val(), layer.bias.as_ref().map(Param::val));
-    let y = match branch {
-        None => y,
-        Some(branch) => y + branch,
-    };
     let bias = layer.bias.as_ref().map(Param::val);
-    slot.probed(seen, y, move |x, weight| rounded_once(x, weight, bias.clone()))
+    layer.input_quantizer.layer(x, layer.weight.val(), bias, rounded_once)
 }
 
 fn rounded_once<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::tensor::{Device, Int, Tensor};
-use burn_quant::QuantConfig;
 use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, Cost, Objective, SearchFormat, SearchState};
+use burn_quant::{Algorithm, Identity, QuantConfig};
 use serde_json::Value;
 
 use super::{Cnn, Loader, Mlp, Network, Source, Ties, Transformer, blocks_along_rows_of_images};
@@ -34,6 +34,10 @@ fn config(case: &Case) -> AutoQuantizeConfig {
     let formats = names.filter(|name| *name != "NONE").map(|name| {
         let mut format = SearchFormat::preset(name).expect("a preset of the reference");
         format.config = with_blocks_of_sixteen(blocks_along_rows_of_images(format.config));
+        if let Algorithm::AwqLite { identity, .. } | Algorithm::AwqFull { identity, .. } = &mut format.config.algorithm
+        {
+            *identity = Identity::NotTried;
+        }
         format.name = name.into();
         let awq = format!("{:?}", format.config.algorithm).to_lowercase().contains("awq");
         format.calibration_batches = awq.then_some((steps / 4).max(1));

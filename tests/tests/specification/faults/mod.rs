@@ -2,6 +2,11 @@
 //!
 //! The bodies stand in one file per area; this is the index. `cargo test --test specification faults::f05` runs one.
 
+mod observing;
+mod placing;
+mod plain;
+mod solving;
+
 /// A test for each entry, which runs the body that is named.
 macro_rules! index {
     ($($name:ident = $body:path;)*) => {
@@ -16,4 +21,38 @@ macro_rules! index {
 
 pub(crate) use index;
 
-index! {}
+index! {
+    f01_a_branch_survives_what_comes_after_it = solving::a_branch_survives_what_comes_after_it;
+    f02_what_leaves_as_burns_computes_the_same = plain::burns_layer_computes_the_same;
+    f03_steps_that_undo_others_are_refused = solving::steps_that_undo_others_are_refused;
+    f04_a_channel_without_weights_does_not_set_the_range = solving::a_channel_without_weights_does_not_set_the_range;
+    f06_output_channels_of_transposed_convolutions = placing::output_channels_of_transposed_convolutions_are_counted_in_each_group;
+    f07_a_block_without_inputs_keeps_its_range = solving::a_block_without_inputs_keeps_its_range;
+    f08_an_empty_loop_is_an_error = solving::an_empty_loop_is_an_error;
+    f09_an_activation_of_zeros_is_a_warning = observing::an_activation_of_zeros_is_a_warning;
+    f10_frozen_ranges_stay_frozen = plain::frozen_ranges_stay_frozen;
+    f11_several_weights_of_one_struct_are_solved_apart = placing::several_weights_of_one_struct_are_solved_apart;
+    f12_counts_do_not_wrap = observing::counts_do_not_wrap;
+    f13_a_struct_is_not_burns_because_of_its_name = placing::a_struct_is_not_burns_because_of_its_name;
+    f14_two_ranges_for_one_activation_are_refused = observing::two_ranges_for_one_activation_are_refused;
+    f16_a_clone_does_not_go_on_observing = observing::a_clone_does_not_go_on_observing;
+    f17_tied_weights_do_not_diverge_under_one_id = plain::tied_weights_do_not_diverge_under_one_id;
+    f18_burns_adapters_and_ours = plain::burns_adapters_and_ours;
+    f19_blocks_of_kernels_lie_along_the_contracted_elements = placing::blocks_of_kernels_lie_along_the_contracted_elements;
+    f20_local_hessian_falls_back_to_squared_error = solving::local_hessian_falls_back_to_squared_error;
+    f21_steps_are_decimal_numbers = solving::steps_are_decimal_numbers;
+    f21_gptq_follows_dynamic_ranges_of_channels = solving::gptq_follows_dynamic_ranges_of_channels;
+    f24_a_model_is_walked_through_a_few_times = observing::a_model_is_walked_through_a_few_times;
+    f25_a_column_layout_is_known_before_the_weight_is_made = placing::a_column_layout_is_known_before_the_weight_is_made;
+    f26_an_expert_without_tokens_can_learn_its_range = observing::an_expert_without_tokens_can_learn_its_range;
+    f27_tensors_that_burn_quantized_do_not_panic = placing::tensors_that_burn_quantized_do_not_panic;
+    f28_a_nan_is_where_the_error_says = observing::a_nan_is_where_the_error_says;
+    f31_a_prefix_is_not_a_name = observing::a_prefix_is_not_a_name;
+    f32_impossible_numbers_end = plain::impossible_numbers_end;
+    f34_traversals_may_be_nested = observing::traversals_may_be_nested;
+    f39_an_embedding_quantizes_the_rows_it_looks_up = plain::an_embedding_quantizes_the_rows_it_looks_up;
+    f50_what_stays_in_float_is_in_the_report = placing::what_stays_in_float_is_in_the_report;
+    f51_awq_is_never_worse_than_nothing = solving::awq_is_never_worse_than_nothing;
+    f51_weights_without_data_are_solved_all_the_same = solving::weights_without_data_are_solved_all_the_same;
+    f55_a_model_for_validation_rounds_once = plain::a_model_for_validation_rounds_once;
+}

@@ -3,11 +3,9 @@
 mod options;
 mod validate;
 
-pub use options::{BinWidth, ColumnOrder, HistogramConfig, Inputs, RangeSearch, Sharing, Unscaled, Zeros};
+pub use options::{BinWidth, ColumnOrder, HistogramConfig, Identity, Inputs, RangeSearch, Sharing, Unscaled, Zeros};
 
 use serde::{Deserialize, Serialize};
-
-use super::matcher;
 
 /// How the ranges of static quantizers are found, and what else calibration does.
 ///
@@ -120,6 +118,9 @@ pub enum Algorithm {
         /// Whether layers with a common input get a common scale.
         #[serde(default)]
         sharing: Sharing,
+        /// Whether no smoothing is a candidate.
+        #[serde(default)]
+        identity: Identity,
     },
     /// Clipped ranges of weights by search.
     AwqClip {
@@ -139,6 +140,9 @@ pub enum Algorithm {
         /// Whether layers with a common input get a common scale.
         #[serde(default)]
         sharing: Sharing,
+        /// Whether no smoothing is a candidate.
+        #[serde(default)]
+        identity: Identity,
     },
     /// A low-rank branch in high precision beside the quantized weight.
     #[serde(rename = "svdquant")]
@@ -184,7 +188,7 @@ pub enum Algorithm {
         /// What is done to them: a single algorithm that calibrates.
         algorithm: Box<Algorithm>,
     },
-    /// One of the user's: see [`LayerAlgorithm`](crate::LayerAlgorithm).
+    /// One of the user's: see [`CalibrationAlgorithm`](crate::CalibrationAlgorithm).
     Custom {
         /// The name it is registered by.
         name: String,
@@ -221,7 +225,7 @@ impl Algorithm {
 
     /// AWQ-lite, each layer by itself.
     pub fn awq_lite() -> Self {
-        Algorithm::AwqLite { alpha_step: 0.1, sharing: Sharing::Separate }
+        Algorithm::AwqLite { alpha_step: 0.1, sharing: Sharing::Separate, identity: Identity::Tried }
     }
 
     /// AWQ-clip.
@@ -231,7 +235,13 @@ impl Algorithm {
 
     /// AWQ-lite, then AWQ-clip on the smoothed weight; each layer by itself.
     pub fn awq_full() -> Self {
-        Algorithm::AwqFull { alpha_step: 0.1, min_clip_ratio: 0.5, shrink_step: 0.05, sharing: Sharing::Separate }
+        Algorithm::AwqFull {
+            alpha_step: 0.1,
+            min_clip_ratio: 0.5,
+            shrink_step: 0.05,
+            sharing: Sharing::Separate,
+            identity: Identity::Tried,
+        }
     }
 
     /// SVDQuant with a branch of this rank beside every layer.
@@ -292,24 +302,6 @@ impl Algorithm {
         match self {
             Algorithm::Sequence(steps) => steps,
             single => std::slice::from_ref(single),
-        }
-    }
-    /// What is done, without a restriction to layers.
-    pub(crate) fn unrestricted(&self) -> &Algorithm {
-        match self {
-            Algorithm::OfLayers { algorithm, .. } => algorithm,
-            all => all,
-        }
-    }
-
-    /// Whether it is for a layer; the layer that is the whole model is called by its weight.
-    pub(crate) fn is_for(&self, layer: &str) -> bool {
-        let layer = if layer.is_empty() { "weight" } else { layer };
-        match self {
-            Algorithm::OfLayers { layers, .. } => {
-                layers.iter().any(|glob| matcher(glob).is_ok_and(|glob| glob.is_match(layer)))
-            }
-            _ => true,
         }
     }
 }

@@ -53,6 +53,17 @@ pub enum Sharing {
     Joint,
 }
 
+/// Whether AWQ may leave a layer unsmoothed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Identity {
+    /// Compares every exponent with no smoothing at all, so that the result is never worse than without.
+    #[default]
+    Tried,
+    /// Takes the best exponent, even where it is worse than no smoothing (ModelOpt's behaviour).
+    NotTried,
+}
+
 /// On which inputs an error is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::ImportProblem;
 use super::attributes::Reader;
 use super::problem::{Problem, count, keys, number, problem, wrong};
-use crate::config::{Algorithm, ColumnOrder, Inputs, RangeSearch, Sharing, Unscaled};
+use crate::config::{Algorithm, ColumnOrder, Identity, Inputs, RangeSearch, Sharing, Unscaled};
 
 /// An algorithm by name, or by a dictionary with its options.
 pub(super) fn algorithm(at: &str, value: &Value) -> Result<Algorithm, Problem> {
@@ -65,7 +65,11 @@ pub(super) fn algorithm(at: &str, value: &Value) -> Result<Algorithm, Problem> {
         }
         "awq_lite" => {
             known(&["alpha_step"])?;
-            Ok(Algorithm::AwqLite { alpha_step: float("alpha_step", 0.1)?, sharing: Sharing::Separate })
+            Ok(Algorithm::AwqLite {
+                alpha_step: float("alpha_step", 0.1)?,
+                sharing: Sharing::Separate,
+                identity: Identity::Tried,
+            })
         }
         "awq_clip" => {
             // how many rows and tokens are taken at a time changes the memory, not the result
@@ -82,6 +86,7 @@ pub(super) fn algorithm(at: &str, value: &Value) -> Result<Algorithm, Problem> {
                 min_clip_ratio: float("min_clip_ratio", 0.5)?,
                 shrink_step: float("shrink_step", 0.05)?,
                 sharing: Sharing::Separate,
+                identity: Identity::Tried,
             })
         }
         "svdquant" => {

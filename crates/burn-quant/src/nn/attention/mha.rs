@@ -8,7 +8,7 @@ use burn_nn::{Dropout, Gelu, Initializer};
 
 use super::{TensorCache, attention_weights, join_heads, split_heads};
 use crate::nn::QuantLinear;
-use crate::{Role, TensorQuantizer};
+use crate::{QuantError, Role, TensorQuantizer};
 
 mirrored_config! {
     MultiHeadAttentionConfig, QuantMultiHeadAttentionConfig => QuantMultiHeadAttention (device) {
@@ -201,13 +201,21 @@ impl QuantMultiHeadAttention {
         (weights, context)
     }
 
-    /// burn's layer with the same parameters, and the weights' quantizers if they have some.
-    pub fn to_float(&self) -> MultiHeadAttention {
-        MultiHeadAttention {
-            query: self.query.to_float(),
-            key: self.key.to_float(),
-            value: self.value.to_float(),
-            output: self.output.to_float(),
+    /// Returns burn's layer, which computes the same; with the weights' quantizers if they have some.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<MultiHeadAttention, QuantError> {
+        let quantizers = [&self.q_bmm_quantizer, &self.k_bmm_quantizer, &self.v_bmm_quantizer, &self.p_bmm_quantizer];
+        for (quantizer, name) in quantizers.into_iter().zip(["q", "k", "v", "p"]) {
+            quantizer.refuse(&format!("{name}_bmm_quantizer"))?;
+        }
+        Ok(MultiHeadAttention {
+            query: self.query.to_burn()?,
+            key: self.key.to_burn()?,
+            value: self.value.to_burn()?,
+            output: self.output.to_burn()?,
             dropout: self.dropout.clone(),
             activation: self.activation.clone(),
             d_model: self.d_model,
@@ -215,7 +223,7 @@ impl QuantMultiHeadAttention {
             d_k: self.d_k,
             min_float: self.min_float,
             quiet_softmax: self.quiet_softmax,
-        }
+        })
     }
 }
 

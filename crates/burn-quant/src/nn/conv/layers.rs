@@ -9,12 +9,12 @@ use burn_nn::conv::{
 };
 use burn_nn::{Initializer, PaddingConfig1d, PaddingConfig2d, PaddingConfig3d};
 
-use crate::{Role, TensorQuantizer};
+use crate::{QuantError, Role, TensorQuantizer};
 
 macro_rules! quantized_convolution {
     (
         $layer:ident => $quant:ident,
-        rank $rank:literal, weight $weight_shape:literal, forward ($($argument:ident: $argument_type:ty),*),
+        rank $rank:literal, weight $weight_shape:literal, groups $groups:ident, forward ($($argument:ident: $argument_type:ty),*),
         { $($(#[$attribute:meta])* $field:ident: $type:ty = $doc:literal,)* }
     ) => {
         #[doc = concat!("burn's [`", stringify!($layer), "`] with quantizers before and after it.")]
@@ -42,31 +42,37 @@ macro_rules! quantized_convolution {
         impl $quant {
             /// The layer with its quantizers.
             pub fn forward(&self, input: Tensor<$rank>, $($argument: $argument_type),*) -> Tensor<$rank> {
-                let seen = self.input_quantizer.seen(&input);
-                let input = self.input_quantizer.forward(input);
-                let output = self.to_float().forward(input, $($argument.clone()),*);
                 $(let $field = self.$field.clone();)*
-                let output = self.input_quantizer.probed(seen, output, move |x, weight: Tensor<$rank>| {
-                    let weight = Param::initialized(ParamId::new(), weight);
-                    let layer = $layer { weight, bias: None, $($field: $field.clone(),)* };
+                let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+                let output = self.input_quantizer.layer(input, weight, bias, move |x, weight: Tensor<$rank>, bias| {
+                    let weight = Param::initialized(ParamId::from(0), weight);
+                    let bias = bias.map(|bias| Param::initialized(ParamId::from(1), bias));
+                    let layer = $layer { weight, bias, $($field: $field.clone(),)* };
                     layer.forward(x, $($argument.clone()),*)
                 });
                 self.output_quantizer.forward(output)
             }
 
-            /// burn's layer with the same parameters, and the weight's quantizer if it has one.
-            pub fn to_float(&self) -> $layer {
-                $layer { weight: self.weight.clone(), bias: self.bias.clone(), $($field: self.$field.clone(),)* }
+            /// Returns burn's layer, which computes the same; with the weight's quantizer if it has one.
+            ///
+            /// # Errors
+            ///
+            /// [`QuantError::NotBurn`] if the quantizer of the input or of the output is enabled, or scales the input.
+            pub fn to_burn(&self) -> Result<$layer, QuantError> {
+                self.input_quantizer.refuse("input_quantizer")?;
+                self.output_quantizer.refuse("output_quantizer")?;
+                Ok($layer { weight: self.weight.clone(), bias: self.bias.clone(), $($field: self.$field.clone(),)* })
             }
         }
 
         impl From<$layer> for $quant {
             fn from(layer: $layer) -> Self {
+                let groups = layer.$groups;
                 Self {
                     weight: layer.weight,
                     bias: layer.bias,
                     $($field: layer.$field,)*
-                    input_quantizer: TensorQuantizer::disabled(Role::Images),
+                    input_quantizer: TensorQuantizer::disabled(Role::Images).before_convolution(groups),
                     output_quantizer: TensorQuantizer::disabled(Role::Images),
                 }
             }
@@ -76,7 +82,7 @@ macro_rules! quantized_convolution {
 
 quantized_convolution! {
     Conv1d => QuantConv1d,
-    rank 3, weight "[channels_out, channels_in / groups, kernel]", forward (),
+    rank 3, weight "[channels_out, channels_in / groups, kernel]", groups groups, forward (),
     {
         stride: usize = "Stride.",
         kernel_size: usize = "Size of the kernel.",
@@ -88,7 +94,7 @@ quantized_convolution! {
 
 quantized_convolution! {
     Conv2d => QuantConv2d,
-    rank 4, weight "[channels_out, channels_in / groups, kernel, kernel]", forward (),
+    rank 4, weight "[channels_out, channels_in / groups, kernel, kernel]", groups groups, forward (),
     {
         stride: [usize; 2] = "Stride.",
         kernel_size: [usize; 2] = "Size of the kernel.",
@@ -100,7 +106,7 @@ quantized_convolution! {
 
 quantized_convolution! {
     Conv3d => QuantConv3d,
-    rank 5, weight "[channels_out, channels_in / groups, kernel, kernel, kernel]", forward (),
+    rank 5, weight "[channels_out, channels_in / groups, kernel, kernel, kernel]", groups groups, forward (),
     {
         stride: [usize; 3] = "Stride.",
         kernel_size: [usize; 3] = "Size of the kernel.",
@@ -112,7 +118,7 @@ quantized_convolution! {
 
 quantized_convolution! {
     ConvTranspose1d => QuantConvTranspose1d,
-    rank 3, weight "[channels_in, channels_out / groups, kernel]", forward (),
+    rank 3, weight "[channels_in, channels_out / groups, kernel]", groups groups, forward (),
     {
         stride: usize = "Stride.",
         kernel_size: usize = "Size of the kernel.",
@@ -126,7 +132,7 @@ quantized_convolution! {
 
 quantized_convolution! {
     ConvTranspose2d => QuantConvTranspose2d,
-    rank 4, weight "[channels_in, channels_out / groups, kernel, kernel]", forward (),
+    rank 4, weight "[channels_in, channels_out / groups, kernel, kernel]", groups groups, forward (),
     {
         stride: [usize; 2] = "Stride.",
         kernel_size: [usize; 2] = "Size of the kernel.",
@@ -140,7 +146,7 @@ quantized_convolution! {
 
 quantized_convolution! {
     ConvTranspose3d => QuantConvTranspose3d,
-    rank 5, weight "[channels_in, channels_out / groups, kernel, kernel, kernel]", forward (),
+    rank 5, weight "[channels_in, channels_out / groups, kernel, kernel, kernel]", groups groups, forward (),
     {
         stride: [usize; 3] = "Stride.",
         kernel_size: [usize; 3] = "Size of the kernel.",
@@ -154,7 +160,7 @@ quantized_convolution! {
 
 quantized_convolution! {
     DeformConv2d => QuantDeformConv2d,
-    rank 4, weight "[channels_out, channels_in / weight_groups, kernel, kernel]",
+    rank 4, weight "[channels_out, channels_in / weight_groups, kernel, kernel]", groups weight_groups,
     forward (offset: Tensor<4>, mask: Option<Tensor<4>>),
     {
         stride: [usize; 2] = "Stride.",

@@ -7,6 +7,7 @@ use burn_nn::activation::{Activation, ActivationConfig};
 use burn_nn::{BiRnn, BiRnnConfig, Initializer, Rnn, RnnConfig, RnnState};
 
 use super::{Order, QuantGateController, States, batch_first};
+use crate::QuantError;
 
 mirrored_config! {
     RnnConfig, QuantRnnConfig => QuantRnn (device) {
@@ -100,16 +101,20 @@ impl QuantRnn {
         (states.stack(shape, &device), hidden)
     }
 
-    /// burn's layer with the same parameters.
-    pub fn to_float(&self) -> Rnn {
-        Rnn {
-            gate: self.gate.to_float(),
+    /// Returns burn's layer, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<Rnn, QuantError> {
+        Ok(Rnn {
+            gate: self.gate.to_burn()?,
             d_hidden: self.d_hidden,
             batch_first: self.batch_first,
             reverse: self.reverse,
             clip: self.clip,
             hidden_activation: self.hidden_activation.clone(),
-        }
+        })
     }
 }
 
@@ -150,14 +155,18 @@ impl QuantBiRnn {
         (batch_first(states, self.batch_first), RnnState::new(Tensor::stack(vec![last_forward, last_reverse], 0)))
     }
 
-    /// burn's layer with the same parameters.
-    pub fn to_float(&self) -> BiRnn {
-        BiRnn {
-            forward: self.forward.to_float(),
-            reverse: self.reverse.to_float(),
+    /// Returns burn's layer, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<BiRnn, QuantError> {
+        Ok(BiRnn {
+            forward: self.forward.to_burn()?,
+            reverse: self.reverse.to_burn()?,
             d_hidden: self.d_hidden,
             batch_first: self.batch_first,
-        }
+        })
     }
 }
 

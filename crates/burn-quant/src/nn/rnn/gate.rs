@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 use burn_nn::{GateController, Initializer};
 
 use super::step;
+use crate::QuantError;
 use crate::nn::QuantLinear;
 use crate::nn::linear::PreparedLinear;
 
@@ -28,12 +29,16 @@ impl QuantGateController {
         self.input_transform.forward(input) + self.hidden_transform.forward(hidden)
     }
 
-    /// burn's gate with the same parameters.
-    pub fn to_float(&self) -> GateController {
-        GateController {
-            input_transform: self.input_transform.to_float(),
-            hidden_transform: self.hidden_transform.to_float(),
-        }
+    /// Returns burn's gate, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<GateController, QuantError> {
+        Ok(GateController {
+            input_transform: self.input_transform.to_burn()?,
+            hidden_transform: self.hidden_transform.to_burn()?,
+        })
     }
 
     /// The gate for a sequence `[batch, steps, d_input]`: the inputs' products of all steps, and the hidden layer with its weight

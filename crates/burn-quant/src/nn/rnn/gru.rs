@@ -7,6 +7,7 @@ use burn_nn::activation::{Activation, ActivationConfig};
 use burn_nn::{BiGru, BiGruConfig, Gru, GruConfig, Initializer};
 
 use super::{Order, QuantGateController, States, batch_first};
+use crate::QuantError;
 
 mirrored_config! {
     GruConfig, QuantGruConfig => QuantGru (device) {
@@ -118,18 +119,22 @@ impl QuantGru {
         (states.stack(shape, &device), hidden)
     }
 
-    /// burn's layer with the same parameters.
-    pub fn to_float(&self) -> Gru {
-        Gru {
-            update_gate: self.update_gate.to_float(),
-            reset_gate: self.reset_gate.to_float(),
-            new_gate: self.new_gate.to_float(),
+    /// Returns burn's layer, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<Gru, QuantError> {
+        Ok(Gru {
+            update_gate: self.update_gate.to_burn()?,
+            reset_gate: self.reset_gate.to_burn()?,
+            new_gate: self.new_gate.to_burn()?,
             d_hidden: self.d_hidden,
             reset_after: self.reset_after,
             gate_activation: self.gate_activation.clone(),
             hidden_activation: self.hidden_activation.clone(),
             clip: self.clip,
-        }
+        })
     }
 }
 
@@ -172,14 +177,18 @@ impl QuantBiGru {
         (batch_first(states, self.batch_first), Tensor::stack(vec![last_forward, last_reverse], 0))
     }
 
-    /// burn's layer with the same parameters.
-    pub fn to_float(&self) -> BiGru {
-        BiGru {
-            forward: self.forward.to_float(),
-            reverse: self.reverse.to_float(),
+    /// Returns burn's layer, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<BiGru, QuantError> {
+        Ok(BiGru {
+            forward: self.forward.to_burn()?,
+            reverse: self.reverse.to_burn()?,
             d_hidden: self.d_hidden,
             batch_first: self.batch_first,
-        }
+        })
     }
 }
 

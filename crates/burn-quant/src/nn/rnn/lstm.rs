@@ -7,6 +7,7 @@ use burn_nn::activation::{Activation, ActivationConfig};
 use burn_nn::{BiLstm, BiLstmConfig, Initializer, Lstm, LstmConfig, LstmState};
 
 use super::{Order, QuantGateController, States, batch_first};
+use crate::QuantError;
 
 mirrored_config! {
     LstmConfig, QuantLstmConfig => QuantLstm (device) {
@@ -171,13 +172,17 @@ impl QuantLstm {
         (states.stack(shape, &device), LstmState::new(cell, hidden))
     }
 
-    /// burn's layer with the same parameters.
-    pub fn to_float(&self) -> Lstm {
-        Lstm {
-            input_gate: self.input_gate.to_float(),
-            forget_gate: self.forget_gate.as_ref().map(QuantGateController::to_float),
-            output_gate: self.output_gate.to_float(),
-            cell_gate: self.cell_gate.to_float(),
+    /// Returns burn's layer, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<Lstm, QuantError> {
+        Ok(Lstm {
+            input_gate: self.input_gate.to_burn()?,
+            forget_gate: self.forget_gate.as_ref().map(QuantGateController::to_burn).transpose()?,
+            output_gate: self.output_gate.to_burn()?,
+            cell_gate: self.cell_gate.to_burn()?,
             d_hidden: self.d_hidden,
             batch_first: self.batch_first,
             reverse: self.reverse,
@@ -186,7 +191,7 @@ impl QuantLstm {
             gate_activation: self.gate_activation.clone(),
             cell_activation: self.cell_activation.clone(),
             hidden_activation: self.hidden_activation.clone(),
-        }
+        })
     }
 }
 
@@ -233,14 +238,18 @@ impl QuantBiLstm {
         (batch_first(states, self.batch_first), LstmState::stack(vec![last_forward, last_reverse], 0))
     }
 
-    /// burn's layer with the same parameters.
-    pub fn to_float(&self) -> BiLstm {
-        BiLstm {
-            forward: self.forward.to_float(),
-            reverse: self.reverse.to_float(),
+    /// Returns burn's layer, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<BiLstm, QuantError> {
+        Ok(BiLstm {
+            forward: self.forward.to_burn()?,
+            reverse: self.reverse.to_burn()?,
             d_hidden: self.d_hidden,
             batch_first: self.batch_first,
-        }
+        })
     }
 }
 

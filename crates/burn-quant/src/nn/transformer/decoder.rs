@@ -8,6 +8,7 @@ use burn_nn::transformer::{TransformerDecoder, TransformerDecoderConfig, Transfo
 use burn_nn::{Dropout, Initializer};
 
 use super::QuantPositionWiseFeedForward;
+use crate::QuantError;
 use crate::nn::QuantLayerNorm;
 use crate::nn::attention::{MhaCache, MhaInput, QuantMultiHeadAttention, TensorCache};
 
@@ -138,10 +139,14 @@ impl QuantTransformerDecoder {
         TransformerDecoderAutoregressiveCache { layers: layers.collect() }
     }
 
-    /// burn's decoder with the same parameters.
-    pub fn to_float(&self) -> TransformerDecoder {
-        TransformerDecoder {
-            layers: self.layers.iter().map(QuantTransformerDecoderLayer::to_float).collect(),
+    /// Returns burn's decoder, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<TransformerDecoder, QuantError> {
+        Ok(TransformerDecoder {
+            layers: self.layers.iter().map(QuantTransformerDecoderLayer::to_burn).collect::<Result<_, _>>()?,
             d_model: self.d_model,
             d_ff: self.d_ff,
             n_heads: self.n_heads,
@@ -149,7 +154,7 @@ impl QuantTransformerDecoder {
             dropout: self.dropout,
             norm_first: self.norm_first,
             quiet_softmax: self.quiet_softmax,
-        }
+        })
     }
 }
 
@@ -257,18 +262,22 @@ impl QuantTransformerDecoderLayer {
         TransformerDecoderInput { target, ..input }
     }
 
-    /// burn's layer with the same parameters.
-    pub fn to_float(&self) -> TransformerDecoderLayer {
-        TransformerDecoderLayer {
-            cross_attn: self.cross_attn.to_float(),
-            self_attn: self.self_attn.to_float(),
-            pwff: self.pwff.to_float(),
-            norm_1: self.norm_1.to_float(),
-            norm_2: self.norm_2.to_float(),
-            norm_3: self.norm_3.to_float(),
+    /// Returns burn's layer, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<TransformerDecoderLayer, QuantError> {
+        Ok(TransformerDecoderLayer {
+            cross_attn: self.cross_attn.to_burn()?,
+            self_attn: self.self_attn.to_burn()?,
+            pwff: self.pwff.to_burn()?,
+            norm_1: self.norm_1.to_burn()?,
+            norm_2: self.norm_2.to_burn()?,
+            norm_3: self.norm_3.to_burn()?,
             dropout: self.dropout.clone(),
             norm_first: self.norm_first,
-        }
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use burn_nn::transformer::{TransformerEncoder, TransformerEncoderConfig, Transfo
 use burn_nn::{Dropout, Initializer};
 
 use super::QuantPositionWiseFeedForward;
+use crate::QuantError;
 use crate::nn::QuantLayerNorm;
 use crate::nn::attention::{MhaCache, MhaInput, QuantMultiHeadAttention, TensorCache};
 
@@ -119,10 +120,14 @@ impl QuantTransformerEncoder {
         TransformerEncoderAutoregressiveCache { layers: layers.collect() }
     }
 
-    /// burn's encoder with the same parameters.
-    pub fn to_float(&self) -> TransformerEncoder {
-        TransformerEncoder {
-            layers: self.layers.iter().map(QuantTransformerEncoderLayer::to_float).collect(),
+    /// Returns burn's encoder, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<TransformerEncoder, QuantError> {
+        Ok(TransformerEncoder {
+            layers: self.layers.iter().map(QuantTransformerEncoderLayer::to_burn).collect::<Result<_, _>>()?,
             d_model: self.d_model,
             d_ff: self.d_ff,
             n_heads: self.n_heads,
@@ -130,7 +135,7 @@ impl QuantTransformerEncoder {
             dropout: self.dropout,
             norm_first: self.norm_first,
             quiet_softmax: self.quiet_softmax,
-        }
+        })
     }
 }
 
@@ -219,16 +224,20 @@ impl QuantTransformerEncoderLayer {
         }
     }
 
-    /// burn's layer with the same parameters.
-    pub fn to_float(&self) -> TransformerEncoderLayer {
-        TransformerEncoderLayer {
-            mha: self.mha.to_float(),
-            pwff: self.pwff.to_float(),
-            norm_1: self.norm_1.to_float(),
-            norm_2: self.norm_2.to_float(),
+    /// Returns burn's layer, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<TransformerEncoderLayer, QuantError> {
+        Ok(TransformerEncoderLayer {
+            mha: self.mha.to_burn()?,
+            pwff: self.pwff.to_burn()?,
+            norm_1: self.norm_1.to_burn()?,
+            norm_2: self.norm_2.to_burn()?,
             dropout: self.dropout.clone(),
             norm_first: self.norm_first,
-        }
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use burn_nn::activation::{Activation, ActivationConfig};
 use burn_nn::transformer::{PositionWiseFeedForward, PositionWiseFeedForwardConfig};
 use burn_nn::{Dropout, Initializer};
 
+use crate::QuantError;
 use crate::nn::QuantLinear;
 
 mirrored_config! {
@@ -54,14 +55,18 @@ impl QuantPositionWiseFeedForward {
         self.linear_outer.forward(self.dropout.forward(x))
     }
 
-    /// burn's network with the same parameters.
-    pub fn to_float(&self) -> PositionWiseFeedForward {
-        PositionWiseFeedForward {
-            linear_inner: self.linear_inner.to_float(),
-            linear_outer: self.linear_outer.to_float(),
+    /// Returns burn's network, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<PositionWiseFeedForward, QuantError> {
+        Ok(PositionWiseFeedForward {
+            linear_inner: self.linear_inner.to_burn()?,
+            linear_outer: self.linear_outer.to_burn()?,
             dropout: self.dropout.clone(),
             activation: self.activation.clone(),
-        }
+        })
     }
 }
 

@@ -1,12 +1,20 @@
 //! All quantizers of a model, as plain data.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use burn::module::Module;
 
-use super::{TensorQuantizer, discover};
-use crate::QuantError;
+use super::{Map, Path, Visit, map, visit};
 use crate::config::near_misses;
+use crate::{QuantError, TensorQuantizer};
+
+/// A quantizer, its name, and the type name of the struct it belongs to.
+#[derive(Clone, Debug)]
+struct Found {
+    name: String,
+    container: String,
+    quantizer: TensorQuantizer,
+}
 
 /// The quantizers of a model by name, in the order of the model's fields: taken out, edited, put back.
 ///
@@ -33,16 +41,24 @@ use crate::config::near_misses;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Quantizers {
-    found: Vec<discover::Found>,
+    found: Vec<Found>,
+    places: HashMap<String, usize>,
 }
 
 impl Quantizers {
-    /// Copies of all quantizers of a model.
+    /// Copies all quantizers of a model.
     pub fn of<M: Module>(model: &M) -> Self {
-        Self { found: discover::collect(model) }
+        let mut quantizers = Self::default();
+        visit(model, &mut quantizers);
+        quantizers
     }
 
-    /// How many there are.
+    pub(super) fn push(&mut self, name: String, container: &str, quantizer: TensorQuantizer) {
+        self.places.insert(name.clone(), self.found.len());
+        self.found.push(Found { name, container: container.into(), quantizer });
+    }
+
+    /// Returns how many there are.
     pub fn len(&self) -> usize {
         self.found.len()
     }
@@ -52,39 +68,48 @@ impl Quantizers {
         self.found.is_empty()
     }
 
-    /// Their names, in the order of the model's fields.
+    /// Returns their names, in the order of the model's fields.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.found.iter().map(|found| found.name.as_str())
     }
 
-    /// Names and quantizers, in the order of the model's fields.
+    /// Returns names and quantizers, in the order of the model's fields.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &TensorQuantizer)> {
         self.found.iter().map(|found| (found.name.as_str(), &found.quantizer))
     }
 
-    /// Names and quantizers, to be edited.
+    /// Returns names and quantizers, to be edited.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut TensorQuantizer)> {
         self.found.iter_mut().map(|found| (found.name.as_str(), &mut found.quantizer))
     }
 
-    /// The quantizer of a name.
+    /// Returns the quantizer of a name, if there is one.
+    pub fn find(&self, name: &str) -> Option<&TensorQuantizer> {
+        self.places.get(name).map(|place| &self.found[*place].quantizer)
+    }
+
+    /// Returns the quantizer of a name to be edited, if there is one.
+    pub fn find_mut(&mut self, name: &str) -> Option<&mut TensorQuantizer> {
+        self.places.get(name).map(|place| &mut self.found[*place].quantizer)
+    }
+
+    /// Returns the quantizer of a name.
     ///
     /// # Errors
     ///
     /// [`QuantError::UnknownQuantizer`] with the most similar names.
     pub fn get(&self, name: &str) -> Result<&TensorQuantizer, QuantError> {
-        let found = self.found.iter().find(|found| found.name == name);
-        found.map(|found| &found.quantizer).ok_or_else(|| self.unknown(name))
+        self.find(name).ok_or_else(|| self.unknown(name))
     }
 
-    /// The quantizer of a name, to be edited.
+    /// Returns the quantizer of a name, to be edited.
     ///
     /// # Errors
     ///
-    /// As [`Quantizers::get`].
+    /// [`QuantError::UnknownQuantizer`] with the most similar names.
     pub fn get_mut(&mut self, name: &str) -> Result<&mut TensorQuantizer, QuantError> {
-        match self.found.iter().position(|found| found.name == name) {
-            Some(i) => Ok(&mut self.found[i].quantizer),
+        match self.places.get(name) {
+            Some(place) => Ok(&mut self.found[*place].quantizer),
             None => Err(self.unknown(name)),
         }
     }
@@ -95,12 +120,28 @@ impl Quantizers {
     ///
     /// [`QuantError::UnknownQuantizer`] if the model lacks one of them.
     pub fn install<M: Module>(self, model: M) -> Result<M, QuantError> {
-        let present = Self::of(&model);
-        if let Some(missing) = self.names().find(|name| present.get(name).is_err()) {
-            return Err(present.unknown(missing));
+        struct Install {
+            quantizers: HashMap<String, TensorQuantizer>,
+            kept: Vec<String>,
         }
-        let replacements: BTreeMap<_, _> = self.found.into_iter().map(|f| (f.name, f.quantizer)).collect();
-        Ok(discover::replace(model, replacements))
+        impl Map for Install {
+            fn quantizer(&mut self, at: &Path, quantizer: TensorQuantizer) -> TensorQuantizer {
+                let name = at.quantizer_name();
+                let replacement = self.quantizers.remove(&name);
+                self.kept.push(name);
+                replacement.unwrap_or(quantizer)
+            }
+        }
+        let quantizers = self.found.into_iter().map(|found| (found.name, found.quantizer)).collect();
+        let mut work = Install { quantizers, kept: Vec::new() };
+        let model = map(model, &mut work);
+        match work.quantizers.into_keys().min() {
+            None => Ok(model),
+            Some(name) => {
+                let near_misses = near_misses(&name, work.kept.iter().map(String::as_str));
+                Err(QuantError::UnknownQuantizer { name, near_misses })
+            }
+        }
     }
 
     /// The type name of the struct that a quantizer belongs to, with its name.
@@ -111,9 +152,16 @@ impl Quantizers {
     /// Keeps those whose name passes.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
         self.found.retain(|found| keep(&found.name));
+        self.places = self.found.iter().enumerate().map(|(place, found)| (found.name.clone(), place)).collect();
     }
 
     pub(crate) fn unknown(&self, name: &str) -> QuantError {
         QuantError::UnknownQuantizer { name: name.into(), near_misses: near_misses(name, self.names()) }
+    }
+}
+
+impl Visit for Quantizers {
+    fn quantizer(&mut self, at: &Path, quantizer: TensorQuantizer) {
+        self.push(at.quantizer_name(), at.container(), quantizer);
     }
 }

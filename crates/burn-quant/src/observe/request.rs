@@ -1,45 +1,49 @@
 //! What to collect of which quantizer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::CaptureAt;
 use crate::HistogramConfig;
-use crate::quantizer::Moment;
 
-/// What an algorithm of layers wants to know of a layer's inputs.
+/// What an algorithm wants to know of the inputs of a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ChannelNeeds {
+pub enum InputStatistics {
     /// The range and the means of each channel.
-    Ranges,
-    /// Their products too: `in²` numbers per layer.
+    Means,
+    /// Their products too, the Gram matrix: `in²` numbers per layer.
     Gram,
 }
 
 /// What to collect of one quantizer, besides its range.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct StatisticsNeeds {
-    pub(crate) channels: Option<ChannelNeeds>,
-    pub(crate) histogram: Option<HistogramConfig>,
+#[non_exhaustive]
+pub struct StatisticsRequest {
+    /// What to know of each channel.
+    pub channels: Option<InputStatistics>,
+    /// How magnitudes are counted, if they are.
+    pub histogram: Option<HistogramConfig>,
     /// The size of the blocks whose ranges are counted.
-    pub(crate) blocks: Option<usize>,
+    pub blocks: Option<usize>,
     /// Whether the range of every call is kept.
-    pub(crate) history: bool,
+    pub history: bool,
 }
 
-/// What to collect of the quantizers of a model, by name, besides ranges.
+/// What to collect of the quantizers of a model, besides ranges.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Needs {
-    pub(crate) quantizers: BTreeMap<String, StatisticsNeeds>,
+pub(crate) struct ModelRequest {
+    /// By name of the quantizer.
+    pub(crate) quantizers: HashMap<String, StatisticsRequest>,
     /// Bytes of the Gram matrices, by quantizer; those of one entry are solved together.
     pub(crate) grams: Vec<BTreeMap<String, usize>>,
-    /// Of which tensors the Gram matrices are; `None` for those of the float model.
-    pub(crate) quantized: Option<Moment>,
+    /// Of which tensors the Gram matrices are.
+    pub(crate) grams_at: Option<CaptureAt>,
 }
 
-impl Needs {
-    pub(crate) fn of(&self, name: &str) -> StatisticsNeeds {
+impl ModelRequest {
+    pub(crate) fn of(&self, name: &str) -> StatisticsRequest {
         self.quantizers.get(name).copied().unwrap_or_default()
     }
 
@@ -75,9 +79,9 @@ mod tests {
     fn a_budget_splits_observation_and_drops_nothing() {
         let group = |names: &[&str], bytes| names.iter().map(|name| (name.to_string(), bytes)).collect();
         let grams = vec![group(&["a"], 40), group(&["k", "q", "v"], 20), group(&["z"], 500), group(&["y"], 10)];
-        let needs = Needs { grams, ..Needs::default() };
-        assert_eq!(needs.passes(None), [vec!["a", "k", "q", "v", "z", "y"]]);
-        assert_eq!(needs.passes(Some(100)), [vec!["a", "k", "q", "v"], vec!["z"], vec!["y"]]);
-        assert_eq!(needs.passes(Some(1)), [vec!["a"], vec!["k", "q", "v"], vec!["z"], vec!["y"]]);
+        let request = ModelRequest { grams, ..ModelRequest::default() };
+        assert_eq!(request.passes(None), [vec!["a", "k", "q", "v", "z", "y"]]);
+        assert_eq!(request.passes(Some(100)), [vec!["a", "k", "q", "v"], vec!["z"], vec!["y"]]);
+        assert_eq!(request.passes(Some(1)), [vec!["a"], vec!["k", "q", "v"], vec!["z"], vec!["y"]]);
     }
 }

@@ -1,0 +1,175 @@
+//! Which parameters are weights, and along which axes they are quantized.
+
+use burn::module::{Module, Param, Quantizer};
+use burn::nn::conv::{Conv2dConfig, ConvTranspose2dConfig};
+use burn::nn::{LinearConfig, LinearLayout};
+use burn::tensor::Tensor;
+use burn::tensor::quantization::{Calibration, QuantScheme};
+use burn_quant::nn::{QuantConvTranspose2d, QuantLinear};
+use burn_quant::train::Lora;
+use burn_quant::{
+    Algorithm, QuantConfig, QuantError, Quantization, QuantizerConfig, Quantizers, Rotation, Rule, Warning,
+    WeightLayout, WeightLayouts, quantize, quantize_weights,
+};
+use burn_quant_tests::device;
+
+use crate::{assert_same, spread, values};
+
+fn ranges<M: Module>(model: &M, quantizer: &str) -> Vec<f32> {
+    values(Quantizers::of(model).get(quantizer).unwrap().amax().unwrap())
+}
+
+/// Kernels of magnitude 1, .1, .01, .001: with one scale for all the last would round to nothing.
+pub(super) fn output_channels_of_transposed_convolutions_are_counted_in_each_group() {
+    let (_, device) = device();
+    let magnitudes = Tensor::<1>::from_data([1.0, 0.1, 0.01, 0.001], &device).reshape([4, 1, 1, 1]);
+    let kernel = spread::<4>([4, 1, 2, 2], &device) * magnitudes;
+    let largest = values(kernel.clone().abs().max_dim(3).max_dim(2));
+    for with_bias in [true, false] {
+        let config = ConvTranspose2dConfig::new([4, 4], [2, 2]).with_groups(4).with_bias(with_bias);
+        let mut layer: QuantConvTranspose2d = config.init(&device).into();
+        layer.weight = Param::from_tensor(kernel.clone());
+        let (layer, _) = quantize_weights(layer, &QuantConfig::int8_weight_only()).unwrap();
+        assert_eq!(ranges(&layer, "weight_quantizer"), largest, "one range for each kernel, bias: {with_bias}");
+        let last = values(layer.weight.val().slice([3..4]));
+        assert!(last.iter().any(|w| w.abs() > 5e-4), "the smallest kernel is not rounded to zero: {last:?}");
+    }
+    // burn's own layer, whose groups its bias tells: six channels in two groups of three
+    let layer = ConvTranspose2dConfig::new([4, 6], [2, 2]).with_groups(2).init(&device);
+    let (layer, _) = quantize_weights(layer, &QuantConfig::int8_weight_only()).unwrap();
+    assert_eq!(ranges(&layer, "weight_quantizer").len(), 6);
+    // blocks do not reach from one group into the next
+    let config = QuantConfig::new().with_rule(Rule::set("weight_quantizer", QuantizerConfig::int(4).per_block(4)));
+    let layer = ConvTranspose2dConfig::new([4, 6], [2, 2]).with_groups(2).init(&device);
+    let (layer, _) = quantize_weights(layer, &config).unwrap();
+    assert_eq!(ranges(&layer, "weight_quantizer").len(), 2 * 3 * 4, "groups, channels of each, places of the kernel");
+}
+
+#[derive(Module, Debug)]
+struct Pair {
+    left: Param<Tensor<2>>,
+    right: Param<Tensor<2>>,
+}
+
+/// Each of several weights in one struct is solved once, by itself.
+pub(super) fn several_weights_of_one_struct_are_solved_apart() {
+    let (_, device) = device();
+    let right = spread([8, 2], &device) * 4.0;
+    let pair = Pair { left: Param::from_tensor(spread([8, 2], &device)), right: Param::from_tensor(right) };
+    let layout = WeightLayout::new(1, 0);
+    let layouts = WeightLayouts::new().register("Pair", "left", layout).register("Pair", "right", layout);
+    let config = QuantConfig::new().with_rule(Rule::set("*weight_quantizer", QuantizerConfig::nvfp4_static()));
+    let config = config.with_algorithm(Algorithm::Mse(burn_quant::RangeSearch::E4m3Scales));
+    let (pair, report) = Quantization::new(&config).with_layouts(layouts).run_weights(pair).unwrap();
+    let layers: Vec<&str> = report.layers.iter().map(|layer| layer.layer.as_str()).collect();
+    assert_eq!(layers, ["left", "right"]);
+    let global = |name: &str| {
+        let quantizers = Quantizers::of(&pair);
+        values(quantizers.get(name).unwrap().buffer(burn_quant::Buffer::GlobalAmax).unwrap())[0]
+    };
+    assert_eq!(global("right_weight_quantizer"), 4.0 * global("left_weight_quantizer"), "no shared range");
+}
+
+/// A layer of the user's with the name of burn's, and weights the other way round.
+mod theirs {
+    use super::*;
+
+    #[derive(Module, Debug)]
+    pub(super) struct Linear {
+        pub(super) weight: Param<Tensor<2>>,
+        pub(super) bias: Param<Tensor<1>>,
+    }
+
+    #[derive(Module, Debug)]
+    pub(super) struct QuantumNet {
+        pub(super) fc: Linear,
+    }
+}
+
+/// burn tells no more than the name of a struct: its shapes tell the rest.
+pub(super) fn a_struct_is_not_burns_because_of_its_name() {
+    let (_, device) = device();
+    let net = || {
+        let weight = Param::from_tensor(spread([5, 3], &device)); // [out, in]
+        theirs::QuantumNet { fc: theirs::Linear { weight, bias: Param::from_tensor(Tensor::zeros([5], &device)) } }
+    };
+    let config = QuantConfig::int8_weight_only();
+    let error = quantize_weights(net(), &config).unwrap_err();
+    assert!(matches!(error, QuantError::NoMatch { .. }), "no weight is known: {error}");
+    // registered by path, its output channels are rows
+    let layouts = WeightLayouts::new().register_at("fc.weight", WeightLayout::new(0, 1));
+    let (net, _) = Quantization::new(&config).with_layouts(layouts).run_weights(net()).unwrap();
+    assert_eq!(ranges(&net, "fc.weight_quantizer").len(), 5);
+    assert_eq!(burn_quant::burn_layer_name("QuantumNet"), "QuantumNet");
+    assert_eq!(burn_quant::burn_layer_name("QuantConv2d"), "Conv2d");
+}
+
+/// Blocks of a kernel lie along all that one output sums over.
+pub(super) fn blocks_of_kernels_lie_along_the_contracted_elements() {
+    let (_, device) = device();
+    let config = QuantConfig::new().with_rule(Rule::set("weight_quantizer", QuantizerConfig::int(4).per_block(32)));
+    let pixel = Conv2dConfig::new([64, 2], [1, 1]).init(&device);
+    let weight = pixel.weight.val();
+    let (pixel, _) = quantize_weights(pixel, &config).unwrap();
+    let blocks: Vec<f32> = values(weight.clone().abs().reshape([4, 32]).max_dim(1));
+    assert_eq!(ranges(&pixel, "weight_quantizer"), blocks, "two blocks of 32 input channels for each output");
+    // the same as the linear layer of the same weights
+    let linear = burn::nn::Linear { weight: Param::from_tensor(weight.reshape([2, 64]).transpose()), bias: None };
+    let (linear, _) = quantize_weights(linear, &config).unwrap();
+    assert_same(&values(pixel.weight.val().reshape([2, 64])), &values(linear.weight.val().transpose()), "weights");
+
+    let (kernel, _) = quantize_weights(Conv2dConfig::new([4, 2], [3, 3]).init(&device), &config).unwrap();
+    assert_eq!(ranges(&kernel, "weight_quantizer").len(), 2 * 2, "36 elements for each output: blocks of 32 and of 4");
+}
+
+/// burn keeps the weight of a layer in column layout the other way round until it is made.
+pub(super) fn a_column_layout_is_known_before_the_weight_is_made() {
+    let (_, device) = device();
+    let layer = |bias| LinearConfig::new(8, 6).with_layout(LinearLayout::Col).with_bias(bias).init(&device);
+    for bias in [true, false] {
+        let config = QuantConfig::int8_weight_only();
+        let (layer8, _) = quantize_weights(layer(bias), &config).unwrap();
+        assert_eq!(ranges(&layer8, "weight_quantizer").len(), 6, "output channels, bias: {bias}");
+        let factors = Lora::new(2).adapt(layer8).unwrap();
+        assert_eq!(factors.forward(spread::<2>([3, 8], &device)).dims(), [3, 6]);
+        // eight inputs can be rotated, six cannot
+        let rotated = QuantizerConfig::int(4).per_channel().rotated(Rotation { block: Some(8), ..Rotation::default() });
+        let config = QuantConfig::new().with_rule(Rule::set("weight_quantizer", rotated));
+        quantize_weights(layer(bias), &config).unwrap();
+        let gptq = QuantConfig::int8_weight_only().with_algorithm(Algorithm::gptq());
+        let run = |layer: &QuantLinear| drop(layer.forward(spread::<2>([32, 8], &device)));
+        let (_, report) = quantize(QuantLinear::from(layer(bias)), &gptq, run).unwrap();
+        assert_eq!(report.layers[0].steps[0].skipped, None, "bias: {bias}");
+    }
+}
+
+/// burn's own quantization is refused by name, and a weight that burn quantizes afterwards still computes.
+pub(super) fn tensors_that_burn_quantized_do_not_panic() {
+    let (_, device) = device();
+    let mut burns = Quantizer::new(Calibration::MinMax, QuantScheme::default());
+    let float = LinearConfig::new(8, 4).with_bias(false).init(&device);
+    let quantized = float.clone().quantize_weights(&mut burns);
+    match quantize_weights(quantized, &QuantConfig::int8_weight_only()).unwrap_err() {
+        QuantError::BurnQuantized { path } => assert_eq!(path, "weight"),
+        other => panic!("{other}"),
+    }
+    let (ours, _) = quantize_weights(float, &QuantConfig::int8_weight_only()).unwrap();
+    let both = ours.quantize_weights(&mut burns);
+    assert!(values(both.forward(spread::<2>([2, 8], &device))).iter().all(|y| y.is_finite()));
+}
+
+/// What stays in float is in the report, and so is a layout that matched nothing.
+pub(super) fn what_stays_in_float_is_in_the_report() {
+    let (_, device) = device();
+    let (left, right) = (spread([4, 2], &device), spread([4, 2], &device));
+    let pair = (
+        Pair { left: Param::from_tensor(left), right: Param::from_tensor(right) },
+        LinearConfig::new(4, 2).init(&device),
+    );
+    let layout = WeightLayout::new(1, 0);
+    let layouts = WeightLayouts::new().register("Pair", "left", layout).register("Piar", "right", layout);
+    let (_, report) =
+        Quantization::new(&QuantConfig::int8_weight_only()).with_layouts(layouts).run_weights(pair).unwrap();
+    assert_eq!(report.float, ["0.right"], "biases are vectors");
+    assert_eq!(report.warnings, [Warning::UnusedLayout { layout: "Piar.right".into() }]);
+}
