@@ -50,6 +50,7 @@ pub enum GradientRule {
     PassThrough,
     /// The gradient passes where `|x − bias| <= amax` and is zero elsewhere; the op saves its input.
     ///
+    /// One range for the whole tensor is compared in the dtype of the tensor, ranges of groups in f32, as the reference does.
     /// With E4M3 scales from the data, amax is that of the tensor. A range taken from the data itself clips nothing: there
     /// this is the same as [`PassThrough`](GradientRule::PassThrough), and costs no more.
     Clipped,
