@@ -2,6 +2,9 @@
 //!
 //! The bodies stand in one file per area; this is the index. `cargo test --test specification faults::f05` runs one.
 
+mod numbers;
+mod records;
+
 /// A test for each entry, which runs the body that is named.
 macro_rules! index {
     ($($name:ident = $body:path;)*) => {
@@ -16,4 +19,10 @@ macro_rules! index {
 
 pub(crate) use index;
 
-index! {}
+index! {
+    f05_small_blocks_under_e4m3_scales_keep_their_values = numbers::f05;
+    f21_one_range_clips_gradients_in_the_dtype_of_the_tensor = numbers::f21;
+    f40_no_comparison_passes_by_nan = numbers::f40;
+    f42_the_output_of_an_unquantized_model_is_not_the_expected_one = numbers::f42;
+    f44_the_gate_runs_every_fuzz_target = records::f44;
+}
