@@ -293,8 +293,7 @@ fn shards_of_the_data_are_worth_the_whole() {
         let Some((seen, merged)) = seen.channels.as_ref().zip(merged.channels.as_ref()) else { continue };
         assert_eq!((&seen.amax, seen.tokens), (&merged.amax, merged.tokens), "{name}");
         let (seen, merged) = (&seen.gram.as_ref().unwrap().upper, &merged.gram.as_ref().unwrap().upper);
-        let top = seen.iter().fold(0f32, |top, x| top.max(x.abs()));
-        assert!(seen.iter().zip(merged).all(|(a, b)| (a - b).abs() <= 1e-6 * top), "{name}");
+        crate::assert_close(merged, seen, 1e-6, name);
     }
     let amax = |statistics| {
         let (model, _) = calibrate(placed.clone(), statistics, &algorithm).unwrap();
