@@ -102,6 +102,9 @@ pub(crate) fn check_lengths(quantizers: &Quantizers, plan: &Plan, parameters: &P
                 check_factors(&owner, stage, None)?; // only the first stage has a branch
             }
             target.check_stage(&stage_name, &owner, stage)?;
+            if quantizer.is_enabled() {
+                target.check_rotation(&stage_name, stage)?;
+            }
         }
     }
     Ok(())
@@ -157,6 +160,18 @@ impl Target {
             }
         }
         Ok(())
+    }
+
+    /// A rotation fits the axis that it turns.
+    fn check_rotation(&self, name: &str, stage: &TensorQuantizer) -> Result<(), StoreError> {
+        let len = match (stage.role(), self.shape.as_deref()) {
+            (Role::Weight(layout), Some(shape)) => shape.get(layout.block_axis),
+            (_, Some(shape)) => shape.last(),
+            _ => None,
+        };
+        let Some((rotation, &len)) = stage.config().rotation.zip(len) else { return Ok(()) };
+        let block = rotation.block.unwrap_or(2); // by default the largest power of two that divides the axis
+        if len.is_multiple_of(block) { Ok(()) } else { Err(unfit(name, InvalidConfig::RotationAxis { len, block })) }
     }
 
     /// How many ranges or biases a tensor of this shape needs; of activations whose rank is not known, nothing is.

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 pub(crate) use burn_quant_tests::compare::{close, relative_error as frobenius, within};
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde_json::Value;
@@ -79,6 +81,8 @@ impl Case {
 pub(crate) struct Golden {
     index: Index,
     files: BTreeMap<String, Vec<u8>>,
+    /// Of the transformer, once it is known.
+    pub(crate) heads: OnceLock<usize>,
 }
 
 impl Golden {
@@ -94,7 +98,18 @@ impl Golden {
         for case in &index.cases {
             files.entry(case.file.clone()).or_insert_with(|| read(&case.file));
         }
-        Self { index, files }
+        Self { index, files, heads: OnceLock::new() }
+    }
+
+    /// A folder in memory whose cases share one file.
+    pub(crate) fn of(index: Value, tensors: &[(String, TensorData)]) -> Self {
+        let index: Index = serde_json::from_value(index).expect("an index of the documented form");
+        let views = tensors.iter().map(|(name, data)| {
+            (name, TensorView::new(Dtype::F32, data.shape().to_vec(), data.as_bytes()).expect("f32 values"))
+        });
+        let bytes = safetensors::serialize(views, None).expect("a safetensors file");
+        let files = index.cases.iter().map(|case| (case.file.clone(), bytes.clone())).collect();
+        Self { index, files, heads: OnceLock::new() }
     }
 
     /// The name of the set: `public` is the one of this repository.

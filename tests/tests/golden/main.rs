@@ -59,6 +59,10 @@ fn main() -> ExitCode {
             }
         }
     }
+    if let Err(why) = models::check_sizes(&device) {
+        failed += 1;
+        println!("FAILED a model of other sizes: {why}");
+    }
     for (why, count) in &not_yet {
         println!("  {count:4} x {why}");
     }

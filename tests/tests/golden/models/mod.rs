@@ -4,6 +4,7 @@ mod checks;
 mod gain;
 mod networks;
 mod search;
+mod sizes;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use self::checks::{check_amax, check_buffer, check_choices, check_low_rank, chec
 pub(crate) use self::gain::gain;
 use self::networks::{Cnn, Loader, Mlp, Network, Sums, Transformer};
 pub(crate) use self::search::run as run_search;
+pub(crate) use self::sizes::check as check_sizes;
 
 use crate::config;
 use crate::index::{Case, Golden, Outcome, frobenius, values, within};

@@ -1,7 +1,5 @@
 //! The reference's models, with its names: their sizes are those of the tensors, or what the case records.
 
-use std::sync::OnceLock;
-
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, PaddingConfig2d, conv::Conv2dConfig};
 use burn::tensor::activation::{gelu, relu, softmax};
@@ -220,7 +218,7 @@ impl Transformer {
         Self::with_heads(loader, heads(loader))
     }
 
-    fn with_heads(loader: &Loader<'_>, heads: usize) -> Self {
+    pub(super) fn with_heads(loader: &Loader<'_>, heads: usize) -> Self {
         let blocks = loader.source.golden.names(loader.source.case, "param/blocks.");
         let numbers = blocks.iter().filter_map(|name| name.split('.').next()?.parse::<usize>().ok());
         let blocks = numbers.max().map_or(0, |last| last + 1);
@@ -248,8 +246,7 @@ impl Transformer {
 /// The number of attention heads: the one that reproduces the output of the case without quantization. What that case records
 /// of it must agree.
 fn heads(loader: &Loader<'_>) -> usize {
-    static HEADS: OnceLock<usize> = OnceLock::new(); // a run is of one folder
-    *HEADS.get_or_init(|| {
+    *loader.source.golden.heads.get_or_init(|| {
         let float = loader.source.golden.float_of(loader.source.case);
         let source = Source { case: float, dtype: DType::F32, ..*loader.source };
         let loader = Loader { source: &source, device: source.device };

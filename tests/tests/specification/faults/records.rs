@@ -9,8 +9,8 @@ use burn::tensor::{Bytes, DType, Device, Tensor};
 use burn_pack::{Reader, Tensor as PackTensor, Writer};
 use burn_quant::nn::QuantLinear;
 use burn_quant::{
-    AxisGroups, Granularity, InvalidConfig, Plan, PlannedQuantizer, QuantConfig, QuantError, Role, WeightLayout,
-    quantize, quantize_weights,
+    AxisGroups, Granularity, InvalidConfig, Plan, PlannedQuantizer, QuantConfig, QuantError, QuantizerConfig, Role,
+    Rotation, WeightLayout, quantize, quantize_weights,
 };
 use burn_quant_store::{
     ForQuantLayers, Restore, StoreError, from_bytes, load_checkpoint, restore, save, to_bytes, with_new_digest,
@@ -138,6 +138,22 @@ pub(super) fn f33() {
     // a pre-quantization scale acts also where the quantizer is off
     let scale = of_tensor("fc.output_quantizer.pre_quant_scale", DType::F32, &[2], floats(&[1.0; 2]));
     assert_eq!(shape(scale), ("fc.output_quantizer.pre_quant_scale".into(), vec![3], vec![2]));
+
+    // a rotation of the three outputs
+    let rotated = of_plan("fc.output_quantizer", &|planned| {
+        planned.enabled = true;
+        planned.config = QuantizerConfig::int(8).dynamic().rotated(Rotation { block: Some(2), ..Rotation::default() });
+    });
+    assert!(
+        matches!(
+            &rotated,
+            StoreError::Quantizers(QuantError::Config {
+                problem: InvalidConfig::RotationAxis { len: 3, block: 2 },
+                ..
+            })
+        ),
+        "{rotated:?}"
+    );
 
     // kinds of numbers: a range in halves was dropped, and zero in its place
     let halves = of_tensor("fc.input_quantizer.amax", DType::F16, &[1], vec![0, 0x3c]);
