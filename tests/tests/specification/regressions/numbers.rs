@@ -240,7 +240,7 @@ pub(super) fn t10() {
                     fake_quant(x.clone(), ranges_of, FakeQuant { format: *format, groups: groups.clone(), gradient });
                 let y = values(y);
                 let what = format!("{format} {scale:?} {dtype:?} {axes:?}");
-                for group in 0..groups.len() {
+                for (group, range) in ranges.iter().enumerate() {
                     let places: Vec<usize> = (0..elements.len()).filter(|i| groups.of_element(*i) == group).collect();
                     let found: Vec<f32> = places.iter().map(|i| y[*i]).collect();
                     let ulps = match (scale, format) {
@@ -254,7 +254,7 @@ pub(super) fn t10() {
                         true => places.iter().map(|i| elements[*i]).collect(),
                         false => found.clone(), // halfway between two codes the scales would decide
                     };
-                    let packed = packed(*format, *scale, &own, ranges[group], values(global.clone())[0]);
+                    let packed = packed(*format, *scale, &own, *range, values(global.clone())[0]);
                     let packed = values(Tensor::<1>::from_data(packed.as_slice(), &device).cast(dtype));
                     for (a, b) in found.iter().zip(&packed) {
                         assert!(
