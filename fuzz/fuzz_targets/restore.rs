@@ -1,7 +1,7 @@
 //! Whatever the bytes are, `restore` gives a model or an error, and what it gives runs.
 //!
-//! Half of the inputs are files as they are. The others are changes to a sound file, which gets the digest of what it then holds:
-//! without one, everything behind the digest would stay unseen.
+//! Half of the inputs are files as they are. The others are changes to a sound file, which gets the digest of what it
+//! then holds: without one, everything behind the digest would stay unseen.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -66,7 +66,8 @@ fn changed(changes: Vec<Change>) -> Option<Bytes> {
             }
             Change::Replace { tensor, shape, rank, kind, bytes } if !tensors.is_empty() => {
                 let i = usize::from(tensor) % tensors.len();
-                let dtype = [DType::F32, DType::F16, DType::BF16, DType::F64, DType::I32, DType::U8][usize::from(kind) % 6];
+                let dtypes = [DType::F32, DType::F16, DType::BF16, DType::F64, DType::I32, DType::U8];
+                let dtype = dtypes[usize::from(kind) % 6];
                 let shape: Vec<usize> = shape.iter().take(1 + usize::from(rank)).map(|n| usize::from(*n)).collect();
                 let len = shape.iter().product::<usize>() * dtype.size();
                 let bytes: Vec<u8> = bytes.iter().copied().chain(std::iter::repeat(0)).take(len).collect();
@@ -74,7 +75,8 @@ fn changed(changes: Vec<Change>) -> Option<Bytes> {
                 tensors[i] = PackTensor::new(tensors[i].name.clone(), dtype, Shape::from(shape), None, bytes);
             }
             Change::Add { quantizer, buffer, len, value } => {
-                let owners = ["input_quantizer", "output_quantizer", "weight.weight_quantizer", "weight.weight_quantizer.1"];
+                let weight = ["weight.weight_quantizer", "weight.weight_quantizer.1"];
+                let owners = ["input_quantizer", "output_quantizer", weight[0], weight[1]];
                 let buffers = ["amax", "global_amax", "bias", "pre_quant_scale", "low_rank_down", "low_rank_up"];
                 let name = format!("{}.{}", owners[usize::from(quantizer) % 4], buffers[usize::from(buffer) % 6]);
                 let bytes = vec![value.to_le_bytes(); usize::from(len)].concat();

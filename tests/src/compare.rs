@@ -56,9 +56,10 @@ pub const NEARER: f64 = 4.0;
 
 /// Whether the output of a quantized model is the expected one.
 ///
-/// The largest difference is at most `tolerance` times the largest value. Failing that, another order of summation may have flipped
-/// isolated roundings, each by a quantization step: the whole is then within 2 %. Either way the output is [`NEARER`] times
-/// closer to the expected one than the output of the float model is, if that is given: a model that was not quantized fails.
+/// The largest difference is at most `tolerance` times the largest value. Failing that, another order of summation may
+/// have flipped isolated roundings, each by a quantization step: the whole is then within 2 %. Either way the output is
+/// [`NEARER`] times closer to the expected one than the output of the float model is, if that is given: a model that
+/// was not quantized fails.
 pub fn agrees(found: &[f32], expected: &[f32], float: Option<&[f32]>, tolerance: f64) -> Result<(), String> {
     let off = relative_error(found, expected);
     if let Err(why) = close("y", found, expected, tolerance)

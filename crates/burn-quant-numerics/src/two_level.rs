@@ -8,19 +8,21 @@
 //!                  s = 1 unless s >= 10^-5
 //! dynamic, others  k = 448 · (max / G)                   in f64, as all of this line and the next
 //!                  s = E4M3(min((A / max) · k, 448)) / k   1 if A or G is zero or not finite
-//! static           s = A/max rounded by E4M3 fake quantization with amax G·(448/M)/max    M = 448, or 256 for four-over-six
+//! static           s = A/max rounded by E4M3 fake quantization with amax G·(448/M)/max
+//!                  M = 448, or 256 for four-over-six
 //!
 //! y = Q(x / s) · s                          static: 0 if s = 0, s = 1 if s is not finite
 //! y = Q(x · f32(1/s)) · s                   dynamic, others: 0 if s = 0
 //! ```
 //!
-//! Three rules for a scale that underflows, because the reference has three: in a dynamic block of E2M1 small values round to
-//! zero on a unit scale; in a dynamic block of other elements, and in a static block, only a scale that is itself zero gives
-//! zeros.
+//! Three rules for a scale that underflows, because the reference has three: in a dynamic block of E2M1 small values
+//! round to zero on a unit scale; in a dynamic block of other elements, and in a static block, only a scale that is
+//! itself zero gives zeros.
 //!
-//! Source: ModelOpt 0.47, its Triton kernel (dynamic E2M1), its CUDA kernel (other dynamic elements) and static block-scale
-//! quantizers; NVIDIA 2025, "Introducing NVFP4". The block is as large as the configuration says, where the Triton kernel
-//! always takes 16 elements; division is IEEE 754's, where both are approximate; and elements that are NaN stay NaN.
+//! Source: ModelOpt 0.47, its Triton kernel (dynamic E2M1), its CUDA kernel (other dynamic elements) and static
+//! block-scale quantizers; NVIDIA 2025, "Introducing NVFP4". The block is as large as the configuration says, where the
+//! Triton kernel always takes 16 elements; division is IEEE 754's, where both are approximate; and elements that are
+//! NaN stay NaN.
 
 use crate::grid::{finite_amax, finite_magnitude};
 use crate::{BlockScale, Grid, Minifloat, Scale};
@@ -193,8 +195,8 @@ mod tests {
         assert_eq!(block(BlockScale::Dynamic, 0.0, 0.0, x).0, 1.0, "a tensor of zeros");
     }
 
-    /// The amax of the block is that of the tensor, so its scale is amax / max, far below the threshold of E2M1. ModelOpt prints
-    /// 9.82143e-5, -2.90179e-5, 1.964286e-4 and 9.84252e-5, -3.14961e-5, 2.007874e-4.
+    /// The amax of the block is that of the tensor, so its scale is amax / max, far below the threshold of E2M1.
+    /// ModelOpt prints 9.82143e-5, -2.90179e-5, 1.964286e-4 and 9.84252e-5, -3.14961e-5, 2.007874e-4.
     #[test]
     fn small_blocks_of_other_elements_keep_their_values() {
         fn check<G: Grid>(grid: G, codes: [f32; 4]) {

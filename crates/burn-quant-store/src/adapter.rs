@@ -6,12 +6,13 @@ use burn_store::{ApplyResult, ModuleAdapter, ModuleContext, ModuleSnapshot, Modu
 
 use crate::StoreError;
 
-/// Loads a checkpoint of another framework into a model with layers of `burn_quant::nn`, as `load_from` of burn-store does.
+/// Loads a checkpoint of another framework into a model with layers of `burn_quant::nn`, as `load_from` of burn-store
+/// does.
 ///
 /// # Errors
 ///
-/// [`StoreError::Checkpoint`] with the words of burn-store, and with what is missing if a weight is transposed or is not found: an
-/// adapter in [`ForQuantLayers`].
+/// [`StoreError::Checkpoint`] with the words of burn-store, and with what is missing if a weight is transposed or is
+/// not found: an adapter in [`ForQuantLayers`].
 pub fn load_checkpoint<M: Module, S: ModuleStore>(mut model: M, store: &mut S) -> Result<(M, ApplyResult), StoreError> {
     match model.load_from(store) {
         Ok(applied) if applied.errors.is_empty() => Ok((model, applied)),

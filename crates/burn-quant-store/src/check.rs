@@ -12,7 +12,8 @@ use crate::parameters::{Kind, Parameter};
 
 type Parameters = BTreeMap<String, Parameter>;
 
-/// Where burn keeps the buffers of a stage: activation quantizers under their own path, weight quantizers below their parameter.
+/// Where burn keeps the buffers of a stage: activation quantizers under their own path, weight quantizers below their
+/// parameter.
 pub(crate) fn buffer_owner(name: &str, role: Role) -> String {
     if !matches!(role, Role::Weight(_)) {
         return name.to_string();
@@ -32,7 +33,8 @@ pub(crate) fn weight_of(name: &str) -> String {
     format!("{layer}{separator}{field}")
 }
 
-/// Roles are those of the model: an activation quantizer serves what it serves, and the axes of a weight's layout exist.
+/// Roles are those of the model: an activation quantizer serves what it serves, and the axes of a weight's layout
+/// exist.
 pub(crate) fn check_roles(present: &Quantizers, plan: &Plan, parameters: &Parameters) -> Result<(), StoreError> {
     let roles: BTreeMap<&str, Role> = present.iter().map(|(name, quantizer)| (name, quantizer.role())).collect();
     for (name, planned) in &plan.quantizers {
@@ -51,8 +53,8 @@ pub(crate) fn check_roles(present: &Quantizers, plan: &Plan, parameters: &Parame
     Ok(())
 }
 
-/// Paths, shapes and kinds of tensors are those of the model's parameters. Returns the paths that only one of them has: the
-/// model, and the file.
+/// Paths, shapes and kinds of tensors are those of the model's parameters. Returns the paths that only one of them has:
+/// the model, and the file.
 pub(crate) fn check_tensors(
     expected: &Parameters,
     found: &BTreeMap<String, Tensor>,
@@ -89,8 +91,8 @@ pub(crate) fn check_values(name: &str, buffer: Buffer, tensor: &Tensor) -> Resul
     }
 }
 
-/// Buffers have as many values as the tensors they are for need, as far as a model says what those are: a weight says all of it;
-/// an activation does if the weight beside it is a matrix.
+/// Buffers have as many values as the tensors they are for need, as far as a model says what those are: a weight says
+/// all of it; an activation does if the weight beside it is a matrix.
 pub(crate) fn check_lengths(quantizers: &Quantizers, plan: &Plan, parameters: &Parameters) -> Result<(), StoreError> {
     for (name, quantizer) in quantizers.iter().filter(|(name, _)| plan.quantizers.contains_key(*name)) {
         let target = Target::of(name, quantizer, quantizers, parameters);

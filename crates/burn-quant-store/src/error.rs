@@ -11,7 +11,8 @@ use crate::Schema;
 
 /// Why a model could not be saved or restored; every variant says what, and what to do.
 ///
-/// `Debug` prints the sentence of `Display`, with those of the causes after it: what `fn main() -> Result<_, Box<dyn Error>>` shows.
+/// `Debug` prints the sentence of `Display`, with those of the causes after it: what `fn main() -> Result<_, Box<dyn
+/// Error>>` shows.
 #[derive(Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -134,10 +135,10 @@ pub enum StoreError {
         found: DType,
     },
     /// A quantizer of the file is for other tensors than the model's of that name.
-    #[error("the quantizer `{name}` is for {found:?} in the file, and {} in the model: it is another model", match expected {
-        Some(role) => format!("for {role:?}"),
-        None => "absent".to_string(),
-    })]
+    #[error(
+        "the quantizer `{name}` is for {found:?} in the file, and {} in the model: it is another model",
+        of(expected)
+    )]
     Role {
         /// The quantizer.
         name: String,
@@ -154,8 +155,8 @@ pub enum StoreError {
     },
     /// A checkpoint of another framework could not be loaded.
     #[error(
-        "{reason}; if shapes are reversed or names differ, give the store `.with_from_adapter(ForQuantLayers(adapter))`, as \
-             adapters do not know quantized layers"
+        "{reason}; if shapes are reversed or names differ, give the store \
+             `.with_from_adapter(ForQuantLayers(adapter))`, as adapters do not know quantized layers"
     )]
     Checkpoint {
         /// The words of burn-store.
@@ -214,4 +215,9 @@ fn advice(expected: &[usize], found: &[usize]) -> &'static str {
         true => "it looks transposed, as in a checkpoint of another framework: load that with `load_checkpoint`",
         false => "build the model with the same sizes",
     }
+}
+
+/// What a quantizer of the model is for.
+fn of(role: &Option<Role>) -> String {
+    role.map_or_else(|| "absent".into(), |role| format!("for {role:?}"))
 }

@@ -73,8 +73,8 @@ pub(crate) fn write(contents: Contents, kind: Kind, path: &Path) -> Result<(), S
     written.map_err(|e| StoreError::Write { path: path.into(), reason: e.to_string() })
 }
 
-/// Gives a file that was changed the digest of what it holds now: for tests of what lies behind the digest, which finds damage
-/// and is no signature.
+/// Gives a file that was changed the digest of what it holds now: for tests of what lies behind the digest, which finds
+/// damage and is no signature.
 #[doc(hidden)]
 pub fn with_new_digest(bytes: Bytes) -> Result<Bytes, StoreError> {
     let reader = Reader::from_bytes(bytes).map_err(damage)?;

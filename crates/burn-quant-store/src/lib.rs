@@ -16,8 +16,8 @@
 //! Files are written beside their destination and moved into place, so a crash leaves the old file or the new one.
 //! The digest finds damage; it is no signature.
 //!
-//! [`Restore`] restores a part of a model, or one whose layers have other paths; [`load_checkpoint`] and [`ForQuantLayers`] read
-//! checkpoints of other frameworks.
+//! [`Restore`] restores a part of a model, or one whose layers have other paths; [`load_checkpoint`] and
+//! [`ForQuantLayers`] read checkpoints of other frameworks.
 //!
 //! # Reading the weights with burn alone
 //!

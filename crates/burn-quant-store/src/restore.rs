@@ -106,8 +106,8 @@ impl Restore {
 
     /// Reads the module at path `from` of the file as the one at path `to` of the model, with everything below it.
     ///
-    /// The empty path is the whole model: `rename("", "backbone")` puts the file below `backbone`, `rename("backbone", "")`
-    /// takes it from there. Of several renames the first that fits a path counts.
+    /// The empty path is the whole model: `rename("", "backbone")` puts the file below `backbone`, `rename("backbone",
+    /// "")` takes it from there. Of several renames the first that fits a path counts.
     pub fn rename(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
         self.renames.push((from.into(), to.into()));
         self
@@ -158,7 +158,8 @@ impl Restore {
         Ok((model, report))
     }
 
-    /// Whether quantizers of model and file are the same; those of the file that the model has no place for leave the plan.
+    /// Whether quantizers of model and file are the same; those of the file that the model has no place for leave the
+    /// plan.
     fn match_quantizers<M: Module>(
         &self,
         model: &M,
@@ -249,8 +250,8 @@ fn missing_quantizer(error: QuantError) -> StoreError {
     }
 }
 
-/// Gives every quantizer of the plan the buffers that it has in the file, of their sizes and on the device of its layer, for the
-/// record to fill.
+/// Gives every quantizer of the plan the buffers that it has in the file, of their sizes and on the device of its
+/// layer, for the record to fill.
 fn make_room_for_buffers<M: Module>(
     model: M,
     plan: &Plan,

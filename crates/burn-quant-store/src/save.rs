@@ -14,9 +14,9 @@ use crate::file::{Contents, Kind, write};
 /// The file is written beside its destination and moved into place: a reader sees the old file or the new one, never a
 /// part. A path without an extension gets `.bpk`; any other, as `model.v1`, is the name of the file as it is.
 ///
-/// [`restore`](crate::restore) reads it back. burn alone reads the weights, in float, if it is told that there is more in the file:
-/// `ModuleRecord::load(path)?.allow_unused(true)`; ranges, pre-quantization scales and branches are left out, so that after AWQ,
-/// SmoothQuant or SVDQuant those weights are not the model.
+/// [`restore`](crate::restore) reads it back. burn alone reads the weights, in float, if it is told that there is more
+/// in the file: `ModuleRecord::load(path)?.allow_unused(true)`; ranges, pre-quantization scales and branches are left
+/// out, so that after AWQ, SmoothQuant or SVDQuant those weights are not the model.
 ///
 /// # Errors
 ///

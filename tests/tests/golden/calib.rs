@@ -17,7 +17,8 @@ struct Probe {
     quantizer: TensorQuantizer,
 }
 
-/// All that a case may expect. Candidates and losses of a weight search are those that the expected range was chosen from.
+/// All that a case may expect. Candidates and losses of a weight search are those that the expected range was chosen
+/// from.
 const EXPECTED: [&str; 9] =
     ["amax", "global_amax", "initial_amax", "bias", "y", "hist", "bin_edges", "candidates", "losses"];
 
@@ -208,7 +209,8 @@ fn calibrate_weights(golden: &Golden, case: &Case) -> Result<(), String> {
     close("amax", &found, &golden.values(case, &case.expected["amax"]), 3e-7)
 }
 
-/// Rank 1: all values; rank 2: rows as long as the case's `view` says, `... reshaped to [-1, 10]`, what does not fill one left out.
+/// Rank 1: all values; rank 2: rows as long as the case's `view` says, `... reshaped to [-1, 10]`, what does not fill
+/// one left out.
 fn batches<const D: usize>(golden: &Golden, case: &Case, device: &Device) -> Vec<Tensor<D>> {
     let view = case.config["view"].as_str().unwrap_or("flat");
     let columns = view.rsplit_once("[-1, ").and_then(|(_, rest)| rest.trim_end_matches(']').parse::<usize>().ok());

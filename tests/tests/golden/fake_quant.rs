@@ -37,7 +37,8 @@ struct Probe {
 const BUFFERS: [(&str, Buffer); 3] =
     [("amax", Buffer::Amax), ("global_amax", Buffer::GlobalAmax), ("bias", Buffer::Bias)];
 
-/// All that a case may expect. `y_cuda_mx` is the reference's other kernel, which differs from the one that is followed.
+/// All that a case may expect. `y_cuda_mx` is the reference's other kernel, which differs from the one that is
+/// followed.
 const EXPECTED: [&str; 8] =
     ["y", "grad_mask", "grad_pass_through", "grad_clip", "amax", "global_amax", "bias", "y_cuda_mx"];
 

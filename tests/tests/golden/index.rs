@@ -63,7 +63,8 @@ impl Case {
         found.into_iter().map(|(_, key)| key).collect()
     }
 
-    /// An error if the case expects something of a kind that is not compared: what stands before the first `/` of its name.
+    /// An error if the case expects something of a kind that is not compared: what stands before the first `/` of its
+    /// name.
     pub(crate) fn expects_only(&self, kinds: &[&str]) -> Result<(), String> {
         let unknown = |name: &&String| !kinds.contains(&name.split('/').next().unwrap_or_default());
         match self.expected.keys().find(unknown) {

@@ -1,9 +1,10 @@
 //! The golden runner: every case of the reference, none skipped silently.
 //!
 //! Reads `index.json` and its tensors from the folder that `BURN_QUANT_GOLDEN` names, by default `tests/data/golden`. A
-//! case passes, fails, or is not yet there because it needs what burn-quant or the device does not have; how many those are
-//! is pinned for the repository's own set, and the last line counts the rest. `--verbose` names the reason of each case that is not yet there.
-//! `--gain` compares models by other options instead: name, our signal to noise in decibels, and the reference's.
+//! case passes, fails, or is not yet there because it needs what burn-quant or the device does not have; how many those
+//! are is pinned for the repository's own set, and the last line counts the rest. `--verbose` names the reason of each
+//! case that is not yet there. `--gain` compares models by other options instead: name, our signal to noise in
+//! decibels, and the reference's.
 
 mod calib;
 mod config;

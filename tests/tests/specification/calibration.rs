@@ -399,8 +399,8 @@ fn algorithms() -> Vec<Algorithm> {
     ]
 }
 
-/// Formats, and the relative error of a layer's output that none of the algorithms may exceed: half as much again as the worst of them
-/// makes.
+/// Formats, and the relative error of a layer's output that none of the algorithms may exceed: half as much again as
+/// the worst of them makes.
 fn formats() -> Vec<(&'static str, QuantConfig, f64)> {
     let both = |weight: QuantizerConfig, input: QuantizerConfig| {
         QuantConfig::new()

@@ -212,7 +212,8 @@ fn every_preset_quantizes_a_model() {
                 assert!(quantizers.iter().any(|(_, q)| q.is_enabled()), "{}", preset.name);
                 assert!(!quantizers.iter().any(|(_, q)| q.is_uncalibrated()), "{}", preset.name);
                 let y = values(model.forward(x.clone()));
-                // a model of five layers: 8 bits are off by up to 8 %, 4 and 6 bits by up to 36 %; one not quantized by nothing
+                // a model of five layers: 8 bits are off by up to 8 %, 4 and 6 bits by up to 36 %; one not quantized by
+                // nothing
                 let few_bits = ["4", "mxfp6"].iter().any(|bits| preset.name.contains(bits));
                 let (off, bound) = (relative_error(&y, &expected), if few_bits { 0.5 } else { 0.12 });
                 assert!(off > 1e-3 && off < bound, "{}: off by {off}", preset.name);

@@ -459,8 +459,8 @@ fn assert_scored<M: Module, const D: usize, const E: usize>(
             let choice = group.choices.iter().find(|choice| choice.format.as_deref() == Some(format));
             choice.and_then(|choice| choice.score).unwrap_or_else(|| panic!("{}: no score of {format}", group.name()))
         };
-        // Scores are squares of errors. The steps of 4 bits are 127 / 7 = 18 times as wide, so 330 times the score, less because
-        // blocks of 16 have ranges of their own and because int8 rounds inputs too.
+        // Scores are squares of errors. The steps of 4 bits are 127 / 7 = 18 times as wide, so 330 times the score,
+        // less because blocks of 16 have ranges of their own and because int8 rounds inputs too.
         let ratio = score("int4") / score("int8");
         assert!((10.0..500.0).contains(&ratio), "{}: int4 scores {ratio} times int8", group.name());
     }

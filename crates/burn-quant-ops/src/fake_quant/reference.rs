@@ -122,8 +122,9 @@ fn learned_straight_through<B: Backend>(
     B::float_add(y, B::float_cast(zero, x.dtype().into()))
 }
 
-/// What the clipped rule compares magnitudes with: a single range is rounded to the dtype of the tensor, as the reference's is,
-/// which is a scalar there and takes the dtype of what it is compared with. Ranges of groups are compared in f32.
+/// What the clipped rule compares magnitudes with: a single range is rounded to the dtype of the tensor, as the
+/// reference's is, which is a scalar there and takes the dtype of what it is compared with. Ranges of groups are
+/// compared in f32.
 pub(super) fn limits<B: Backend>(amax: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
     if amax.shape().num_elements() > 1 {
         return amax;
@@ -216,8 +217,8 @@ fn two_level_dynamic<B: Backend>(amax: FloatTensor<B>, global_amax: FloatTensor<
 
 /// The scales of dynamic blocks of elements other than E2M1, in f64.
 ///
-/// A device without f64 takes `448·(amax / global)` and `code · (global / (448·max))` in f32: codes of scales are the same but
-/// where a rounding of f32 decides a tie, and scales are off by one unit in the last place.
+/// A device without f64 takes `448·(amax / global)` and `code · (global / (448·max))` in f32: codes of scales are the
+/// same but where a rounding of f32 decides a tie, and scales are off by one unit in the last place.
 fn two_level_of_others<B: Backend>(amax: FloatTensor<B>, global_amax: FloatTensor<B>, max: f32) -> Factors<B> {
     let bools = bool_dtype::<B>(&amax);
     let (device, shape) = (amax.device(), amax.shape());

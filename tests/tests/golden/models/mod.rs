@@ -78,8 +78,8 @@ impl Source<'_> {
         self.golden.tensor::<D>(self.case, key, device).cast(self.dtype)
     }
 
-    /// How linear layers add up. A model runs as it does in an application, but for two things: burn rounds product and bias apart,
-    /// which shows in half precision, and in steps of training one flipped rounding leads to the next.
+    /// How linear layers add up. A model runs as it does in an application, but for two things: burn rounds product and
+    /// bias apart, which shows in half precision, and in steps of training one flipped rounding leads to the next.
     fn sums(&self, training: bool) -> Sums {
         if training || self.dtype != DType::F32 { Sums::Exact } else { Sums::OfTheLayer }
     }
@@ -135,8 +135,8 @@ fn check_output(golden: &Golden, case: &Case, y: &[f32], expected: &[f32]) -> Re
     let float = golden.float_of(case);
     let unquantized = (float.name != case.name).then(|| golden.values(float, &float.expected["y"]));
     let verdict = agrees(y, expected, unquantized.as_deref(), case.tolerance("y_rel").unwrap_or(1e-5));
-    // a scale that differs in the last place of bf16 flips roundings everywhere; the output is then to be as close to that of the
-    // float model as the reference's is, and not closer by more than a decibel
+    // a scale that differs in the last place of bf16 flips roundings everywhere; the output is then to be as close to
+    // that of the float model as the reference's is, and not closer by more than a decibel
     let searched = is_half(case) && case.other.get("search").is_some_and(|s| s != &serde_json::json!({}));
     let gain = sqnr(golden, case, y) - sqnr(golden, case, expected);
     verdict.or_else(|why| if searched && (0.0..=1.0).contains(&gain) { Ok(()) } else { Err(why) })

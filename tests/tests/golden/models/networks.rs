@@ -63,8 +63,9 @@ impl Loader<'_> {
     }
 }
 
-/// A linear layer. With [`Sums::Exact`] it rounds once, after product, sum and bias, as the reference's does in half precision;
-/// and sums of f32 that differ in the last place flip no roundings, as the golden data is stable under exact sums.
+/// A linear layer. With [`Sums::Exact`] it rounds once, after product, sum and bias, as the reference's does in half
+/// precision; and sums of f32 that differ in the last place flip no roundings, as the golden data is stable under exact
+/// sums.
 fn linear<const D: usize>(layer: &QuantLinear, x: Tensor<D>, sums: Sums) -> Tensor<D> {
     match sums {
         Sums::OfTheLayer => return layer.forward(x),
@@ -124,8 +125,8 @@ pub(super) struct Cnn {
     fc: QuantLinear,
 }
 
-/// Max pooling over windows of 2 x 2. Quantized convolutions give equal sums, and where they are equal but for the rounding of
-/// sums the first of a window is taken, as in PyTorch: that is where its gradient goes.
+/// Max pooling over windows of 2 x 2. Quantized convolutions give equal sums, and where they are equal but for the
+/// rounding of sums the first of a window is taken, as in PyTorch: that is where its gradient goes.
 fn pool(x: Tensor<4>) -> Tensor<4> {
     const CLOSE: f32 = 1e-6;
     let [batch, channels, height, width] = x.dims();
@@ -243,8 +244,8 @@ impl Transformer {
     }
 }
 
-/// The number of attention heads: the one that reproduces the output of the case without quantization. What that case records
-/// of it must agree.
+/// The number of attention heads: the one that reproduces the output of the case without quantization. What that case
+/// records of it must agree.
 fn heads(loader: &Loader<'_>) -> usize {
     *loader.source.golden.heads.get_or_init(|| {
         let float = loader.source.golden.float_of(loader.source.case);

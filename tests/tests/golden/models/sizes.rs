@@ -1,4 +1,5 @@
-//! Whether the runner takes sizes from the folder that it is given: a model of three heads, one block and other widths runs too.
+//! Whether the runner takes sizes from the folder that it is given: a model of three heads, one block and other widths
+//! runs too.
 
 use burn::tensor::{DType, Device, TensorData};
 use serde_json::json;

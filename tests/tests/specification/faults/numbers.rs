@@ -10,8 +10,8 @@ use burn_quant_tests::{compare, devices};
 
 use crate::{assert_close, values};
 
-/// One block whose amax is that of the tensor, so the scale is amax / max, and every result a code of 448 or of 127. ModelOpt
-/// gives `[9.82143e-5, -2.90179e-5, 1.964286e-4, 5e-4]` and `[9.84252e-5, -3.14961e-5, 2.007874e-4, 5e-4]`.
+/// One block whose amax is that of the tensor, so the scale is amax / max, and every result a code of 448 or of 127.
+/// ModelOpt gives `[9.82143e-5, -2.90179e-5, 1.964286e-4, 5e-4]` and `[9.84252e-5, -3.14961e-5, 2.007874e-4, 5e-4]`.
 pub(super) fn f05() {
     let int8 = IntFormat::new(8, Signedness::Signed, IntSpan::Full).unwrap();
     let mut devices = devices();
@@ -40,8 +40,8 @@ pub(super) fn f05() {
     }
 }
 
-/// 1.005 is 1.0078125 in bf16. A range of the whole tensor is a scalar in ModelOpt, compared in the dtype of the tensor, so 1.0078125
-/// is within it; ranges of channels are f32 tensors, compared in f32, so there it is beyond.
+/// 1.005 is 1.0078125 in bf16. A range of the whole tensor is a scalar in ModelOpt, compared in the dtype of the
+/// tensor, so 1.0078125 is within it; ranges of channels are f32 tensors, compared in f32, so there it is beyond.
 pub(super) fn f21() {
     let (_, device) = burn_quant_tests::device();
     if !device.supports_dtype(DType::BF16) {
@@ -82,8 +82,8 @@ pub(super) fn f40() {
     assert!(compare::close("y", &numbers, &numbers, 0.0).is_ok());
 }
 
-/// INT8 changes the output of a layer by less than the 2 % that isolated flips of roundings may: the float output is refused, the
-/// quantized one taken, also with one flip.
+/// INT8 changes the output of a layer by less than the 2 % that isolated flips of roundings may: the float output is
+/// refused, the quantized one taken, also with one flip.
 pub(super) fn f42() {
     use burn::module::Param;
     use burn_quant::{QuantConfig, nn::QuantLinear, quantize};

@@ -83,7 +83,8 @@ fn floats(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-/// Each of these files has the digest of its contents. Those of disabled quantizers panicked or were taken, as they were not looked at.
+/// Each of these files has the digest of its contents. Those of disabled quantizers panicked or were taken, as they
+/// were not looked at.
 pub(super) fn f33() {
     let (_, device) = burn_quant_tests::device();
     let model = Net::quantized(&device);

@@ -56,8 +56,8 @@ pub(super) fn t01() {
     }
 }
 
-/// Scales are made in f32 whatever the tensor is: a bf16 tensor has the ranges of the same numbers in f32, to the bit, the same
-/// codes, and the same signal to noise within 0.05 dB.
+/// Scales are made in f32 whatever the tensor is: a bf16 tensor has the ranges of the same numbers in f32, to the bit,
+/// the same codes, and the same signal to noise within 0.05 dB.
 pub(super) fn t04() {
     let (_, device) = burn_quant_tests::device();
     if !device.supports_dtype(DType::BF16) {
@@ -104,8 +104,8 @@ fn learned(rule: GradientRule, amax: f32, device: &Device) -> Learned {
     Learned { quantizer }
 }
 
-/// A learned range that is almost zero, and one that a step of 1e6 throws far below it: values and gradients stay numbers, and the
-/// range positive.
+/// A learned range that is almost zero, and one that a step of 1e6 throws far below it: values and gradients stay
+/// numbers, and the range positive.
 pub(super) fn t07() {
     let device = burn_quant_tests::device().1.autodiff();
     let x = || Tensor::<2>::from_data([[0.7f32, -0.3], [2.0, 0.0]], &device);
@@ -203,9 +203,9 @@ fn packed(format: Format, scale: ScaleFormat, x: &[f32], amax: f32, global: f32)
     y
 }
 
-/// What is packed is what was simulated. Layouts with E8M0 scales, dynamic NVFP4 and NF4 give the same bits; INT8, INT4, FP8 and static
-/// NVFP4 store the scales that ModelOpt stores, which are rounded otherwise than those of fake quantization: there what was simulated is
-/// packed, and values are within 2 units in the last place.
+/// What is packed is what was simulated. Layouts with E8M0 scales, dynamic NVFP4 and NF4 give the same bits; INT8,
+/// INT4, FP8 and static NVFP4 store the scales that ModelOpt stores, which are rounded otherwise than those of fake
+/// quantization: there what was simulated is packed, and values are within 2 units in the last place.
 pub(super) fn t10() {
     use AxisGroups::{Blocks, Each, Whole};
     let (_, device) = burn_quant_tests::device();
@@ -268,8 +268,8 @@ pub(super) fn t10() {
     }
 }
 
-/// Batches in 0..1 and in 5..9: observed apart and merged, observed together, and counted at once. No value lies on the border of
-/// two bins but zero.
+/// Batches in 0..1 and in 5..9: observed apart and merged, observed together, and counted at once. No value lies on the
+/// border of two bins but zero.
 pub(super) fn t11() {
     let (_, device) = burn_quant_tests::device();
     let low: Vec<f32> = (0..600).map(|i| i as f32 / 600.0).collect();
@@ -305,8 +305,8 @@ pub(super) fn t11() {
     assert!(histogram(&observed(&[&high, &low])).counts == union.counts);
 }
 
-/// A weight of 60 inputs in blocks of 16: the last block of each of 512 outputs has 12 values. The range that the search chooses has
-/// the least squared error of all multipliers, tried by hand.
+/// A weight of 60 inputs in blocks of 16: the last block of each of 512 outputs has 12 values. The range that the
+/// search chooses has the least squared error of all multipliers, tried by hand.
 pub(super) fn t14() {
     let (_, device) = burn_quant_tests::device();
     let weight = spread::<2>([60, 512], &device) * 0.4;
@@ -360,8 +360,8 @@ pub(super) fn t15() {
     }
 }
 
-/// Learned rounding of blocks of 16 over 60 inputs: each value becomes one of its two neighbours on the grid of its block, codes stay
-/// from -8 to 7, and a weight on the grid is left as it is.
+/// Learned rounding of blocks of 16 over 60 inputs: each value becomes one of its two neighbours on the grid of its
+/// block, codes stay from -8 to 7, and a weight on the grid is left as it is.
 pub(super) fn t16() {
     let (_, device) = burn_quant_tests::device();
     let x = spread::<2>([32, 8], &device).matmul(spread([8, 60], &device)) + spread([32, 60], &device) * 0.1;

@@ -69,8 +69,8 @@ impl ModuleMapper for Average {
     }
 }
 
-/// Ten steps at once, and five, a file, a fresh float model, and five more: the same losses to the last bit. Then the moving
-/// average of the weights, which is a clone with ranges of its own.
+/// Ten steps at once, and five, a file, a fresh float model, and five more: the same losses to the last bit. Then the
+/// moving average of the weights, which is a clone with ranges of its own.
 pub(super) fn t41() {
     let (_, plain) = burn_quant_tests::device();
     let device = plain.clone().autodiff();
