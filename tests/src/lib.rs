@@ -1,4 +1,6 @@
-//! What the test binaries share: the devices of this build.
+//! What the test binaries share: the devices of this build, and how numbers are compared.
+
+pub mod compare;
 
 use burn::tensor::Device;
 

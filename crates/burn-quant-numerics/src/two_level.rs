@@ -3,20 +3,26 @@
 //! ```text
 //! G = amax of the tensor, A = amax of the block, max = largest element (6 for E2M1)
 //!
-//! dynamic   g = G / (448·max), 10^-12 if not positive
-//!           s = E4M3(min(A / (max·g), 448)) · g
-//!           s = 1 unless s >= 10^-5
-//! static    s = A/max rounded by E4M3 fake quantization with amax G·(448/M)/max        M = 448, or 256 for four-over-six
+//! dynamic, E2M1    g = G / (448·max), 10^-12 if not positive
+//!                  s = E4M3(min(A / (max·g), 448)) · g
+//!                  s = 1 unless s >= 10^-5
+//! dynamic, others  k = 448 · (max / G)                   in f64, as all of this line and the next
+//!                  s = E4M3(min((A / max) · k, 448)) / k   1 if A or G is zero or not finite
+//! static           s = A/max rounded by E4M3 fake quantization with amax G·(448/M)/max
+//!                  M = 448, or 256 for four-over-six
 //!
 //! y = Q(x / s) · s                          static: 0 if s = 0, s = 1 if s is not finite
+//! y = Q(x · f32(1/s)) · s                   dynamic, others: 0 if s = 0
 //! ```
 //!
-//! Two rules for a scale that underflows, because the reference has two: in a dynamic block small values round to zero on a
-//! unit scale, in a static block they are zero.
+//! Three rules for a scale that underflows, because the reference has three: in a dynamic block of E2M1 small values
+//! round to zero on a unit scale; in a dynamic block of other elements, and in a static block, only a scale that is
+//! itself zero gives zeros.
 //!
-//! Source: ModelOpt 0.47, its Triton kernel (dynamic) and static block-scale quantizers; NVIDIA 2025, "Introducing NVFP4".
-//! The block is as large as the configuration says, where that kernel always takes 16 elements; division is IEEE 754's,
-//! where it is approximate; and elements that are NaN stay NaN.
+//! Source: ModelOpt 0.47, its Triton kernel (dynamic E2M1), its CUDA kernel (other dynamic elements) and static
+//! block-scale quantizers; NVIDIA 2025, "Introducing NVFP4". The block is as large as the configuration says, where the
+//! Triton kernel always takes 16 elements; division is IEEE 754's, where both are approximate; and elements that are
+//! NaN stay NaN.
 
 use crate::grid::{finite_amax, finite_magnitude};
 use crate::{BlockScale, Grid, Minifloat, Scale};
@@ -25,6 +31,8 @@ use crate::{BlockScale, Grid, Minifloat, Scale};
 const MIN_SCALE: f32 = 1e-5;
 /// What a scale of the tensor that is not positive is replaced by.
 const MIN_TENSOR_SCALE: f32 = 1e-12;
+/// The largest element of E2M1, and of no other format: what NVFP4's own rule is for.
+const E2M1_MAX: f32 = 6.0;
 
 /// A grid whose scales are E4M3 numbers under a scale of the tensor.
 ///
@@ -47,8 +55,12 @@ pub struct TwoLevel<G> {
     tensor_scale: f32,
     /// Dynamic: `max·g`, the amax whose block has the scale one in E4M3.
     unit: f32,
+    /// Dynamic elements other than E2M1: `k`, or zero if it is of no use.
+    scale_of_scales: f64,
     /// Static: the scale of the E4M3 fake quantization of scales.
     of_scales: Scale,
+    /// Whether values are multiplied by the reciprocal of their scale, and not divided by it.
+    multiplies: bool,
 }
 
 impl<G: Grid> TwoLevel<G> {
@@ -59,7 +71,37 @@ impl<G: Grid> TwoLevel<G> {
         let tensor_scale = global_amax / (448.0 * max);
         let tensor_scale = if tensor_scale <= 0.0 { MIN_TENSOR_SCALE } else { tensor_scale };
         let of_scales = Minifloat::E4M3.scale(global_amax * (448.0 / blocks.max()) / max);
-        Self { grid, blocks, tensor_scale, unit: max * tensor_scale, of_scales }
+        let scale_of_scales = 448.0 * (f64::from(max) / f64::from(global_amax));
+        let usable = scale_of_scales > 0.0 && scale_of_scales < f64::INFINITY;
+        Self {
+            grid,
+            blocks,
+            tensor_scale,
+            unit: max * tensor_scale,
+            scale_of_scales: if usable { scale_of_scales } else { 0.0 },
+            of_scales,
+            multiplies: blocks == BlockScale::Dynamic && max != E2M1_MAX,
+        }
+    }
+
+    /// The scale of a dynamic block of elements other than E2M1.
+    #[inline(always)]
+    fn scale_in_f64(self, amax: f32) -> Scale {
+        let k = self.scale_of_scales;
+        let units = (f64::from(amax) / f64::from(self.grid.max()) * k) as f32;
+        let units = if units > 448.0 { 448.0 } else { units };
+        let scale = (f64::from(Minifloat::E4M3.round(units)) / k) as f32;
+        let scale = if amax > 0.0 && amax < f32::INFINITY && k > 0.0 { scale } else { 1.0 };
+        let reciprocal = 1.0 / scale;
+        // what a zero scale does not shrink, it multiplies by zero afterwards
+        let to_grid = if scale == 0.0 {
+            1.0
+        } else if reciprocal > f32::MAX {
+            f32::MAX
+        } else {
+            reciprocal
+        };
+        Scale { to_grid, from_grid: scale }
     }
 }
 
@@ -72,6 +114,7 @@ impl<G: Grid> Grid for TwoLevel<G> {
     #[inline(always)]
     fn scale(self, amax: f32) -> Scale {
         let scale = match self.blocks {
+            BlockScale::Dynamic if self.multiplies => return self.scale_in_f64(amax),
             BlockScale::Dynamic => {
                 let units = amax / self.unit;
                 let units = if units > 448.0 { 448.0 } else { units };
@@ -100,7 +143,7 @@ impl<G: Grid> Grid for TwoLevel<G> {
 
     #[inline(always)]
     fn units(self, x: f32, scale: Scale) -> f32 {
-        x / scale.to_grid
+        if self.multiplies { x * scale.to_grid } else { x / scale.to_grid }
     }
 
     #[inline(always)]
@@ -150,6 +193,39 @@ mod tests {
         assert_eq!(block(BlockScale::Dynamic, 20.0, 1.0e-6, x).1, [0.0, -4.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
         assert_eq!(block(BlockScale::Static, 20.0, 1.0e-6, x).1, [0.0; 8]);
         assert_eq!(block(BlockScale::Dynamic, 0.0, 0.0, x).0, 1.0, "a tensor of zeros");
+    }
+
+    /// The amax of the block is that of the tensor, so its scale is amax / max, far below the threshold of E2M1.
+    /// ModelOpt prints 9.82143e-5, -2.90179e-5, 1.964286e-4 and 9.84252e-5, -3.14961e-5, 2.007874e-4.
+    #[test]
+    fn small_blocks_of_other_elements_keep_their_values() {
+        fn check<G: Grid>(grid: G, codes: [f32; 4]) {
+            let x = [1e-4, -3e-5, 2e-4, 5e-4];
+            let block = TwoLevel::new(grid, BlockScale::Dynamic, 5e-4);
+            let scale = block.scale(block.amax(&x));
+            for (x, code) in x.into_iter().zip(codes) {
+                let (found, expected) = (block.fake_quant(x, scale), code * 5e-4 / grid.max());
+                assert!((found - expected).abs() <= 2e-7 * expected.abs(), "{found:e}, expected {expected:e}");
+            }
+        }
+        check(Minifloat::E4M3, [88.0, -26.0, 176.0, 448.0]);
+        check(crate::IntFormat::signed(8).unwrap().grid().symmetric(), [25.0, -8.0, 51.0, 127.0]);
+    }
+
+    #[test]
+    fn a_scale_of_other_elements_is_one_without_a_range_and_zero_if_it_underflows() {
+        let e4m3 = |global, amax| TwoLevel::new(Minifloat::E4M3, BlockScale::Dynamic, global).scale(amax);
+        let one = Scale { to_grid: 1.0, from_grid: 1.0 };
+        for (global, amax) in [(0.0, 1.0), (f32::INFINITY, 1.0), (f32::NAN, 1.0), (1.0, 0.0), (1.0, f32::NAN)] {
+            assert_eq!(e4m3(global, amax), one, "{global} {amax}");
+        }
+        // 448·2^-19 is below half of the least E4M3 number, 2^-9
+        let grid = TwoLevel::new(Minifloat::E4M3, BlockScale::Dynamic, 1.0);
+        let scale = grid.scale(2f32.powi(-19));
+        assert_eq!(scale.from_grid, 0.0);
+        assert_eq!(grid.fake_quant(2f32.powi(-19), scale), 0.0);
+        // three quarters of the range is halfway between the scales 320 and 352: the even code
+        assert_eq!(grid.scale(0.75).from_grid, 320.0 / (448.0 * 448.0));
     }
 
     #[test]

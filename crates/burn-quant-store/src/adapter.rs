@@ -1,7 +1,25 @@
 //! Checkpoints of other frameworks into layers with slots.
 
+use burn::module::Module;
 use burn_pack::Tensor;
-use burn_store::{ModuleAdapter, ModuleContext};
+use burn_store::{ApplyResult, ModuleAdapter, ModuleContext, ModuleSnapshot, ModuleStore};
+
+use crate::StoreError;
+
+/// Loads a checkpoint of another framework into a model with layers of `burn_quant::nn`, as `load_from` of burn-store
+/// does.
+///
+/// # Errors
+///
+/// [`StoreError::Checkpoint`] with the words of burn-store, and with what is missing if a weight is transposed or is
+/// not found: an adapter in [`ForQuantLayers`].
+pub fn load_checkpoint<M: Module, S: ModuleStore>(mut model: M, store: &mut S) -> Result<(M, ApplyResult), StoreError> {
+    match model.load_from(store) {
+        Ok(applied) if applied.errors.is_empty() => Ok((model, applied)),
+        Ok(applied) => Err(StoreError::Checkpoint { reason: applied.errors[0].to_string() }),
+        Err(error) => Err(StoreError::Checkpoint { reason: error.to_string() }),
+    }
+}
 
 /// An adapter of `burn-store` for models of `burn_quant::nn`: its layers are shown to the adapter under the names of burn's.
 ///
@@ -15,7 +33,7 @@ use burn_store::{ModuleAdapter, ModuleContext};
 /// use burn::module::Module;
 /// use burn::tensor::Device;
 /// use burn_quant::nn::{Linear, LinearConfig};
-/// use burn_quant_store::ForQuantLayers;
+/// use burn_quant_store::{ForQuantLayers, load_checkpoint};
 /// use burn_store::{BurnToPyTorchAdapter, ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore};
 ///
 /// #[derive(Module, Debug)]
@@ -29,8 +47,7 @@ use burn_store::{ModuleAdapter, ModuleContext};
 /// trained.save_into(&mut file)?; // `fc.weight` is [2, 3] in it, as PyTorch has it
 ///
 /// let mut file = SafetensorsStore::from_file(&path).with_from_adapter(ForQuantLayers(PyTorchToBurnAdapter));
-/// let mut loaded = net();
-/// loaded.load_from(&mut file)?;
+/// let (loaded, _) = load_checkpoint(net(), &mut file)?;
 /// assert_eq!(loaded.fc.weight.to_data(), trained.fc.weight.to_data());
 /// # Ok(()) }
 /// # #[cfg(not(feature = "flex"))] fn main() {}

@@ -1,14 +1,19 @@
 //! Why a file could not be written or restored.
 
+use std::error::Error as _;
 use std::path::PathBuf;
 
-use burn_quant::QuantError;
+use burn::tensor::DType;
+use burn_quant::{QuantError, Role};
 use thiserror::Error;
 
 use crate::Schema;
 
 /// Why a model could not be saved or restored; every variant says what, and what to do.
-#[derive(Debug, Error)]
+///
+/// `Debug` prints the sentence of `Display`, with those of the causes after it: what `fn main() -> Result<_, Box<dyn
+/// Error>>` shows.
+#[derive(Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The file could not be opened.
@@ -18,6 +23,12 @@ pub enum StoreError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// The path is that of a folder.
+    #[error("`{}` is a folder: give the path of a file in it", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
     },
     /// The file could not be written.
     #[error("cannot write `{}`: {reason}", path.display())]
@@ -104,7 +115,7 @@ pub enum StoreError {
         paths: Vec<String>,
     },
     /// A tensor of the file has another shape than the model's parameter.
-    #[error("`{path}` is {expected:?} in the model and {found:?} in the file: build the model with the same sizes")]
+    #[error("`{path}` is {expected:?} in the model and {found:?} in the file: {}", advice(expected, found))]
     Shape {
         /// The path of the parameter.
         path: String,
@@ -112,6 +123,44 @@ pub enum StoreError {
         expected: Vec<usize>,
         /// In the file.
         found: Vec<usize>,
+    },
+    /// A tensor of the file is not of the kind that it must be.
+    #[error("`{path}` is {found:?} in the file, and must be {expected}: the file was not written by this crate")]
+    Dtype {
+        /// The path of the parameter or buffer.
+        path: String,
+        /// The kind.
+        expected: &'static str,
+        /// In the file.
+        found: DType,
+    },
+    /// A quantizer of the file is for other tensors than the model's of that name.
+    #[error(
+        "the quantizer `{name}` is for {found:?} in the file, and {} in the model: it is another model",
+        of(expected)
+    )]
+    Role {
+        /// The quantizer.
+        name: String,
+        /// In the model.
+        expected: Option<Role>,
+        /// In the file.
+        found: Role,
+    },
+    /// Two paths of the file are renamed to one.
+    #[error("two paths of the file are renamed to `{path}`: give each a path of its own")]
+    SamePath {
+        /// The path in the model.
+        path: String,
+    },
+    /// A checkpoint of another framework could not be loaded.
+    #[error(
+        "{reason}; if shapes are reversed or names differ, give the store \
+             `.with_from_adapter(ForQuantLayers(adapter))`, as adapters do not know quantized layers"
+    )]
+    Checkpoint {
+        /// The words of burn-store.
+        reason: String,
     },
     /// A static quantizer that is on has no range in the file.
     #[error("the file has no range or bias for the static quantizer `{name}`")]
@@ -146,4 +195,29 @@ pub enum StoreError {
         /// burn's words.
         reason: String,
     },
+}
+
+impl std::fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// What to do about a shape.
+fn advice(expected: &[usize], found: &[usize]) -> &'static str {
+    match expected.iter().rev().eq(found) && expected.len() > 1 {
+        true => "it looks transposed, as in a checkpoint of another framework: load that with `load_checkpoint`",
+        false => "build the model with the same sizes",
+    }
+}
+
+/// What a quantizer of the model is for.
+fn of(role: &Option<Role>) -> String {
+    role.map_or_else(|| "absent".into(), |role| format!("for {role:?}"))
 }

@@ -57,8 +57,34 @@ pub(crate) fn read(path: &Path) -> Result<Bytes, StoreError> {
         None if !path.exists() => path.with_extension(EXTENSION),
         _ => path.to_path_buf(),
     };
+    if path.is_dir() {
+        return Err(StoreError::Folder { path });
+    }
     let bytes = std::fs::read(&path).map_err(|source| StoreError::Open { path, source })?;
     Ok(Bytes::from_bytes_vec(bytes))
+}
+
+/// Writes a file; a path without an extension gets `.bpk`, any other stays as it is.
+pub(crate) fn write(contents: Contents, kind: Kind, path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Err(StoreError::Folder { path: path.into() });
+    }
+    let written = contents.pack(kind)?.write_to_file(path);
+    written.map_err(|e| StoreError::Write { path: path.into(), reason: e.to_string() })
+}
+
+/// Gives a file that was changed the digest of what it holds now: for tests of what lies behind the digest, which finds
+/// damage and is no signature.
+#[doc(hidden)]
+pub fn with_new_digest(bytes: Bytes) -> Result<Bytes, StoreError> {
+    let reader = Reader::from_bytes(bytes).map_err(damage)?;
+    let mut metadata = reader.metadata().clone();
+    metadata.remove(DIGEST);
+    let tensors = reader.into_tensors().map_err(damage)?;
+    let digest = digest(&metadata, &tensors)?;
+    metadata.insert(DIGEST.to_string(), digest);
+    let writer = metadata.iter().fold(Writer::new(tensors), |writer, (key, value)| writer.with_metadata(key, value));
+    writer.into_bytes().map_err(|e| StoreError::Record { reason: e.to_string() })
 }
 
 /// What a file describes, in JSON.

@@ -16,7 +16,12 @@
 //! Files are written beside their destination and moved into place, so a crash leaves the old file or the new one.
 //! The digest finds damage; it is no signature.
 //!
+//! [`Restore`] restores a part of a model, or one whose layers have other paths; [`load_checkpoint`] and
+//! [`ForQuantLayers`] read checkpoints of other frameworks.
+//!
 //! # Reading the weights with burn alone
+//!
+//! burn's own `load_file` refuses the file, as ranges have no place in a float model: it is told to leave them out.
 //!
 //! ```
 //! # #[cfg(feature = "flex")] fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -40,6 +45,7 @@
 //! ```
 
 mod adapter;
+mod check;
 mod error;
 mod file;
 mod parameters;
@@ -48,10 +54,12 @@ mod save;
 mod search;
 mod statistics;
 
-pub use adapter::ForQuantLayers;
+pub use adapter::{ForQuantLayers, load_checkpoint};
 pub use error::StoreError;
 pub use file::Schema;
-pub use restore::{from_bytes, restore};
+#[doc(hidden)]
+pub use file::with_new_digest;
+pub use restore::{Restore, RestoreReport, from_bytes, restore};
 pub use save::{save, to_bytes};
 pub use search::{load_search, save_search, search_from_bytes, search_to_bytes};
 pub use statistics::{load_statistics, save_statistics, statistics_from_bytes, statistics_to_bytes};

@@ -1,30 +1,45 @@
-//! The parameters of a model as burn's records see them: path and shape.
+//! The parameters of a model as burn's records see them: path, shape and kind.
 
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, Int, Shape, Tensor};
 
-/// Paths and shapes of all parameters of a model; lazy ones stay lazy.
-pub(crate) fn shapes<M: Module>(model: &M) -> BTreeMap<String, Vec<usize>> {
-    let mut visitor = Shapes::default();
+/// What a parameter holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Float,
+    Int,
+    Bool,
+}
+
+/// One parameter of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parameter {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) kind: Kind,
+}
+
+/// All parameters of a model by path; lazy ones stay lazy.
+pub(crate) fn parameters<M: Module>(model: &M) -> BTreeMap<String, Parameter> {
+    let mut visitor = Parameters::default();
     model.visit(&mut visitor);
-    visitor.shapes
+    visitor.found
 }
 
 #[derive(Default)]
-struct Shapes {
+struct Parameters {
     path: Vec<String>,
-    shapes: BTreeMap<String, Vec<usize>>,
+    found: BTreeMap<String, Parameter>,
 }
 
-impl Shapes {
-    fn insert(&mut self, shape: Shape) {
-        self.shapes.insert(self.path.join("."), shape.to_vec());
+impl Parameters {
+    fn insert(&mut self, shape: Shape, kind: Kind) {
+        self.found.insert(self.path.join("."), Parameter { shape: shape.to_vec(), kind });
     }
 }
 
-impl ModuleVisitor for Shapes {
+impl ModuleVisitor for Parameters {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_string());
     }
@@ -34,14 +49,14 @@ impl ModuleVisitor for Shapes {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.insert(param.lazy_shape());
+        self.insert(param.lazy_shape(), Kind::Float);
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
-        self.insert(param.lazy_shape());
+        self.insert(param.lazy_shape(), Kind::Int);
     }
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
-        self.insert(param.lazy_shape());
+        self.insert(param.lazy_shape(), Kind::Bool);
     }
 }

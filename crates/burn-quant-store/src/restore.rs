@@ -5,18 +5,19 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::store::ModuleRecord;
-use burn::tensor::Tensor;
-use burn_pack::{Bytes, Writer};
-use burn_quant::{Buffer, Plan, QuantError, Quantizers, Role, TensorQuantizer, install_plan, quantizer_devices};
+use burn_pack::{Bytes, Tensor, Writer};
+use burn_quant::{Buffer, Plan, QuantError, Quantizers, Role, install_plan, quantizer_devices};
 
 use crate::StoreError;
+use crate::check::{buffer_owner, check_lengths, check_roles, check_tensors, check_values, weight_of};
 use crate::file::{Contents, Kind, read};
-use crate::parameters::shapes;
+use crate::parameters::parameters;
 
 /// Restores a saved model into one that was built fresh in float, on whatever device that is.
 ///
 /// The model gets the file's quantizers, ranges and weights; everything is checked before it is used, and nothing of the
-/// model is kept but its structure and its device.
+/// model is kept but its structure and its device. For a part of a model, or a model whose layers have other paths, use
+/// [`Restore`].
 ///
 /// # Errors
 ///
@@ -26,121 +27,220 @@ use crate::parameters::shapes;
 ///
 /// See the [crate's page](crate).
 pub fn restore<M: Module>(model: M, path: impl AsRef<Path>) -> Result<M, StoreError> {
-    from_bytes(model, read(path.as_ref())?)
+    Restore::new().load(model, path).map(|(model, _)| model)
 }
 
-/// [`restore`] from the bytes of a file.
+/// Restores a saved model from the bytes of a file, as [`restore`] does.
 ///
 /// # Errors
 ///
-/// As there.
+/// Those of [`restore`].
 pub fn from_bytes<M: Module>(model: M, bytes: Bytes) -> Result<M, StoreError> {
-    let Contents { description, tensors } = Contents::unpack(bytes, Kind::Model)?;
-    let plan: Plan =
-        serde_json::from_str(&description).map_err(|e| StoreError::Damaged { reason: format!("plan: {e}") })?;
-    let found: BTreeMap<String, Vec<usize>> = tensors.iter().map(|t| (t.name.clone(), t.shape.to_vec())).collect();
-    check_quantizers(&model, &plan)?;
-    let model = install_plan(model, &plan).map_err(missing_quantizer)?;
-    let model = make_room_for_buffers(model, &found)?;
-    check_tensors(&shapes(&model), &found)?;
-    let refused = |e: &dyn std::fmt::Display| StoreError::Record { reason: e.to_string() };
-    let bytes = Writer::new(tensors).into_bytes().map_err(|e| refused(&e))?;
-    let record = ModuleRecord::from_bytes(bytes).map_err(|e| refused(&e))?;
-    let model = model.try_load_record(record).map_err(|e| refused(&e))?;
-    check_buffers(&model)?;
-    Ok(model)
+    Restore::new().load_bytes(model, bytes).map(|(model, _)| model)
 }
 
-/// Ranges are finite and not negative, biases and scales finite, and a weight has one range for each of its groups.
-fn check_buffers<M: Module>(model: &M) -> Result<(), StoreError> {
-    let shapes = shapes(model);
-    for (name, quantizer) in Quantizers::of(model).iter() {
-        let owner = buffer_owner(name, quantizer.role());
-        let weight = owner.strip_suffix(".weight_quantizer").and_then(|path| shapes.get(path));
-        let weight = weight.filter(|_| matches!(quantizer.role(), Role::Weight(_)));
-        if let Some(layer) = name.strip_suffix("input_quantizer") {
-            check_factors(&owner, quantizer, shapes.get(&format!("{layer}weight")))?;
-        } else {
-            check_factors(&owner, quantizer, weight)?;
+/// Restores a file into a model that differs from the one that was saved: layers that moved, were added, or are gone.
+///
+/// Without any option it is [`restore`]. What is left out is never silent: it is listed in the [`RestoreReport`].
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use burn::{module::Module, tensor::Device};
+/// use burn_nn::{Linear, LinearConfig};
+/// use burn_quant::{QuantConfig, quantize_weights};
+/// use burn_quant_store::{Restore, save};
+///
+/// #[derive(Module, Debug)]
+/// struct Encoder { fc: Linear }
+///
+/// #[derive(Module, Debug)]
+/// struct Classifier { backbone: Encoder, head: Linear }
+///
+/// let (device, folder) = (Device::flex(), tempfile::tempdir()?);
+/// let linear = || LinearConfig::new(8, 4).init(&device);
+/// let (encoder, _) = quantize_weights(Encoder { fc: linear() }, &QuantConfig::int8_weight_only())?;
+/// save(&encoder, folder.path().join("encoder.bpk"))?;
+///
+/// let model = Classifier { backbone: Encoder { fc: linear() }, head: linear() };
+/// let restore = Restore::new().rename("", "backbone").allow_missing();
+/// let (model, report) = restore.load(model, folder.path().join("encoder.bpk"))?;
+/// assert_eq!(model.backbone.fc.weight.val().to_data(), encoder.fc.weight.val().to_data());
+/// assert_eq!(report.missing_tensors, ["head.bias", "head.weight"]);
+/// # Ok(()) }
+/// # #[cfg(not(feature = "flex"))] fn main() {}
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Restore {
+    renames: Vec<(String, String)>,
+    allow_missing: bool,
+    allow_unused: bool,
+}
+
+/// What a partial restore left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// Parameters of the model that the file lacks: they keep their values.
+    pub missing_tensors: Vec<String>,
+    /// Quantizers of the model that the file lacks: they stay as they were.
+    pub missing_quantizers: Vec<String>,
+    /// Tensors of the file that the model has no parameter for.
+    pub unused_tensors: Vec<String>,
+    /// Quantizers of the file that the model has no place for.
+    pub unused_quantizers: Vec<String>,
+}
+
+impl RestoreReport {
+    /// Whether file and model have the same parameters and quantizers.
+    pub fn is_complete(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Restore {
+    /// Restores the whole file into the whole model, under the same paths.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads the module at path `from` of the file as the one at path `to` of the model, with everything below it.
+    ///
+    /// The empty path is the whole model: `rename("", "backbone")` puts the file below `backbone`, `rename("backbone",
+    /// "")` takes it from there. Of several renames the first that fits a path counts.
+    pub fn rename(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
+        self.renames.push((from.into(), to.into()));
+        self
+    }
+
+    /// Leaves parameters and quantizers of the model that the file lacks as they are.
+    pub fn allow_missing(mut self) -> Self {
+        self.allow_missing = true;
+        self
+    }
+
+    /// Leaves out tensors and quantizers of the file that the model has no place for.
+    pub fn allow_unused(mut self) -> Self {
+        self.allow_unused = true;
+        self
+    }
+
+    /// Restores a file into a model.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`restore`], and [`StoreError::SamePath`] if two paths of the file are renamed to one.
+    pub fn load<M: Module>(&self, model: M, path: impl AsRef<Path>) -> Result<(M, RestoreReport), StoreError> {
+        self.load_bytes(model, read(path.as_ref())?)
+    }
+
+    /// Restores the bytes of a file into a model.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Restore::load`].
+    pub fn load_bytes<M: Module>(&self, model: M, bytes: Bytes) -> Result<(M, RestoreReport), StoreError> {
+        let Contents { description, tensors } = Contents::unpack(bytes, Kind::Model)?;
+        let plan: Plan =
+            serde_json::from_str(&description).map_err(|e| StoreError::Damaged { reason: format!("plan: {e}") })?;
+        let mut plan = Plan { quantizers: self.renamed(plan.quantizers.into_iter())? };
+        let mut tensors: BTreeMap<String, Tensor> = self.renamed(tensors.into_iter().map(|t| (t.name.clone(), t)))?;
+
+        let mut report = RestoreReport::default();
+        self.match_quantizers(&model, &mut plan, &mut report)?;
+        check_roles(&Quantizers::of(&model), &plan, &parameters(&model))?;
+        let model = install_plan(model, &plan).map_err(missing_quantizer)?;
+        let model = make_room_for_buffers(model, &plan, &tensors)?;
+        self.match_tensors(&model, &mut tensors, &mut report)?;
+        let model = load(model, tensors, self.allow_missing)?;
+        // last, as a weight that is made when it is loaded has its shape only now
+        check_lengths(&Quantizers::of(&model), &plan, &parameters(&model))?;
+        Ok((model, report))
+    }
+
+    /// Whether quantizers of model and file are the same; those of the file that the model has no place for leave the
+    /// plan.
+    fn match_quantizers<M: Module>(
+        &self,
+        model: &M,
+        plan: &mut Plan,
+        report: &mut RestoreReport,
+    ) -> Result<(), StoreError> {
+        let (present, parameters) = (Quantizers::of(model), parameters(model));
+        let absent = |name: &&str| !plan.quantizers.contains_key(*name);
+        report.missing_quantizers = present.names().filter(absent).map(String::from).collect();
+        if !self.allow_missing && !report.missing_quantizers.is_empty() {
+            return Err(StoreError::UnexpectedQuantizers { names: std::mem::take(&mut report.missing_quantizers) });
         }
-        for (name, stage) in quantizer.stages(name) {
-            let owner = buffer_owner(&name, stage.role());
-            for buffer in Buffer::ALL {
-                let Some(values) = stage.buffer(buffer) else { continue };
-                let path = format!("{owner}.{}", buffer.name());
-                let expected = weight.and_then(|shape| expected_len(stage, buffer, shape));
-                let found = values.dims()[0];
-                if let Some(expected) = expected.filter(|expected| *expected != found) {
-                    return Err(StoreError::Shape { path, expected: vec![expected], found: vec![found] });
-                }
-                check_values(&name, buffer, values)?;
+        let known: std::collections::BTreeSet<&str> = present.names().collect();
+        let has_place = |name: &str, role: Role| {
+            let weight = matches!(role, Role::Weight(_)) && parameters.contains_key(&weight_of(name));
+            weight || known.contains(name)
+        };
+        let placeless = plan.quantizers.iter().filter(|(name, planned)| !has_place(name, planned.role));
+        report.unused_quantizers = placeless.map(|(name, _)| name.clone()).collect();
+        if !self.allow_unused && !report.unused_quantizers.is_empty() {
+            return Err(StoreError::MissingQuantizers { names: std::mem::take(&mut report.unused_quantizers) });
+        }
+        plan.quantizers.retain(|name, _| !report.unused_quantizers.contains(name));
+        Ok(())
+    }
+
+    /// Whether tensors of model and file are the same; those of the file that the model has no place for are dropped.
+    fn match_tensors<M: Module>(
+        &self,
+        model: &M,
+        tensors: &mut BTreeMap<String, Tensor>,
+        report: &mut RestoreReport,
+    ) -> Result<(), StoreError> {
+        let (missing, unused) = check_tensors(&parameters(model), tensors)?;
+        if !self.allow_missing && !missing.is_empty() {
+            return Err(StoreError::MissingTensors { paths: missing });
+        }
+        if !self.allow_unused && !unused.is_empty() {
+            return Err(StoreError::UnexpectedTensors { paths: unused });
+        }
+        unused.iter().for_each(|path| drop(tensors.remove(path)));
+        (report.missing_tensors, report.unused_tensors) = (missing, unused);
+        Ok(())
+    }
+
+    /// The entries under their paths in the model.
+    fn renamed<T>(&self, entries: impl Iterator<Item = (String, T)>) -> Result<BTreeMap<String, T>, StoreError> {
+        let mut renamed = BTreeMap::new();
+        for (path, entry) in entries {
+            let path = self.path_in_model(path);
+            if renamed.insert(path.clone(), entry).is_some() {
+                return Err(StoreError::SamePath { path });
             }
         }
+        Ok(renamed)
     }
-    Ok(())
-}
 
-/// The factors of a branch of low rank are those of one rank, and fit the weight they stand beside.
-fn check_factors(owner: &str, slot: &TensorQuantizer, weight: Option<&Vec<usize>>) -> Result<(), StoreError> {
-    let length = |buffer| slot.buffer(buffer).map(|values| values.dims()[0]);
-    let shape = |buffer: Buffer, expected: usize, found: usize| {
-        let path = format!("{owner}.{}", buffer.name());
-        Err(StoreError::Shape { path, expected: vec![expected], found: vec![found] })
-    };
-    let (down, up) = (length(Buffer::LowRankDown), length(Buffer::LowRankUp));
-    let Some([inputs, outputs]) = weight.map(Vec::as_slice) else {
-        let path = |buffer: Buffer| format!("{owner}.{}", buffer.name());
-        let lost = [(Buffer::LowRankDown, down), (Buffer::LowRankUp, up)];
-        let paths: Vec<String> = lost.iter().filter(|(_, len)| len.is_some()).map(|(b, _)| path(*b)).collect();
-        return if paths.is_empty() { Ok(()) } else { Err(StoreError::UnexpectedTensors { paths }) };
-    };
-    match (down, up) {
-        (None, None) => Ok(()),
-        (Some(down), None) => shape(Buffer::LowRankUp, down / inputs * outputs, 0),
-        (None, Some(up)) => shape(Buffer::LowRankDown, up / outputs * inputs, 0),
-        (Some(down), Some(_)) if down == 0 || down % inputs != 0 => shape(Buffer::LowRankDown, *inputs, down),
-        (Some(down), Some(up)) if up != down / inputs * outputs => {
-            shape(Buffer::LowRankUp, down / inputs * outputs, up)
+    fn path_in_model(&self, path: String) -> String {
+        let rest = |from: &str| match (from, path.strip_prefix(from)?) {
+            ("", rest) => Some(rest.to_string()),
+            (_, "") => Some(String::new()),
+            (_, rest) => rest.strip_prefix('.').map(String::from),
+        };
+        let fitting = self.renames.iter().find_map(|(from, to)| Some((to, rest(from)?)));
+        match fitting {
+            None => path,
+            Some((to, rest)) if to.is_empty() || rest.is_empty() => format!("{to}{rest}"),
+            Some((to, rest)) => format!("{to}.{rest}"),
         }
-        _ => Ok(()),
     }
 }
 
-/// How many values a weight of this shape needs.
-fn expected_len(stage: &TensorQuantizer, buffer: Buffer, shape: &[usize]) -> Option<usize> {
-    match buffer {
-        Buffer::Amax => Some(stage.range_groups(shape).len()),
-        Buffer::GlobalAmax => Some(1),
-        Buffer::Bias => Some(stage.bias_groups(shape)?.len()),
-        _ => None,
-    }
-}
-
-fn check_values(name: &str, buffer: Buffer, values: Tensor<1>) -> Result<(), StoreError> {
-    let range = matches!(buffer, Buffer::Amax | Buffer::GlobalAmax);
-    let values: Vec<f32> = values.into_data().convert::<f32>().try_into_vec().expect("f32 data");
-    match values.iter().find(|value| !value.is_finite() || (range && **value < 0.0)) {
-        Some(&found) if range => Err(StoreError::BadRange { name: name.into(), found }),
-        Some(&found) => Err(StoreError::BadBuffer { name: name.into(), buffer: buffer.name(), found }),
-        None => Ok(()),
-    }
-}
-
-/// Slots of the model must all be in the plan; what the plan has beyond them must be weights.
-fn check_quantizers<M: Module>(model: &M, plan: &Plan) -> Result<(), StoreError> {
-    let present = Quantizers::of(model);
-    let names: Vec<String> =
-        present.names().filter(|name| !plan.quantizers.contains_key(*name)).map(String::from).collect();
-    if !names.is_empty() {
-        return Err(StoreError::UnexpectedQuantizers { names });
-    }
-    let is_weight = |role| matches!(role, Role::Weight(_));
-    let slots = plan.quantizers.iter().filter(|(_, planned)| !is_weight(planned.role));
-    let names: Vec<String> = slots.map(|(name, _)| name).filter(|name| present.get(name).is_err()).cloned().collect();
-    if !names.is_empty() {
-        return Err(StoreError::MissingQuantizers { names });
-    }
-    Ok(())
+fn load<M: Module>(model: M, tensors: BTreeMap<String, Tensor>, partial: bool) -> Result<M, StoreError> {
+    let refused = |e: &dyn std::fmt::Display| StoreError::Record { reason: e.to_string() };
+    let tensors = tensors.into_iter().map(|(path, mut tensor)| {
+        tensor.name = path;
+        tensor
+    });
+    let bytes = Writer::new(tensors.collect()).into_bytes().map_err(|e| refused(&e))?;
+    let record = ModuleRecord::from_bytes(bytes).map_err(|e| refused(&e))?.allow_partial(partial);
+    model.try_load_record(record).map_err(|e| refused(&e))
 }
 
 fn missing_quantizer(error: QuantError) -> StoreError {
@@ -150,12 +250,16 @@ fn missing_quantizer(error: QuantError) -> StoreError {
     }
 }
 
-/// Gives every quantizer the buffers that it has in the file, of their sizes and on the device of its layer, for the record to
-/// fill.
-fn make_room_for_buffers<M: Module>(model: M, tensors: &BTreeMap<String, Vec<usize>>) -> Result<M, StoreError> {
+/// Gives every quantizer of the plan the buffers that it has in the file, of their sizes and on the device of its
+/// layer, for the record to fill.
+fn make_room_for_buffers<M: Module>(
+    model: M,
+    plan: &Plan,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<M, StoreError> {
     let mut quantizers = Quantizers::of(&model);
     let devices = quantizer_devices(&model);
-    for (name, quantizer) in quantizers.iter_mut() {
+    for (name, quantizer) in quantizers.iter_mut().filter(|(name, _)| plan.quantizers.contains_key(*name)) {
         let device = devices.get(name).cloned().unwrap_or_default();
         let stages: Vec<String> = quantizer.stages(name).map(|(name, _)| name).collect();
         for (i, stage_name) in stages.iter().enumerate() {
@@ -163,14 +267,18 @@ fn make_room_for_buffers<M: Module>(model: M, tensors: &BTreeMap<String, Vec<usi
             let stage = quantizer.stage_mut(i).expect("a stage for each name");
             for buffer in Buffer::ALL {
                 let path = format!("{owner}.{}", buffer.name());
-                match tensors.get(&path).map(Vec::as_slice) {
-                    Some([len]) if stage.keeps(buffer) => stage.set_buffer(buffer, Tensor::zeros([*len], &device)),
-                    Some([_]) => return Err(StoreError::UnexpectedTensors { paths: vec![path] }),
-                    Some(found) => {
-                        return Err(StoreError::Shape { path, expected: vec![1], found: found.to_vec() });
-                    }
-                    None => stage.clear_buffer(buffer),
+                let Some(tensor) = tensors.get(&path) else {
+                    stage.clear_buffer(buffer);
+                    continue;
+                };
+                let &[len] = tensor.shape.as_slice() else {
+                    return Err(StoreError::Shape { path, expected: vec![1], found: tensor.shape.to_vec() });
+                };
+                if !stage.keeps(buffer) {
+                    return Err(StoreError::UnexpectedTensors { paths: vec![path] });
                 }
+                check_values(stage_name, buffer, tensor)?;
+                stage.set_buffer(buffer, burn::tensor::Tensor::zeros([len], &device));
             }
         }
         if quantizer.is_uncalibrated() {
@@ -178,43 +286,4 @@ fn make_room_for_buffers<M: Module>(model: M, tensors: &BTreeMap<String, Vec<usi
         }
     }
     Ok(quantizers.install(model)?)
-}
-
-/// Where burn keeps the buffers of a stage: slots under their own path, weight quantizers below their parameter.
-fn buffer_owner(name: &str, role: Role) -> String {
-    if !matches!(role, Role::Weight(_)) {
-        return name.to_string();
-    }
-    let last = name.rsplit_once('.');
-    if let Some((chain, stage)) = last.filter(|(_, stage)| stage.bytes().all(|byte| byte.is_ascii_digit())) {
-        return format!("{}.{stage}", buffer_owner(chain, role));
-    }
-    let (layer, quantizer) = last.map_or(("", name), |(layer, quantizer)| (layer, quantizer));
-    let field = quantizer.strip_suffix("_weight_quantizer").unwrap_or("weight");
-    let separator = if layer.is_empty() { "" } else { "." };
-    format!("{layer}{separator}{field}.weight_quantizer")
-}
-
-fn check_tensors(
-    expected: &BTreeMap<String, Vec<usize>>,
-    found: &BTreeMap<String, Vec<usize>>,
-) -> Result<(), StoreError> {
-    let without = |a: &BTreeMap<String, Vec<usize>>, b: &BTreeMap<String, Vec<usize>>| -> Vec<String> {
-        a.keys().filter(|path| !b.contains_key(*path)).cloned().collect()
-    };
-    let paths = without(expected, found);
-    if !paths.is_empty() {
-        return Err(StoreError::MissingTensors { paths });
-    }
-    let paths = without(found, expected);
-    if !paths.is_empty() {
-        return Err(StoreError::UnexpectedTensors { paths });
-    }
-    for (path, expected) in expected {
-        if *expected != found[path] {
-            let (path, expected, found) = (path.clone(), expected.clone(), found[path].clone());
-            return Err(StoreError::Shape { path, expected, found });
-        }
-    }
-    Ok(())
 }

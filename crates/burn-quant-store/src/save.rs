@@ -7,24 +7,26 @@ use burn_pack::{Bytes, Reader};
 use burn_quant::Plan;
 
 use crate::StoreError;
-use crate::file::{Contents, Kind};
+use crate::file::{Contents, Kind, write};
 
 /// Saves the weights and quantizers of a model in one burnpack file.
 ///
 /// The file is written beside its destination and moved into place: a reader sees the old file or the new one, never a
-/// part. A path without an extension gets `.bpk`.
+/// part. A path without an extension gets `.bpk`; any other, as `model.v1`, is the name of the file as it is.
+///
+/// [`restore`](crate::restore) reads it back. burn alone reads the weights, in float, if it is told that there is more
+/// in the file: `ModuleRecord::load(path)?.allow_unused(true)`; ranges, pre-quantization scales and branches are left
+/// out, so that after AWQ, SmoothQuant or SVDQuant those weights are not the model.
 ///
 /// # Errors
 ///
-/// [`StoreError::Write`] if the file could not be written.
+/// [`StoreError::Write`] if the file could not be written, [`StoreError::Folder`] if the path is that of a folder.
 ///
 /// # Example
 ///
 /// See the [crate's page](crate).
 pub fn save<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<(), StoreError> {
-    let path = path.as_ref();
-    let written = contents(model)?.pack(Kind::Model)?.write_to_file(path);
-    written.map_err(|e| StoreError::Write { path: path.into(), reason: e.to_string() })
+    write(contents(model)?, Kind::Model, path.as_ref())
 }
 
 /// The bytes of the file that [`save`] writes.

@@ -8,7 +8,7 @@ use burn_pack::{Bytes, Tensor};
 use burn_quant::search::{Candidate, SearchState};
 
 use crate::StoreError;
-use crate::file::{Contents, Kind, damage, read};
+use crate::file::{Contents, Kind, damage, read, write};
 
 /// Saves a search in one burnpack file, to be continued or solved for another budget: ranges, scales and changed weights as tensors, the
 /// rest as JSON.
@@ -17,7 +17,7 @@ use crate::file::{Contents, Kind, damage, read};
 ///
 /// # Errors
 ///
-/// [`StoreError::Write`] if the file could not be written.
+/// [`StoreError::Write`] if the file could not be written, [`StoreError::Folder`] if the path is that of a folder.
 ///
 /// # Example
 ///
@@ -41,9 +41,7 @@ use crate::file::{Contents, Kind, damage, read};
 /// # #[cfg(not(feature = "flex"))] fn main() {}
 /// ```
 pub fn save_search(state: &SearchState, path: impl AsRef<Path>) -> Result<(), StoreError> {
-    let path = path.as_ref();
-    let written = contents(state).pack(Kind::Search)?.write_to_file(path);
-    written.map_err(|e| StoreError::Write { path: path.into(), reason: e.to_string() })
+    write(contents(state), Kind::Search, path.as_ref())
 }
 
 /// The bytes of the file that [`save_search`] writes.

@@ -8,7 +8,7 @@ use burn_pack::{Bytes, Tensor};
 use burn_quant::{GramMatrix, ModelStatistics, Statistics};
 
 use crate::StoreError;
-use crate::file::{Contents, Kind, damage, read};
+use crate::file::{Contents, Kind, damage, read, write};
 
 /// Saves what calibration saw in one burnpack file, for another process to merge and solve: Gram matrices as tensors, the rest as
 /// JSON.
@@ -17,7 +17,7 @@ use crate::file::{Contents, Kind, damage, read};
 ///
 /// # Errors
 ///
-/// [`StoreError::Write`] if the file could not be written.
+/// [`StoreError::Write`] if the file could not be written, [`StoreError::Folder`] if the path is that of a folder.
 ///
 /// # Example
 ///
@@ -33,9 +33,7 @@ use crate::file::{Contents, Kind, damage, read};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn save_statistics(statistics: &ModelStatistics, path: impl AsRef<Path>) -> Result<(), StoreError> {
-    let path = path.as_ref();
-    let written = contents(statistics).pack(Kind::Statistics)?.write_to_file(path);
-    written.map_err(|e| StoreError::Write { path: path.into(), reason: e.to_string() })
+    write(contents(statistics), Kind::Statistics, path.as_ref())
 }
 
 /// The bytes of the file that [`save_statistics`] writes.

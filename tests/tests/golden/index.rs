@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+pub(crate) use burn_quant_tests::compare::{close, relative_error as frobenius, within};
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde_json::Value;
@@ -25,6 +28,8 @@ impl From<Result<(), String>> for Outcome {
 #[derive(Deserialize)]
 struct Index {
     format_version: u32,
+    #[serde(default)]
+    set: String,
     reference: Value,
     num_cases: usize,
     cases: Vec<Case>,
@@ -49,6 +54,25 @@ impl Case {
         self.inputs.get(name).unwrap_or_else(|| panic!("{}: no input `{name}`", self.name))
     }
 
+    /// The inputs whose name starts with a prefix and ends with a number, in its order.
+    pub(crate) fn numbered_inputs(&self, prefix: &str) -> Vec<&str> {
+        let number = |name: &str| name.strip_prefix(prefix)?.parse::<usize>().ok();
+        let mut found: Vec<(usize, &str)> =
+            self.inputs.iter().filter_map(|(name, key)| Some((number(name)?, key.as_str()))).collect();
+        found.sort();
+        found.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// An error if the case expects something of a kind that is not compared: what stands before the first `/` of its
+    /// name.
+    pub(crate) fn expects_only(&self, kinds: &[&str]) -> Result<(), String> {
+        let unknown = |name: &&String| !kinds.contains(&name.split('/').next().unwrap_or_default());
+        match self.expected.keys().find(unknown) {
+            Some(name) => Err(format!("`{name}` is expected, and nothing compares it")),
+            None => Ok(()),
+        }
+    }
+
     /// A number of the case's tolerances.
     pub(crate) fn tolerance(&self, name: &str) -> Option<f64> {
         self.other.get("tol")?.get(name)?.as_f64()
@@ -58,6 +82,8 @@ impl Case {
 pub(crate) struct Golden {
     index: Index,
     files: BTreeMap<String, Vec<u8>>,
+    /// Of the transformer, once it is known.
+    pub(crate) heads: OnceLock<usize>,
 }
 
 impl Golden {
@@ -73,11 +99,33 @@ impl Golden {
         for case in &index.cases {
             files.entry(case.file.clone()).or_insert_with(|| read(&case.file));
         }
-        Self { index, files }
+        Self { index, files, heads: OnceLock::new() }
+    }
+
+    /// A folder in memory whose cases share one file.
+    pub(crate) fn of(index: Value, tensors: &[(String, TensorData)]) -> Self {
+        let index: Index = serde_json::from_value(index).expect("an index of the documented form");
+        let views = tensors.iter().map(|(name, data)| {
+            (name, TensorView::new(Dtype::F32, data.shape().to_vec(), data.as_bytes()).expect("f32 values"))
+        });
+        let bytes = safetensors::serialize(views, None).expect("a safetensors file");
+        let files = index.cases.iter().map(|case| (case.file.clone(), bytes.clone())).collect();
+        Self { index, files, heads: OnceLock::new() }
+    }
+
+    /// The name of the set: `public` is the one of this repository.
+    pub(crate) fn set(&self) -> &str {
+        &self.index.set
     }
 
     pub(crate) fn cases(&self) -> &[Case] {
         &self.index.cases
+    }
+
+    /// The case of the same model without quantization.
+    pub(crate) fn float_of(&self, case: &Case) -> &Case {
+        let float = |other: &&Case| other.group == case.group && other.name.ends_with("_float");
+        self.cases().iter().find(float).unwrap_or_else(|| panic!("{}: a case without quantization", case.group))
     }
 
     pub(crate) fn reference(&self) -> String {
@@ -150,23 +198,4 @@ pub(crate) fn bitwise(what: &str, found: &[f32], expected: &[f32]) -> Result<(),
             ))
         }
     }
-}
-
-/// The largest difference is at most `relative` times the largest magnitude expected.
-pub(crate) fn close(what: &str, found: &[f32], expected: &[f32], relative: f64) -> Result<(), String> {
-    if found.len() != expected.len() {
-        return Err(format!("{what}: {} values, expected {}", found.len(), expected.len()));
-    }
-    let top = expected.iter().fold(0f64, |top, e| top.max(f64::from(e.abs())));
-    let off = found.iter().zip(expected).fold(0f64, |off, (f, e)| off.max((f64::from(*f) - f64::from(*e)).abs()));
-    // not `off > bound`: a NaN must fail
-    if off <= relative * top { Ok(()) } else { Err(format!("{what}: off by {off:e}, allowed {:e}", relative * top)) }
-}
-
-/// `‖found − expected‖ / ‖expected‖`.
-pub(crate) fn frobenius(found: &[f32], expected: &[f32]) -> f64 {
-    let square = |x: f64| x * x;
-    let off: f64 = found.iter().zip(expected).map(|(f, e)| square(f64::from(*f) - f64::from(*e))).sum();
-    let norm: f64 = expected.iter().map(|e| square(f64::from(*e))).sum();
-    if found.len() == expected.len() { (off / norm.max(f64::MIN_POSITIVE)).sqrt() } else { f64::INFINITY }
 }

@@ -13,6 +13,9 @@ pub(crate) fn run(golden: &Golden, case: &Case) -> Outcome {
     let Some(format) = case.config["format"].as_str().filter(|_| case.name.starts_with("qtensor_")) else {
         return Outcome::NotYet("packed models".into());
     };
+    if let Err(why) = case.expects_only(&["packed", "scale", "double_scale", "dequantized"]) {
+        return Outcome::Failed(why);
+    }
     let source = Source::new(golden, case);
     let checked = match format {
         "int8" | "fp8_e4m3" => source.bytes(format),
@@ -20,7 +23,7 @@ pub(crate) fn run(golden: &Golden, case: &Case) -> Outcome {
         "nvfp4" => source.nvfp4(),
         "mxfp4" => source.mxfp4(),
         "mxfp8" => source.mxfp8(),
-        other => return Outcome::NotYet(format!("packed {other}")),
+        other => Err(format!("packed {other} is not known")),
     };
     checked.into()
 }

@@ -10,6 +10,7 @@ use burn_quant::{
     Quantization, QuantizerConfig, Quantizers, RangeSearch, Rule, Sharing, SkipReason, Unscaled, calibrate,
     fold_weights, observe, place, quantize, quantize_weights,
 };
+use burn_quant_tests::compare::{relative_error, within};
 use burn_quant_tests::{device, devices};
 
 use crate::{spread, values};
@@ -59,7 +60,8 @@ fn buffer(layer: &QuantLinear, quantizer: &str, buffer: Buffer) -> Vec<f32> {
 fn assert_close(found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
-        assert!((found - expected).abs() < 2e-6 * expected.abs().max(1.0), "{found}, expected {expected}");
+        let bound = f64::from(2e-6 * expected.abs().max(1.0));
+        assert!(within((*found).into(), (*expected).into(), bound), "{found}, expected {expected}");
     }
 }
 
@@ -291,8 +293,7 @@ fn shards_of_the_data_are_worth_the_whole() {
         let Some((seen, merged)) = seen.channels.as_ref().zip(merged.channels.as_ref()) else { continue };
         assert_eq!((&seen.amax, seen.tokens), (&merged.amax, merged.tokens), "{name}");
         let (seen, merged) = (&seen.gram.as_ref().unwrap().upper, &merged.gram.as_ref().unwrap().upper);
-        let top = seen.iter().fold(0f32, |top, x| top.max(x.abs()));
-        assert!(seen.iter().zip(merged).all(|(a, b)| (a - b).abs() <= 1e-6 * top), "{name}");
+        crate::assert_close(merged, seen, 1e-6, name);
     }
     let amax = |statistics| {
         let (model, _) = calibrate(placed.clone(), statistics, &algorithm).unwrap();
@@ -404,19 +405,23 @@ fn algorithms() -> Vec<Algorithm> {
     ]
 }
 
-fn formats() -> Vec<(&'static str, QuantConfig)> {
+/// Formats, and the relative error of a layer's output that none of the algorithms may exceed: half as much again as
+/// the worst of them makes.
+fn formats() -> Vec<(&'static str, QuantConfig, f64)> {
     let both = |weight: QuantizerConfig, input: QuantizerConfig| {
         QuantConfig::new()
             .with_rule(Rule::set("*weight_quantizer", weight))
             .with_rule(Rule::set("*input_quantizer", input))
     };
+    let mx = QuantizerConfig::mx;
+    let w4a8 = QuantizerConfig::int(4).per_block(4).then(QuantizerConfig::e4m3());
     vec![
-        ("W8A8", w8a8()),
-        ("W4, ragged blocks", w4(5)),
-        ("NVFP4", both(QuantizerConfig::nvfp4(), QuantizerConfig::nvfp4())),
-        ("static NVFP4", both(QuantizerConfig::nvfp4_static(), QuantizerConfig::nvfp4())),
-        ("MXFP4", both(QuantizerConfig::mx(burn_quant::Format::E2M1), QuantizerConfig::mx(burn_quant::Format::E4M3))),
-        ("W4A8", both(QuantizerConfig::int(4).per_block(4).then(QuantizerConfig::e4m3()), QuantizerConfig::e4m3())),
+        ("W8A8", w8a8(), 0.008),
+        ("W4, ragged blocks", w4(5), 0.05),
+        ("NVFP4", both(QuantizerConfig::nvfp4(), QuantizerConfig::nvfp4()), 0.17),
+        ("static NVFP4", both(QuantizerConfig::nvfp4_static(), QuantizerConfig::nvfp4()), 0.17),
+        ("MXFP4", both(mx(burn_quant::Format::E2M1), mx(burn_quant::Format::E4M3)), 0.11),
+        ("W4A8", both(w4a8, QuantizerConfig::e4m3()), 0.08),
     ]
 }
 
@@ -440,7 +445,7 @@ fn the_contract_of_algorithms() {
     let on_host = burn_quant_tests::device().0 == "flex";
     let (formats, data) = if on_host { (formats(), &data[..]) } else { (formats().split_off(3), &data[2..3]) };
     for algorithm in algorithms() {
-        for (format, config) in formats.clone() {
+        for (format, config, bound) in formats.clone() {
             let config = config.with_algorithm(algorithm.clone());
             for (what, x) in data {
                 let solve = || {
@@ -457,9 +462,13 @@ fn the_contract_of_algorithms() {
                 assert!(y.iter().all(|y| y.is_finite()), "{case}: {y:?}");
                 assert_eq!((&y, &report), (&again.0, &again.1), "{case}: not repeatable");
                 let float = values(linear(spread([11, 6], &device)).forward(x.clone()));
-                let top = float.iter().fold(0f32, |top, y| top.max(y.abs()));
-                let off = y.iter().zip(&float).fold(0f32, |off, (a, b)| off.max((a - b).abs()));
-                assert!(off <= 0.7 * top, "{case}: off by {off} of {top}");
+                let off = relative_error(&y, &float);
+                if *what == "nothing but zeros" {
+                    assert_eq!(off, 0.0, "{case}: zeros give zeros");
+                } else {
+                    // a model that is not quantized at all is off by nothing
+                    assert!(off > 0.0 && off <= bound, "{case}: off by {off}");
+                }
             }
         }
     }
@@ -480,8 +489,9 @@ fn half_precision_models_are_calibrated_too() {
             let (layer, _) = quantize(layer, &config, |layer| drop(layer.forward(x.clone()))).unwrap();
             assert_eq!(layer.weight.base().dtype(), dtype, "{}", algorithm.name());
             let y = values(layer.forward(x.clone()));
-            let top = float.iter().fold(0f32, |top, y| top.max(y.abs()));
-            assert!(y.iter().zip(&float).all(|(a, b)| (a - b).abs() < 0.2 * top), "{} {dtype:?}", algorithm.name());
+            // eight bits of a layer this small: the worst algorithm is off by 0.6 %, in bf16
+            let off = relative_error(&y, &float);
+            assert!(off > 0.0 && off <= 0.01, "{} {dtype:?}: off by {off}", algorithm.name());
         }
     }
 }

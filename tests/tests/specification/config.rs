@@ -97,16 +97,17 @@ fn configurations_that_do_not_fit_are_refused_by_name() {
             other => panic!("expected a refusal, found {other:?}"),
         }
     };
-    let name = |(name, problem): (String, InvalidConfig)| (name.clone(), problem);
-    let (at, problem) = name(refused("fc.weight_quantizer", QuantizerConfig::int(8).per_token().dynamic()));
-    assert_eq!((at.as_str(), problem), ("fc.weight_quantizer", InvalidConfig::TokensOfWeight));
-    let (_, problem) = refused("fc.input_quantizer", QuantizerConfig::int(8).per_token());
-    assert_eq!(problem, InvalidConfig::StaticActivationGroups { granularity: "per-token" });
-    let (_, problem) = refused("fc.weight_quantizer", QuantizerConfig::int(8).per_block(0));
-    assert_eq!(problem, InvalidConfig::EmptyBlock);
+    let at = |name: &str, problem| (name.to_string(), problem);
+    let tokens = refused("fc.weight_quantizer", QuantizerConfig::int(8).per_token().dynamic());
+    assert_eq!(tokens, at("fc.weight_quantizer", InvalidConfig::TokensOfWeight));
+    let groups = refused("*.input_quantizer", QuantizerConfig::int(8).per_token());
+    let problem = InvalidConfig::StaticActivationGroups { granularity: "per-token" };
+    assert_eq!(groups, at("fc.input_quantizer", problem), "the quantizer is named, not the pattern");
+    let empty = refused("fc.weight_quantizer", QuantizerConfig::int(8).per_block(0));
+    assert_eq!(empty, at("fc.weight_quantizer", InvalidConfig::EmptyBlock));
     let axes = Granularity::Axes(vec![burn_quant::AxisGroups::Each; 3]);
-    let (_, problem) = refused("fc.weight_quantizer", QuantizerConfig::int(8).with_granularity(axes));
-    assert_eq!(problem, InvalidConfig::Rank { expected: 3, found: 2 });
+    let rank = refused("fc.weight_quantizer", QuantizerConfig::int(8).with_granularity(axes));
+    assert_eq!(rank, at("fc.weight_quantizer", InvalidConfig::Rank { expected: 3, found: 2 }));
 }
 
 #[test]

@@ -91,6 +91,14 @@ fn training_changes_weights_and_not_ranges() {
     assert_eq!(ranges(&model), before);
     assert_ne!(values(model.fc[0].weight.base()), weights);
     assert!(losses[19] < 0.5 * losses[0], "quantization-aware training trains: {losses:?}");
+    // and what is trained stays quantized: the layer sees its weight on the grid of the range from before
+    let quantizers = Quantizers::of(&model);
+    let (weight, base) = (model.fc[0].weight.val(), model.fc[0].weight.base());
+    let rounded = quantizers.get("fc.0.weight_quantizer").unwrap().forward(base.clone());
+    assert_same(&values(weight.clone()), &values(rounded), "the weight that the layer sees");
+    assert_ne!(values(weight), values(base));
+    let float = burn_quant::disable(model.clone(), "*").unwrap();
+    assert_ne!(output(&float, &device), output(&model, &device), "quantizers are on");
 }
 
 #[test]

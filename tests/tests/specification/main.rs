@@ -24,6 +24,7 @@ mod store;
 mod training;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use burn_quant_tests::compare::{largest, within};
 
 /// Values of a tensor, widened to f32.
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -42,11 +43,10 @@ fn spread<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
 #[track_caller]
 fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}: number of values");
-    let largest = expected.iter().fold(0f32, |largest, e| largest.max(e.abs()));
+    let largest = largest(expected);
     for (i, (f, e)) in found.iter().zip(expected).enumerate() {
-        let error = (f - e).abs();
         assert!(
-            error <= tolerance * largest,
+            within((*f).into(), (*e).into(), f64::from(tolerance) * largest),
             "{what}: element {i} is {f:e}, expected {e:e}, of values up to {largest:e}"
         );
     }

@@ -53,8 +53,20 @@ fn power_of_two(format: Format, x: f32, amax: f32) -> f32 {
     }
 }
 
-/// The same with an E4M3 scale under the range of the tensor.
-fn two_level(format: Format, blocks: BlockScale, global: f32, x: f32, amax: f32) -> f32 {
+/// The same with an E4M3 scale under the range of the tensor; `double` says whether the device has f64.
+fn two_level(format: Format, blocks: BlockScale, global: f32, x: f32, amax: f32, double: bool) -> f32 {
+    if !double && blocks == BlockScale::Dynamic && format != Format::E2M1 && amax > 0.0 {
+        // what a device without f64 computes in its place, in f32
+        let code = Format::E4M3.minifloat().unwrap().round(448.0 * (amax / global));
+        let scale = code * (global / (448.0 * format.max()));
+        let units = x * if scale == 0.0 { 1.0 } else { 1.0 / scale };
+        return scale
+            * match (format, format.minifloat()) {
+                (_, Some(grid)) => grid.round(units),
+                (Format::Int(int), _) => int.grid().symmetric().round(units),
+                _ => unreachable!("NF4 has f32 scales"),
+            };
+    }
     match (format, format.minifloat()) {
         (_, Some(grid)) => {
             let grid = TwoLevel::new(grid, blocks, global);
@@ -144,6 +156,7 @@ fn check<const D: usize>(
     let given = amax.clone() * 0.75;
     let (ranges, global) = (values(given.clone()), largest.iter().copied().fold(0.0, f32::max));
     let global_amax = Tensor::<1>::from_data([global], device);
+    let double = device.supports_dtype(DType::F64);
     let bias_groups = Groups::per_channel(groups.shape(), D - 1);
     let last = groups.shape()[D - 1];
     let biases: Vec<f32> = (0..last).map(|i| narrow(i as f32 * 0.125 - 0.5)).collect();
@@ -166,11 +179,11 @@ fn check<const D: usize>(
             cases.push((Ranges::PowersOfTwo, Box::new(|x, group, largest| power_of_two(format, x, largest[group]))));
             cases.push((
                 two_level_ranges,
-                Box::new(move |x, group, largest| two_level(format, dynamic, global, x, largest[group])),
+                Box::new(move |x, group, largest| two_level(format, dynamic, global, x, largest[group], double)),
             ));
             cases.push((
                 Ranges::TwoLevelStatic { amax, global_amax, blocks },
-                Box::new(|x, group, _| two_level(format, blocks, global, x, ranges[group])),
+                Box::new(|x, group, _| two_level(format, blocks, global, x, ranges[group], double)),
             ));
         }
         for (case, truth) in cases {

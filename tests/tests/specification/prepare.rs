@@ -23,9 +23,7 @@ fn norm(channels: usize, device: &Device) -> BatchNorm {
 }
 
 fn assert_close<const D: usize>(what: &str, a: Tensor<D>, b: Tensor<D>) {
-    let (a, b) = (values(a), values(b));
-    let top = b.iter().fold(0f32, |top, x| top.max(x.abs()));
-    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-5 * top), "{what}: {a:?} {b:?}");
+    crate::assert_close(&values(a), &values(b), 1e-5, what);
 }
 
 #[test]

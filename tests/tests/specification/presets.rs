@@ -11,6 +11,7 @@ use burn_quant::{
     QuantConfig, QuantError, QuantizerConfig, Quantizers, Range, RangeSearch, Rotation, Rule, ScaleFormat, Sharing,
     Unscaled, quantize, quantize_weights,
 };
+use burn_quant_tests::compare::relative_error;
 use burn_quant_tests::device;
 
 use crate::{spread, values};
@@ -200,18 +201,22 @@ impl Block {
 fn every_preset_quantizes_a_model() {
     let (_, device) = device();
     let x = spread([4, 64], &device);
-    let float = values(Block::new(&device).forward(x.clone()));
+    device.seed(3);
+    let float = Block::new(&device);
+    let expected = values(float.forward(x.clone()));
     for preset in QuantConfig::presets() {
         let config = (preset.config)();
-        let model = Block::new(&device);
-        match quantize(model, &config, |model| drop(model.forward(x.clone()))) {
+        match quantize(float.clone(), &config, |model| drop(model.forward(x.clone()))) {
             Ok((model, _)) => {
                 let quantizers = Quantizers::of(&model);
                 assert!(quantizers.iter().any(|(_, q)| q.is_enabled()), "{}", preset.name);
                 assert!(!quantizers.iter().any(|(_, q)| q.is_uncalibrated()), "{}", preset.name);
                 let y = values(model.forward(x.clone()));
-                assert_eq!(y.len(), float.len());
-                assert!(y.iter().all(|y| y.is_finite()), "{}", preset.name);
+                // a model of five layers: 8 bits are off by up to 8 %, 4 and 6 bits by up to 36 %; one not quantized by
+                // nothing
+                let few_bits = ["4", "mxfp6"].iter().any(|bits| preset.name.contains(bits));
+                let (off, bound) = (relative_error(&y, &expected), if few_bits { 0.5 } else { 0.12 });
+                assert!(off > 1e-3 && off < bound, "{}: off by {off}", preset.name);
             }
             // convolutions and layer norms of diffusion models are not in this model, nor mixers
             Err(other) => panic!("{}: {other}", preset.name),

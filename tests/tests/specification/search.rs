@@ -442,20 +442,27 @@ fn statistics_tell_the_error_of_outputs() {
     }
 }
 
-/// Searches a model twice: every group has a score, and the same one again.
+/// Searches a model twice: every group has scores that follow the widths of steps, and the same ones again.
 fn assert_scored<M: Module, const D: usize, const E: usize>(
     model: &M,
     x: fn(&Device) -> Tensor<D>,
     forward: impl Fn(&M, &Tensor<D>) -> Tensor<E>,
     groups: &[&str],
 ) {
-    let config = AutoQuantizeConfig::new(16.0, [int8()]).with_batches(1, 1);
+    let config = AutoQuantizeConfig::new(16.0, [int4(), int8()]).with_batches(1, 1);
     let loss = |y: Tensor<E>, _: Tensor<D>| y.powf_scalar(2.0).mean();
     let search = || auto_quantize(model.clone(), &config, |device| vec![x(device)], &forward, loss).unwrap().1;
     let state = search();
     assert_eq!(state.groups.iter().map(|group| group.name()).collect::<Vec<_>>(), groups);
     for group in &state.groups {
-        assert!(group.choices[0].score.unwrap() > 0.0, "{}", group.name());
+        let score = |format: &str| {
+            let choice = group.choices.iter().find(|choice| choice.format.as_deref() == Some(format));
+            choice.and_then(|choice| choice.score).unwrap_or_else(|| panic!("{}: no score of {format}", group.name()))
+        };
+        // Scores are squares of errors. The steps of 4 bits are 127 / 7 = 18 times as wide, so 330 times the score,
+        // less because blocks of 16 have ranges of their own and because int8 rounds inputs too.
+        let ratio = score("int4") / score("int8");
+        assert!((10.0..500.0).contains(&ratio), "{}: int4 scores {ratio} times int8", group.name());
     }
     assert_eq!(search(), state, "dropout is off, and running statistics do not run");
 }

@@ -10,11 +10,12 @@
 //! | [`mx`] | FP8 and INT8 a byte each, FP4 as above, FP6 as [`bits`] | E8M0 per block |
 //! | [`bits`] | any width, lowest bits first | |
 //!
-//! These are the layouts of ModelOpt 0.47 where it has one. Every function works on slices and checks their lengths; blocks
-//! are consecutive elements, and the last may be shorter, so a row that is not a whole number of blocks is packed row by
-//! row. What is packed rounds as fake quantization does, except that [`int8`], [`int4`] and [`fp8`] divide where fake
-//! quantization multiplies, or the other way round, since that is how their scales are stored: pack values that are fake
-//! quantized already, and the codes are the same.
+//! These are the layouts of ModelOpt 0.47 where it has one. Every function works on slices and checks their lengths;
+//! blocks are consecutive elements, and the last may be shorter, so a row that is not a whole number of blocks is
+//! packed row by row. What is packed rounds as fake quantization does, except that [`int8`], [`int4`] and [`fp8`]
+//! divide where fake quantization multiplies, or the other way round, since that is how their scales are stored, and
+//! that static [`nvfp4`] scales are rounded once less: pack values that are fake quantized already, and the codes are
+//! the same, and values within two units in the last place.
 
 pub mod bits;
 pub mod fp8;

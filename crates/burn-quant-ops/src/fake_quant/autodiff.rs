@@ -11,6 +11,7 @@
 
 use burn::backend::Autodiff;
 use burn::backend::Backend;
+use burn::backend::TensorMetadata;
 use burn::backend::autodiff::{
     NodeId,
     checkpoint::{
@@ -20,8 +21,10 @@ use burn::backend::autodiff::{
     ops::{Backward, Ops, OpsKind, binary, unary},
 };
 use burn::backend::tensor::FloatTensor;
+use burn::tensor::DType;
 
 use super::ranges::Limit;
+use super::reference::limits;
 use super::{Call, FakeQuantOps, GradientRule};
 
 impl<B: FakeQuantOps, C: CheckpointStrategy> FakeQuantOps for Autodiff<B, C> {
@@ -42,7 +45,7 @@ impl<B: FakeQuantOps, C: CheckpointStrategy> FakeQuantOps for Autodiff<B, C> {
             call,
         };
         let recompute = Recompute { input: x.id(), op: op.clone() };
-        match op.limit() {
+        match op.limit(x.dtype()) {
             None => {
                 let prepared = Backward::<B, 1>::prepare::<C>(PassThrough, [x.node()])
                     .memory_bound()
@@ -145,7 +148,7 @@ impl<B: FakeQuantOps> Op<B> {
     }
 
     /// What the gradient is clipped with, if it is.
-    fn limit(&self) -> Option<ClipLimit<B>> {
+    fn limit(&self, dtype: DType) -> Option<ClipLimit<B>> {
         if self.call.spec.gradient == GradientRule::PassThrough {
             return None;
         }
@@ -154,7 +157,7 @@ impl<B: FakeQuantOps> Op<B> {
             Limit::Amax => self.amax.clone(),
             Limit::Global => self.global_amax.clone(),
         };
-        Some(ClipLimit { amax, bias: self.bias.clone(), call })
+        Some(ClipLimit { amax: limits::<B>(amax, dtype), bias: self.bias.clone(), call })
     }
 }
 

@@ -50,8 +50,9 @@ pub enum GradientRule {
     PassThrough,
     /// The gradient passes where `|x − bias| <= amax` and is zero elsewhere; the op saves its input.
     ///
-    /// With E4M3 scales from the data, amax is that of the tensor. A range taken from the data itself clips nothing: there
-    /// this is the same as [`PassThrough`](GradientRule::PassThrough), and costs no more.
+    /// One range for the whole tensor is compared in the dtype of the tensor, ranges of groups in f32, as the reference
+    /// does. With E4M3 scales from the data, amax is that of the tensor. A range taken from the data itself clips
+    /// nothing: there this is the same as [`PassThrough`](GradientRule::PassThrough), and costs no more.
     Clipped,
     /// The gradient passes where the grid reaches, `lo <= x / scale <= hi`, and ranges get that of a learned step size:
     /// `∂y/∂amax = (y − x) / amax` there, and `y / amax` beyond.

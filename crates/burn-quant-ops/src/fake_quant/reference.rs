@@ -33,11 +33,15 @@ pub(super) fn fake_quant<B: Backend>(
     let (to_grid, from_grid) = match call.scales {
         Scales::Static | Scales::Dynamic => f32_scales::<B>(amax, format),
         Scales::PowersOfTwo => powers_of_two::<B>(amax, format.max()),
-        Scales::TwoLevel(BlockScale::Dynamic) => two_level_dynamic::<B>(amax, global_amax, format.max()),
+        Scales::TwoLevel(BlockScale::Dynamic) if format == Format::E2M1 => {
+            two_level_dynamic::<B>(amax, global_amax, format.max())
+        }
+        Scales::TwoLevel(BlockScale::Dynamic) => two_level_of_others::<B>(amax, global_amax, format.max()),
         Scales::TwoLevel(blocks) => two_level_static::<B>(amax, global_amax, format.max(), blocks),
     };
     let (to_grid, from_grid) = (expand::<B>(to_grid, groups), expand::<B>(from_grid, groups));
-    let divides = format == Format::Nf4 || matches!(call.scales, Scales::TwoLevel(_));
+    let divides = format == Format::Nf4
+        || matches!(call.scales, Scales::TwoLevel(blocks) if blocks != BlockScale::Dynamic || format == Format::E2M1);
     let units = if divides { B::float_div(x, to_grid) } else { B::float_mul(x, to_grid) };
     let symmetric = !matches!(call.scales, Scales::Static | Scales::Dynamic);
     let codes = round::<B>(units, format, symmetric);
@@ -88,6 +92,7 @@ pub(super) fn straight_through<B: Backend>(
         None => B::float_is_inf(x.clone(), bool_dtype::<B>(&x)),
         Some((limit, clip)) => {
             let amax = if limit == Limit::Global { global_amax.clone() } else { amax.clone() };
+            let amax = limits::<B>(amax, x.dtype());
             outside::<B>(B::float_detach(x.clone()), amax, bias.clone(), &clip)
         }
     };
@@ -115,6 +120,16 @@ fn learned_straight_through<B: Backend>(
     let both = B::float_add(B::float_cast(passing, FloatDType::F32), of_range);
     let zero = B::float_sub(both.clone(), B::float_detach(both));
     B::float_add(y, B::float_cast(zero, x.dtype().into()))
+}
+
+/// What the clipped rule compares magnitudes with: a single range is rounded to the dtype of the tensor, as the
+/// reference's is, which is a scalar there and takes the dtype of what it is compared with. Ranges of groups are
+/// compared in f32.
+pub(super) fn limits<B: Backend>(amax: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if amax.shape().num_elements() > 1 {
+        return amax;
+    }
+    B::float_cast(B::float_cast(amax, dtype.into()), FloatDType::F32)
 }
 
 fn outside<B: Backend>(x: FloatTensor<B>, amax: FloatTensor<B>, bias: FloatTensor<B>, call: &Call) -> BoolTensor<B> {
@@ -198,6 +213,38 @@ fn two_level_dynamic<B: Backend>(amax: FloatTensor<B>, global_amax: FloatTensor<
     let large = B::float_greater_equal_elem(scale.clone(), 1e-5f32.into(), bools);
     let scale = B::float_mask_fill(scale, B::bool_not(large), 1.0.into());
     (scale.clone(), scale)
+}
+
+/// The scales of dynamic blocks of elements other than E2M1, in f64.
+///
+/// A device without f64 takes `448·(amax / global)` and `code · (global / (448·max))` in f32: codes of scales are the
+/// same but where a rounding of f32 decides a tie, and scales are off by one unit in the last place.
+fn two_level_of_others<B: Backend>(amax: FloatTensor<B>, global_amax: FloatTensor<B>, max: f32) -> Factors<B> {
+    let bools = bool_dtype::<B>(&amax);
+    let (device, shape) = (amax.device(), amax.shape());
+    let positive = |x: FloatTensor<B>| {
+        let bounded = B::float_lower_elem(x.clone(), f32::INFINITY.into(), bools);
+        B::bool_and(B::float_greater_elem(x, 0.0.into(), bools), bounded)
+    };
+    let global = B::float_expand(global_amax, shape.clone());
+    let usable = B::bool_and(positive(amax.clone()), positive(global.clone()));
+    let code = |units| to_minifloat::<B>(B::float_clamp_max(units, 448.0.into()), Minifloat::E4M3);
+    let scale = if B::supports_dtype(&device, DType::F64) {
+        let wide = |x| B::float_cast(x, FloatDType::F64);
+        let narrow = |x| B::float_cast(x, FloatDType::F32);
+        let most = B::float_full(shape.clone(), max.into(), &device, FloatDType::F64);
+        let k = B::float_mul_scalar(B::float_div(most, wide(global)), 448.0.into());
+        let units = B::float_mul(B::float_div_scalar(wide(amax), max.into()), k.clone());
+        narrow(B::float_div(wide(code(narrow(units))), k))
+    } else {
+        let unit = B::float_div_scalar(global.clone(), (448.0 * max).into());
+        B::float_mul(code(B::float_mul_scalar(B::float_div(amax, global), 448.0.into())), unit)
+    };
+    let ones = B::float_ones(shape, &device, FloatDType::F32);
+    let scale = B::float_mask_where(ones, usable, scale);
+    let zero = B::float_equal_elem(scale.clone(), 0.0.into(), bools);
+    let reciprocal = B::float_clamp_max(B::float_recip(scale.clone()), f32::MAX.into());
+    (B::float_mask_fill(reciprocal, zero, 1.0.into()), scale)
 }
 
 fn two_level_static<B: Backend>(

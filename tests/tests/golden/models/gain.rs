@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device};
 use burn_quant::{Algorithm, ColumnOrder, Identity, Inputs, QuantConfig, Sharing, quantize};
 
-use super::{Loader, Mlp, Network, Source, Transformer, checks::sqnr};
+use super::{Loader, Mlp, Network, Source, Sums, Transformer, checks::sqnr};
 use crate::config;
 use crate::index::{Case, Golden, values};
 
@@ -43,7 +43,7 @@ fn reference(golden: &Golden, case: &Case) -> f64 {
 
 fn output<M: Network>(source: &Source<'_>, load: &dyn Fn(&Loader) -> M, config: &QuantConfig) -> Vec<f32> {
     let batches = source.batches::<M>(source.device);
-    let run = |model: &M| batches.iter().for_each(|batch| drop(model.forward(batch.clone())));
+    let run = |model: &M| batches.iter().for_each(|batch| drop(model.forward(batch.clone(), Sums::OfTheLayer)));
     let (model, _) = quantize(load(&Loader { source, device: source.device }), config, run).expect("it is quantized");
-    values(model.forward(M::input(source, "eval", source.device)))
+    values(model.forward(M::input(source, "eval", source.device), Sums::OfTheLayer))
 }

@@ -2,9 +2,11 @@
 //!
 //! The bodies stand in one file per area; this is the index. `cargo test --test specification faults::f05` runs one.
 
+mod numbers;
 mod observing;
 mod placing;
 mod plain;
+mod records;
 mod solving;
 
 /// A test for each entry, which runs the body that is named.
@@ -26,6 +28,7 @@ index! {
     f02_what_leaves_as_burns_computes_the_same = plain::burns_layer_computes_the_same;
     f03_steps_that_undo_others_are_refused = solving::steps_that_undo_others_are_refused;
     f04_a_channel_without_weights_does_not_set_the_range = solving::a_channel_without_weights_does_not_set_the_range;
+    f05_small_blocks_under_e4m3_scales_keep_their_values = numbers::f05;
     f06_output_channels_of_transposed_convolutions = placing::output_channels_of_transposed_convolutions_are_counted_in_each_group;
     f07_a_block_without_inputs_keeps_its_range = solving::a_block_without_inputs_keeps_its_range;
     f08_an_empty_loop_is_an_error = solving::an_empty_loop_is_an_error;
@@ -40,8 +43,9 @@ index! {
     f18_burns_adapters_and_ours = plain::burns_adapters_and_ours;
     f19_blocks_of_kernels_lie_along_the_contracted_elements = placing::blocks_of_kernels_lie_along_the_contracted_elements;
     f20_local_hessian_falls_back_to_squared_error = solving::local_hessian_falls_back_to_squared_error;
-    f21_steps_are_decimal_numbers = solving::steps_are_decimal_numbers;
     f21_gptq_follows_dynamic_ranges_of_channels = solving::gptq_follows_dynamic_ranges_of_channels;
+    f21_one_range_clips_gradients_in_the_dtype_of_the_tensor = numbers::f21;
+    f21_steps_are_decimal_numbers = solving::steps_are_decimal_numbers;
     f24_a_model_is_walked_through_a_few_times = observing::a_model_is_walked_through_a_few_times;
     f25_a_column_layout_is_known_before_the_weight_is_made = placing::a_column_layout_is_known_before_the_weight_is_made;
     f26_an_expert_without_tokens_can_learn_its_range = observing::an_expert_without_tokens_can_learn_its_range;
@@ -49,10 +53,17 @@ index! {
     f28_a_nan_is_where_the_error_says = observing::a_nan_is_where_the_error_says;
     f31_a_prefix_is_not_a_name = observing::a_prefix_is_not_a_name;
     f32_impossible_numbers_end = plain::impossible_numbers_end;
+    f33_hostile_records_are_errors_of_their_own = records::f33;
     f34_traversals_may_be_nested = observing::traversals_may_be_nested;
+    f38_a_record_is_restored_in_part_and_under_other_paths = records::f38;
     f39_an_embedding_quantizes_the_rows_it_looks_up = plain::an_embedding_quantizes_the_rows_it_looks_up;
+    f40_no_comparison_passes_by_nan = numbers::f40;
+    f42_the_output_of_an_unquantized_model_is_not_the_expected_one = numbers::f42;
+    f44_the_gate_runs_every_fuzz_target = records::f44;
+    f46_an_error_of_the_store_is_printed_as_its_sentence = records::f46;
     f50_what_stays_in_float_is_in_the_report = placing::what_stays_in_float_is_in_the_report;
     f51_awq_is_never_worse_than_nothing = solving::awq_is_never_worse_than_nothing;
     f51_weights_without_data_are_solved_all_the_same = solving::weights_without_data_are_solved_all_the_same;
     f55_a_model_for_validation_rounds_once = plain::a_model_for_validation_rounds_once;
+    f57_paths_and_foreign_checkpoints_are_what_they_seem = records::f57;
 }

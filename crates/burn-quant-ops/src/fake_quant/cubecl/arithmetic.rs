@@ -3,7 +3,7 @@
 //! Rounding uses the `round` instruction and integers: adding a large constant does not survive fast-math. Minima and maxima
 //! of a GPU drop NaN, so NaN is selected back at the end, and ranges are maxima of bit patterns.
 
-use burn_quant_numerics::{Format, MIN_AMAX, Minifloat, NF4_TABLE};
+use burn_quant_numerics::{BlockScale, Format, MIN_AMAX, Minifloat, NF4_TABLE};
 use cubecl::post_processing::minifloat::{f32_to_ue8m0_bits, ue8m0_bits_to_f32};
 use cubecl::prelude::*;
 
@@ -26,6 +26,10 @@ pub(super) enum ScaleRule {
     F32,
     PowersOfTwo,
     TwoLevelDynamic,
+    /// Dynamic blocks of elements other than E2M1, in f64 where the device has it.
+    TwoLevelOfOthers {
+        double: bool,
+    },
     TwoLevelStatic,
 }
 
@@ -49,10 +53,14 @@ pub(super) struct Arithmetic {
 }
 
 impl Arithmetic {
-    pub(super) fn of(call: &Call) -> Self {
+    /// `double` says whether the device has f64.
+    pub(super) fn of(call: &Call, double: bool) -> Self {
         let (rule, headroom) = match call.scales {
             Scales::Static | Scales::Dynamic => (ScaleRule::F32, 1.0),
             Scales::PowersOfTwo => (ScaleRule::PowersOfTwo, 1.0),
+            Scales::TwoLevel(BlockScale::Dynamic) if call.spec.format != Format::E2M1 => {
+                (ScaleRule::TwoLevelOfOthers { double }, 1.0)
+            }
             Scales::TwoLevel(blocks) if call.scales.is_dynamic() => (ScaleRule::TwoLevelDynamic, 448.0 / blocks.max()),
             Scales::TwoLevel(blocks) => (ScaleRule::TwoLevelStatic, 448.0 / blocks.max()),
         };
@@ -140,6 +148,26 @@ pub(super) fn factors<N: Size>(
             let scale = to_e4m3::<N>(units) * Vector::new(tensor);
             let scale = select_many(scale.greater_equal(&Vector::new(1e-5f32)), scale, one);
             Factors::<N> { to_grid: scale, from_grid: scale }
+        }
+        ScaleRule::TwoLevelOfOthers { double } => {
+            let scale = if comptime!(double) {
+                let hi = f64::cast_from(grid.hi);
+                let k = 448.0f64 * (hi / f64::cast_from(global));
+                let units = Vector::<f64, N>::cast_from(range) / Vector::new(hi) * Vector::new(k);
+                let units = clamp(Vector::<f32, N>::cast_from(units), Vector::new(0.0f32), Vector::new(448.0f32));
+                let codes = Vector::<f64, N>::cast_from(to_e4m3::<N>(units));
+                Vector::<f32, N>::cast_from(codes / Vector::new(k))
+            } else {
+                let units = range / Vector::new(global) * Vector::new(448.0f32);
+                let units = clamp(units, Vector::new(0.0f32), Vector::new(448.0f32));
+                to_e4m3::<N>(units) * Vector::new(global / (448.0f32 * grid.hi))
+            };
+            let scale = select_many(range.equal(&Vector::new(0.0f32)), one, scale);
+            let usable = select(global > 0.0f32 && global <= f32::MAX, 1.0f32, 0.0f32);
+            let scale = select_many(Vector::new(usable).equal(&Vector::new(0.0f32)), one, scale);
+            let zero = scale.equal(&Vector::new(0.0f32));
+            let reciprocal = clamp(one / select_many(zero, one, scale), Vector::new(0.0f32), Vector::new(f32::MAX));
+            Factors::<N> { to_grid: reciprocal, from_grid: scale }
         }
         ScaleRule::TwoLevelStatic => {
             let most = global * grid.headroom / grid.hi;

@@ -15,7 +15,7 @@ use cubecl::std::tensor::layout::linear::{LinearView, LinearViewMut};
 use super::arithmetic::{Arithmetic, Elements, Grid, ScaleRule, factors, magnitude, quantize};
 use super::elements::{shifted, unshifted};
 use super::groups::{Division, Read, division};
-use super::{Target, vector_size};
+use super::{Target, has_f64, vector_size};
 use crate::fake_quant::Call;
 use crate::fake_quant::layout::Layout;
 
@@ -80,7 +80,7 @@ pub(super) fn fake_quant(
 ) -> Result<CubeTensor, (CubeTensor, CubeTensor, CubeTensor)> {
     let vector = vector_size(&[&x], call.spec.groups.shape());
     let Some(share) = Share::of(call, vector) else { return Err((x, global_amax, bias)) };
-    let Arithmetic { elements, rule, grid } = Arithmetic::of(call);
+    let Arithmetic { elements, rule, grid } = Arithmetic::of(call, has_f64(&x));
     let bias_read = call.bias.as_ref().map(|groups| Read::of(groups, vector));
     let address = x.required_address_type().max(bias.required_address_type());
     let Target { y, view } = Target::of(&x);

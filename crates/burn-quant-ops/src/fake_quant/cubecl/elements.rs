@@ -8,7 +8,7 @@ use cubecl::std::tensor::layout::linear::{LinearView, LinearViewMut};
 
 use super::arithmetic::{Arithmetic, Elements, Grid, ScaleRule, factors, quantize};
 use super::groups::{Division, Read, division, value_of};
-use super::{Target, vector_size};
+use super::{Target, has_f64, vector_size};
 use crate::fake_quant::Call;
 
 pub(super) fn fake_quant(
@@ -22,7 +22,7 @@ pub(super) fn fake_quant(
     let units = call.spec.groups.shape().iter().product::<usize>() / vector;
     let dim = CubeDim::new(&x.client, units);
     let count = calculate_cube_count_elemwise(&x.client, units, dim);
-    let Arithmetic { elements, rule, grid } = Arithmetic::of(call);
+    let Arithmetic { elements, rule, grid } = Arithmetic::of(call, has_f64(&x));
     let Target { y, view } = Target::of(&x);
     // SAFETY: the kernel checks its position against the output, which has the shape of `x`; the groups of those positions
     // are within amax and bias, whose lengths the caller has checked.

@@ -13,7 +13,9 @@ mod blocks;
 mod elements;
 mod groups;
 
+use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
+use burn::tensor::DType;
 use burn_cubecl::{CubeBackend, ops::numeric::empty_device_dtype, tensor::CubeTensor};
 use cubecl::std::tensor::layout::linear::LinearViewLaunch;
 use cubecl::tensor_vector_size_parallel;
@@ -69,6 +71,11 @@ impl Target {
         let y = empty_device_dtype(x.client.clone(), x.device.clone(), x.meta.shape().clone(), x.dtype);
         Self { y: y.clone(), view: y.into_linear_view() }
     }
+}
+
+/// Whether kernels on the device of a tensor may compute in f64.
+fn has_f64(x: &CubeTensor) -> bool {
+    CubeBackend::supports_dtype(&x.device, DType::F64)
 }
 
 /// The elements of a vector that all the tensors can be read by.
@@ -170,6 +177,7 @@ mod tests {
             check(shape, groups.clone(), Format::E4M3, Scales::Dynamic, None);
             check(shape, groups.clone(), Format::E3M2, Scales::PowersOfTwo, None);
             check(shape, groups.clone(), int4(), Scales::PowersOfTwo, None);
+            check(shape, groups.clone(), Format::E4M3, Scales::TwoLevel(BlockScale::Dynamic), None);
             check(shape, groups, Format::E2M1, Scales::TwoLevel(BlockScale::Dynamic), Some(bias));
         }
     }
