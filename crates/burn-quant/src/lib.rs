@@ -42,7 +42,7 @@
 //!         model.forward(batch.clone());
 //!     }
 //! })?;
-//! println!("{}", summary(&model)); // every quantizer: format, granularity, amax
+//! println!("{}", summary(&model)); // every quantizer that is on: format, granularity, amax
 //! # Ok(()) }
 //! # #[cfg(not(feature = "flex"))] fn main() {}
 //! ```
@@ -76,7 +76,7 @@ pub use config::{
     HistogramConfig, ImportProblem, Inputs, Preset, QuantConfig, QuantizerConfig, Range, RangeSearch, Rotation,
     Rounding, Rule, Sharing, Unscaled, Zeros,
 };
-pub use error::{InvalidConfig, QuantError};
+pub use error::{InvalidConfig, NotScoredReason, QuantError};
 pub use fold::fold_weights;
 pub(crate) use observe::StatisticsNeeds;
 pub use observe::{

@@ -6,10 +6,12 @@ use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::config::{matcher, near_misses};
 use crate::observe::{Needs, observe_grams, observe_ranges};
+use crate::place::{NoWeights, layers, place_with};
 use crate::solve::{Calibrator, LayerAlgorithm, Registry};
 use crate::{
-    Algorithm, LayerReport, ModelStatistics, Plan, QuantConfig, QuantError, Role, WeightLayouts, observe_weights, place,
+    Algorithm, LayerReport, ModelStatistics, Plan, QuantConfig, QuantError, Role, WeightLayouts, observe_weights,
 };
 
 /// Quantizes a model: places quantizers, observes calibration data, and gives every static quantizer its range.
@@ -112,7 +114,12 @@ impl std::fmt::Display for Report {
             writeln!(f, "{layer}")?;
         }
         let all = self.plan.quantizers.len();
-        write!(f, "{all} quantizers, {enabled} enabled, {} passes over the data", self.passes)
+        let data = match self.passes {
+            0 => "no data".to_string(),
+            1 => "1 pass over the data".to_string(),
+            n => format!("{n} passes over the data"),
+        };
+        write!(f, "{enabled} of {all} quantizers enabled, {data}")
     }
 }
 
@@ -139,6 +146,7 @@ pub struct Quantization<'a> {
     layouts: WeightLayouts,
     registry: Registry,
     budget: Option<usize>,
+    no_weights: NoWeights,
     progress: Box<dyn FnMut(Progress) + 'a>,
 }
 
@@ -154,6 +162,7 @@ impl<'a> Quantization<'a> {
             layouts: WeightLayouts::new(),
             registry: Registry::default(),
             budget: None,
+            no_weights: NoWeights::Refused,
             progress: Box::new(|_| {}),
         }
     }
@@ -161,6 +170,12 @@ impl<'a> Quantization<'a> {
     /// An algorithm for a model whose quantizers are placed already.
     pub(crate) fn of_algorithm(algorithm: &Algorithm) -> Self {
         Self::of(Cow::Owned(QuantConfig::new().with_algorithm(algorithm.clone())))
+    }
+
+    /// Lets rules disable all weights that others enable.
+    pub(crate) fn allowing_no_weights(mut self) -> Self {
+        self.no_weights = NoWeights::Allowed;
+        self
     }
 
     /// Uses another table of weights.
@@ -308,6 +323,7 @@ impl<'a> Quantization<'a> {
         let config = self.config.clone();
         let calibrator = Calibrator::new(&config.algorithm, &self.registry)?;
         calibrator.check(&model, statistics)?;
+        check_layers(&model, &config.algorithm)?;
         self.solve(model, &calibrator, statistics)
     }
 
@@ -329,7 +345,8 @@ impl<'a> Quantization<'a> {
     }
 
     fn placed<M: Module>(&mut self, model: M) -> Result<(M, Plan), QuantError> {
-        let (model, plan) = place(model, &self.config, &self.layouts)?;
+        let (model, plan) = place_with(model, &self.config, &self.layouts, self.no_weights)?;
+        check_layers(&model, &self.config.algorithm)?;
         let enabled = plan.quantizers.values().filter(|planned| planned.enabled).count();
         (self.progress)(Progress::Placed { quantizers: plan.quantizers.len(), enabled });
         Ok((model, plan))
@@ -346,4 +363,25 @@ impl<'a> Quantization<'a> {
         let (model, layers) = self.solve(model, calibrator, &statistics)?;
         Ok((model, Report { plan, statistics, layers, passes: 0 }))
     }
+}
+
+/// Whether the layers that algorithms are restricted to are there.
+fn check_layers<M: Module>(model: &M, algorithm: &Algorithm) -> Result<(), QuantError> {
+    let restricted = algorithm.steps().iter().filter_map(|step| match step {
+        Algorithm::OfLayers { layers, .. } => Some(layers),
+        _ => None,
+    });
+    let globs: Vec<&String> = restricted.flatten().collect();
+    if globs.is_empty() {
+        return Ok(());
+    }
+    let layers = layers(model);
+    for pattern in globs {
+        let glob = matcher(pattern)?;
+        if !layers.iter().any(|layer| glob.is_match(layer)) {
+            let near_misses = near_misses(pattern, layers.iter().map(String::as_str));
+            return Err(QuantError::NoLayer { option: "layers", pattern: pattern.clone(), near_misses });
+        }
+    }
+    Ok(())
 }

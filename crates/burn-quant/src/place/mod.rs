@@ -10,6 +10,7 @@ mod switch;
 mod weights;
 
 pub use layout::{WeightLayout, WeightLayouts};
+pub(crate) use plan::{NoWeights, place_with};
 pub use plan::{Plan, PlannedQuantizer, install_plan, place};
 pub use switch::{disable, enable};
-pub(crate) use weights::{Weight, attach, device_of, in_place_of, show_weights, weights};
+pub(crate) use weights::{Weight, attach, device_of, in_place_of, layers, show_weights, weights};

@@ -52,12 +52,31 @@ impl Plan {
 ///
 /// # Errors
 ///
-/// [`QuantError::NoMatch`] for a required rule without a match, [`QuantError::BadPattern`],
-/// [`QuantError::Config`] for a configuration that does not fit its quantizer, and
+/// [`QuantError::NoMatch`] for a required rule without a match, [`QuantError::NoActivations`] for one that is for activations, where the
+/// model quantizes none, [`QuantError::NoWeightEnabled`] if rules enable weights and later ones disable all of them,
+/// [`QuantError::BadPattern`], [`QuantError::Config`] for a configuration that does not fit its quantizer, and
 /// [`QuantError::ForeignReparameterization`].
 pub fn place<M: Module>(model: M, config: &QuantConfig, layouts: &WeightLayouts) -> Result<(M, Plan), QuantError> {
+    place_with(model, config, layouts, NoWeights::Refused)
+}
+
+/// Whether rules may enable weights and then disable all of them.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum NoWeights {
+    /// An error: as in ModelOpt, it is a mistake in the rules.
+    Refused,
+    /// Nothing is said: a search takes the layers out of its base that it is about to choose formats for.
+    Allowed,
+}
+
+pub(crate) fn place_with<M: Module>(
+    model: M,
+    config: &QuantConfig,
+    layouts: &WeightLayouts,
+    none: NoWeights,
+) -> Result<(M, Plan), QuantError> {
     let candidates = candidates(&model, layouts);
-    let planned = apply_rules(&candidates, &config.rules)?;
+    let planned = apply_rules(&candidates, &config.rules, none)?;
     for (candidate, planned) in candidates.iter().zip(&planned) {
         candidate.check(planned)?;
     }
@@ -125,6 +144,10 @@ impl Candidate {
         self.container == container || self.container.strip_prefix("Quant") == Some(container)
     }
 
+    fn is_weight(&self) -> bool {
+        matches!(self.now.role, Role::Weight(_))
+    }
+
     fn check(&self, planned: &PlannedQuantizer) -> Result<(), QuantError> {
         if let (true, Some((path, found))) = (planned.enabled, self.foreign()) {
             return Err(QuantError::ForeignReparameterization { path, found });
@@ -162,8 +185,9 @@ fn candidates<M: Module>(model: &M, layouts: &WeightLayouts) -> Vec<Candidate> {
     candidates
 }
 
-fn apply_rules(candidates: &[Candidate], rules: &[Rule]) -> Result<Vec<PlannedQuantizer>, QuantError> {
+fn apply_rules(candidates: &[Candidate], rules: &[Rule], none: NoWeights) -> Result<Vec<PlannedQuantizer>, QuantError> {
     let mut alternatives: BTreeMap<&str, (Vec<String>, bool)> = BTreeMap::new();
+    let (mut enabled_by, mut disabled_by) = (None, None);
     let mut planned: Vec<_> = candidates.iter().map(|c| PlannedQuantizer { enabled: false, ..c.now.clone() }).collect();
     for rule in rules {
         let matcher = rule.matcher()?;
@@ -174,6 +198,10 @@ fn apply_rules(candidates: &[Candidate], rules: &[Rule]) -> Result<Vec<PlannedQu
                 continue;
             }
             matched = true;
+            if candidate.is_weight() {
+                let last = if rule.action == Action::Disable { &mut disabled_by } else { &mut enabled_by };
+                *last = Some(&rule.quantizer);
+            }
             match &rule.action {
                 Action::Set(config) => {
                     planned.config = (**config).clone();
@@ -190,16 +218,30 @@ fn apply_rules(candidates: &[Candidate], rules: &[Rule]) -> Result<Vec<PlannedQu
             continue;
         }
         if !matched && !rule.optional {
-            return Err(QuantError::NoMatch {
-                pattern: rule.quantizer.clone(),
-                container: rule.container.clone(),
-                near_misses: near_misses(&rule.quantizer, candidates.iter().map(|c| c.name.as_str())),
-            });
+            return Err(no_match(candidates, rule));
         }
+    }
+    let weights = || candidates.iter().zip(&planned).filter(|(candidate, _)| candidate.is_weight());
+    if let (Some(enabled), Some(disabled), NoWeights::Refused) = (enabled_by, disabled_by, none)
+        && !weights().any(|(_, planned)| planned.enabled)
+    {
+        return Err(QuantError::NoWeightEnabled { enabled_by: enabled.clone(), disabled_by: disabled.clone() });
     }
     if let Some((patterns, _)) = alternatives.into_values().find(|(_, any)| !any) {
         let near_misses = near_misses(&patterns[0], candidates.iter().map(|c| c.name.as_str()));
         return Err(QuantError::NoneMatched { patterns, near_misses });
     }
     Ok(planned)
+}
+
+/// Why a rule matches nothing: a typo, or a pattern for activations on a model of burn's own layers.
+fn no_match(candidates: &[Candidate], rule: &Rule) -> QuantError {
+    let pattern = rule.quantizer.clone();
+    let of_activations = ["input_quantizer", "output_quantizer", "bmm_quantizer", "softmax_quantizer"];
+    let weights = candidates.iter().filter(|candidate| candidate.is_weight()).count();
+    if weights > 0 && weights == candidates.len() && of_activations.iter().any(|name| pattern.contains(name)) {
+        return QuantError::NoActivations { pattern, weights };
+    }
+    let near_misses = near_misses(&pattern, candidates.iter().map(|candidate| candidate.name.as_str()));
+    QuantError::NoMatch { pattern, container: rule.container.clone(), near_misses }
 }

@@ -1,12 +1,12 @@
 //! The float parameters of a model, and how a quantizer is attached to one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, ModuleVisitor, Param, Reparameterization, Reparameterizer};
 use burn::tensor::{Device, Tensor};
 
-use crate::TensorQuantizer;
 use crate::quantizer::{Frame, quantizer_name};
+use crate::{Quantizers, TensorQuantizer};
 
 /// A float parameter of a model.
 #[derive(Clone, Debug)]
@@ -30,6 +30,23 @@ pub(crate) fn weights<M: Module>(model: &M) -> Vec<Weight> {
     let mut visitor = Weights::default();
     model.visit(&mut visitor);
     visitor.weights
+}
+
+/// The paths of the layers of a model, each once: what owns a parameter or a quantizer. A parameter that is the whole model, or stands
+/// at its root, is called by its own name.
+pub(crate) fn layers<M: Module>(model: &M) -> Vec<String> {
+    let quantizers = Quantizers::of(model);
+    let parameters = weights(model).into_iter().map(|weight| weight.path).filter(|path| !path.contains("_quantizer"));
+    let owned = parameters.chain(quantizers.names().map(String::from));
+    let mut layers: Vec<String> = Vec::new();
+    let mut known = BTreeSet::new();
+    for path in owned {
+        let layer = path.rsplit_once('.').map_or(path.as_str(), |(layer, _)| layer).to_string();
+        if known.insert(layer.clone()) {
+            layers.push(layer);
+        }
+    }
+    layers
 }
 
 /// Where the first parameter of a model lives.

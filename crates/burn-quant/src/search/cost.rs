@@ -9,15 +9,20 @@ use crate::{Buffer, Format, QuantizerConfig, TensorQuantizer};
 const NUMBER: f64 = 32.0;
 
 /// Bits of the quantized weight of a layer with all that its quantizers keep.
-pub(super) fn exact(shape: &[usize], weight: &TensorQuantizer, input: Option<&TensorQuantizer>, float_bits: u8) -> f64 {
+pub(crate) fn exact(shape: &[usize], weight: &TensorQuantizer, input: Option<&TensorQuantizer>, float_bits: u8) -> f64 {
     let elements = shape.iter().product::<usize>() as f64;
     let stages = || weight.stages("").map(|(_, stage)| stage.clone()).collect::<Vec<_>>();
     // a chain keeps the codes of its narrowest format: the others follow from them
     let codes = stages().iter().map(|stage| f64::from(stage.config().format.bits())).fold(f64::INFINITY, f64::min);
     let scales: f64 = stages().iter().map(|stage| scales(shape, stage)).sum();
-    let others: f64 = stages().iter().chain(input).map(|quantizer| others(quantizer, float_bits)).sum();
-    let range = |quantizer: &TensorQuantizer| quantizer.buffer(Buffer::Amax).map_or(0.0, |amax| amax.dims()[0] as f64);
-    elements * codes + scales + others + input.map_or(0.0, |input| NUMBER * range(input))
+    let others: f64 = stages().iter().map(|quantizer| others(quantizer, float_bits)).sum();
+    elements * codes + scales + others + input.map_or(0.0, of_input)
+}
+
+/// Bits of the ranges, biases and scales of channels that the quantizer of an activation keeps.
+pub(crate) fn of_input(quantizer: &TensorQuantizer) -> f64 {
+    let ranges = quantizer.buffer(Buffer::Amax).map_or(0.0, |amax| amax.dims()[0] as f64);
+    others(quantizer, 0) + NUMBER * ranges
 }
 
 /// Bits of the scales of a weight.

@@ -2,8 +2,9 @@
 
 use burn::module::Module;
 use burn::tensor::Device;
+use globset::GlobMatcher;
 
-use super::units::{Layout, Planned, covered, matchers};
+use super::units::{Layout, Planned, matchers};
 use super::{AutoQuantizeConfig, Base, Candidate, Choice, Cost, SearchGroup, SearchState, Unit, cost};
 use crate::observe::experts;
 use crate::place::{device_of, weights};
@@ -18,7 +19,7 @@ impl AutoQuantizeConfig {
         for group in &layout.groups {
             let units = first..first + group.units.len();
             first = units.end;
-            let share = self.share(&group.units, covered(&group.units, &uncounted) == group.units.len());
+            let share = self.share(&group.units, left_out(&group.units, &uncounted));
             let bits = |planned: &Planned, unit: &Unit| match (planned, cost) {
                 (None, _) => cost.float_bits() * unit.elements() as f64,
                 (Some(planned), Cost::Exact { float_bits }) => planned_bits(unit, planned, float_bits),
@@ -69,7 +70,7 @@ impl AutoQuantizeConfig {
         base: &Base,
     ) -> Result<(f64, f64), QuantError> {
         let uncounted = matchers(&self.uncounted)?;
-        let counts = |units: &[Unit]| self.share(units, covered(units, &uncounted) == units.len());
+        let counts = |units: &[Unit]| self.share(units, left_out(units, &uncounted));
         let searched = groups
             .iter()
             .map(|group| counts(&group.units) * group.units.iter().map(Unit::elements).sum::<usize>() as f64);
@@ -99,8 +100,13 @@ impl AutoQuantizeConfig {
     }
 }
 
+/// Whether globs of layers or of parameters match all layers of a group.
+fn left_out(units: &[Unit], globs: &[GlobMatcher]) -> bool {
+    units.iter().all(|unit| globs.iter().any(|glob| glob.is_match(&unit.layer) || glob.is_match(&unit.weight)))
+}
+
 /// Whether a parameter is one that a quantizer keeps.
-fn is_buffer(path: &str) -> bool {
+pub(crate) fn is_buffer(path: &str) -> bool {
     path.split('.').any(|name| name.ends_with("_quantizer"))
 }
 

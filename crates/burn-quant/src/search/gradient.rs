@@ -11,23 +11,29 @@
 //! Source: ModelOpt 0.47, `AutoQuantizeGradientSearcher`, whose sum this is (not averaged over batches, without a factor one half); it
 //! evaluates the formats in the forward pass and keeps one output per format until the backward.
 
+use std::collections::BTreeMap;
+
 use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
 
 use super::candidate::Floats;
 use super::{Search, SearchState};
 use crate::observe::experts;
+use crate::place::weights;
 use crate::quantizer::{Mode, Operand, Prober};
 use crate::solve::host;
-use crate::{QuantError, Quantizers};
+use crate::{NotScoredReason, QuantError, Quantizers};
 
 /// A layer with all its formats, and what was summed up so far.
 struct Scored {
     group: usize,
+    name: String,
     prober: Prober,
     float: Operand,
     /// The places of the choices of its group, and what they make of the layer.
     candidates: Vec<(usize, Operand)>,
+    /// Whether a batch reached it.
+    ran: bool,
     sums: Option<Vec<Tensor<1>>>,
 }
 
@@ -43,6 +49,8 @@ impl GradientScorer {
         let model = search.base.clone().train().freeze();
         let mut quantizers = Quantizers::of(&model);
         let floats = Floats::of(&model, state.groups.iter().flat_map(|group| &group.units));
+        let containers = weights(&model).into_iter().map(|weight| (weight.path, weight.container));
+        let containers: BTreeMap<String, String> = containers.collect();
         let mut layers = Vec::new();
         for (g, group) in state.groups.iter().enumerate() {
             for unit in &group.units {
@@ -54,11 +62,14 @@ impl GradientScorer {
                 if candidates.is_empty() {
                     continue;
                 }
-                let slot =
-                    unit.input_quantizer.as_ref().ok_or_else(|| QuantError::NotScored { layer: unit.layer.clone() })?;
+                let slot = unit.input_quantizer.as_ref().ok_or_else(|| {
+                    let container = containers.get(&unit.weight).cloned().unwrap_or_default();
+                    QuantError::NotScored { layer: unit.layer.clone(), reason: NotScoredReason::NoSlot { container } }
+                })?;
                 let (float, prober) = (floats.float(unit, &quantizers), Prober::default());
                 quantizers.get_mut(slot)?.set_mode(Mode::Probe(prober.clone()));
-                layers.push(Scored { group: g, prober, float, candidates, sums: None });
+                let name = unit.layer.clone();
+                layers.push(Scored { group: g, name, prober, float, candidates, ran: false, sums: None });
             }
         }
         Ok((quantizers.install(model)?, Self { layers, batches: 0 }))
@@ -72,6 +83,7 @@ impl GradientScorer {
             if records.is_empty() {
                 continue;
             }
+            layer.ran = true;
             // a recurrent layer is called at every step: its weight is quantized once
             let operands: Vec<Operand> = layer.candidates.iter().map(|(_, operand)| operand.prepared()).collect();
             for record in records {
@@ -86,17 +98,19 @@ impl GradientScorer {
 
     /// The sums, as scores of the state; only here do they come to the host.
     pub(super) fn finish(self, state: &mut SearchState) -> Result<(), QuantError> {
+        if self.batches == 0 {
+            return Err(QuantError::NoBatches { step: "scoring" });
+        }
         for group in &mut state.groups {
             group.choices.iter_mut().for_each(|choice| choice.score = Some(0.0));
         }
-        let mut unseen: Option<String> = None;
         for layer in self.layers {
             let group = &mut state.groups[layer.group];
             let Some(sums) = layer.sums else {
                 // an expert that no token reached changes nothing
-                let name = group.name().to_string();
-                if !group.units.iter().all(|unit| experts::is_expert(&unit.layer)) {
-                    unseen.get_or_insert(name);
+                if layer.ran || !group.units.iter().all(|unit| experts::is_expert(&unit.layer)) {
+                    let reason = if layer.ran { NotScoredReason::NoGradient } else { NotScoredReason::NotReached };
+                    return Err(QuantError::NotScored { layer: layer.name, reason });
                 }
                 continue;
             };
@@ -105,10 +119,8 @@ impl GradientScorer {
                 *score += f64::from(host(sum)[0]);
             }
         }
+        state.check_scores()?;
         state.scored_batches = self.batches;
-        match unseen {
-            Some(layer) => Err(QuantError::NotScored { layer }),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }

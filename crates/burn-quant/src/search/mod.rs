@@ -21,7 +21,7 @@
 mod auto_quantize;
 mod candidate;
 mod config;
-mod cost;
+pub(crate) mod cost;
 mod count;
 mod curve;
 mod divergence;
@@ -48,3 +48,4 @@ pub use table::SearchTable;
 pub use units::Unit;
 
 pub(crate) use auto_quantize::Search;
+pub(crate) use count::is_buffer;
