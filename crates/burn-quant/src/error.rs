@@ -5,8 +5,37 @@ use thiserror::Error;
 
 use crate::ImportProblem;
 
+/// Makes `Debug` print what `Display` does: a `main` that returns a `Result` prints `Debug`, and the advice must not be lost there.
+macro_rules! debug_is_display {
+    ($($error:ty),+) => {
+        $(
+            impl std::fmt::Debug for $error {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    std::fmt::Display::fmt(self, f)
+                }
+            }
+        )+
+    };
+}
+
+pub(crate) use debug_is_display;
+
+debug_is_display!(QuantError, InvalidConfig, NotScoredReason);
+
 /// Why a model could not be quantized; every variant says where, and what to do.
-#[derive(Debug, Clone, PartialEq, Error)]
+///
+/// `Debug` prints the same sentence as `Display`, so that `fn main() -> Result<(), Box<dyn Error>>` shows it.
+///
+/// # Example
+///
+/// ```
+/// use burn_quant::QuantConfig;
+///
+/// let error = QuantConfig::preset("int8_defualt").unwrap_err();
+/// assert_eq!(format!("{error:?}"), error.to_string());
+/// assert!(error.to_string().contains("near misses: `int8_default`"));
+/// ```
+#[derive(Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum QuantError {
     /// A pattern matched no quantizer of the model: a typo, or the model changed.
@@ -22,6 +51,29 @@ pub enum QuantError {
         container: Option<String>,
         /// The most similar names of quantizers that exist.
         near_misses: Vec<String>,
+    },
+    /// A pattern is for activations, and no layer of the model quantizes any: burn's layers have quantizers for weights only.
+    #[error(
+        "pattern `{pattern}` is for activations, and the model quantizes none: its {weights} weights are those of layers without \
+         activation quantizers; replace `use burn::nn` by `use burn_quant::nn`, or take a weight-only configuration such as \
+         `int8_weight_only`"
+    )]
+    NoActivations {
+        /// The glob.
+        pattern: String,
+        /// Weights of the model that can be quantized.
+        weights: usize,
+    },
+    /// Rules enable weights, and later ones disable all of them.
+    #[error(
+        "the rule for `{enabled_by}` enables weights, and that for `{disabled_by}` disables the last of them: no weight is quantized; \
+         change the order of the rules, or leave one out"
+    )]
+    NoWeightEnabled {
+        /// The glob of the last rule that enables a weight.
+        enabled_by: String,
+        /// The glob of the last rule that disables one.
+        disabled_by: String,
     },
     /// Of rules that are alternatives, none matched a quantizer of the model.
     #[error(
@@ -45,8 +97,45 @@ pub enum QuantError {
         /// Those that are registered.
         known: Vec<String>,
     },
+    /// A recipe names an algorithm that is not built in, without options.
+    #[error(
+        "there is no algorithm `{name}`{}: one of your own is `{{ custom = {{ name = \"{name}\" }} }}`, and some take options",
+        misses(near_misses)
+    )]
+    NoAlgorithm {
+        /// Its name.
+        name: String,
+        /// The most similar names of algorithms.
+        near_misses: Vec<String>,
+    },
+    /// A name is not that of a format.
+    #[error("there is no format `{name}`{}", misses(near_misses))]
+    UnknownFormat {
+        /// The name.
+        name: String,
+        /// The most similar names of formats.
+        near_misses: Vec<String>,
+    },
+    /// A name is not that of a built-in configuration.
+    #[error("there is no built-in configuration `{name}`{}", misses(near_misses))]
+    UnknownPreset {
+        /// The name.
+        name: String,
+        /// The most similar names of built-in configurations.
+        near_misses: Vec<String>,
+    },
+    /// A glob of a search, or of an algorithm for some layers, matches no layer.
+    #[error("`{option}`: `{pattern}` matches no layer{}{}", of_search(option), misses(near_misses))]
+    NoLayer {
+        /// The option that holds the pattern.
+        option: &'static str,
+        /// The glob, or the regular expression.
+        pattern: String,
+        /// The most similar paths of layers that exist.
+        near_misses: Vec<String>,
+    },
     /// An option of an algorithm is out of its range.
-    #[error("`{option}` of the algorithm `{algorithm}` is {expected}, found {found}")]
+    #[error("`{option}` of the algorithm `{algorithm}` is {expected}, found {}", number(*found))]
     AlgorithmOption {
         /// The algorithm.
         algorithm: String,
@@ -103,7 +192,9 @@ pub enum QuantError {
     },
     /// Two histograms of one quantizer have bins that do not line up.
     #[error(
-        "`{name}` has histograms with bins of {left} and {right}, which do not merge: use bin widths that are powers of two"
+        "`{name}` has histograms with bins of {} and {}, which do not merge: use bin widths that are powers of two",
+        number(*left),
+        number(*right)
     )]
     HistogramsDiffer {
         /// The quantizer.
@@ -244,7 +335,7 @@ pub enum QuantError {
         batch: Option<u64>,
     },
     /// An unsigned quantizer saw a negative value.
-    #[error("`{name}` is unsigned but saw {lowest}: use a signed format where values can be negative")]
+    #[error("`{name}` is unsigned but saw {}: use a signed format where values can be negative", number(*lowest))]
     NegativeUnsigned {
         /// The quantizer.
         name: String,
@@ -277,7 +368,9 @@ pub enum QuantError {
     },
     /// No selection of formats fits into a budget.
     #[error(
-        "no selection of formats has {effective_bits} bits per parameter: the least is {least:.4}; allow more, add a smaller format,          or leave parameters that are not quantized uncounted"
+        "no selection of formats has {} bits per parameter: the least is {least:.4}; allow more, add a smaller format, \
+         or leave parameters that are not quantized uncounted",
+        number(*effective_bits)
     )]
     Infeasible {
         /// The budget.
@@ -286,12 +379,41 @@ pub enum QuantError {
         least: f64,
     },
     /// A layer has no score.
-    #[error(
-        "`{layer}` cannot be scored by gradients: it has no slot for its input, its forward does not call `probed`, or no batch reached it;          make it a layer of `burn_quant::nn`, disable it, or score by divergence"
-    )]
+    #[error("`{layer}` cannot be scored by gradients: {reason}")]
     NotScored {
         /// The layer.
         layer: String,
+        /// Why.
+        reason: NotScoredReason,
+    },
+    /// The score of a format is no number: the float model, or the model with this format, computes a NaN or an infinity.
+    #[error(
+        "the score of `{layer}` as {format} is {score}: look for a NaN or an infinity in the batches, in the loss, or in the outputs \
+         of the model with this format"
+    )]
+    ScoreNotFinite {
+        /// The first layer of the group.
+        layer: String,
+        /// The format.
+        format: String,
+        /// NaN or an infinity.
+        score: f64,
+    },
+    /// The loss of a batch is NaN or infinite, so its gradients say nothing.
+    #[error("the loss of batch {batch}, counted from 0, is {loss}: look for bad inputs or labels, or a diverged model")]
+    LossNotFinite {
+        /// The batch, counted from 0.
+        batch: usize,
+        /// The loss.
+        loss: f64,
+    },
+    /// The data of a search made no batch.
+    #[error(
+        "{step} ran no batch: `data` is called once for every format and once for scoring, and makes the batches anew each time"
+    )]
+    NoBatches {
+        /// What the batches were for.
+        step: &'static str,
     },
     /// A search state is not that of the model, the configuration or the data.
     #[error("the search state does not fit: {problem}; start the search anew")]
@@ -308,15 +430,43 @@ pub enum QuantError {
     /// A recipe file could not be read as a configuration.
     #[error("the recipe is not a quantization config in {language}: {reason}")]
     Recipe {
-        /// JSON or TOML.
+        /// JSON, TOML or YAML.
         language: &'static str,
         /// What the parser says, with line and column.
         reason: String,
     },
 }
 
+/// Why a layer has no score by gradients.
+#[derive(Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NotScoredReason {
+    /// The layer has no quantizer for its input.
+    #[error(
+        "{} has no quantizer for its input; {}score by divergence, or disable it",
+        article(container),
+        if container.starts_with("Quant") { "" } else { "use the layer of `burn_quant::nn` in its place, " }
+    )]
+    NoSlot {
+        /// The type of the layer.
+        container: String,
+    },
+    /// The layer never recorded an output.
+    #[error(
+        "no batch reached it, or it is a layer of yours whose forward does not call `TensorQuantizer::probed`; score batches that \
+         reach it, or disable it"
+    )]
+    NotReached,
+    /// The layer recorded outputs, and no gradient came back to them.
+    #[error(
+        "it ran, and no gradient came back to its output: the loss does not depend on it, or it is detached; use its output in the \
+         loss, score by divergence, or disable it"
+    )]
+    NoGradient,
+}
+
 /// What does not fit between a configuration and its quantizer.
-#[derive(Debug, Clone, PartialEq, Error)]
+#[derive(Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum InvalidConfig {
     /// A block of no elements.
@@ -379,7 +529,7 @@ pub enum InvalidConfig {
     #[error("static E4M3 block scales need a static range, found a constant one: make the block scales dynamic")]
     StaticBlocksOfConstantRange,
     /// A constant range is a positive number.
-    #[error("a constant amax is finite and positive, found {found}")]
+    #[error("a constant amax is finite and positive, found {}", number(*found))]
     ConstantRange {
         /// The amax.
         found: f32,
@@ -420,9 +570,40 @@ pub enum InvalidConfig {
     NestedChain,
 }
 
+/// A number in few characters, however large or small.
+pub(crate) fn number(value: impl Into<f64>) -> String {
+    let value = value.into();
+    let plain = value == 0.0 || !value.is_finite() || (1e-5..1e7).contains(&value.abs());
+    // an f32 that was widened has digits that it never had
+    let short = value as f32;
+    match (f64::from(short) == value, plain) {
+        (true, true) => short.to_string(),
+        (false, true) => value.to_string(),
+        (true, false) => format!("{short:e}"),
+        (false, false) => format!("{value:e}"),
+    }
+}
+
+fn article(container: &str) -> String {
+    let vowel = container.starts_with(['A', 'E', 'I', 'O', 'U']);
+    format!("{} `{container}`", if vowel { "an" } else { "a" })
+}
+
+/// Patterns of formats match layers that a format quantizes, those that leave layers out match all layers.
+fn of_search(option: &str) -> &'static str {
+    match option {
+        "spaces" | "groups" => " that a format of the search quantizes",
+        _ => " of the model",
+    }
+}
+
 fn near(names: &[String]) -> String {
     match names {
-        [] => " (it has none at all: use layers with slots from `burn_quant::nn`, or register weight layouts)".into(),
-        names => format!(" (near misses: `{}`)", names.join("`, `")),
+        [] => " (it has none at all: use layers of `burn_quant::nn`, or register weight layouts)".into(),
+        names => misses(names),
     }
+}
+
+fn misses(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!(" (near misses: `{}`)", names.join("`, `")) }
 }

@@ -42,7 +42,7 @@
 //!         model.forward(batch.clone());
 //!     }
 //! })?;
-//! println!("{}", summary(&model)); // every quantizer: format, granularity, amax
+//! println!("{}", summary(&model)); // every quantizer that is on: format, granularity, amax
 //! # Ok(()) }
 //! # #[cfg(not(feature = "flex"))] fn main() {}
 //! ```
@@ -56,6 +56,7 @@
 
 mod error;
 
+mod bits;
 mod config;
 mod layout;
 mod model;
@@ -81,7 +82,7 @@ pub use config::{
     HistogramConfig, Identity, ImportProblem, Inputs, Preset, QuantConfig, QuantizerConfig, Range, RangeSearch,
     Rotation, Rounding, Rule, Sharing, Unscaled, Zeros,
 };
-pub use error::{InvalidConfig, QuantError};
+pub use error::{InvalidConfig, NotScoredReason, QuantError};
 pub use fold::{fold_to_burn, fold_weights};
 pub use layout::{Role, WeightLayout, burn_layer_name};
 pub use model::{Quantizers, quantizer_devices};

@@ -8,9 +8,10 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::config::{matcher, near_misses};
 use crate::model::{ModelIndex, Parameters, Quantizers};
 use crate::observe::{CaptureAt, observe_grams, observe_ranges};
-use crate::place::Placed;
+use crate::place::{NoWeights, Placed};
 use crate::solve::{CalibrationAlgorithm, Calibrator, Registry, Solved};
 use crate::{
     Algorithm, LayerReport, ModelStatistics, Plan, QuantConfig, QuantError, Role, WeightLayouts, observe_weights,
@@ -187,7 +188,12 @@ impl std::fmt::Display for Report {
             writeln!(f, "warning: {warning}")?;
         }
         let all = self.plan.quantizers.len();
-        write!(f, "{all} quantizers, {enabled} enabled, {} passes over the data", self.passes)
+        let data = match self.passes {
+            0 => "no data".to_string(),
+            1 => "1 pass over the data".to_string(),
+            n => format!("{n} passes over the data"),
+        };
+        write!(f, "{enabled} of {all} quantizers enabled, {data}")
     }
 }
 
@@ -214,6 +220,7 @@ pub struct Quantization<'a> {
     layouts: WeightLayouts,
     registry: Registry,
     budget: Option<usize>,
+    no_weights: NoWeights,
     progress: Box<dyn FnMut(Progress) + 'a>,
 }
 
@@ -229,6 +236,7 @@ impl<'a> Quantization<'a> {
             layouts: WeightLayouts::new(),
             registry: Registry::default(),
             budget: None,
+            no_weights: NoWeights::Refused,
             progress: Box::new(|_| {}),
         }
     }
@@ -236,6 +244,12 @@ impl<'a> Quantization<'a> {
     /// An algorithm for a model whose quantizers are placed already.
     pub(crate) fn of_algorithm(algorithm: &Algorithm) -> Self {
         Self::of(Cow::Owned(QuantConfig::new().with_algorithm(algorithm.clone())))
+    }
+
+    /// Lets rules disable all weights that others enable.
+    pub(crate) fn allowing_no_weights(mut self) -> Self {
+        self.no_weights = NoWeights::Allowed;
+        self
     }
 
     /// Uses another table of weights.
@@ -287,6 +301,7 @@ impl<'a> Quantization<'a> {
         }
         let model = &placed.model;
         let mut index = ModelIndex::of(model);
+        check_layers(&index, &config.algorithm)?;
         let request = calibrator.request(&index)?;
         let (passes, at) = (request.passes(self.budget), request.grams_at.unwrap_or(CaptureAt::Float));
         let quantized = at != CaptureAt::Float;
@@ -398,6 +413,7 @@ impl<'a> Quantization<'a> {
         let calibrator = Calibrator::new(&config.algorithm, &self.registry)?;
         let mut index = ModelIndex::of(&model);
         calibrator.check(&index, statistics)?;
+        check_layers(&index, &config.algorithm)?;
         let (solved, mut reports) = self.solve(&model, &mut index, &calibrator, statistics)?;
         let Solved { replacements, reports: layers } = solved;
         let (model, _) = replacements.install(model, &index);
@@ -423,7 +439,7 @@ impl<'a> Quantization<'a> {
     }
 
     fn placed<M: Module>(&mut self, model: M) -> Result<Placed<M>, QuantError> {
-        let placed = Placed::of(model, &self.config, &self.layouts)?;
+        let placed = Placed::of(model, &self.config, &self.layouts, self.no_weights)?;
         let enabled = placed.plan.quantizers.values().filter(|planned| planned.enabled).count();
         (self.progress)(Progress::Placed { quantizers: placed.plan.quantizers.len(), enabled });
         Ok(placed)
@@ -437,6 +453,7 @@ impl<'a> Quantization<'a> {
     ) -> Result<(M, Report), QuantError> {
         (self.progress)(Progress::Observed { quantizers: statistics.len(), pass: 0, passes: 0 });
         let mut index = ModelIndex::of(&placed.model);
+        check_layers(&index, &self.config.algorithm)?;
         calibrator.request(&index)?; // steps that undo each other
         let (mut solved, mut layers) = self.solve(&placed.model, &mut index, calibrator, &statistics)?;
         layers.append(&mut solved.reports);
@@ -528,4 +545,25 @@ pub fn calibrate<M: Module>(
     algorithm: &Algorithm,
 ) -> Result<(M, Vec<LayerReport>), QuantError> {
     Quantization::of_algorithm(algorithm).calibrate(model, statistics)
+}
+
+/// Whether the layers that algorithms are restricted to are there.
+fn check_layers(index: &ModelIndex, algorithm: &Algorithm) -> Result<(), QuantError> {
+    let restricted = algorithm.steps().iter().filter_map(|step| match step {
+        Algorithm::OfLayers { layers, .. } => Some(layers),
+        _ => None,
+    });
+    let globs: Vec<&String> = restricted.flatten().collect();
+    if globs.is_empty() {
+        return Ok(());
+    }
+    let layers = index.layer_paths();
+    for pattern in globs {
+        let glob = matcher(pattern)?;
+        if !layers.iter().any(|layer| glob.is_match(layer)) {
+            let near_misses = near_misses(pattern, layers.iter().map(String::as_str));
+            return Err(QuantError::NoLayer { option: "layers", pattern: pattern.clone(), near_misses });
+        }
+    }
+    Ok(())
 }

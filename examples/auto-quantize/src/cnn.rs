@@ -53,7 +53,7 @@ pub fn run(
         float.clone(),
         batches,
         |model: &Cnn, batch: &Batch| model.forward(batch.images.clone()),
-        |logits, batch| CrossEntropyLossConfig::new().init(&logits.device()).forward(logits, batch.labels),
+        |logits, batch| CrossEntropyLossConfig::new().init(&logits.device()).forward(logits, batch.labels.clone()),
     )?;
     if shown {
         println!("{}\n", state.table());

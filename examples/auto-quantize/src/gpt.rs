@@ -39,7 +39,7 @@ pub fn run(options: &Options) -> Result<Comparison, Box<dyn std::error::Error>> 
         |model: &CharGpt, batch: &Batch| model.forward(batch.inputs.clone()),
         |logits: Tensor<3>, batch| {
             let loss = CrossEntropyLossConfig::new().init(&logits.device());
-            loss.forward(logits.flatten::<2>(0, 1), batch.targets.flatten::<1>(0, 1))
+            loss.forward(logits.flatten::<2>(0, 1), batch.targets.clone().flatten::<1>(0, 1))
         },
     )?;
     if options.progress {

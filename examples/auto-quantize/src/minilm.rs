@@ -35,7 +35,7 @@ pub fn run(models: &Path, text: &str, device: &Device, shown: bool) -> Result<Co
         task.calibration.iter().map(moved).collect::<Vec<_>>()
     };
     device.seed(1);
-    let loss = |y: Tensor<2>, _: Sentences| (y.clone() * y.random_like(Distribution::Normal(0.0, 1.0)).detach()).sum();
+    let loss = |y: Tensor<2>, _: &Sentences| (y.clone() * y.random_like(Distribution::Normal(0.0, 1.0)).detach()).sum();
     let forward = |model: &MiniLm, batch: &Sentences| model.forward(batch);
     let (_, state) = search(&config, &bar).by_gradient(float.clone(), data, forward, loss)?;
     if shown {

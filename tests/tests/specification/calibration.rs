@@ -217,7 +217,7 @@ fn every_layer_that_is_passed_by_is_in_the_report_with_its_reason() {
     let idle = Quantizers::of(&model).get("idle.input_quantizer").unwrap().buffer(Buffer::PreQuantScale);
     assert_eq!(values(idle.unwrap()), [1.0; 8]);
     let text = report.to_string();
-    assert!(text.contains("plain: awq_lite skipped, no quantizer for its inputs"), "{text}");
+    assert!(text.contains("plain: awq_lite, awq_clip skipped, it has no quantizer for its inputs"), "{text}");
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<burn_quant::Report>(&json).unwrap().layers.len(), report.layers.len());
 }

@@ -185,6 +185,6 @@ fn the_summary_lists_every_quantizer_with_its_range() {
 quantizer           format  granularity  range    amax
 0.weight_quantizer  int4    block 128    static   [5.0000e-1, 2.0000e0] (2)
 1.weight_quantizer  e4m3    per-tensor   dynamic
-2 quantizers, 2 enabled";
+2 of 2 quantizers enabled: 1 e4m3, 1 int4; 18.00 bits per parameter, 16 where it is in float";
     assert_eq!(summary(&model).to_string(), expected);
 }

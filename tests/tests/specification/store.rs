@@ -277,8 +277,8 @@ columns.weight_quantizer  int4      block 3      static   [1.0000e0, 8.0000e0] (
 fc.weight_quantizer       disabled
 fc.input_quantizer        e4m3      per-token    dynamic
 fc.output_quantizer       disabled
-7 quantizers, 4 enabled";
-    assert_eq!(summary(&restored).to_string(), expected);
+4 of 7 quantizers enabled: 1 e4m3, 1 int4, 2 int8; 16.44 bits per parameter, 16 where it is in float";
+    assert_eq!(summary(&restored).with_disabled().to_string(), expected);
     let weights = golden_model(&device);
     assert_same(&values(restored.columns.weight.base()), &values(weights.columns.weight.val()), "columns");
     assert_same(&values(restored.conv.weight.base()), &values(weights.conv.weight.val()), "conv");
@@ -354,7 +354,7 @@ weight_quantizer    nvfp4 static     block 16     static   [8.0000e0, 8.0000e0] 
 weight_quantizer.1  e4m3             per-tensor   static   8.0000e0
 input_quantizer     int8 affine      per-tensor   static   2.8125e0
 output_quantizer    mx e2m1 rotated  block 32     dynamic
-3 quantizers, 3 enabled";
+3 of 3 quantizers enabled: 1 int8 affine, 1 mx e2m1 rotated, 1 nvfp4 static + e4m3; 21.65 bits per parameter, 16 where it is in float";
     assert_eq!(summary(&restored).to_string(), expected);
     let model = quantized_with_all_buffers(&device);
     assert_same(&values(restored.weight.val()), &values(model.weight.val()), "weights");

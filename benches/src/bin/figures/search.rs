@@ -96,9 +96,9 @@ impl Work {
         Self { model, batches: text.windows(16, 1, &device).take(BATCHES).collect(), config }
     }
 
-    fn loss(logits: Tensor<3>, batch: Batch) -> Tensor<1> {
+    fn loss(logits: Tensor<3>, batch: &Batch) -> Tensor<1> {
         let loss = CrossEntropyLossConfig::new().init(&logits.device());
-        loss.forward(logits.flatten::<2>(0, 1), batch.targets.flatten::<1>(0, 1))
+        loss.forward(logits.flatten::<2>(0, 1), batch.targets.clone().flatten::<1>(0, 1))
     }
 
     fn data(&self, device: &Device) -> Vec<Batch> {
@@ -133,7 +133,7 @@ impl Work {
     fn train(&self) {
         let (mut model, mut optimizer) = (self.model.clone(), AdamWConfig::new().init());
         for batch in &self.batches {
-            let loss = Self::loss(model.forward(batch.inputs.clone()), batch.clone());
+            let loss = Self::loss(model.forward(batch.inputs.clone()), batch);
             let gradients = GradientsParams::from_grads(loss.backward(), &model);
             model = optimizer.step(1e-4, model, gradients);
         }

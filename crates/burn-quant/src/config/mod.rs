@@ -7,10 +7,12 @@
 
 mod algorithm;
 mod import;
+mod kind;
 mod preset;
 mod quantizer;
 mod rule;
 mod validate;
+mod written;
 
 pub use algorithm::{
     Algorithm, BinWidth, ColumnOrder, HistogramConfig, Identity, Inputs, RangeSearch, Sharing, Unscaled, Zeros,
@@ -28,6 +30,7 @@ use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
+use self::written::WrittenConfig;
 use crate::QuantError;
 
 /// An ordered list of rules, and the algorithm that finds the ranges.
@@ -47,13 +50,38 @@ use crate::QuantError;
 /// assert_eq!(QuantConfig::from_json(&recipe)?, config);
 /// # Ok::<(), burn_quant::QuantError>(())
 /// ```
+///
+/// # Recipes
+///
+/// A recipe may start from a built-in configuration and add rules. Formats are called what [`summary`](crate::summary()) prints, an
+/// algorithm by its name has its default options, and everything that is not said has its default:
+///
+/// ```
+/// # #[cfg(feature = "toml")] {
+/// use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Rule};
+///
+/// let config = QuantConfig::from_toml(r#"
+///     preset = "int8_default"
+///     algorithm = "smoothquant"
+///
+///     [[rules]]
+///     quantizer = "decoder.*weight_quantizer"
+///     action = { set = { format = "int4", granularity = { block = { size = 32 } } } }
+/// "#)?;
+/// let expected = QuantConfig::int8_default()
+///     .with_rule(Rule::set("decoder.*weight_quantizer", QuantizerConfig::int(4).per_block(32)))
+///     .with_algorithm(Algorithm::smoothquant(1.0));
+/// assert_eq!(config, expected);
+/// # }
+/// # Ok::<(), burn_quant::QuantError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "WrittenConfig")]
 pub struct QuantConfig {
     /// What each quantizer does; the last match wins.
     pub rules: Vec<Rule>,
     /// How ranges are found.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "written::is_default")]
     pub algorithm: Algorithm,
 }
 

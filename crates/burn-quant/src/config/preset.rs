@@ -3,7 +3,11 @@
 use burn_quant_ops::AxisGroups;
 use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat};
 
-use super::{Algorithm, BiasConfig, Granularity, QuantConfig, QuantizerConfig, RangeSearch, Rotation, Rule, Unscaled};
+use super::{
+    Algorithm, BiasConfig, Granularity, QuantConfig, QuantizerConfig, RangeSearch, Rotation, Rule, Unscaled,
+    near_misses,
+};
+use crate::QuantError;
 
 const WEIGHTS: &str = "*weight_quantizer";
 const INPUTS: &str = "*input_quantizer";
@@ -76,6 +80,47 @@ pub struct Preset {
     pub reference: &'static str,
     /// Makes it.
     pub config: fn() -> QuantConfig,
+}
+
+impl Preset {
+    /// The built-in configuration of a name, here or in ModelOpt.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::UnknownPreset`] with the most similar names.
+    pub fn named(name: &str) -> Result<&'static Self, QuantError> {
+        let all = QuantConfig::presets();
+        let found = all.iter().find(|preset| preset.name == name || preset.reference == name);
+        found.ok_or_else(|| {
+            let names = if name.contains(char::is_uppercase) {
+                near_misses(name, all.iter().map(|preset| preset.reference))
+            } else {
+                near_misses(name, all.iter().map(|preset| preset.name))
+            };
+            QuantError::UnknownPreset { name: name.into(), near_misses: names }
+        })
+    }
+}
+
+impl QuantConfig {
+    /// A built-in configuration by its name, here or in ModelOpt.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::UnknownPreset`] with the most similar names.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant::QuantConfig;
+    ///
+    /// assert_eq!(QuantConfig::preset("int8_default")?, QuantConfig::int8_default());
+    /// assert_eq!(QuantConfig::preset("INT8_DEFAULT_CFG")?, QuantConfig::int8_default());
+    /// # Ok::<(), burn_quant::QuantError>(())
+    /// ```
+    pub fn preset(name: &str) -> Result<Self, QuantError> {
+        Ok((Preset::named(name)?.config)())
+    }
 }
 
 macro_rules! presets {

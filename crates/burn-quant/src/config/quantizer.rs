@@ -4,6 +4,7 @@ use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, ScaleForm
 use burn_quant_ops::{AxisGroups, GradientRule, Groups};
 use serde::{Deserialize, Serialize};
 
+use super::written::WrittenQuantizer;
 use crate::Role;
 
 /// Which elements share a scale, in terms of what the axes mean, not where they are.
@@ -239,38 +240,26 @@ pub enum AfterRounding {
 /// assert_eq!(w4a8.then.len(), 1);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "WrittenQuantizer", into = "WrittenQuantizer")]
 pub struct QuantizerConfig {
     /// The number format.
     pub format: Format,
     /// Which elements share a scale.
-    #[serde(default)]
     pub granularity: Granularity,
     /// The format of scales.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub scale: ScaleFormat,
     /// Where the range comes from; that of the tensor where scales have two levels.
-    #[serde(default)]
     pub range: Range,
     /// The gradient to the input.
-    #[serde(default)]
     pub gradient: GradientRule,
     /// Whether values are rounded.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub rounding: Rounding,
     /// A value around which is quantized.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bias: Option<BiasConfig>,
     /// A rotation before rounding.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<Rotation>,
     /// Quantizers that act on the result, in order: a chain.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub then: Vec<QuantizerConfig>,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 impl Default for QuantizerConfig {

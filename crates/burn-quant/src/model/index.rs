@@ -1,6 +1,6 @@
 //! Everything that one visit of a model finds, by name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor};
@@ -109,6 +109,15 @@ impl ModelIndex {
     pub(crate) fn parameters_of(&self, layer: &str) -> impl Iterator<Item = &ParameterRef> {
         let own = self.own.get(layer).map_or(&[][..], Vec::as_slice);
         own.iter().map(|place| &self.parameters[*place])
+    }
+
+    /// The paths of the layers of a model, each once: what owns a parameter or a quantizer. A parameter that is the whole model,
+    /// or stands at its root, is called by its own name.
+    pub(crate) fn layer_paths(&self) -> Vec<String> {
+        let owned = self.parameters.iter().map(|parameter| parameter.path.as_str()).chain(self.quantizers.names());
+        let mut known = HashSet::new();
+        let layers = owned.map(|path| path.rsplit_once('.').map_or(path, |(layer, _)| layer));
+        layers.filter(|layer| known.insert(*layer)).map(String::from).collect()
     }
 
     /// The parameter that a weight quantizer belongs to.

@@ -9,6 +9,6 @@ mod plan;
 mod switch;
 
 pub use layout::WeightLayouts;
-pub(crate) use plan::Placed;
+pub(crate) use plan::{NoWeights, Placed};
 pub use plan::{Plan, PlannedQuantizer, install_plan, place};
 pub use switch::{disable, enable};

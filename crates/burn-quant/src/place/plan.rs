@@ -51,12 +51,22 @@ impl Plan {
 ///
 /// # Errors
 ///
-/// [`QuantError::NoMatch`] for a required rule without a match, [`QuantError::BadPattern`],
-/// [`QuantError::Config`] for a configuration that does not fit its quantizer, and
+/// [`QuantError::NoMatch`] for a required rule without a match, [`QuantError::NoActivations`] for one that is for activations, where the
+/// model quantizes none, [`QuantError::NoWeightEnabled`] if rules enable weights and later ones disable all of them,
+/// [`QuantError::BadPattern`], [`QuantError::Config`] for a configuration that does not fit its quantizer, and
 /// [`QuantError::ForeignReparameterization`].
 pub fn place<M: Module>(model: M, config: &QuantConfig, layouts: &WeightLayouts) -> Result<(M, Plan), QuantError> {
-    let placed = Placed::of(model, config, layouts)?;
+    let placed = Placed::of(model, config, layouts, NoWeights::Refused)?;
     Ok((placed.model, placed.plan))
+}
+
+/// Whether rules may enable weights and then disable all of them.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum NoWeights {
+    /// An error: as in ModelOpt, it is a mistake in the rules.
+    Refused,
+    /// Nothing is said: a search takes the layers out of its base that it is about to choose formats for.
+    Allowed,
 }
 
 /// A model with its quantizers in place.
@@ -71,11 +81,16 @@ pub(crate) struct Placed<M> {
 
 impl<M: Module> Placed<M> {
     /// Does what [`place`] does.
-    pub(crate) fn of(model: M, config: &QuantConfig, layouts: &WeightLayouts) -> Result<Self, QuantError> {
+    pub(crate) fn of(
+        model: M,
+        config: &QuantConfig,
+        layouts: &WeightLayouts,
+        none: NoWeights,
+    ) -> Result<Self, QuantError> {
         let index = ModelIndex::of(&model);
         let resolved = layouts.resolve(&index)?;
         let placements = placements(&index, &resolved);
-        let planned = apply_rules(&placements, &config.rules)?;
+        let planned = apply_rules(&placements, &config.rules, none)?;
         for (placement, planned) in placements.iter().zip(&planned) {
             placement.check(planned)?;
         }
@@ -164,6 +179,10 @@ impl Placement<'_> {
         self.container == container || burn_layer_name(&self.container) == container
     }
 
+    fn is_weight(&self) -> bool {
+        matches!(self.now.role, Role::Weight(_))
+    }
+
     fn check(&self, planned: &PlannedQuantizer) -> Result<(), QuantError> {
         if let (true, Some((path, found))) = (planned.enabled, self.foreign()) {
             return Err(QuantError::ForeignReparameterization { path, found });
@@ -203,8 +222,13 @@ fn placements<'a>(index: &'a ModelIndex, layouts: &Resolved) -> Vec<Placement<'a
     placements
 }
 
-fn apply_rules(candidates: &[Placement<'_>], rules: &[Rule]) -> Result<Vec<PlannedQuantizer>, QuantError> {
+fn apply_rules(
+    candidates: &[Placement<'_>],
+    rules: &[Rule],
+    none: NoWeights,
+) -> Result<Vec<PlannedQuantizer>, QuantError> {
     let mut alternatives: BTreeMap<&str, (Vec<String>, bool)> = BTreeMap::new();
+    let (mut enabled_by, mut disabled_by) = (None, None);
     let mut planned: Vec<_> = candidates.iter().map(|c| PlannedQuantizer { enabled: false, ..c.now.clone() }).collect();
     for rule in rules {
         let matcher = rule.matcher()?;
@@ -215,6 +239,10 @@ fn apply_rules(candidates: &[Placement<'_>], rules: &[Rule]) -> Result<Vec<Plann
                 continue;
             }
             matched = true;
+            if candidate.is_weight() {
+                let last = if rule.action == Action::Disable { &mut disabled_by } else { &mut enabled_by };
+                *last = Some(&rule.quantizer);
+            }
             match &rule.action {
                 Action::Set(config) => {
                     planned.config = (**config).clone();
@@ -231,16 +259,30 @@ fn apply_rules(candidates: &[Placement<'_>], rules: &[Rule]) -> Result<Vec<Plann
             continue;
         }
         if !matched && !rule.optional {
-            return Err(QuantError::NoMatch {
-                pattern: rule.quantizer.clone(),
-                container: rule.container.clone(),
-                near_misses: near_misses(&rule.quantizer, candidates.iter().map(|c| c.name.as_str())),
-            });
+            return Err(no_match(candidates, rule));
         }
+    }
+    let weights = || candidates.iter().zip(&planned).filter(|(candidate, _)| candidate.is_weight());
+    if let (Some(enabled), Some(disabled), NoWeights::Refused) = (enabled_by, disabled_by, none)
+        && !weights().any(|(_, planned)| planned.enabled)
+    {
+        return Err(QuantError::NoWeightEnabled { enabled_by: enabled.clone(), disabled_by: disabled.clone() });
     }
     if let Some((patterns, _)) = alternatives.into_values().find(|(_, any)| !any) {
         let near_misses = near_misses(&patterns[0], candidates.iter().map(|c| c.name.as_str()));
         return Err(QuantError::NoneMatched { patterns, near_misses });
     }
     Ok(planned)
+}
+
+/// Why a rule matches nothing: a typo, or a pattern for activations on a model of burn's own layers.
+fn no_match(candidates: &[Placement<'_>], rule: &Rule) -> QuantError {
+    let pattern = rule.quantizer.clone();
+    let of_activations = ["input_quantizer", "output_quantizer", "bmm_quantizer", "softmax_quantizer"];
+    let weights = candidates.iter().filter(|candidate| candidate.is_weight()).count();
+    if weights > 0 && weights == candidates.len() && of_activations.iter().any(|name| pattern.contains(name)) {
+        return QuantError::NoActivations { pattern, weights };
+    }
+    let near_misses = near_misses(&pattern, candidates.iter().map(|candidate| candidate.name.as_str()));
+    QuantError::NoMatch { pattern, container: rule.container.clone(), near_misses }
 }

@@ -117,8 +117,12 @@ fn decibels(signal: f64, noise: f64) -> Option<f64> {
 impl std::fmt::Display for LayerReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:", self.layer)?;
-        for (i, step) in self.steps.iter().enumerate() {
-            write!(f, "{} {step}", if i == 0 { "" } else { ";" })?;
+        // steps that were skipped for one reason share it
+        for (i, steps) in self.steps.chunk_by(|a, b| a.skipped.is_some() && a.skipped == b.skipped).enumerate() {
+            f.write_str(if i == 0 { " " } else { "; " })?;
+            let (last, first) = steps.split_last().expect("a chunk is not empty");
+            first.iter().try_for_each(|step| write!(f, "{}, ", step.algorithm))?;
+            write!(f, "{last}")?;
         }
         if let (Some(before), Some(after)) = (self.error_before, self.error_after) {
             write!(f, "; output error {before:.3e} -> {after:.3e}")?;

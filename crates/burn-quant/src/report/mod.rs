@@ -4,10 +4,17 @@ mod layers;
 
 pub use layers::{LayerReport, StepReport};
 
+use std::collections::BTreeMap;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use crate::{Quantizers, Range, Rounding, TensorQuantizer};
+use crate::bits;
+use crate::model::ModelIndex;
+use crate::{Quantizers, Range, Role, Rounding, TensorQuantizer};
+
+/// What stands for the format of a quantizer that is off.
+const DISABLED: &str = "disabled";
 
 /// One line of a [`Summary`].
 #[derive(Clone, Debug, PartialEq)]
@@ -19,17 +26,48 @@ struct Line {
     amax: String,
 }
 
-/// All quantizers of a model: prints as an aligned table.
+/// The quantizers of a model, their formats, and what the model takes: prints as an aligned table of those that are on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     lines: Vec<Line>,
+    shown: Shown,
     quantizers: usize,
     enabled: usize,
+    /// How many quantizers have a format, by its name.
+    formats: BTreeMap<String, usize>,
+    /// Bits of everything that is not in float.
+    coded_bits: f64,
+    /// Numbers in float.
+    floats: f64,
+    /// All parameters.
+    parameters: f64,
 }
 
-/// The quantizers of a model, one line each: name, format, granularity, static or dynamic, and range.
+/// Which lines are printed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shown {
+    Enabled,
+    All,
+}
+
+impl Summary {
+    /// Prints quantizers that are off too.
+    pub fn with_disabled(mut self) -> Self {
+        self.shown = Shown::All;
+        self
+    }
+
+    /// Bits per parameter of a file that keeps codes, scales, and everything that is not quantized as floats of so many bits; as
+    /// [`search::Cost::Exact`](crate::search::Cost::Exact) counts.
+    pub fn bits_per_parameter(&self, float_bits: u8) -> f64 {
+        (self.coded_bits + self.floats * f64::from(float_bits)) / self.parameters
+    }
+}
+
+/// The quantizers of a model that are on, one line each: name, format, granularity, static or dynamic, and range. After them how many
+/// there are of each format, and bits per parameter.
 ///
-/// Ranges are read from the device.
+/// [`Summary::with_disabled`] shows those that are off too. Ranges are read from the device.
 ///
 /// # Example
 ///
@@ -44,14 +82,45 @@ pub struct Summary {
 /// let (model, _) = quantize_weights(model, &QuantConfig::int8_weight_only())?;
 /// let table = summary(&model).to_string();
 /// assert!(table.contains("weight_quantizer  int8    per-channel  static  [5.0000e-1, 2.0000e0] (2)"), "{table}");
+/// // four codes of 8 bits, two scales of 32
+/// assert!(table.ends_with("1 of 1 quantizers enabled: 1 int8; 24.00 bits per parameter, 16 where it is in float"), "{table}");
 /// # Ok(()) }
 /// # #[cfg(not(feature = "flex"))] fn main() {}
 /// ```
 pub fn summary<M: Module>(model: &M) -> Summary {
     let quantizers = Quantizers::of(model);
-    let lines = quantizers.iter().flat_map(|(name, quantizer)| lines(name, quantizer)).collect();
-    let enabled = quantizers.iter().filter(|(_, quantizer)| quantizer.is_enabled()).count();
-    Summary { lines, quantizers: quantizers.len(), enabled }
+    let mut summary = Summary {
+        lines: quantizers.iter().flat_map(|(name, quantizer)| lines(name, quantizer)).collect(),
+        shown: Shown::Enabled,
+        quantizers: quantizers.len(),
+        enabled: 0,
+        formats: BTreeMap::new(),
+        coded_bits: 0.0,
+        floats: 0.0,
+        parameters: 0.0,
+    };
+    for (name, quantizer) in quantizers.iter().filter(|(_, quantizer)| quantizer.is_enabled()) {
+        let kinds: Vec<String> = quantizer.stages(name).map(|(_, stage)| stage.config().kind()).collect();
+        *summary.formats.entry(kinds.join(" + ")).or_default() += 1;
+        summary.enabled += 1;
+        if !matches!(quantizer.role(), Role::Weight(_)) {
+            summary.coded_bits += bits::of_input(quantizer);
+        }
+    }
+    for parameter in ModelIndex::lazy_of(model).parameters() {
+        let elements = parameter.shape.iter().product::<usize>() as f64;
+        summary.parameters += elements;
+        match quantizers.get(&parameter.quantizer) {
+            Ok(quantizer) if quantizer.is_enabled() => {
+                // bits are linear in those of a float: branches of low rank are in float
+                let coded = bits::of_layer(&parameter.shape, quantizer, None, 0);
+                summary.coded_bits += coded;
+                summary.floats += bits::of_layer(&parameter.shape, quantizer, None, 1) - coded;
+            }
+            _ => summary.floats += elements,
+        }
+    }
+    summary
 }
 
 /// A line for a quantizer, and for each further stage of its chain.
@@ -59,7 +128,7 @@ fn lines(name: &str, quantizer: &TensorQuantizer) -> Vec<Line> {
     if !quantizer.is_enabled() {
         let nothing = String::new();
         let name = name.to_string();
-        return vec![Line { name, format: "disabled".into(), granularity: nothing.clone(), range: "", amax: nothing }];
+        return vec![Line { name, format: DISABLED.into(), granularity: nothing.clone(), range: "", amax: nothing }];
     }
     quantizer.stages(name).map(|(name, stage)| line(name, stage)).collect()
 }
@@ -91,14 +160,21 @@ impl std::fmt::Display for Summary {
         let head = ["quantizer", "format", "granularity", "range", "amax"];
         let cells =
             |l: &Line| [l.name.clone(), l.format.clone(), l.granularity.clone(), l.range.into(), l.amax.clone()];
-        let rows: Vec<[String; 5]> =
-            std::iter::once(head.map(String::from)).chain(self.lines.iter().map(cells)).collect();
+        let shown = self.lines.iter().filter(|line| self.shown == Shown::All || line.format != DISABLED);
+        let rows: Vec<[String; 5]> = std::iter::once(head.map(String::from)).chain(shown.map(cells)).collect();
         let widths: Vec<usize> =
             (0..5).map(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0)).collect();
         for row in &rows {
             let padded: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
             writeln!(f, "{}", padded.join("  ").trim_end())?;
         }
-        write!(f, "{} quantizers, {} enabled", self.quantizers, self.enabled)
+        write!(f, "{} of {} quantizers enabled", self.enabled, self.quantizers)?;
+        for (i, (format, count)) in self.formats.iter().enumerate() {
+            write!(f, "{} {count} {format}", if i == 0 { ":" } else { "," })?;
+        }
+        if self.parameters > 0.0 {
+            write!(f, "; {:.2} bits per parameter, 16 where it is in float", self.bits_per_parameter(16))?;
+        }
+        Ok(())
     }
 }

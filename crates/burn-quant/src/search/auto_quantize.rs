@@ -1,5 +1,8 @@
 //! The search, step by step.
 
+use std::cell::Cell;
+#[cfg(feature = "autodiff")]
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use burn::module::Module;
@@ -19,13 +22,15 @@ use super::{
     AutoQuantizeConfig, Base, Cost, QuantizerState, ScoreMethod, SearchGroup, SearchProgress, SearchState, Unit,
     divergence, gram_score,
 };
+#[cfg(feature = "autodiff")]
+use crate::model::host;
 use crate::model::{ModelIndex, device_of, layers};
 use crate::{QuantConfig, QuantError, Quantization, Quantizers, Rule, WeightLayouts, place};
 
 /// Gives each layer of a model the format that costs the least loss, within a budget of bits.
 ///
 /// `data` makes the batches on a device, anew whenever it is called: for the calibration of each format that needs some, and for
-/// scoring. `forward` runs one, `loss` is that of its output. Formats are scored by gradients; the model that is
+/// scoring. `forward` runs one, `loss` is that of its output; both get the batch by reference. Formats are scored by gradients; the model that is
 /// scored is in evaluation mode, but on an autodiff device. For outputs without a loss see [`AutoQuantization`].
 ///
 /// The result is the quantized model, and everything that was found out.
@@ -58,7 +63,7 @@ use crate::{QuantConfig, QuantError, Quantization, Quantizers, Rule, WeightLayou
 ///     &config,
 ///     |device| { let device = device.clone(); (0..4).map(move |_| Tensor::<2>::random([8, 16], Distribution::Default, &device)) },
 ///     |model: &Mlp, x| model.fc2.forward(relu(model.fc1.forward(x.clone()))),
-///     |y, x| (y - x.mean_dim(1)).powf_scalar(2.0).mean(),
+///     |y, x| (y - x.clone().mean_dim(1)).powf_scalar(2.0).mean(),
 /// )?;
 /// println!("{}\n{}", state.table(), summary(&model));
 /// assert!(state.best.as_ref().unwrap().effective_bits <= 8.5);
@@ -74,7 +79,7 @@ pub fn auto_quantize<M, I, O>(
     config: &AutoQuantizeConfig,
     data: impl Fn(&Device) -> I,
     forward: impl Fn(&M, &I::Item) -> O,
-    loss: impl Fn(O, I::Item) -> Tensor<1>,
+    loss: impl Fn(O, &I::Item) -> Tensor<1>,
 ) -> Result<(M, SearchState), QuantError>
 where
     M: Module,
@@ -172,18 +177,30 @@ impl<'a> AutoQuantization<'a> {
         model: M,
         data: impl Fn(&Device) -> I,
         forward: impl Fn(&M, &I::Item) -> O,
-        loss: impl Fn(O, I::Item) -> Tensor<1>,
+        loss: impl Fn(O, &I::Item) -> Tensor<1>,
     ) -> Result<(M, SearchState), QuantError>
     where
         M: Module,
         I: IntoIterator,
     {
         let batches = self.config.score_batches;
-        self.by_gradients_of(model, calibration(&data, &forward), |model, step| {
-            for batch in data(&device_of(model)).into_iter().take(batches) {
-                step(loss(forward(model, &batch), batch).backward());
+        // read when all batches are done: no batch waits for the one before it
+        let losses = RefCell::new(Vec::new());
+        let finite = || {
+            let losses = losses.borrow().iter().cloned().map(|loss| f64::from(host(loss)[0])).collect::<Vec<_>>();
+            match losses.into_iter().enumerate().find(|(_, loss)| !loss.is_finite()) {
+                Some((batch, loss)) => Err(QuantError::LossNotFinite { batch, loss }),
+                None => Ok(()),
             }
-        })
+        };
+        let backward_loop = |model: &M, step: &mut dyn FnMut(Gradients)| {
+            for batch in data(&device_of(model)).into_iter().take(batches) {
+                let loss = loss(forward(model, &batch), &batch);
+                losses.borrow_mut().push(loss.clone().without_autodiff());
+                step(loss.backward());
+            }
+        };
+        self.by_gradients_checked(model, calibration(&data, &forward), backward_loop, finite)
     }
 
     /// The same with loops of the user's own: one that runs a number of calibration batches forward, and one that runs batches
@@ -194,10 +211,22 @@ impl<'a> AutoQuantization<'a> {
     /// As [`AutoQuantization::by_gradient`].
     #[cfg(feature = "autodiff")]
     pub fn by_gradients_of<M: Module>(
+        self,
+        model: M,
+        forward_loop: impl FnMut(&M, usize),
+        backward_loop: impl FnMut(&M, &mut dyn FnMut(Gradients)),
+    ) -> Result<(M, SearchState), QuantError> {
+        self.by_gradients_checked(model, forward_loop, backward_loop, || Ok(()))
+    }
+
+    /// The same, with a check of what the backward loop saw.
+    #[cfg(feature = "autodiff")]
+    fn by_gradients_checked<M: Module>(
         mut self,
         model: M,
         mut forward_loop: impl FnMut(&M, usize),
         mut backward_loop: impl FnMut(&M, &mut dyn FnMut(Gradients)),
+        check: impl FnOnce() -> Result<(), QuantError>,
     ) -> Result<(M, SearchState), QuantError> {
         let (search, mut state) = self.calibrated(model, ScoreMethod::Gradient, &mut forward_loop)?;
         if state.scored_batches == 0 {
@@ -209,6 +238,7 @@ impl<'a> AutoQuantization<'a> {
                 progress(clock.scored());
             });
             drop(model);
+            check()?;
             scorer.finish(&mut state)?;
         }
         self.solved(search, state)
@@ -252,10 +282,21 @@ impl<'a> AutoQuantization<'a> {
         M: Module,
         I: IntoIterator,
     {
-        let (batches, mut run) = (self.config.calibration_batches, calibration(&data, &forward));
+        let ran = Cell::new(0);
+        let counted = |model: &M, batch: &I::Item| {
+            ran.set(ran.get() + 1);
+            forward(model, batch)
+        };
+        let (batches, mut run) = (self.config.calibration_batches, calibration(&data, &counted));
         let (search, mut state) = self.calibrated(model, ScoreMethod::Gram, &mut run)?;
         if state.scored_batches == 0 {
-            gram_score::score(&search, &mut state, |model: &M| run(model, batches))?;
+            ran.set(0);
+            let scored = gram_score::score(&search, &mut state, |model: &M| run(model, batches));
+            state.scored_batches = ran.get();
+            if state.scored_batches == 0 {
+                return Err(QuantError::NoBatches { step: "scoring" });
+            }
+            scored?;
         }
         self.solved(search, state)
     }
@@ -303,8 +344,8 @@ impl<'a> AutoQuantization<'a> {
             if let Cost::Exact { float_bits } = config.cost {
                 recount(&mut state, float_bits, &device_of(&float))?;
             }
+            self.save(&state)?; // before anything can fail: another budget needs no new calibration
             self.feasible(&state)?;
-            self.save(&state)?;
         }
         Ok((Search { base }, state))
     }
@@ -321,7 +362,7 @@ impl<'a> AutoQuantization<'a> {
         let names = layout.units().flat_map(|(_, unit)| unit.quantizers().cloned().collect::<Vec<_>>());
         base.rules.extend(names.map(|name| Rule::disable(globset::escape(&name))));
         let batches = self.config.calibration_batches;
-        let quantization = Quantization::new(&base).with_layouts(self.layouts.clone());
+        let quantization = Quantization::new(&base).with_layouts(self.layouts.clone()).allowing_no_weights();
         Ok(quantization.run(float, |model| forward_loop(model, batches))?.0)
     }
 
@@ -390,10 +431,10 @@ impl<'a> AutoQuantization<'a> {
 
     /// The best selection, in the model.
     fn solved<M: Module>(mut self, search: Search<M>, mut state: SearchState) -> Result<(M, SearchState), QuantError> {
-        let best = state.solve(self.config.effective_bits)?;
-        let model = with_candidates(search.base, state.chosen(&best)?.into_iter())?;
-        state.best = Some(best);
-        self.save(&state)?;
+        let best = state.solve(self.config.effective_bits);
+        state.best = best.as_ref().ok().cloned();
+        self.save(&state)?; // whatever the budget came to, the scores are kept
+        let model = with_candidates(search.base, state.chosen(&best?)?.into_iter())?;
         (self.progress)(SearchProgress::Solved);
         Ok((model, state))
     }

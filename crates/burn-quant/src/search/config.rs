@@ -5,6 +5,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::recipe_of;
+use crate::error::number;
 use crate::{Preset, QuantConfig, QuantError};
 
 /// One of the formats that a layer may get: an ordinary configuration with a name.
@@ -32,19 +33,23 @@ impl SearchFormat {
         Self { name: name.into(), config, bits: None, calibration_batches: None }
     }
 
-    /// A built-in configuration, by its name here or in ModelOpt; `None` if there is none.
+    /// A built-in configuration, by its name here or in ModelOpt.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::UnknownPreset`] with the most similar names.
     ///
     /// # Example
     ///
     /// ```
     /// use burn_quant::{QuantConfig, search::SearchFormat};
     ///
-    /// assert_eq!(SearchFormat::preset("FP8_DEFAULT_CFG"), SearchFormat::preset("fp8_default"));
-    /// assert_eq!(SearchFormat::preset("fp8_default").unwrap().config, QuantConfig::fp8_default());
+    /// assert_eq!(SearchFormat::preset("FP8_DEFAULT_CFG")?, SearchFormat::preset("fp8_default")?);
+    /// assert_eq!(SearchFormat::preset("fp8_default")?.config, QuantConfig::fp8_default());
+    /// # Ok::<(), burn_quant::QuantError>(())
     /// ```
-    pub fn preset(name: &str) -> Option<Self> {
-        let preset = QuantConfig::presets().iter().find(|preset| preset.name == name || preset.reference == name)?;
-        Some(preset.into())
+    pub fn preset(name: &str) -> Result<Self, QuantError> {
+        Ok(Preset::named(name)?.into())
     }
 }
 
@@ -74,9 +79,7 @@ fn formats<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SearchForma
         }
 
         fn visit_str<E: Error>(self, name: &str) -> Result<SearchFormat, E> {
-            let known = || QuantConfig::presets().iter().map(|preset| preset.name).collect::<Vec<_>>().join("`, `");
-            SearchFormat::preset(name)
-                .ok_or_else(|| E::custom(format!("there is no built-in configuration `{name}`, but `{}`", known())))
+            SearchFormat::preset(name).map_err(E::custom)
         }
 
         fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<SearchFormat, A::Error> {
@@ -180,7 +183,7 @@ pub struct AutoQuantizeConfig {
     /// How bits are counted.
     #[serde(default)]
     pub cost: Cost,
-    /// Globs of layers and parameters that do not count; a group whose layers all match.
+    /// Globs of layers and parameters that do not count; a group does not count if they match all of its layers or their weights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uncounted: Vec<String>,
     /// How much layers of experts count, the share of them that a token uses: 1 for the size of the model, less for the
@@ -372,7 +375,7 @@ impl AutoQuantizeConfig {
         let invalid = |problem: String| Err(QuantError::Search { problem });
         check_bits(self.effective_bits)?;
         if !(self.expert_share > 0.0 && self.expert_share <= 1.0) {
-            return invalid(format!("`expert_share` is above 0 and at most 1, found {}", self.expert_share));
+            return invalid(format!("`expert_share` is above 0 and at most 1, found {}", number(self.expert_share)));
         }
         if self.all_formats().is_empty() {
             return invalid("there is no format to choose: give `formats`, or `spaces`".into());
@@ -398,5 +401,6 @@ pub(super) fn check_bits(effective_bits: f64) -> Result<(), QuantError> {
     if effective_bits > 0.0 && effective_bits <= 32.0 {
         return Ok(());
     }
-    Err(QuantError::Search { problem: format!("`effective_bits` is above 0 and at most 32, found {effective_bits}") })
+    let found = number(effective_bits);
+    Err(QuantError::Search { problem: format!("`effective_bits` is above 0 and at most 32, found {found}") })
 }

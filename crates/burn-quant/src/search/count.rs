@@ -2,12 +2,13 @@
 
 use burn::module::Module;
 use burn::tensor::Device;
+use globset::GlobMatcher;
 
-use super::units::{Layout, Planned, covered, matchers};
+use super::units::{Layout, Planned, matchers};
 use super::{AutoQuantizeConfig, Base, Candidate, Choice, Cost, SearchGroup, SearchState, Unit, cost};
 use crate::model::{ModelIndex, device_of};
 use crate::observe::experts;
-use crate::{PlannedQuantizer, QuantError, TensorQuantizer};
+use crate::{PlannedQuantizer, QuantError, TensorQuantizer, bits};
 
 impl AutoQuantizeConfig {
     /// Groups with their choices and what those cost, as far as it is known before calibration.
@@ -18,17 +19,17 @@ impl AutoQuantizeConfig {
         for group in &layout.groups {
             let units = first..first + group.units.len();
             first = units.end;
-            let share = self.share(&group.units, covered(&group.units, &uncounted) == group.units.len());
-            let bits = |planned: &Planned, unit: &Unit| match (planned, cost) {
+            let share = self.share(&group.units, left_out(&group.units, &uncounted));
+            let planned_bits = |planned: &Planned, unit: &Unit| match (planned, cost) {
                 (None, _) => cost.float_bits() * unit.elements() as f64,
-                (Some(planned), Cost::Exact { float_bits }) => planned_bits(unit, planned, float_bits),
+                (Some(planned), Cost::Exact { float_bits }) => bits_of_planned(unit, planned, float_bits),
                 (Some(_), Cost::Reference) => unreachable!("counted by format"),
             };
             let mut choices = Vec::new();
             for &format in &group.formats {
                 let planned = || group.units.iter().zip(&layout.planned[format][units.clone()]);
                 let whole: f64 = match cost {
-                    Cost::Exact { .. } => planned().map(|(unit, planned)| bits(planned, unit)).sum(),
+                    Cost::Exact { .. } => planned().map(|(unit, planned)| planned_bits(planned, unit)).sum(),
                     Cost::Reference => {
                         let configs = planned().flat_map(|(_, planned)| planned.iter().flatten());
                         let enabled =
@@ -69,7 +70,7 @@ impl AutoQuantizeConfig {
         base: &Base,
     ) -> Result<(f64, f64), QuantError> {
         let uncounted = matchers(&self.uncounted)?;
-        let counts = |units: &[Unit]| self.share(units, covered(units, &uncounted) == units.len());
+        let counts = |units: &[Unit]| self.share(units, left_out(units, &uncounted));
         let searched = groups
             .iter()
             .map(|group| counts(&group.units) * group.units.iter().map(Unit::elements).sum::<usize>() as f64);
@@ -99,8 +100,13 @@ impl AutoQuantizeConfig {
     }
 }
 
+/// Whether globs of layers or of parameters match all layers of a group.
+fn left_out(units: &[Unit], globs: &[GlobMatcher]) -> bool {
+    units.iter().all(|unit| globs.iter().any(|glob| glob.is_match(&unit.layer) || glob.is_match(&unit.weight)))
+}
+
 /// Bits of a layer in a format that is not calibrated yet.
-fn planned_bits(unit: &Unit, planned: &[(String, PlannedQuantizer)], float_bits: u8) -> f64 {
+fn bits_of_planned(unit: &Unit, planned: &[(String, PlannedQuantizer)], float_bits: u8) -> f64 {
     let quantizer = |name: &String| {
         let (_, planned) = planned.iter().find(|(known, _)| known == name)?;
         let mut quantizer = TensorQuantizer::disabled(planned.role);
@@ -109,7 +115,7 @@ fn planned_bits(unit: &Unit, planned: &[(String, PlannedQuantizer)], float_bits:
     };
     let weight = quantizer(&unit.weight_quantizer).expect("a planned layer has a quantizer");
     let input = unit.input_quantizer.as_ref().and_then(quantizer);
-    cost::exact(&unit.shape, &weight, input.as_ref(), float_bits)
+    bits::of_layer(&unit.shape, &weight, input.as_ref(), float_bits)
 }
 
 /// Bits of a layer in a format.
@@ -119,7 +125,7 @@ fn candidate_bits(unit: &Unit, candidate: &Candidate, float_bits: u8, device: &D
     let weight = weight.ok_or_else(|| QuantError::SearchState {
         problem: format!("`{}` has a candidate without a quantizer of its weight", unit.layer),
     })?;
-    Ok(cost::exact(&unit.shape, &weight, input.as_ref(), float_bits))
+    Ok(bits::of_layer(&unit.shape, &weight, input.as_ref(), float_bits))
 }
 
 /// Costs of calibrated candidates: with the ranges and scales that calibration added.

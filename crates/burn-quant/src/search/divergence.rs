@@ -18,6 +18,7 @@ use super::progress::Clock;
 use super::{Search, SearchProgress, SearchState, Unit};
 use crate::QuantError;
 use crate::model::{device_of, host};
+use crate::train::relative_entropy;
 
 /// Scores all groups; `forward` runs a batch through a model, to its logits.
 pub(super) fn score<M: Module, I: IntoIterator, const D: usize>(
@@ -47,9 +48,15 @@ pub(super) fn score<M: Module, I: IntoIterator, const D: usize>(
         progress(clock.scored());
     }
     state.groups.iter_mut().flat_map(|group| &mut group.choices).for_each(|choice| choice.score = Some(0.0));
-    for (g, j, _, sum) in models {
-        state.groups[g].choices[j].score = sum.map(|sum| f64::from(host(sum)[0]));
+    if clock.done == 0 {
+        return Err(QuantError::NoBatches { step: "scoring" });
     }
+    for (g, j, _, sum) in models {
+        let score = sum.map(|sum| f64::from(host(sum)[0]));
+        // no divergence is negative, but the rounded sum of one may be; `f64::max` would make a NaN 0
+        state.groups[g].choices[j].score = score.map(|score| if score < 0.0 { 0.0 } else { score });
+    }
+    state.check_scores()?;
     state.scored_batches = clock.done;
     Ok(())
 }
@@ -57,7 +64,7 @@ pub(super) fn score<M: Module, I: IntoIterator, const D: usize>(
 /// The divergence of the outputs of a batch, summed over its examples, `[1]`: logits `[..., classes]`, as log probabilities of the float
 /// model and logits of the other.
 fn divergence<const D: usize>(float: Tensor<D>, logits: Tensor<D>) -> Tensor<1> {
-    (float.clone().exp() * (float - log_probabilities(logits))).sum()
+    relative_entropy(float, log_probabilities(logits)).sum()
 }
 
 /// Log probabilities of logits `[..., classes]`, f32.

@@ -21,18 +21,21 @@ use super::candidate::Floats;
 use super::operand::QuantizedLayerView;
 use super::probe::GradientTap;
 use super::{Search, SearchState};
-use crate::QuantError;
-use crate::model::{Quantizers, Watched, host, watch};
+use crate::model::{ModelIndex, Watched, host, watch};
 use crate::observe::experts;
 use crate::quantizer::Tap;
+use crate::{NotScoredReason, QuantError};
 
 /// A layer with all its formats, and what was summed up so far.
 struct Scored {
     group: usize,
+    name: String,
     tap: Arc<GradientTap>,
     float: QuantizedLayerView,
     /// The places of the choices of its group, and what they make of the layer.
     candidates: Vec<(usize, QuantizedLayerView)>,
+    /// Whether a batch reached it.
+    ran: bool,
     sums: Option<Vec<Tensor<1>>>,
 }
 
@@ -46,7 +49,7 @@ impl GradientScorer {
     /// The model that is run, in evaluation mode with gradients, and the scorer.
     pub(super) fn new<M: Module>(search: &Search<M>, state: &SearchState) -> Result<(Watched<M>, Self), QuantError> {
         let model = search.base.clone().train().freeze();
-        let quantizers = Quantizers::of(&model);
+        let index = ModelIndex::lazy_of(&model);
         let mut taps: HashMap<String, Arc<GradientTap>> = HashMap::new();
         let floats = Floats::of(&model, state.groups.iter().flat_map(|group| &group.units));
         let mut layers = Vec::new();
@@ -60,11 +63,15 @@ impl GradientScorer {
                 if candidates.is_empty() {
                     continue;
                 }
-                let slot =
-                    unit.input_quantizer.as_ref().ok_or_else(|| QuantError::NotScored { layer: unit.layer.clone() })?;
-                let (float, tap) = (floats.float(unit, &quantizers), Arc::<GradientTap>::default());
+                let slot = unit.input_quantizer.as_ref().ok_or_else(|| {
+                    let container = index.parameter_at(&unit.weight).map(|weight| weight.container.clone());
+                    let reason = NotScoredReason::NoSlot { container: container.unwrap_or_default() };
+                    QuantError::NotScored { layer: unit.layer.clone(), reason }
+                })?;
+                let (float, tap) = (floats.float(unit, &index.quantizers), Arc::<GradientTap>::default());
                 taps.insert(slot.clone(), tap.clone());
-                layers.push(Scored { group: g, tap, float, candidates, sums: None });
+                let name = unit.layer.clone();
+                layers.push(Scored { group: g, name, tap, float, candidates, ran: false, sums: None });
             }
         }
         let model = watch(model, |name, _| taps.get(name).map(|tap| tap.clone() as Arc<dyn Tap>));
@@ -79,6 +86,7 @@ impl GradientScorer {
             if records.is_empty() {
                 continue;
             }
+            layer.ran = true;
             // a recurrent layer is called at every step: its weight is quantized once
             let operands: Vec<QuantizedLayerView> =
                 layer.candidates.iter().map(|(_, operand)| operand.prepared()).collect();
@@ -94,17 +102,19 @@ impl GradientScorer {
 
     /// The sums, as scores of the state; only here do they come to the host.
     pub(super) fn finish(self, state: &mut SearchState) -> Result<(), QuantError> {
+        if self.batches == 0 {
+            return Err(QuantError::NoBatches { step: "scoring" });
+        }
         for group in &mut state.groups {
             group.choices.iter_mut().for_each(|choice| choice.score = Some(0.0));
         }
-        let mut unseen: Option<String> = None;
         for layer in self.layers {
             let group = &mut state.groups[layer.group];
             let Some(sums) = layer.sums else {
                 // an expert that no token reached changes nothing
-                let name = group.name().to_string();
-                if !group.units.iter().all(|unit| experts::is_expert(&unit.layer)) {
-                    unseen.get_or_insert(name);
+                if layer.ran || !group.units.iter().all(|unit| experts::is_expert(&unit.layer)) {
+                    let reason = if layer.ran { NotScoredReason::NoGradient } else { NotScoredReason::NotReached };
+                    return Err(QuantError::NotScored { layer: layer.name, reason });
                 }
                 continue;
             };
@@ -113,10 +123,8 @@ impl GradientScorer {
                 *score += f64::from(host(sum)[0]);
             }
         }
+        state.check_scores()?;
         state.scored_batches = self.batches;
-        match unseen {
-            Some(layer) => Err(QuantError::NotScored { layer }),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }

@@ -74,8 +74,7 @@ pub(super) fn score<M: Module>(
     for (group, scores) in state.groups.iter_mut().zip(scores) {
         scores.into_iter().for_each(|(j, score)| group.choices[j].score = Some(score));
     }
-    state.scored_batches = state.config.calibration_batches;
-    Ok(())
+    state.check_scores()
 }
 
 /// Inputs that are drawn for a layer, `[tokens, channels]`.

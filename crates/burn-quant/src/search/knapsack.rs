@@ -11,7 +11,10 @@
 //! 2. a choice whose *reduced cost* `r = score + λ·cost − min_j (score + λ·cost)` exceeds the gap between them is in no solution;
 //! 3. what is left open goes through a list of states, largest groups first, in which none is dominated, the sum of reduced costs stays
 //!    within the gap, and the groups that are left can still bring the cost to the budget: at first with the best few thousand states
-//!    only, which nearly closes the gap, then with all.
+//!    only, which nearly closes the gap, then with all, as far as memory goes.
+//!
+//! The number of states can double with every group, where all choices are worth their cost alike. So it is limited, and where states
+//! were left out, the least of their lower bounds says how far the solution may be from the best: the *gap*, 0 where it is the best.
 //!
 //! Source: Pisinger 1995, "A minimal algorithm for the multiple-choice knapsack problem", EJOR 83(2); Kellerer, Pferschy, Pisinger 2004,
 //! "Knapsack Problems", §11.
@@ -31,10 +34,24 @@ pub(super) fn within(cost: f64, budget: f64) -> bool {
     cost <= budget * (1.0 + SLACK)
 }
 
-/// The index of the choice of each group, or the least cost there is if that is above the budget.
+/// What was chosen, and how far its score may be above the least.
+#[derive(Debug, PartialEq)]
+pub(super) struct Solution {
+    /// The index of the choice of each group.
+    pub(super) chosen: Vec<usize>,
+    /// 0 if no other solution is better.
+    pub(super) gap: f64,
+}
+
+/// The best choices, or the least cost there is if that is above the budget.
 ///
 /// Of several solutions of equal score, one of the least cost.
-pub(super) fn solve(groups: &[Vec<Item>], budget: f64) -> Result<Vec<usize>, f64> {
+pub(super) fn solve(groups: &[Vec<Item>], budget: f64) -> Result<Solution, f64> {
+    solve_within(groups, budget, LINKS)
+}
+
+/// The same, with about so many states in memory at most.
+fn solve_within(groups: &[Vec<Item>], budget: f64, links: usize) -> Result<Solution, f64> {
     let budget = budget * (1.0 + SLACK);
     let efficient: Vec<Vec<usize>> = groups.iter().map(|group| efficient(group)).collect();
     let cheapest: Vec<usize> = efficient.iter().map(|choices| choices[0]).collect();
@@ -43,14 +60,19 @@ pub(super) fn solve(groups: &[Vec<Item>], budget: f64) -> Result<Vec<usize>, f64
         return Err(least);
     }
     let (best, lambda) = relaxed(groups, &efficient, cheapest, budget);
+    let choices: usize = efficient.iter().map(Vec::len).sum();
     let mut search = Search::new(groups, efficient, budget, lambda, best);
     search.run(BEAM);
-    search.run(usize::MAX);
-    Ok(search.best)
+    let bound = search.run((links / choices.max(1)).max(BEAM));
+    let score = score(groups, &search.best);
+    Ok(Solution { chosen: search.best, gap: if bound < score { score - bound } else { 0.0 } })
 }
 
 /// States that are kept when the gap is to be closed quickly.
 const BEAM: usize = 2000;
+
+/// States of all groups together that are kept at most, of 16 bytes each: a second's work.
+const LINKS: usize = 1 << 23;
 
 struct Search<'a> {
     groups: &'a [Vec<Item>],
@@ -120,8 +142,9 @@ impl<'a> Search<'a> {
         core
     }
 
-    /// Improves the best solution, keeping at most so many states; with all of them, to the optimum.
-    fn run(&mut self, most: usize) {
+    /// Improves the best solution, keeping at most so many states of a group; with all of them, to the optimum. Returns a lower bound of
+    /// the solutions that were left out, infinite if there are none.
+    fn run(&mut self, most: usize) -> f64 {
         let groups = self.groups;
         let mut upper = score(groups, &self.best);
         let rounding = 1e-12 * (upper.abs() + self.lambda * self.budget);
@@ -143,6 +166,7 @@ impl<'a> Search<'a> {
         let start =
             State { cost: fixed(|item| item.cost), score: fixed(|item| item.score), reduced: 0.0, last: usize::MAX };
         let (mut states, mut links, mut found) = (vec![start], Vec::<Link>::new(), None::<(usize, State)>);
+        let mut left_out = f64::INFINITY;
         for (i, (g, choices)) in core.iter().enumerate() {
             let after = rest[i + 1];
             let mut next = Vec::with_capacity(states.len() * choices.len());
@@ -173,6 +197,7 @@ impl<'a> Search<'a> {
             states = undominated(next);
             if states.len() > most {
                 states.sort_by(|a, b| a.reduced.total_cmp(&b.reduced));
+                left_out = left_out.min(self.lower + states[most].reduced);
                 states.truncate(most);
             }
         }
@@ -197,6 +222,7 @@ impl<'a> Search<'a> {
                 self.best = self.at_multiplier.clone();
             }
         }
+        left_out
     }
 }
 
@@ -291,19 +317,24 @@ mod tests {
         pairs.iter().map(|(cost, score)| Item { cost: *cost, score: *score }).collect()
     }
 
+    /// The best solution, with nothing left out.
+    fn exact(chosen: &[usize]) -> Result<Solution, f64> {
+        Ok(Solution { chosen: chosen.to_vec(), gap: 0.0 })
+    }
+
     #[test]
     fn the_most_efficient_step_is_not_always_the_best() {
         // greedy takes the second group's step (gain 3 for 2) and has no room for the first's (gain 4 for 3)
         let groups = [items(&[(1.0, 4.0), (4.0, 0.0)]), items(&[(1.0, 3.0), (3.0, 0.0)])];
-        assert_eq!(solve(&groups, 5.0), Ok(vec![1, 0]));
-        assert_eq!(solve(&groups, 4.9), Ok(vec![0, 1]));
-        assert_eq!(solve(&groups, 7.0), Ok(vec![1, 1]));
+        assert_eq!(solve(&groups, 5.0), exact(&[1, 0]));
+        assert_eq!(solve(&groups, 4.9), exact(&[0, 1]));
+        assert_eq!(solve(&groups, 7.0), exact(&[1, 1]));
     }
 
     #[test]
     fn a_choice_inside_the_hull_can_be_the_solution() {
         let groups = [items(&[(1.0, 10.0), (3.0, 8.0), (5.0, 0.0)])];
-        assert_eq!(solve(&groups, 4.0), Ok(vec![1]));
+        assert_eq!(solve(&groups, 4.0), exact(&[1]));
     }
 
     #[test]
@@ -347,12 +378,31 @@ mod tests {
                 best = best.min(score(&groups, chosen));
             }
             match solve(&groups, budget) {
-                Ok(chosen) => {
+                Ok(Solution { chosen, gap }) => {
+                    assert_eq!(gap, 0.0, "seed {seed}");
                     assert!(within(cost(&groups, &chosen), budget));
                     assert_eq!(score(&groups, &chosen), best, "seed {seed}");
                 }
                 Err(least) => assert!(best.is_infinite() && least > budget),
             }
         }
+    }
+
+    #[test]
+    fn the_gap_bounds_what_a_limit_on_states_may_lose() {
+        // scores fall by what is paid: no state is better than another, and their number doubles with every group
+        let mut number = numbers(1);
+        let groups: Vec<Vec<Item>> = (0..24)
+            .map(|_| {
+                let cost = 1.0 + number();
+                items(&[(0.0, cost), (cost, 0.0)])
+            })
+            .collect();
+        let all: f64 = groups.iter().map(|group| group[1].cost).sum();
+        let budget = all / 2.0;
+        let limited = solve_within(&groups, budget, 1).unwrap();
+        let found = score(&groups, &limited.chosen);
+        // the relaxation spends all of the budget: no solution is better than that
+        assert!(limited.gap > 0.0 && (found - limited.gap - (all - budget)).abs() < 1e-9, "{limited:?}");
     }
 }

@@ -36,7 +36,8 @@ impl SearchState {
         }
         if let Some(base) = &self.config.base {
             let layers = self.base.layers.iter().map(|(unit, _)| unit.layer.as_str());
-            let others = self.base.quantizers.keys().map(|name| name.rsplit_once('.').map_or("", |(layer, _)| layer));
+            let others =
+                self.base.quantizers.keys().map(|name| name.rsplit_once('.').map_or("weight", |(layer, _)| layer));
             algorithms.insert(0, (base.algorithm.clone(), layers.chain(others).map(globset::escape).collect()));
         }
         config.algorithm = in_turn(algorithms);

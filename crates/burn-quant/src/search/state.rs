@@ -9,6 +9,7 @@ use super::candidate::{Candidate, with_candidates};
 use super::config::check_bits;
 use super::knapsack::{self, Item, within};
 use super::{AutoQuantizeConfig, Objective, QuantizerState, Unit, minimax};
+use crate::error::number;
 use crate::model::ModelIndex;
 use crate::{QuantConfig, QuantError, Quantizers, WeightLayouts, place, quantizer_devices};
 
@@ -77,8 +78,16 @@ pub struct Selection {
     pub budget: f64,
     /// The sum of the scores, or the largest of them if that was minimised.
     pub score: f64,
-    /// Whether the bits are within the budget: always, but for [`Objective::ReferenceBisection`].
+    /// Whether the bits are within the budget: always, except under [`Objective::ReferenceBisection`].
     pub within_budget: bool,
+    /// How far the score may be above the least that the budget allows: 0 if no selection is better, which the solver proves unless its
+    /// memory runs out. Not known, and 0, of selections of one's own and under [`Objective::ReferenceBisection`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gap: f64,
+}
+
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
 }
 
 /// What the base configuration of a search makes of the layers that are not searched.
@@ -142,10 +151,11 @@ impl SearchState {
         let infeasible =
             |least: f64| QuantError::Infeasible { effective_bits, least: (least + self.other_bits) / self.counted };
         let least = knapsack_cost(&groups, |group| group.iter().map(|item| item.cost).fold(f64::INFINITY, f64::min));
-        let chosen = match self.config.objective {
+        let proven = |chosen: Vec<usize>| knapsack::Solution { chosen, gap: 0.0 };
+        let knapsack::Solution { chosen, gap } = match self.config.objective {
             Objective::Sum => knapsack::solve(&groups, budget).map_err(infeasible)?,
-            Objective::Largest if within(least, budget) => minimax::smallest_maximum(&groups, budget),
-            Objective::ReferenceBisection if within(least, budget) => minimax::bisection(&groups, budget),
+            Objective::Largest if within(least, budget) => proven(minimax::smallest_maximum(&groups, budget)),
+            Objective::ReferenceBisection if within(least, budget) => proven(minimax::bisection(&groups, budget)),
             _ => return Err(infeasible(least)),
         };
         let item = |(group, j): (&Vec<Item>, &usize)| group[*j];
@@ -167,6 +177,7 @@ impl SearchState {
                 Objective::Largest | Objective::ReferenceBisection => scores.fold(0.0, f64::max),
             },
             within_budget: within(cost, budget),
+            gap,
         })
     }
 
@@ -202,7 +213,7 @@ impl SearchState {
             chosen.insert(group.name().to_string(), format);
         }
         let bits = cost / self.counted;
-        Ok(Selection { formats: chosen, effective_bits: bits, budget: bits, score, within_budget: true })
+        Ok(Selection { formats: chosen, effective_bits: bits, budget: bits, score, within_budget: true, gap: 0.0 })
     }
 
     /// One format for every group that has it; the others stay as they are.
@@ -308,11 +319,28 @@ impl SearchState {
         fingerprint(model, groups.iter().flat_map(|group| &group.units))
     }
 
+    /// Whether all scores are numbers: those of a model that computes a NaN are not, and must not be kept.
+    pub(super) fn check_scores(&self) -> Result<(), QuantError> {
+        for group in &self.groups {
+            for choice in &group.choices {
+                if let Some(score) = choice.score.filter(|score| !score.is_finite()) {
+                    let format = choice.format.clone().unwrap_or_else(|| "none".into());
+                    return Err(QuantError::ScoreNotFinite { layer: group.name().into(), format, score });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether its numbers make sense, whoever wrote them.
     fn validate(&self) -> Result<(), QuantError> {
         let problem = |problem: String| Err(QuantError::SearchState { problem });
         if !(self.counted > 0.0 && self.counted.is_finite() && self.other_bits >= 0.0 && self.other_bits.is_finite()) {
-            return problem(format!("it counts {} parameters and {} other bits", self.counted, self.other_bits));
+            return problem(format!(
+                "it counts {} parameters and {} other bits",
+                number(self.counted),
+                number(self.other_bits)
+            ));
         }
         for group in &self.groups {
             if group.units.is_empty() || group.choices.iter().all(|choice| !choice.allowed) {
@@ -323,7 +351,11 @@ impl SearchState {
             if let Some(choice) = group.choices.iter().find(unsound) {
                 let format = choice.format.as_deref().unwrap_or("none");
                 let (name, score) = (group.name(), choice.score.unwrap_or_default());
-                return problem(format!("`{name}` as {format} costs {} and has the score {score}", choice.cost));
+                return problem(format!(
+                    "`{name}` as {format} costs {} and has the score {}",
+                    number(choice.cost),
+                    number(score)
+                ));
             }
         }
         Ok(())

@@ -43,13 +43,19 @@ impl SearchState {
         }
         let summary = match selection {
             None => "no selection yet".into(),
-            Some(selection) => format!(
-                "{} groups, {:.4} bits per parameter of a budget of {}, score {:.4e}",
-                self.groups.len(),
-                selection.effective_bits,
-                selection.budget,
-                selection.score
-            ),
+            Some(selection) => {
+                let gap = match selection.gap {
+                    0.0 => String::new(),
+                    gap => format!(", at most {gap:.1e} above the least"),
+                };
+                format!(
+                    "{} groups, {:.4} bits per parameter of a budget of {}, score {:.4e}{gap}",
+                    self.groups.len(),
+                    selection.effective_bits,
+                    selection.budget,
+                    selection.score
+                )
+            }
         };
         SearchTable { lines, summary }
     }

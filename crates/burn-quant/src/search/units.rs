@@ -5,8 +5,8 @@ use globset::GlobMatcher;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::{AutoQuantizeConfig, SearchFormat};
-use crate::config::matcher;
+use super::{AutoQuantizeConfig, SearchFormat, default_groups};
+use crate::config::{matcher, near_misses};
 use crate::model::{LayerRef, ModelIndex, layers};
 use crate::{Plan, PlannedQuantizer, QuantConfig, QuantError, Quantizers, Rule, WeightLayouts, place};
 
@@ -96,6 +96,7 @@ impl<'a> Layout<'a> {
         if units.is_empty() {
             return Err(QuantError::Search { problem: "the formats quantize no weight of the model".into() });
         }
+        patterns_match(base, config, &units)?;
         let groups = grouped(units, config)?;
         let groups: Vec<Group> = groups
             .into_iter()
@@ -152,17 +153,50 @@ fn planned(unit: &Unit, plan: &Plan) -> Planned {
     Some(unit.quantizers().filter_map(|name| Some((name.clone(), plan.quantizers.get(name)?.clone()))).collect())
 }
 
+/// Whether every pattern matches something: a typo must not change what is searched in silence.
+fn patterns_match<M: Module>(base: &M, config: &AutoQuantizeConfig, units: &[Unit]) -> Result<(), QuantError> {
+    let searched: Vec<&str> = units.iter().map(|unit| unit.layer.as_str()).collect();
+    let index = ModelIndex::lazy_of(base);
+    let layers = index.layer_paths();
+    let layers: Vec<&str> = layers.iter().map(String::as_str).collect();
+    let parameters = index.parameters().iter().map(|parameter| parameter.path.as_str());
+    let counted: Vec<&str> = layers.iter().copied().chain(parameters).collect();
+    let spaces = config.spaces.iter().flat_map(|space| &space.layers);
+    let globs = spaces.map(|glob| ("spaces", glob, &searched));
+    let globs = globs.chain(config.disabled.iter().map(|glob| ("disabled", glob, &layers)));
+    let globs = globs.chain(config.uncounted.iter().map(|glob| ("uncounted", glob, &counted)));
+    for (option, pattern, names) in globs {
+        let glob = matcher(pattern)?;
+        if !names.iter().any(|name| glob.is_match(name)) {
+            let near_misses = near_misses(pattern, names.iter().copied());
+            return Err(QuantError::NoLayer { option, pattern: pattern.clone(), near_misses });
+        }
+    }
+    // the default ones are for many kinds of models
+    let default = default_groups();
+    for pattern in config.groups.iter().filter(|pattern| !default.contains(pattern)) {
+        let rule = group_rule(pattern)?;
+        if !searched.iter().any(|layer| rule.is_match(layer)) {
+            let near_misses = near_misses(pattern, searched.iter().copied());
+            return Err(QuantError::NoLayer { option: "groups", pattern: pattern.clone(), near_misses });
+        }
+    }
+    Ok(())
+}
+
+/// The regular expression of layers that belong together.
+fn group_rule(pattern: &String) -> Result<Regex, QuantError> {
+    let bad = |reason: String| QuantError::BadPattern { pattern: pattern.clone(), reason };
+    let rule = Regex::new(pattern).map_err(|e| bad(e.to_string()))?;
+    if rule.captures_len() < 2 {
+        return Err(bad("it captures nothing: what layers of one group have in common".into()));
+    }
+    Ok(rule)
+}
+
 /// Units by group, in the order of their first members.
 fn grouped(units: Vec<Unit>, config: &AutoQuantizeConfig) -> Result<Vec<Vec<Unit>>, QuantError> {
-    let bad = |pattern: &String, reason: String| QuantError::BadPattern { pattern: pattern.clone(), reason };
-    let rules = config.groups.iter().map(|pattern| {
-        let rule = Regex::new(pattern).map_err(|e| bad(pattern, e.to_string()))?;
-        if rule.captures_len() < 2 {
-            return Err(bad(pattern, "it captures nothing: what layers of one group have in common".into()));
-        }
-        Ok(rule)
-    });
-    let rules: Vec<Regex> = rules.collect::<Result<_, _>>()?;
+    let rules: Vec<Regex> = config.groups.iter().map(group_rule).collect::<Result<_, _>>()?;
     /// The rule, and what it captured.
     type Key = Option<(usize, String)>;
     let mut groups: Vec<(Key, Vec<Unit>)> = Vec::new();
@@ -215,7 +249,7 @@ fn of_space(
 }
 
 /// How many units match a glob.
-pub(super) fn covered(units: &[Unit], globs: &[GlobMatcher]) -> usize {
+fn covered(units: &[Unit], globs: &[GlobMatcher]) -> usize {
     units.iter().filter(|unit| globs.iter().any(|glob| glob.is_match(&unit.layer))).count()
 }
 

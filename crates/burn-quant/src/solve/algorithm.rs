@@ -206,14 +206,12 @@ impl Solution {
 }
 
 /// Why an algorithm left a layer as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SkipReason {
     /// The layer has no quantizer for its inputs.
-    #[error(
-        "no quantizer for its inputs: use its layer of `burn_quant::nn`, or call `TensorQuantizer::layer` in yours"
-    )]
+    #[error("it has no quantizer for its inputs, as `Linear` and convolutions of `burn_quant::nn` have")]
     NoSlot,
     /// No calibration data reached it, or not what the algorithm asked for.
     #[error("no calibration data reached it")]
@@ -291,6 +289,8 @@ pub enum SkipReason {
         reason: String,
     },
 }
+
+crate::error::debug_is_display!(SkipReason);
 
 /// One step of an algorithm: what is done, to which layers, on which inputs.
 pub(crate) struct Step {

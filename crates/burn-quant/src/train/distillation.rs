@@ -8,7 +8,7 @@
 //! logits distillation, whose temperature is 1 and whose loss is not multiplied by `T²`.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::{log_softmax, softmax};
+use burn::tensor::activation::log_softmax;
 
 /// Learns the distribution of a teacher over classes or tokens.
 ///
@@ -56,15 +56,16 @@ impl Distillation {
 
     /// The loss, `[1]`, of logits `[..., classes]`; no gradient reaches the teacher.
     ///
+    /// Classes that the teacher rules out by a logit of -∞, as a mask does, add nothing.
+    ///
     /// # Panics
     ///
     /// If the shapes differ.
     pub fn loss<const D: usize>(&self, student: Tensor<D>, teacher: Tensor<D>) -> Tensor<1> {
         assert_eq!(student.dims(), teacher.dims(), "Distillation: student and teacher have logits of one shape");
-        let teacher = teacher.detach() / self.temperature;
+        let teacher = log_softmax(teacher.detach() / self.temperature, D - 1);
         let student = log_softmax(student / self.temperature, D - 1);
-        let (likely, log_likely) = (softmax(teacher.clone(), D - 1), log_softmax(teacher, D - 1));
-        let divergence = (likely * (log_likely - student)).sum_dim(D - 1);
+        let divergence = relative_entropy(teacher, student).sum_dim(D - 1);
         divergence.mean() * (self.temperature * self.temperature)
     }
 
@@ -76,4 +77,11 @@ impl Distillation {
     pub fn with_task<const D: usize>(&self, student: Tensor<D>, teacher: Tensor<D>, task: Tensor<1>) -> Tensor<1> {
         self.loss(student, teacher) * self.weight + task * (1.0 - self.weight)
     }
+}
+
+/// `p · (log p − log q)` by elements, of log probabilities; 0 where `p` is 0, whatever `q` is: the limit, where the formula has 0 · ∞.
+pub(crate) fn relative_entropy<const D: usize>(log_p: Tensor<D>, log_q: Tensor<D>) -> Tensor<D> {
+    let p = log_p.clone().exp();
+    let ruled_out = p.clone().equal_elem(0.0);
+    p * (log_p - log_q).mask_fill(ruled_out, 0.0)
 }

@@ -14,4 +14,5 @@ mod distillation;
 mod lora;
 
 pub use distillation::Distillation;
+pub(crate) use distillation::relative_entropy;
 pub use lora::Lora;

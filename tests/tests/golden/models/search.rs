@@ -62,7 +62,7 @@ fn check<M: Network>(source: &Source<'_>, case: &Case, load: &dyn Fn(&Loader) ->
     let config = config(case);
     let data = |device: &Device| source.batches::<M>(device).into_iter().enumerate().collect::<Vec<_>>();
     let scale = if case.name.ends_with("small_loss") { 1e-3 } else { 1.0 };
-    let loss = |logits: Tensor<2>, (step, _): (usize, M::Input)| {
+    let loss = |logits: Tensor<2>, (step, _): &(usize, M::Input)| {
         let device = logits.device();
         let labels: Tensor<1, Int> = golden.ints(case, case.input(&format!("labels/{step}")), &device);
         CrossEntropyLossConfig::new().init(&device).forward(logits, labels) * scale

@@ -23,7 +23,30 @@ fn with_outlier(device: &Device) -> (QuantLinear, Tensor<2>) {
 }
 
 fn w4() -> QuantConfig {
-    QuantConfig::new().with_rule(Rule::set("weight_quantizer", QuantizerConfig::int(4).per_block(8)))
+    w4_of("weight_quantizer")
+}
+
+fn w4_of(weights: &str) -> QuantConfig {
+    QuantConfig::new().with_rule(Rule::set(weights, QuantizerConfig::int(4).per_block(8)))
+}
+
+/// Two layers that see the same inputs.
+#[derive(Module, Debug)]
+struct Two {
+    first: QuantLinear,
+    second: QuantLinear,
+}
+
+impl Two {
+    fn new() -> Self {
+        let layer = || with_outlier(&device().1).0;
+        Self { first: layer(), second: layer() }
+    }
+
+    fn forward(&self, x: &Tensor<2>) {
+        self.first.forward(x.clone());
+        self.second.forward(x.clone());
+    }
 }
 
 fn solved(algorithm: Algorithm) -> Result<(QuantLinear, Report), QuantError> {
@@ -81,10 +104,12 @@ pub(super) fn steps_that_undo_others_are_refused() {
             }
             other => panic!("{names:?}: {other}"),
         }
-        // each for its own layers: nothing is undone
-        let only = |algorithm, layers: &str| Algorithm::OfLayers { layers: vec![layers.into()], algorithm };
-        let apart = sequence([only(Box::new(first), "other"), only(Box::new(then), "weight")]);
-        assert!(solved(apart).is_ok(), "{names:?}");
+        // each for its own layer: nothing is undone
+        let only = |algorithm, layer: &str| Algorithm::OfLayers { layers: vec![layer.into()], algorithm };
+        let apart = sequence([only(Box::new(first), "first"), only(Box::new(then), "second")]);
+        let (x, config) = (with_outlier(&device().1).1, w4_of("*weight_quantizer").with_algorithm(apart));
+        let two = quantize(Two::new(), &config, |model: &Two| model.forward(&x));
+        assert!(two.is_ok(), "{names:?}: {:?}", two.err());
     }
     // the other way round each of them adds to the other
     let both = output_error(&solved(sequence([Algorithm::awq_lite(), Algorithm::gptq()])).unwrap().0);

@@ -7,6 +7,10 @@ pub use options::{BinWidth, ColumnOrder, HistogramConfig, Identity, Inputs, Rang
 
 use serde::{Deserialize, Serialize};
 
+use super::near_misses;
+use super::written::is_default;
+use crate::QuantError;
+
 /// How the ranges of static quantizers are found, and what else calibration does.
 ///
 /// An algorithm says what it does to a layer; those of *layers* work on linear layers with a slot before them
@@ -38,7 +42,7 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(config.algorithm.name(), "sequence");
 /// ```
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(remote = "Self", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Algorithm {
     /// No calibration: every quantizer is dynamic or constant, or has its range already.
@@ -48,35 +52,41 @@ pub enum Algorithm {
     Max,
     /// The range below which a share of the magnitudes of activations lies: see [`solve::percentile`](crate::solve::percentile()).
     Percentile {
-        /// The share, in percent.
+        /// The share, in percent; 99.99 by default.
+        #[serde(default = "default::percentile")]
         percentile: f64,
         /// How magnitudes are counted.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         histogram: HistogramConfig,
     },
     /// The range of activations that loses the least information: see [`solve::entropy`](crate::solve::entropy()).
     Entropy {
-        /// The least range that is tried, in bins.
+        /// The least range that is tried, in bins; 128 by default.
+        #[serde(default = "default::start_bin")]
         start_bin: usize,
-        /// Bins between two ranges that are tried.
+        /// Bins between two ranges that are tried; 1 by default.
+        #[serde(default = "default::stride")]
         stride: usize,
         /// How magnitudes are counted.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         histogram: HistogramConfig,
     },
     /// The range of activations of least squared rounding error: see [`solve::histogram_mse`](crate::solve::histogram_mse()).
     HistogramMse {
-        /// The least range that is tried, in bins.
+        /// The least range that is tried, in bins; 128 by default.
+        #[serde(default = "default::start_bin")]
         start_bin: usize,
-        /// Bins between two ranges that are tried.
+        /// Bins between two ranges that are tried; 1 by default.
+        #[serde(default = "default::stride")]
         stride: usize,
         /// How magnitudes are counted.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         histogram: HistogramConfig,
     },
     /// The exponential average of the ranges of batches: see [`solve::moving_average`](crate::solve::moving_average()).
     MovingAverage {
-        /// The weight of what was before, 0 to 1.
+        /// The weight of what was before, 0 to 1; 0.9 by default.
+        #[serde(default = "default::momentum")]
         momentum: f32,
     },
     /// Twice the mean magnitude by the square root of the highest code: where learned ranges begin.
@@ -85,38 +95,45 @@ pub enum Algorithm {
     Mse(RangeSearch),
     /// The range of least error of each weight's output, estimated per block.
     LocalHessian {
-        /// The candidates.
+        /// The candidates; all E4M3 block scales by default.
+        #[serde(default = "default::e4m3_scales")]
         search: RangeSearch,
-        /// Columns of a block.
+        /// Columns of a block; 16 by default.
+        #[serde(default = "default::hessian_block")]
         block_size: usize,
         /// The inputs that the error is measured on.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         inputs: Inputs,
     },
     /// The range of activation tensors under E4M3 block scales, with headroom.
     ActivationHeadroom {
-        /// The percentile of block ranges that must stay representable.
+        /// The percentile of block ranges that must stay representable; 1 by default.
+        #[serde(default = "default::anchor_percentile")]
         anchor_percentile: f32,
-        /// The percentile that is the range at least.
+        /// The percentile that is the range at least; 99.99 by default.
+        #[serde(default = "default::upper_percentile")]
         upper_percentile: f32,
-        /// How far the anchor may be below the range.
+        /// How far the anchor may be below the range; 16384 by default.
+        #[serde(default = "default::rho")]
         rho: f32,
     },
-    /// Scales between activations and weights.
+    /// SmoothQuant: moves outliers of channels from the activations into the weight.
     #[serde(rename = "smoothquant")]
     SmoothQuant {
-        /// How much of the difficulty goes to the weights, 0 to 1.
+        /// Migration strength, 0 to 1: 0 leaves the activations as they are, 1, the default, equalises them fully.
+        #[serde(default = "default::alpha")]
         alpha: f32,
         /// Whether layers with a common input get a common scale.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         sharing: Sharing,
     },
     /// Scales of input channels by search.
     AwqLite {
-        /// The step of the exponents that are tried.
+        /// The step of the exponents that are tried; 0.1 by default.
+        #[serde(default = "default::alpha_step")]
         alpha_step: f32,
         /// Whether layers with a common input get a common scale.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         sharing: Sharing,
         /// Whether no smoothing is a candidate.
         #[serde(default)]
@@ -124,21 +141,26 @@ pub enum Algorithm {
     },
     /// Clipped ranges of weights by search.
     AwqClip {
-        /// The smallest fraction of the range that is tried.
+        /// The smallest fraction of the range that is tried; 0.5 by default.
+        #[serde(default = "default::min_clip_ratio")]
         min_clip_ratio: f32,
-        /// The step of the fractions.
+        /// The step of the fractions; 0.05 by default.
+        #[serde(default = "default::shrink_step")]
         shrink_step: f32,
     },
-    /// Both.
+    /// AWQ-lite, then AWQ-clip on the smoothed weight.
     AwqFull {
-        /// The step of the exponents that are tried.
+        /// The step of the exponents that are tried; 0.1 by default.
+        #[serde(default = "default::alpha_step")]
         alpha_step: f32,
-        /// The smallest fraction of the range that is tried.
+        /// The smallest fraction of the range that is tried; 0.5 by default.
+        #[serde(default = "default::min_clip_ratio")]
         min_clip_ratio: f32,
-        /// The step of the fractions.
+        /// The step of the fractions; 0.05 by default.
+        #[serde(default = "default::shrink_step")]
         shrink_step: f32,
         /// Whether layers with a common input get a common scale.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         sharing: Sharing,
         /// Whether no smoothing is a candidate.
         #[serde(default)]
@@ -147,10 +169,11 @@ pub enum Algorithm {
     /// A low-rank branch in high precision beside the quantized weight.
     #[serde(rename = "svdquant")]
     SvdQuant {
-        /// The rank.
+        /// The rank; 32 by default.
+        #[serde(default = "default::rank")]
         rank: usize,
         /// The step of the exponents that are tried when the input is smoothed.
-        #[serde(default = "alpha_step")]
+        #[serde(default = "default::alpha_step")]
         alpha_step: f32,
         /// Layers that get no branch, by globs of their names; they are quantized by `max`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -158,23 +181,27 @@ pub enum Algorithm {
     },
     /// Rounding column by column, each correcting the errors before it.
     Gptq {
-        /// What is added to the diagonal, as a fraction of its mean.
+        /// What is added to the diagonal, as a fraction of its mean; 0.01 by default.
+        #[serde(default = "default::damping")]
         damping: f32,
-        /// Columns that are corrected together.
+        /// Columns that are corrected together; 128 by default.
+        #[serde(default = "default::gptq_block")]
         block_size: usize,
         /// The order in which columns are rounded.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         order: ColumnOrder,
         /// The inputs that the error is measured on.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         inputs: Inputs,
     },
     /// Rounding up or down as learned against the output error of the layer.
     #[serde(rename = "adaround")]
     AdaRound {
-        /// Steps of gradient descent.
+        /// Steps of gradient descent; 1000 by default.
+        #[serde(default = "default::iterations")]
         iterations: usize,
-        /// The weight of the term that pushes towards a decision.
+        /// The weight of the term that pushes towards a decision; 3 by default.
+        #[serde(default = "default::regularization")]
         regularization: f32,
     },
     /// A bias that takes up the mean of the output error.
@@ -198,8 +225,36 @@ pub enum Algorithm {
     },
 }
 
-fn alpha_step() -> f32 {
-    0.1
+/// Default options, as functions because serde wants them so.
+mod default {
+    use super::RangeSearch;
+
+    macro_rules! defaults {
+        ($($name:ident: $type:ty = $value:expr;)*) => {
+            $(pub(super) fn $name() -> $type { $value })*
+        };
+    }
+
+    defaults! {
+        percentile: f64 = 99.99;
+        start_bin: usize = 128;
+        stride: usize = 1;
+        momentum: f32 = 0.9;
+        e4m3_scales: RangeSearch = RangeSearch::E4m3Scales;
+        hessian_block: usize = 16;
+        anchor_percentile: f32 = 1.0;
+        upper_percentile: f32 = 99.99;
+        rho: f32 = 16384.0;
+        alpha: f32 = 1.0;
+        alpha_step: f32 = 0.1;
+        min_clip_ratio: f32 = 0.5;
+        shrink_step: f32 = 0.05;
+        rank: usize = 32;
+        damping: f32 = 0.01;
+        gptq_block: usize = 128;
+        iterations: usize = 1000;
+        regularization: f32 = 3.0;
+    }
 }
 
 impl Algorithm {
@@ -268,6 +323,48 @@ impl Algorithm {
     /// AdaRound with 1000 steps.
     pub fn adaround() -> Self {
         Algorithm::AdaRound { iterations: 1000, regularization: 3.0 }
+    }
+
+    /// An algorithm with its default options, by its name in recipes.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NoAlgorithm`] with the most similar names. Sequences, algorithms for some layers only, and custom ones have no
+    /// defaults.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant::Algorithm;
+    ///
+    /// assert_eq!(Algorithm::named("awq_lite")?, Algorithm::awq_lite());
+    /// assert!(Algorithm::named("awq").unwrap_err().to_string().contains("`awq_lite`"));
+    /// # Ok::<(), burn_quant::QuantError>(())
+    /// ```
+    pub fn named(name: &str) -> Result<Self, QuantError> {
+        let all = [
+            Algorithm::None,
+            Algorithm::Max,
+            Algorithm::percentile(default::percentile()),
+            Algorithm::entropy(),
+            Algorithm::histogram_mse(),
+            Algorithm::MovingAverage { momentum: default::momentum() },
+            Algorithm::MeanMagnitude,
+            Algorithm::Mse(RangeSearch::default()),
+            Algorithm::local_hessian(),
+            Algorithm::activation_headroom(),
+            Algorithm::smoothquant(default::alpha()),
+            Algorithm::awq_lite(),
+            Algorithm::awq_clip(),
+            Algorithm::awq_full(),
+            Algorithm::svdquant(default::rank()),
+            Algorithm::gptq(),
+            Algorithm::adaround(),
+            Algorithm::BiasCorrection,
+        ];
+        let known = near_misses(name, all.iter().map(Algorithm::name));
+        let found = all.into_iter().find(|algorithm| algorithm.name() == name);
+        found.ok_or_else(|| QuantError::NoAlgorithm { name: name.into(), near_misses: known })
     }
 
     /// The name in recipes; of a custom one, the name it is registered by.

@@ -56,14 +56,14 @@ pub(super) fn attributes(
 
 /// What a pattern names.
 #[derive(Clone, Copy, PartialEq)]
-enum Target {
+pub(super) enum Target {
     Weights,
     Activations,
     Any,
 }
 
 impl Target {
-    fn of(name: &str) -> Self {
+    pub(super) fn of(name: &str) -> Self {
         if name.contains("weight_quantizer") {
             Target::Weights
         } else if ["input_quantizer", "output_quantizer", "bmm_quantizer", "softmax_quantizer"]
@@ -112,7 +112,7 @@ impl Reader<'_> {
         self.get(key).map_or(Ok(default), |(at, value)| boolean(&at, value))
     }
 
-    fn unsupported<T>(&self, key: &'static str, value: &Value, instead: &'static str) -> Result<T, Problem> {
+    pub(super) fn unsupported<T>(&self, key: &'static str, value: &Value, instead: &'static str) -> Result<T, Problem> {
         problem(&format!("{}.{key}", self.at), ImportProblem::Unsupported { key, value: value.to_string(), instead })
     }
 
@@ -251,18 +251,31 @@ impl Reader<'_> {
         let axes = |axes: String| problem(self.at, ImportProblem::Axes { axes, target: target.name() });
         let Some(blocks) = blocks else {
             let Some((at, axis)) = self.get("axis") else { return Ok(Granularity::PerTensor) };
-            return match (axis.as_i64(), target) {
-                (Some(0), Target::Weights) | (Some(-1), Target::Activations) => Ok(Granularity::PerChannel),
-                (None, _) if !axis.is_array() => wrong(&at, "an axis, a list of axes, or null", axis),
+            let kept: Option<Vec<i64>> = match axis {
+                Value::Array(axes) => axes.iter().map(Value::as_i64).collect(),
+                axis => axis.as_i64().map(|axis| vec![axis]),
+            };
+            return match (kept.as_deref(), target) {
+                (None, _) => wrong(&at, "an axis, a list of axes, or null", axis),
+                (Some([]), _) => Ok(Granularity::PerTensor),
+                // of a weight [out, in]
+                (Some([0 | -2]), Target::Weights) | (Some([-1]), Target::Activations) => Ok(Granularity::PerChannel),
                 _ => axes(axis.to_string()),
             };
         };
-        let sizes: Vec<(i64, Option<usize>)> = blocks.sizes.iter().map(|(axis, size)| (*axis, *size)).collect();
+        // axes of a weight are those of [out, in], counted from either end
+        let from_the_end =
+            |axis: i64| if target == Target::Weights && (0..2).contains(&axis) { axis - 2 } else { axis };
+        let mut sizes: Vec<(i64, Option<usize>)> =
+            blocks.sizes.iter().map(|(axis, size)| (from_the_end(*axis), *size)).collect();
+        sizes.sort_unstable();
         match (sizes.as_slice(), target) {
             ([(-1, Some(size))], _) => Ok(Granularity::Block { size: *size }),
             ([(-2, Some(rows)), (-1, Some(cols))], Target::Weights) => {
                 Ok(Granularity::Block2d { rows: *rows, cols: *cols })
             }
+            // the whole axis: what is left is the output channel of a weight, the token of an activation
+            ([(-1, None)], Target::Weights) => Ok(Granularity::PerChannel),
             ([(-1, None)], Target::Activations) => Ok(Granularity::PerToken),
             _ => axes(format!("{:?}", blocks.sizes)),
         }

@@ -10,11 +10,12 @@
 //! | ModelOpt | weights | activations |
 //! |---|---|---|
 //! | `axis: null` | per tensor | per tensor |
-//! | `axis: 0` | per channel | error |
-//! | `axis: -1` | error | per channel |
+//! | `axis: 0`, `[0]`, `-2` | per channel | error |
+//! | `axis: -1`, `[-1]` | error | per channel |
 //! | `block_sizes: {-1: n}` | blocks along the contracted axis | blocks of channels |
-//! | `block_sizes: {-1: n, -2: m}` | two-dimensional blocks | error |
-//! | `block_sizes: {-1: null}` | error | per token |
+//! | `block_sizes: {1: n}` | the same, of `[out, in]` | error |
+//! | `block_sizes: {-1: n, -2: m}`, `{1: n, 0: m}` | two-dimensional blocks | error |
+//! | `block_sizes: {-1: null}` | per channel | per token |
 //!
 //! Unknown keys, and attributes that mean nothing here, are errors. Entries may match nothing, as in ModelOpt; if none of those
 //! that configure quantizers matches, placing the configuration is an error.
@@ -24,15 +25,18 @@
 mod algorithm;
 mod attributes;
 mod problem;
+#[cfg(feature = "yaml")]
+mod yaml;
 
 pub use problem::ImportProblem;
 
+use burn_quant_ops::GradientRule;
 use serde_json::{Map, Value};
 
-use self::algorithm::algorithm;
-use self::attributes::attributes;
+use self::algorithm::{Learning, algorithm};
+use self::attributes::{Target, attributes};
 use self::problem::{Problem, boolean, effective_bits, keys, object, problem, wrong};
-use super::{Action, Algorithm, QuantConfig, QuantizerConfig, Range, Rounding, Rule};
+use super::{Action, Algorithm, Granularity, QuantConfig, QuantizerConfig, Range, Rounding, Rule};
 use crate::QuantError;
 
 impl QuantConfig {
@@ -49,11 +53,12 @@ impl QuantConfig {
     /// | ModelOpt | weights | activations |
     /// |---|---|---|
     /// | `axis: null` | per tensor | per tensor |
-    /// | `axis: 0` | per channel | error |
-    /// | `axis: -1` | error | per channel |
+    /// | `axis: 0`, `[0]`, `-2` | per channel | error |
+    /// | `axis: -1`, `[-1]` | error | per channel |
     /// | `block_sizes: {-1: n}` | blocks along the contracted axis | blocks of channels |
-    /// | `block_sizes: {-1: n, -2: m}` | two-dimensional blocks | error |
-    /// | `block_sizes: {-1: null}` | error | per token |
+    /// | `block_sizes: {1: n}` | the same, of `[out, in]` | error |
+    /// | `block_sizes: {-1: n, -2: m}`, `{1: n, 0: m}` | two-dimensional blocks | error |
+    /// | `block_sizes: {-1: null}` | per channel | per token |
     ///
     /// Without an algorithm, ranges that would be static are dynamic, as ModelOpt's are that nothing calibrates.
     /// `effective_bits` and `trt_high_precision_dtype` are checked and left out: bits are counted, and exporters have options
@@ -101,9 +106,24 @@ fn config(value: &Value) -> Result<QuantConfig, Problem> {
         Some(Value::Object(entries)) => legacy("$.quant_cfg", entries, None)?,
         Some(other) => return wrong("$.quant_cfg", "a list of entries, or a dictionary", other),
     };
-    let algorithm = top.get("algorithm").map_or(Ok(Algorithm::Max), |value| algorithm("$.algorithm", value))?;
+    let max = Ok((Algorithm::Max, Learning::Off));
+    let (algorithm, learning) = top.get("algorithm").map_or(max, |value| algorithm("$.algorithm", value))?;
+    let rules = if learning == Learning::RangesOfWeights { learned(rules)? } else { rules };
     let rules = if algorithm == Algorithm::None { rules.into_iter().map(uncalibrated).collect() } else { rules };
     Ok(QuantConfig { rules, algorithm })
+}
+
+/// What `lsq` does to the quantizers of weights in static blocks: their ranges are learned.
+fn learned(mut rules: Vec<Rule>) -> Result<Vec<Rule>, Problem> {
+    for rule in &mut rules {
+        let Action::Set(config) = &mut rule.action else { continue };
+        let in_blocks = matches!(config.granularity, Granularity::Block { .. } | Granularity::Block2d { .. });
+        if Target::of(&rule.quantizer) == Target::Weights && in_blocks && config.has_static_range() {
+            config.gradient = GradientRule::Lsq;
+            config.validate().map_err(|invalid| ("$.algorithm".to_string(), invalid.into()))?;
+        }
+    }
+    Ok(rules)
 }
 
 /// What ModelOpt does with a quantizer that nothing calibrates: it takes the range of every tensor.

@@ -6,13 +6,27 @@ use thiserror::Error;
 use crate::InvalidConfig;
 
 /// Why a configuration of ModelOpt could not be read.
-#[derive(Debug, Clone, PartialEq, Error)]
+#[derive(Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ImportProblem {
     /// The text is not JSON.
     #[error("not JSON: {reason}")]
     NotJson {
         /// What the parser says.
+        reason: String,
+    },
+    /// The text is not YAML.
+    #[error("not YAML: {reason}")]
+    NotYaml {
+        /// What the parser says.
+        reason: String,
+    },
+    /// A recipe imports what is not there, or itself.
+    #[error("`{name}` cannot be imported: {reason}")]
+    Import {
+        /// The name, as it stands in the recipe.
+        name: String,
+        /// Why.
         reason: String,
     },
     /// A key that ModelOpt does not have.
@@ -89,6 +103,8 @@ pub enum ImportProblem {
     #[error("{0}")]
     Invalid(#[from] InvalidConfig),
 }
+
+crate::error::debug_is_display!(ImportProblem);
 
 /// A problem, and where in the JSON it is.
 pub(super) type Problem = (String, ImportProblem);
