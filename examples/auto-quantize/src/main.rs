@@ -60,10 +60,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let comparison = compare(&arguments)?;
     println!("{comparison}");
     if let Some(path) = arguments.json {
-        std::fs::write(path, serde_json::to_string_pretty(&comparison)?)?;
+        let text = serde_json::to_string_pretty(&comparison)?;
+        std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     if let Some(path) = arguments.svg {
-        std::fs::write(path, &comparison.svg)?;
+        std::fs::write(&path, &comparison.svg).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(())
 }
@@ -89,7 +90,8 @@ fn compare(arguments: &Arguments) -> Result<Comparison, Box<dyn std::error::Erro
         Model::Minilm => {
             let models = arguments.models.as_ref().ok_or("`--models` says where the published models are")?;
             let mut moby_dick = String::new();
-            flate2::read::GzDecoder::new(std::fs::File::open(text)?).read_to_string(&mut moby_dick)?;
+            let file = std::fs::File::open(&text).map_err(|e| format!("{}: {e}", text.display()))?;
+            flate2::read::GzDecoder::new(file).read_to_string(&mut moby_dick)?;
             minilm::run(models, &moby_dick, &device, true)
         }
     }

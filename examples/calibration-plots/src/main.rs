@@ -42,11 +42,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     if let Some(folder) = arguments.images {
-        std::fs::create_dir_all(&folder)?;
+        std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         plots.iter().try_for_each(|plot| plot.draw(&folder))?;
     }
     if let Some(file) = arguments.json {
-        std::fs::write(file, serde_json::to_string_pretty(&plots)?)?;
+        let text = serde_json::to_string_pretty(&plots)?;
+        std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
     }
     Ok(())
 }

@@ -59,7 +59,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })?;
     println!("{results}");
     if let Some(path) = arguments.json {
-        std::fs::write(path, serde_json::to_string_pretty(&results)?)?;
+        let text = serde_json::to_string_pretty(&results)?;
+        std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(())
 }

@@ -35,7 +35,8 @@ impl Text {
     /// If it cannot be read, or is shorter than a few windows.
     pub fn read(path: &Path) -> std::io::Result<Self> {
         let mut text = String::new();
-        GzDecoder::new(std::fs::File::open(path)?).read_to_string(&mut text)?;
+        let named = |e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+        GzDecoder::new(std::fs::File::open(path).map_err(named)?).read_to_string(&mut text).map_err(named)?;
         let mut alphabet: Vec<char> = text.chars().collect();
         alphabet.sort_unstable();
         alphabet.dedup();

@@ -110,7 +110,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("largest relative difference of a sum    {:.1e}", results.sums_rel);
     println!("output error / that of one process      {:.6}", results.error_ratio);
     if let Some(file) = arguments.json {
-        std::fs::write(file, serde_json::to_string_pretty(&results)?)?;
+        let text = serde_json::to_string_pretty(&results)?;
+        std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
     }
     Ok(())
 }

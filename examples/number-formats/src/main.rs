@@ -71,7 +71,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         outcomes.push(Outcome { format, family, bits, gaussian_db, heavy_tailed_db });
     }
     if let Some(file) = arguments.json {
-        std::fs::write(file, serde_json::to_string_pretty(&outcomes)?)?;
+        let text = serde_json::to_string_pretty(&outcomes)?;
+        std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
     }
     if let Some(file) = arguments.svg {
         plot::draw(&file, &outcomes)?;

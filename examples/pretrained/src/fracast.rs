@@ -28,10 +28,11 @@ pub struct Agreement {
 /// If a file cannot be read, or codes have no scales or no float weight.
 pub fn compare(models: &Path) -> Result<Agreement, Box<dyn std::error::Error>> {
     let folder = models.join("fracast/weights");
-    compare_files(
-        &std::fs::read(folder.join("model.safetensors"))?,
-        &std::fs::read(folder.join("model.int8.safetensors"))?,
-    )
+    let read = |file: &str| {
+        let path = folder.join(file);
+        std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))
+    };
+    compare_files(&read("model.safetensors")?, &read("model.int8.safetensors")?)
 }
 
 /// The same on the bytes of the two files.

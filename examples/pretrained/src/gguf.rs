@@ -81,7 +81,8 @@ impl Gguf {
     ///
     /// See [`GgufError`].
     pub fn open(path: &Path) -> Result<Self, GgufError> {
-        Self::parse(std::fs::read(path)?)
+        let named = |e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+        Self::parse(std::fs::read(path).map_err(named)?)
     }
 
     /// Reads the bytes of a file.

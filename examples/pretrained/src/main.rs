@@ -48,7 +48,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::default();
     let wanted = |model| arguments.model == Model::All || arguments.model == model;
     let (mut text, mut results) = (String::new(), BTreeMap::new());
-    flate2::read::GzDecoder::new(std::fs::File::open(&arguments.text)?).read_to_string(&mut text)?;
+    let file = std::fs::File::open(&arguments.text).map_err(|e| format!("{}: {e}", arguments.text.display()))?;
+    flate2::read::GzDecoder::new(file).read_to_string(&mut text)?;
 
     if wanted(Model::Fracast) {
         let agreement = fracast::compare(&arguments.models)?;
@@ -71,7 +72,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         results.insert("smollm", serde_json::to_value(table)?);
     }
     if let Some(path) = arguments.json {
-        std::fs::write(path, serde_json::to_string_pretty(&results)?)?;
+        let text = serde_json::to_string_pretty(&results)?;
+        std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(())
 }

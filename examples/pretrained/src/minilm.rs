@@ -220,7 +220,8 @@ pub fn evaluate(models: &Path, text: &str, device: &Device) -> Result<Table, Box
 ///
 /// If its file cannot be read.
 pub fn tokenizer(folder: &Path) -> Result<Tokenizer, Box<dyn std::error::Error>> {
-    let mut tokenizer = Tokenizer::from_file(folder.join("tokenizer.json")).map_err(|e| e.to_string())?;
+    let mut tokenizer = Tokenizer::from_file(folder.join("tokenizer.json"))
+        .map_err(|e| format!("{}: {e}", folder.join("tokenizer.json").display()))?;
     tokenizer.with_padding(None);
     Ok(tokenizer)
 }
@@ -242,18 +243,19 @@ fn task(models: &Path, text: &str, tokenizer: &Tokenizer, device: &Device) -> Re
     };
     let paragraphs: Vec<String> = text.split("\n\n").filter(|p| p.len() > 80).take(96).map(str::to_string).collect();
     let data = models.join("gensim/test/test_data");
-    let documents: Vec<String> = std::fs::read(data.join("lee.cor"))?
-        .split(|byte| *byte == b'\n')
-        .map(latin1)
-        .filter(|d| !d.is_empty())
-        .collect();
+    let read = |file: &str| {
+        let path = data.join(file);
+        std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))
+    };
+    let documents: Vec<String> =
+        read("lee.cor")?.split(|byte| *byte == b'\n').map(latin1).filter(|d| !d.is_empty()).collect();
 
     let mut words = Vec::new();
     let mut pairs = Vec::new();
     let mut places = BTreeMap::new();
     for file in ["wordsim353.tsv", "simlex999.txt"] {
         let mut judged = Vec::new();
-        let lines = std::fs::read_to_string(data.join(file))?;
+        let lines = String::from_utf8(read(file)?)?;
         for line in lines.lines().filter(|line| !line.starts_with('#')) {
             let [a, b, alike] = line.split('\t').collect::<Vec<_>>()[..] else { continue };
             let mut place = |word: &str| {

@@ -219,7 +219,7 @@ impl<'a> AutoQuantization<'a> {
         self.by_gradients_checked(model, forward_loop, backward_loop, || Ok(()))
     }
 
-    /// The same, with a check of what the backward loop saw.
+    /// Scores by gradients of loops of the user, and checks what the backward loop saw before its scores are taken.
     #[cfg(feature = "autodiff")]
     fn by_gradients_checked<M: Module>(
         mut self,

@@ -50,7 +50,7 @@ pub(super) fn solve(groups: &[Vec<Item>], budget: f64) -> Result<Solution, f64> 
     solve_within(groups, budget, LINKS)
 }
 
-/// The same, with about so many states in memory at most.
+/// Solves with about so many states in memory at most.
 fn solve_within(groups: &[Vec<Item>], budget: f64, links: usize) -> Result<Solution, f64> {
     let budget = budget * (1.0 + SLACK);
     let efficient: Vec<Vec<usize>> = groups.iter().map(|group| efficient(group)).collect();

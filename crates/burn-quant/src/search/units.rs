@@ -185,8 +185,8 @@ fn patterns_match<M: Module>(base: &M, config: &AutoQuantizeConfig, units: &[Uni
 }
 
 /// The regular expression of layers that belong together.
-fn group_rule(pattern: &String) -> Result<Regex, QuantError> {
-    let bad = |reason: String| QuantError::BadPattern { pattern: pattern.clone(), reason };
+fn group_rule(pattern: &str) -> Result<Regex, QuantError> {
+    let bad = |reason: String| QuantError::BadPattern { pattern: pattern.into(), reason };
     let rule = Regex::new(pattern).map_err(|e| bad(e.to_string()))?;
     if rule.captures_len() < 2 {
         return Err(bad("it captures nothing: what layers of one group have in common".into()));
@@ -196,7 +196,7 @@ fn group_rule(pattern: &String) -> Result<Regex, QuantError> {
 
 /// Units by group, in the order of their first members.
 fn grouped(units: Vec<Unit>, config: &AutoQuantizeConfig) -> Result<Vec<Vec<Unit>>, QuantError> {
-    let rules: Vec<Regex> = config.groups.iter().map(group_rule).collect::<Result<_, _>>()?;
+    let rules: Vec<Regex> = config.groups.iter().map(|pattern| group_rule(pattern)).collect::<Result<_, _>>()?;
     /// The rule, and what it captured.
     type Key = Option<(usize, String)>;
     let mut groups: Vec<(Key, Vec<Unit>)> = Vec::new();
