@@ -6,7 +6,7 @@ use std::path::Path;
 use burn_pack::{Bytes, EXTENSION, Error, Reader, Tensor, Writer};
 use sha2::{Digest, Sha256};
 
-use crate::StoreError;
+use crate::{Schema, StoreError};
 
 const SCHEMA: &str = "burn-quant.schema";
 const VERSION: &str = "burn-quant.version";
@@ -15,40 +15,16 @@ const STATISTICS: &str = "burn-quant.statistics";
 const SEARCH: &str = "burn-quant.search";
 const DIGEST: &str = "burn-quant.digest";
 
-/// The version of what a file holds: a major that only equal majors read, and a minor that newer crates read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Schema {
-    /// Changes when older files can no longer be read.
-    pub major: u32,
-    /// Changes when older crates can no longer read new files.
-    pub minor: u32,
-}
-
-impl Schema {
-    /// What this crate writes.
-    pub const CURRENT: Schema = Schema { major: 1, minor: 2 };
-
-    fn parse(text: &str) -> Option<Self> {
-        let (major, minor) = text.split_once('.')?;
-        Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
+/// Whether this crate reads files of a version.
+fn check(found: Schema) -> Result<(), StoreError> {
+    let supported = Schema::CURRENT;
+    if found.major != supported.major {
+        return Err(StoreError::OtherMajor { found, supported });
     }
-
-    fn check(self) -> Result<(), StoreError> {
-        let (found, supported) = (self, Self::CURRENT);
-        if found.major != supported.major {
-            return Err(StoreError::OtherMajor { found, supported });
-        }
-        if found.minor > supported.minor {
-            return Err(StoreError::NewerMinor { found, supported });
-        }
-        Ok(())
+    if found.minor > supported.minor {
+        return Err(StoreError::NewerMinor { found, supported });
     }
-}
-
-impl std::fmt::Display for Schema {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
+    Ok(())
 }
 
 /// The bytes of a file; a path without an extension may be that of one with `.bpk`.
@@ -141,7 +117,7 @@ impl Contents {
         let schema = metadata.get(SCHEMA).ok_or(missing(SCHEMA))?;
         let schema = Schema::parse(schema)
             .ok_or_else(|| StoreError::Damaged { reason: format!("`{schema}` is not a schema version") })?;
-        schema.check()?;
+        check(schema)?;
         let expected = metadata.remove(DIGEST).ok_or(StoreError::Tampered)?;
         let tensors = reader.into_tensors().map_err(damage)?;
         if digest(&metadata, &tensors)? != expected {

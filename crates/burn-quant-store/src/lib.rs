@@ -51,15 +51,16 @@ mod file;
 mod parameters;
 mod restore;
 mod save;
+mod schema;
 mod search;
 mod statistics;
 
 pub use adapter::{ForQuantLayers, load_checkpoint};
 pub use error::StoreError;
-pub use file::Schema;
 #[doc(hidden)]
 pub use file::with_new_digest;
 pub use restore::{Restore, RestoreReport, from_bytes, restore};
 pub use save::{save, to_bytes};
+pub use schema::Schema;
 pub use search::{load_search, save_search, search_from_bytes, search_to_bytes};
 pub use statistics::{load_statistics, save_statistics, statistics_from_bytes, statistics_to_bytes};

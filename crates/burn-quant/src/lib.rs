@@ -62,13 +62,14 @@ mod layout;
 mod model;
 mod place;
 mod quantizer;
+mod relative_entropy;
 
 pub mod nn;
 mod observe;
 mod pipeline;
 pub mod prepare;
-mod report;
 pub mod solve;
+mod summary;
 
 mod fold;
 pub mod search;
@@ -79,10 +80,10 @@ pub use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, Scale
 pub use burn_quant_ops::{AxisGroups, GradientRule};
 pub use config::{
     Action, AfterRounding, Algorithm, BiasConfig, BiasMethod, BiasSource, BinWidth, ColumnOrder, Granularity,
-    HistogramConfig, Identity, ImportProblem, Inputs, Preset, QuantConfig, QuantizerConfig, Range, RangeSearch,
-    Rotation, Rounding, Rule, Sharing, Unscaled, Zeros,
+    HistogramConfig, Identity, Inputs, Preset, QuantConfig, QuantizerConfig, Range, RangeSearch, Rotation, Rounding,
+    Rule, Sharing, Unscaled, Zeros,
 };
-pub use error::{InvalidConfig, NotScoredReason, QuantError};
+pub use error::{ImportProblem, InvalidConfig, NotScoredReason, QuantError};
 pub use fold::{fold_to_burn, fold_weights};
 pub use layout::{Role, WeightLayout, burn_layer_name};
 pub use model::{Quantizers, quantizer_devices};
@@ -93,8 +94,10 @@ pub use observe::{
 pub use pipeline::{Progress, Quantization, Report, Warning, calibrate, observe, quantize, quantize_weights};
 pub use place::{Plan, PlannedQuantizer, WeightLayouts, disable, enable, install_plan, place};
 pub use quantizer::{Buffer, TensorQuantizer};
-pub use report::{LayerReport, StepReport, Summary, summary};
-pub use solve::{CalibrationAlgorithm, KernelProblem, LayerInput, LayerProblem, SkipReason, Solution, Stage};
+pub use solve::{
+    CalibrationAlgorithm, KernelProblem, LayerInput, LayerProblem, LayerReport, SkipReason, Solution, Stage, StepReport,
+};
+pub use summary::{Summary, summary};
 
 /// The one hook into a model: what watches its tensors.
 pub mod tap {

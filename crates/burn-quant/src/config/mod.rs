@@ -17,7 +17,6 @@ mod written;
 pub use algorithm::{
     Algorithm, BinWidth, ColumnOrder, HistogramConfig, Identity, Inputs, RangeSearch, Sharing, Unscaled, Zeros,
 };
-pub use import::ImportProblem;
 pub use preset::Preset;
 pub use quantizer::{
     AfterRounding, BiasConfig, BiasMethod, BiasSource, Granularity, QuantizerConfig, Range, Rotation, Rounding,

@@ -18,7 +18,7 @@ use super::progress::Clock;
 use super::{Search, SearchProgress, SearchState, Unit};
 use crate::QuantError;
 use crate::model::{device_of, host};
-use crate::train::relative_entropy;
+use crate::relative_entropy::relative_entropy;
 
 /// Scores all groups; `forward` runs a batch through a model, to its logits.
 pub(super) fn score<M: Module, I: IntoIterator, const D: usize>(

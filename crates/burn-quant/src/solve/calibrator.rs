@@ -6,11 +6,11 @@ use burn::tensor::{Device, Tensor};
 
 use super::algorithm::{Registry, Step};
 use super::ranges::set_ranges;
+use super::report::{LayerReport, StepReport};
 use super::siblings::families;
 use super::{SkipReason, Stage};
 use crate::model::{LayerRef, ModelIndex, layer_of, layers};
 use crate::observe::{CaptureAt, InputStatistics, ModelRequest, StatisticsRequest, experts, is_weight};
-use crate::report::{LayerReport, StepReport};
 use crate::{Algorithm, ModelStatistics, QuantError, Role, Statistics, TensorQuantizer};
 
 /// An algorithm, ready to run.

@@ -6,11 +6,11 @@ use burn::tensor::Tensor;
 
 use super::algorithm::Step;
 use super::calibrator::{Calibrator, inputs_of, is_of_all_channels};
+use super::report::{LayerReport, StepReport};
 use super::siblings::{families, share_global_amax, share_inputs};
 use super::{KernelProblem, LayerProblem, SkipReason, Solution};
 use crate::ModelStatistics;
 use crate::model::{LayerRef, ModelIndex, Parameters, Replacements};
-use crate::report::{LayerReport, StepReport};
 
 /// What layers have become so far; it goes into the model at the end, as later passes over the data need the float model.
 #[derive(Default)]

@@ -16,6 +16,7 @@ mod kernel;
 mod layer;
 mod layers;
 mod ranges;
+mod report;
 mod siblings;
 
 mod activation_headroom;
@@ -49,6 +50,7 @@ pub(crate) use layers::Solved;
 pub use max::max;
 pub use moving_average::moving_average;
 pub use percentile::percentile;
+pub use report::{LayerReport, StepReport};
 pub use smoothquant::smoothquant;
 
 use crate::model::host;

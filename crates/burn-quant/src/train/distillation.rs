@@ -10,6 +10,8 @@
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
 
+use crate::relative_entropy::relative_entropy;
+
 /// Learns the distribution of a teacher over classes or tokens.
 ///
 /// The teacher is usually the float model itself, before it is quantized, in validation mode: `model.valid()`.
@@ -77,11 +79,4 @@ impl Distillation {
     pub fn with_task<const D: usize>(&self, student: Tensor<D>, teacher: Tensor<D>, task: Tensor<1>) -> Tensor<1> {
         self.loss(student, teacher) * self.weight + task * (1.0 - self.weight)
     }
-}
-
-/// `p · (log p − log q)` by elements, of log probabilities; 0 where `p` is 0, whatever `q` is: the limit, where the formula has 0 · ∞.
-pub(crate) fn relative_entropy<const D: usize>(log_p: Tensor<D>, log_q: Tensor<D>) -> Tensor<D> {
-    let p = log_p.clone().exp();
-    let ruled_out = p.clone().equal_elem(0.0);
-    p * (log_p - log_q).mask_fill(ruled_out, 0.0)
 }

@@ -14,5 +14,4 @@ mod distillation;
 mod lora;
 
 pub use distillation::Distillation;
-pub(crate) use distillation::relative_entropy;
 pub use lora::Lora;

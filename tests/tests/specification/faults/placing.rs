@@ -31,7 +31,7 @@ pub(super) fn output_channels_of_transposed_convolutions_are_counted_in_each_gro
         layer.weight = Param::from_tensor(kernel.clone());
         let (layer, _) = quantize_weights(layer, &QuantConfig::int8_weight_only()).unwrap();
         assert_eq!(ranges(&layer, "weight_quantizer"), largest, "one range for each kernel, bias: {with_bias}");
-        let last = values(layer.weight.val().slice([3..4]));
+        let last = values(layer.weight.val().slice(3..4));
         assert!(last.iter().any(|w| w.abs() > 5e-4), "the smallest kernel is not rounded to zero: {last:?}");
     }
     // burn's own layer, whose groups its bias tells: six channels in two groups of three

@@ -161,8 +161,8 @@ pub(super) fn f30() {
         let path = format!("{}/../crates/burn-quant/src/{file}", env!("CARGO_MANIFEST_DIR"));
         std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
     };
-    let mut all = variants(&crate_source("error.rs"), &["QuantError", "NotScoredReason", "InvalidConfig"]);
-    all.extend(variants(&crate_source("config/import/problem.rs"), &["ImportProblem"]));
+    let mut all = variants(&crate_source("error/mod.rs"), &["QuantError", "NotScoredReason", "InvalidConfig"]);
+    all.extend(variants(&crate_source("error/import.rs"), &["ImportProblem"]));
     all.extend(variants(&crate_source("solve/algorithm.rs"), &["SkipReason"]));
     assert!(all.len() > 80, "{all:?}");
     for variant in all {

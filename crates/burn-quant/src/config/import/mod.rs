@@ -28,8 +28,6 @@ mod problem;
 #[cfg(feature = "yaml")]
 mod yaml;
 
-pub use problem::ImportProblem;
-
 use burn_quant_ops::GradientRule;
 use serde_json::{Map, Value};
 
@@ -37,7 +35,7 @@ use self::algorithm::{Learning, algorithm};
 use self::attributes::{Target, attributes};
 use self::problem::{Problem, boolean, effective_bits, keys, object, problem, wrong};
 use super::{Action, Algorithm, Granularity, QuantConfig, QuantizerConfig, Range, Rounding, Rule};
-use crate::QuantError;
+use crate::{ImportProblem, QuantError};
 
 impl QuantConfig {
     /// A configuration from one of ModelOpt, as JSON.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::{LayerProblem, SkipReason};
 use crate::model::host;
-use crate::{LayerProblem, SkipReason};
 
 /// What the steps of an algorithm did to a layer, or to the quantizer of an activation.
 ///

@@ -1,8 +1,4 @@
-//! What was done to a model: [`LayerReport`] by layer, and its quantizers as a table.
-
-mod layers;
-
-pub use layers::{LayerReport, StepReport};
+//! The quantizers of a model as a table.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,11 @@
 //! Why a model could not be quantized.
 
+mod import;
+
 use burn_quant_ops::numerics::{Format, ScaleFormat};
 use thiserror::Error;
 
-use crate::ImportProblem;
+pub use import::ImportProblem;
 
 /// Makes `Debug` print what `Display` does: a `main` that returns a `Result` prints `Debug`, and the advice must not be lost there.
 macro_rules! debug_is_display {

@@ -1,0 +1,26 @@
+//! The version of a file.
+
+/// The version of what a file holds: a major that only equal majors read, and a minor that newer crates read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Schema {
+    /// Changes when older files can no longer be read.
+    pub major: u32,
+    /// Changes when older crates can no longer read new files.
+    pub minor: u32,
+}
+
+impl Schema {
+    /// What this crate writes.
+    pub const CURRENT: Schema = Schema { major: 1, minor: 2 };
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.split_once('.')?;
+        Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
+}
+
+impl std::fmt::Display for Schema {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
