@@ -455,7 +455,7 @@ pub enum NotScoredReason {
     },
     /// The layer never recorded an output.
     #[error(
-        "no batch reached it, or it is a layer of yours whose forward does not call `TensorQuantizer::probed`; score batches that \
+        "no batch reached it, or it is a layer of yours whose forward does not call `TensorQuantizer::layer`; score batches that \
          reach it, or disable it"
     )]
     NotReached,
