@@ -264,7 +264,7 @@ fn siblings_with_static_nvfp4_weights_share_the_range_of_the_tensor() {
     let of = |name: &str, buffer| {
         values(quantizers.get(&format!("attention.{name}.weight_quantizer")).unwrap().buffer(buffer).unwrap())
     };
-    let largest = |name: &str| of(name, Buffer::Amax).into_iter().fold(0.0, f32::max);
+    let largest = |name: &str| of(name, Buffer::Amax).into_iter().max_by(f32::total_cmp).unwrap();
     let shared = largest("q_proj").max(largest("k_proj"));
     assert_eq!(of("q_proj", Buffer::GlobalAmax), [shared]);
     assert_eq!(of("k_proj", Buffer::GlobalAmax), [shared]);

@@ -154,7 +154,7 @@ fn check<const D: usize>(
     };
     // some elements lie beyond the given ranges
     let given = amax.clone() * 0.75;
-    let (ranges, global) = (values(given.clone()), largest.iter().copied().fold(0.0, f32::max));
+    let (ranges, global) = (values(given.clone()), largest.iter().copied().max_by(f32::total_cmp).unwrap());
     let global_amax = Tensor::<1>::from_data([global], device);
     let double = device.supports_dtype(DType::F64);
     let bias_groups = Groups::per_channel(groups.shape(), D - 1);

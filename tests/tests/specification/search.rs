@@ -554,7 +554,7 @@ fn the_largest_score_can_be_minimised() {
             let j = group.choices.iter().position(|choice| choice.format == formats[group.name()]).unwrap();
             group.monotone_scores()[j]
         };
-        state.groups.iter().map(score).fold(0.0, f64::max)
+        state.groups.iter().map(score).max_by(f64::total_cmp).unwrap()
     };
     assert_eq!(largest.score, largest_of(&largest.formats));
     assert!(largest.score <= largest_of(&sum.formats) && largest.within_budget);

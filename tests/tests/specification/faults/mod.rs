@@ -1,4 +1,4 @@
-//! Faults that were found once, by number: each test says the right behaviour, and failed before it was mended.
+//! Faults that were found once, by number: each test says the right behaviour.
 //!
 //! The bodies stand in one file per area; this is the index. `cargo test --test specification faults::f05` runs one.
 
