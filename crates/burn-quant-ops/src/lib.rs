@@ -26,6 +26,7 @@ mod flex;
 mod group_amax;
 mod groups;
 mod hadamard;
+mod relative_entropy;
 
 pub use burn_quant_numerics as numerics;
 pub use fake_quant::{
@@ -34,3 +35,4 @@ pub use fake_quant::{
 pub use group_amax::{GroupAmaxOps, group_amax};
 pub use groups::{AxisGroups, Groups};
 pub use hadamard::{Direction, Hadamard, HadamardOps, hadamard};
+pub use relative_entropy::relative_entropy;

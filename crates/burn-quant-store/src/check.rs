@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use burn::tensor::DType;
 use burn_pack::Tensor;
-use burn_quant::{Buffer, Granularity, InvalidConfig, Plan, QuantError, Quantizers, Role, TensorQuantizer};
+use burn_quant_core::config::Granularity;
+use burn_quant_core::error::{InvalidConfig, QuantError};
+use burn_quant_core::layout::Role;
+use burn_quant_core::model::Quantizers;
+use burn_quant_core::place::Plan;
+use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
 
 use crate::StoreError;
 use crate::file::damage;

@@ -4,7 +4,8 @@ use std::error::Error as _;
 use std::path::PathBuf;
 
 use burn::tensor::DType;
-use burn_quant::{QuantError, Role};
+use burn_quant_core::error::QuantError;
+use burn_quant_core::layout::Role;
 use thiserror::Error;
 
 use crate::Schema;

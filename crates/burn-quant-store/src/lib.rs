@@ -52,6 +52,7 @@ mod parameters;
 mod restore;
 mod save;
 mod schema;
+#[cfg(feature = "search")]
 mod search;
 mod statistics;
 
@@ -62,5 +63,6 @@ pub use file::with_new_digest;
 pub use restore::{Restore, RestoreReport, from_bytes, restore};
 pub use save::{save, to_bytes};
 pub use schema::Schema;
+#[cfg(feature = "search")]
 pub use search::{load_search, save_search, search_from_bytes, search_to_bytes};
 pub use statistics::{load_statistics, save_statistics, statistics_from_bytes, statistics_to_bytes};

@@ -6,7 +6,11 @@ use std::path::Path;
 use burn::module::Module;
 use burn::store::ModuleRecord;
 use burn_pack::{Bytes, Tensor, Writer};
-use burn_quant::{Buffer, Plan, QuantError, Quantizers, Role, install_plan, quantizer_devices};
+use burn_quant_core::error::QuantError;
+use burn_quant_core::layout::Role;
+use burn_quant_core::model::{Quantizers, quantizer_devices};
+use burn_quant_core::place::{Plan, install_plan};
+use burn_quant_core::quantizer::Buffer;
 
 use crate::StoreError;
 use crate::check::{buffer_owner, check_lengths, check_roles, check_tensors, check_values, weight_of};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn_pack::{Bytes, Reader};
-use burn_quant::Plan;
+use burn_quant_core::place::Plan;
 
 use crate::StoreError;
 use crate::file::{Contents, Kind, write};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::tensor::{DType, Shape};
 use burn_pack::{Bytes, Tensor};
-use burn_quant::search::{Candidate, SearchState};
+use burn_quant_search::{Candidate, SearchState};
 
 use crate::StoreError;
 use crate::file::{Contents, Kind, damage, read, write};

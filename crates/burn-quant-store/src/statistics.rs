@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::tensor::{DType, Shape};
 use burn_pack::{Bytes, Tensor};
-use burn_quant::{GramMatrix, ModelStatistics, Statistics};
+use burn_quant_calibrate::observe::{GramMatrix, ModelStatistics, Statistics};
 
 use crate::StoreError;
 use crate::file::{Contents, Kind, damage, read, write};

@@ -54,53 +54,42 @@
 //! weights a [`WeightLayouts`] table knows. Activations need a quantizer in the model: the layers of [`nn`], or a
 //! [`TensorQuantizer`] field in a struct of yours.
 
-mod error;
-
-mod bits;
-mod config;
-mod layout;
-mod model;
-mod place;
-mod quantizer;
-mod relative_entropy;
-
-pub mod nn;
-mod observe;
-mod pipeline;
-pub mod prepare;
-pub mod solve;
-mod summary;
-
-mod fold;
-pub mod search;
 pub mod train;
 
-pub use burn_quant_ops as ops;
-pub use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, ScaleFormat, Signedness};
-pub use burn_quant_ops::{AxisGroups, GradientRule};
-pub use config::{
-    Action, AfterRounding, Algorithm, BiasConfig, BiasMethod, BiasSource, BinWidth, ColumnOrder, Granularity,
-    HistogramConfig, Identity, Inputs, Preset, QuantConfig, QuantizerConfig, Range, RangeSearch, Rotation, Rounding,
-    Rule, Sharing, Unscaled, Zeros,
+pub use burn_quant_calibrate::config::{
+    Algorithm, BinWidth, ColumnOrder, HistogramConfig, Identity, Inputs, Preset, QuantConfig, RangeSearch, Sharing,
+    Unscaled, Zeros,
 };
-pub use error::{ImportProblem, InvalidConfig, NotScoredReason, QuantError};
-pub use fold::{fold_to_burn, fold_weights};
-pub use layout::{Role, WeightLayout, burn_layer_name};
-pub use model::{Quantizers, quantizer_devices};
-pub use observe::{
+pub use burn_quant_calibrate::observe::{
     BiasStatistics, BlockHistogram, ChannelStatistics, Gram, GramMatrix, Histogram, InputStatistics, ModelStatistics,
     Statistics, StatisticsRequest, observe_weights,
 };
-pub use pipeline::{Progress, Quantization, Report, Warning, calibrate, observe, quantize, quantize_weights};
-pub use place::{Plan, PlannedQuantizer, WeightLayouts, disable, enable, install_plan, place};
-pub use quantizer::{Buffer, TensorQuantizer};
-pub use solve::{
+pub use burn_quant_calibrate::pipeline::{
+    Progress, Quantization, Report, Warning, calibrate, observe, quantize, quantize_weights,
+};
+pub use burn_quant_calibrate::solve::{
     CalibrationAlgorithm, KernelProblem, LayerInput, LayerProblem, LayerReport, SkipReason, Solution, Stage, StepReport,
 };
-pub use summary::{Summary, summary};
+pub use burn_quant_calibrate::{prepare, solve};
+pub use burn_quant_core::config::{
+    Action, AfterRounding, BiasConfig, BiasMethod, BiasSource, Granularity, QuantizerConfig, Range, Rotation, Rounding,
+    Rule,
+};
+pub use burn_quant_core::error::{ImportProblem, InvalidConfig, NotScoredReason, QuantError};
+pub use burn_quant_core::fold::{fold_to_burn, fold_weights};
+pub use burn_quant_core::layout::{Role, WeightLayout, burn_layer_name};
+pub use burn_quant_core::model::{Quantizers, quantizer_devices};
+pub use burn_quant_core::place::{Plan, PlannedQuantizer, WeightLayouts, disable, enable, install_plan, place};
+pub use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
+pub use burn_quant_core::summary::{Summary, summary};
+pub use burn_quant_nn as nn;
+pub use burn_quant_ops as ops;
+pub use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, ScaleFormat, Signedness};
+pub use burn_quant_ops::{AxisGroups, GradientRule};
+pub use burn_quant_search as search;
 
 /// The one hook into a model: what watches its tensors.
 pub mod tap {
-    pub use crate::model::{Watched, watch};
-    pub use crate::quantizer::{AnyTensor, Bypass, Flow, LayerCall, Product, Tap};
+    pub use burn_quant_core::model::{Watched, watch};
+    pub use burn_quant_core::quantizer::{AnyTensor, Bypass, Flow, LayerCall, Product, Tap};
 }

@@ -10,7 +10,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
 
-use crate::relative_entropy::relative_entropy;
+use burn_quant_ops::relative_entropy;
 
 /// Learns the distribution of a teacher over classes or tokens.
 ///

@@ -10,14 +10,15 @@
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Distribution, Tensor};
 
-use crate::config::{matcher, near_misses};
-use crate::model::ModelIndex;
-use crate::{Buffer, QuantError};
+use burn_quant_core::config::{matcher, near_misses};
+use burn_quant_core::error::QuantError;
+use burn_quant_core::model::ModelIndex;
+use burn_quant_core::quantizer::Buffer;
 
 /// Trains a quantized model by factors of low rank, and nothing else.
 ///
 /// The factors belong to the quantizer of the weight, so that there is one composite on it and not two: they are recorded, saved,
-/// restored and moved with it, and [`fold_weights`](crate::fold_weights) adds them to the weight for good.
+/// restored and moved with it, and [`fold_weights`](burn_quant_core::fold::fold_weights) adds them to the weight for good.
 ///
 /// # Example
 ///

@@ -157,13 +157,13 @@ fn variants(source: &str, enums: &[&str]) -> Vec<String> {
 
 pub(super) fn f30() {
     let errors = every_error();
-    let crate_source = |file: &str| {
-        let path = format!("{}/../crates/burn-quant/src/{file}", env!("CARGO_MANIFEST_DIR"));
+    let source = |file: &str| {
+        let path = format!("{}/../crates/burn-quant-{file}", env!("CARGO_MANIFEST_DIR"));
         std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
     };
-    let mut all = variants(&crate_source("error/mod.rs"), &["QuantError", "NotScoredReason", "InvalidConfig"]);
-    all.extend(variants(&crate_source("error/import.rs"), &["ImportProblem"]));
-    all.extend(variants(&crate_source("solve/algorithm.rs"), &["SkipReason"]));
+    let mut all = variants(&source("core/src/error/mod.rs"), &["QuantError", "NotScoredReason", "InvalidConfig"]);
+    all.extend(variants(&source("core/src/error/import.rs"), &["ImportProblem"]));
+    all.extend(variants(&source("calibrate/src/solve/algorithm.rs"), &["SkipReason"]));
     assert!(all.len() > 80, "{all:?}");
     for variant in all {
         assert!(errors.iter().any(|(name, _)| *name == variant), "{variant} is printed here too");

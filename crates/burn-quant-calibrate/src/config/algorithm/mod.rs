@@ -1,0 +1,404 @@
+//! The algorithms that a recipe can name.
+
+mod options;
+mod validate;
+
+pub use options::{BinWidth, ColumnOrder, HistogramConfig, Identity, Inputs, RangeSearch, Sharing, Unscaled, Zeros};
+
+use serde::{Deserialize, Serialize};
+
+use super::written::is_default;
+use burn_quant_core::config::near_misses;
+use burn_quant_core::error::QuantError;
+
+/// How the ranges of static quantizers are found, and what else calibration does.
+///
+/// An algorithm says what it does to a layer; those of *layers* work on linear layers with a slot before them
+/// ([`QuantLinear`](burn_quant_nn::QuantLinear)), and every other quantizer gets its range by [`Algorithm::Max`]. What was skipped is
+/// in the [report](crate::solve::LayerReport) with its reason. Defaults are those of ModelOpt 0.47.
+///
+/// | algorithm | of | statistics | file |
+/// |---|---|---|---|
+/// | `max` | all | largest magnitude | `max.rs` |
+/// | `percentile`, `entropy`, `histogram_mse` | activations | histogram | `percentile.rs`, `entropy.rs`, `histogram_mse.rs` |
+/// | `mean_magnitude` | all with f32 scales | mean magnitude of each channel | `mean_magnitude.rs` |
+/// | `moving_average` | activations | largest magnitude of each batch | `moving_average.rs` |
+/// | `activation_headroom` | NVFP4 activations | histogram of block ranges | `activation_headroom.rs` |
+/// | `mse`, `local_hessian` | weights | none; Gram matrix | `range_search.rs` |
+/// | `smoothquant` | layers | range of each channel | `smoothquant.rs` |
+/// | `awq_lite`, `awq_clip`, `awq_full` | layers | Gram matrix | `awq_lite.rs`, `awq_clip.rs` |
+/// | `svdquant` | layers | Gram matrix | `svdquant.rs` |
+/// | `gptq` | layers | Gram matrix | `gptq.rs` |
+/// | `adaround` | layers | Gram matrix | `adaround.rs` |
+/// | `bias_correction` | layers | mean of each channel | `bias_correction.rs` |
+///
+/// # Example
+///
+/// ```
+/// use burn_quant::{Algorithm, QuantConfig, Sharing};
+///
+/// let smooth = Algorithm::SmoothQuant { alpha: 0.5, sharing: Sharing::Separate };
+/// let config = QuantConfig::int8_default().with_algorithm(Algorithm::Sequence(vec![smooth, Algorithm::gptq()]));
+/// assert_eq!(config.algorithm.name(), "sequence");
+/// ```
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(remote = "Self", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// No calibration: every quantizer is dynamic or constant, or has its range already.
+    None,
+    /// The largest magnitude seen: see [`solve::max`](crate::solve::max).
+    #[default]
+    Max,
+    /// The range below which a share of the magnitudes of activations lies: see [`solve::percentile`](crate::solve::percentile()).
+    Percentile {
+        /// The share, in percent; 99.99 by default.
+        #[serde(default = "default::percentile")]
+        percentile: f64,
+        /// How magnitudes are counted.
+        #[serde(default, skip_serializing_if = "is_default")]
+        histogram: HistogramConfig,
+    },
+    /// The range of activations that loses the least information: see [`solve::entropy`](crate::solve::entropy()).
+    Entropy {
+        /// The least range that is tried, in bins; 128 by default.
+        #[serde(default = "default::start_bin")]
+        start_bin: usize,
+        /// Bins between two ranges that are tried; 1 by default.
+        #[serde(default = "default::stride")]
+        stride: usize,
+        /// How magnitudes are counted.
+        #[serde(default, skip_serializing_if = "is_default")]
+        histogram: HistogramConfig,
+    },
+    /// The range of activations of least squared rounding error: see [`solve::histogram_mse`](crate::solve::histogram_mse()).
+    HistogramMse {
+        /// The least range that is tried, in bins; 128 by default.
+        #[serde(default = "default::start_bin")]
+        start_bin: usize,
+        /// Bins between two ranges that are tried; 1 by default.
+        #[serde(default = "default::stride")]
+        stride: usize,
+        /// How magnitudes are counted.
+        #[serde(default, skip_serializing_if = "is_default")]
+        histogram: HistogramConfig,
+    },
+    /// The exponential average of the ranges of batches: see [`solve::moving_average`](crate::solve::moving_average()).
+    MovingAverage {
+        /// The weight of what was before, 0 to 1; 0.9 by default.
+        #[serde(default = "default::momentum")]
+        momentum: f32,
+    },
+    /// Twice the mean magnitude by the square root of the highest code: where learned ranges begin.
+    MeanMagnitude,
+    /// The range of least squared rounding error of each weight.
+    Mse(RangeSearch),
+    /// The range of least error of each weight's output, estimated per block.
+    LocalHessian {
+        /// The candidates; all E4M3 block scales by default.
+        #[serde(default = "default::e4m3_scales")]
+        search: RangeSearch,
+        /// Columns of a block; 16 by default.
+        #[serde(default = "default::hessian_block")]
+        block_size: usize,
+        /// The inputs that the error is measured on.
+        #[serde(default, skip_serializing_if = "is_default")]
+        inputs: Inputs,
+    },
+    /// The range of activation tensors under E4M3 block scales, with headroom.
+    ActivationHeadroom {
+        /// The percentile of block ranges that must stay representable; 1 by default.
+        #[serde(default = "default::anchor_percentile")]
+        anchor_percentile: f32,
+        /// The percentile that is the range at least; 99.99 by default.
+        #[serde(default = "default::upper_percentile")]
+        upper_percentile: f32,
+        /// How far the anchor may be below the range; 16384 by default.
+        #[serde(default = "default::rho")]
+        rho: f32,
+    },
+    /// SmoothQuant: moves outliers of channels from the activations into the weight.
+    #[serde(rename = "smoothquant")]
+    SmoothQuant {
+        /// Migration strength, 0 to 1: 0 leaves the activations as they are, 1, the default, equalises them fully.
+        #[serde(default = "default::alpha")]
+        alpha: f32,
+        /// Whether layers with a common input get a common scale.
+        #[serde(default, skip_serializing_if = "is_default")]
+        sharing: Sharing,
+    },
+    /// Scales of input channels by search.
+    AwqLite {
+        /// The step of the exponents that are tried; 0.1 by default.
+        #[serde(default = "default::alpha_step")]
+        alpha_step: f32,
+        /// Whether layers with a common input get a common scale.
+        #[serde(default, skip_serializing_if = "is_default")]
+        sharing: Sharing,
+        /// Whether no smoothing is a candidate.
+        #[serde(default)]
+        identity: Identity,
+    },
+    /// Clipped ranges of weights by search.
+    AwqClip {
+        /// The smallest fraction of the range that is tried; 0.5 by default.
+        #[serde(default = "default::min_clip_ratio")]
+        min_clip_ratio: f32,
+        /// The step of the fractions; 0.05 by default.
+        #[serde(default = "default::shrink_step")]
+        shrink_step: f32,
+    },
+    /// AWQ-lite, then AWQ-clip on the smoothed weight.
+    AwqFull {
+        /// The step of the exponents that are tried; 0.1 by default.
+        #[serde(default = "default::alpha_step")]
+        alpha_step: f32,
+        /// The smallest fraction of the range that is tried; 0.5 by default.
+        #[serde(default = "default::min_clip_ratio")]
+        min_clip_ratio: f32,
+        /// The step of the fractions; 0.05 by default.
+        #[serde(default = "default::shrink_step")]
+        shrink_step: f32,
+        /// Whether layers with a common input get a common scale.
+        #[serde(default, skip_serializing_if = "is_default")]
+        sharing: Sharing,
+        /// Whether no smoothing is a candidate.
+        #[serde(default)]
+        identity: Identity,
+    },
+    /// A low-rank branch in high precision beside the quantized weight.
+    #[serde(rename = "svdquant")]
+    SvdQuant {
+        /// The rank; 32 by default.
+        #[serde(default = "default::rank")]
+        rank: usize,
+        /// The step of the exponents that are tried when the input is smoothed.
+        #[serde(default = "default::alpha_step")]
+        alpha_step: f32,
+        /// Layers that get no branch, by globs of their names; they are quantized by `max`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        skip_layers: Vec<String>,
+    },
+    /// Rounding column by column, each correcting the errors before it.
+    Gptq {
+        /// What is added to the diagonal, as a fraction of its mean; 0.01 by default.
+        #[serde(default = "default::damping")]
+        damping: f32,
+        /// Columns that are corrected together; 128 by default.
+        #[serde(default = "default::gptq_block")]
+        block_size: usize,
+        /// The order in which columns are rounded.
+        #[serde(default, skip_serializing_if = "is_default")]
+        order: ColumnOrder,
+        /// The inputs that the error is measured on.
+        #[serde(default, skip_serializing_if = "is_default")]
+        inputs: Inputs,
+    },
+    /// Rounding up or down as learned against the output error of the layer.
+    #[serde(rename = "adaround")]
+    AdaRound {
+        /// Steps of gradient descent; 1000 by default.
+        #[serde(default = "default::iterations")]
+        iterations: usize,
+        /// The weight of the term that pushes towards a decision; 3 by default.
+        #[serde(default = "default::regularization")]
+        regularization: f32,
+    },
+    /// A bias that takes up the mean of the output error.
+    BiasCorrection,
+    /// Several, one after the other, on the statistics of one observation.
+    Sequence(Vec<Algorithm>),
+    /// One for some layers only; the others keep what they have.
+    OfLayers {
+        /// The layers, by globs of their paths.
+        layers: Vec<String>,
+        /// What is done to them: a single algorithm that calibrates.
+        algorithm: Box<Algorithm>,
+    },
+    /// One of the user's: see [`CalibrationAlgorithm`](crate::solve::CalibrationAlgorithm).
+    Custom {
+        /// The name it is registered by.
+        name: String,
+        /// What it is told.
+        #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+        options: serde_json::Map<String, serde_json::Value>,
+    },
+}
+
+/// Default options, as functions because serde wants them so.
+mod default {
+    use super::RangeSearch;
+
+    macro_rules! defaults {
+        ($($name:ident: $type:ty = $value:expr;)*) => {
+            $(pub(super) fn $name() -> $type { $value })*
+        };
+    }
+
+    defaults! {
+        percentile: f64 = 99.99;
+        start_bin: usize = 128;
+        stride: usize = 1;
+        momentum: f32 = 0.9;
+        e4m3_scales: RangeSearch = RangeSearch::E4m3Scales;
+        hessian_block: usize = 16;
+        anchor_percentile: f32 = 1.0;
+        upper_percentile: f32 = 99.99;
+        rho: f32 = 16384.0;
+        alpha: f32 = 1.0;
+        alpha_step: f32 = 0.1;
+        min_clip_ratio: f32 = 0.5;
+        shrink_step: f32 = 0.05;
+        rank: usize = 32;
+        damping: f32 = 0.01;
+        gptq_block: usize = 128;
+        iterations: usize = 1000;
+        regularization: f32 = 3.0;
+    }
+}
+
+impl Algorithm {
+    /// A percentile of the magnitudes of activations, in percent.
+    pub fn percentile(percentile: f64) -> Self {
+        Algorithm::Percentile { percentile, histogram: HistogramConfig::default() }
+    }
+
+    /// Entropy calibration of activations: every range from 128 bins on.
+    pub fn entropy() -> Self {
+        Algorithm::Entropy { start_bin: 128, stride: 1, histogram: HistogramConfig::default() }
+    }
+
+    /// Least squared error of activations: every range from 128 bins on.
+    pub fn histogram_mse() -> Self {
+        Algorithm::HistogramMse { start_bin: 128, stride: 1, histogram: HistogramConfig::default() }
+    }
+
+    /// SmoothQuant, each layer by itself.
+    pub fn smoothquant(alpha: f32) -> Self {
+        Algorithm::SmoothQuant { alpha, sharing: Sharing::Separate }
+    }
+
+    /// AWQ-lite, each layer by itself.
+    pub fn awq_lite() -> Self {
+        Algorithm::AwqLite { alpha_step: 0.1, sharing: Sharing::Separate, identity: Identity::Tried }
+    }
+
+    /// AWQ-clip.
+    pub fn awq_clip() -> Self {
+        Algorithm::AwqClip { min_clip_ratio: 0.5, shrink_step: 0.05 }
+    }
+
+    /// AWQ-lite, then AWQ-clip on the smoothed weight; each layer by itself.
+    pub fn awq_full() -> Self {
+        Algorithm::AwqFull {
+            alpha_step: 0.1,
+            min_clip_ratio: 0.5,
+            shrink_step: 0.05,
+            sharing: Sharing::Separate,
+            identity: Identity::Tried,
+        }
+    }
+
+    /// SVDQuant with a branch of this rank beside every layer.
+    pub fn svdquant(rank: usize) -> Self {
+        Algorithm::SvdQuant { rank, alpha_step: 0.1, skip_layers: Vec::new() }
+    }
+
+    /// GPTQ in the order of columns.
+    pub fn gptq() -> Self {
+        let (order, inputs) = (ColumnOrder::Natural, Inputs::Float);
+        Algorithm::Gptq { damping: 0.01, block_size: 128, order, inputs }
+    }
+
+    /// Local Hessian over all E4M3 block scales of a static NVFP4 weight.
+    pub fn local_hessian() -> Self {
+        Algorithm::LocalHessian { search: RangeSearch::E4m3Scales, block_size: 16, inputs: Inputs::Float }
+    }
+
+    /// Headroom for NVFP4 activations.
+    pub fn activation_headroom() -> Self {
+        Algorithm::ActivationHeadroom { anchor_percentile: 1.0, upper_percentile: 99.99, rho: 16384.0 }
+    }
+
+    /// AdaRound with 1000 steps.
+    pub fn adaround() -> Self {
+        Algorithm::AdaRound { iterations: 1000, regularization: 3.0 }
+    }
+
+    /// An algorithm with its default options, by its name in recipes.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NoAlgorithm`] with the most similar names. Sequences, algorithms for some layers only, and custom ones have no
+    /// defaults.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant::Algorithm;
+    ///
+    /// assert_eq!(Algorithm::named("awq_lite")?, Algorithm::awq_lite());
+    /// assert!(Algorithm::named("awq").unwrap_err().to_string().contains("`awq_lite`"));
+    /// # Ok::<(), burn_quant::QuantError>(())
+    /// ```
+    pub fn named(name: &str) -> Result<Self, QuantError> {
+        let all = [
+            Algorithm::None,
+            Algorithm::Max,
+            Algorithm::percentile(default::percentile()),
+            Algorithm::entropy(),
+            Algorithm::histogram_mse(),
+            Algorithm::MovingAverage { momentum: default::momentum() },
+            Algorithm::MeanMagnitude,
+            Algorithm::Mse(RangeSearch::default()),
+            Algorithm::local_hessian(),
+            Algorithm::activation_headroom(),
+            Algorithm::smoothquant(default::alpha()),
+            Algorithm::awq_lite(),
+            Algorithm::awq_clip(),
+            Algorithm::awq_full(),
+            Algorithm::svdquant(default::rank()),
+            Algorithm::gptq(),
+            Algorithm::adaround(),
+            Algorithm::BiasCorrection,
+        ];
+        let known = near_misses(name, all.iter().map(Algorithm::name));
+        let found = all.into_iter().find(|algorithm| algorithm.name() == name);
+        found.ok_or_else(|| QuantError::NoAlgorithm { name: name.into(), near_misses: known })
+    }
+
+    /// The name in recipes; of a custom one, the name it is registered by.
+    pub fn name(&self) -> &str {
+        match self {
+            Algorithm::None => "none",
+            Algorithm::Max => "max",
+            Algorithm::Percentile { .. } => "percentile",
+            Algorithm::Entropy { .. } => "entropy",
+            Algorithm::HistogramMse { .. } => "histogram_mse",
+            Algorithm::MovingAverage { .. } => "moving_average",
+            Algorithm::MeanMagnitude => "mean_magnitude",
+            Algorithm::Mse(_) => "mse",
+            Algorithm::LocalHessian { .. } => "local_hessian",
+            Algorithm::ActivationHeadroom { .. } => "activation_headroom",
+            Algorithm::SmoothQuant { .. } => "smoothquant",
+            Algorithm::AwqLite { .. } => "awq_lite",
+            Algorithm::AwqClip { .. } => "awq_clip",
+            Algorithm::AwqFull { .. } => "awq_full",
+            Algorithm::SvdQuant { .. } => "svdquant",
+            Algorithm::Gptq { .. } => "gptq",
+            Algorithm::AdaRound { .. } => "adaround",
+            Algorithm::BiasCorrection => "bias_correction",
+            Algorithm::Sequence(_) => "sequence",
+            Algorithm::OfLayers { algorithm, .. } => algorithm.name(),
+            Algorithm::Custom { name, .. } => name,
+        }
+    }
+
+    /// The algorithms it consists of, in order: itself, unless it is a sequence.
+    pub fn steps(&self) -> &[Algorithm] {
+        match self {
+            Algorithm::Sequence(steps) => steps,
+            single => std::slice::from_ref(single),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What one quantizer does, and rules that say it of many.
+
+mod kind;
+mod quantizer;
+mod rule;
+mod validate;
+mod written;
+
+pub use quantizer::{
+    AfterRounding, BiasConfig, BiasMethod, BiasSource, Granularity, QuantizerConfig, Range, Rotation, Rounding,
+};
+pub use rule::{Action, Rule, matcher, near_misses};
+pub(crate) use validate::rotation_block;

@@ -1,0 +1,286 @@
+//! burn's transformer encoder of quantized layers.
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::tensor::{Bool, Device, Tensor};
+use burn_nn::activation::ActivationConfig;
+use burn_nn::transformer::{TransformerEncoder, TransformerEncoderConfig, TransformerEncoderLayer};
+use burn_nn::{Dropout, Initializer};
+
+use super::QuantPositionWiseFeedForward;
+use crate::QuantLayerNorm;
+use crate::attention::{MhaCache, MhaInput, QuantMultiHeadAttention, TensorCache};
+use burn_quant_core::error::QuantError;
+
+mirrored_config! {
+    TransformerEncoderConfig, QuantTransformerEncoderConfig => QuantTransformerEncoder (device) {
+        /// Features of the model.
+        d_model: usize,
+        /// Features inside the feed-forward networks.
+        d_ff: usize,
+        /// Heads.
+        n_heads: usize,
+        /// Layers.
+        n_layers: usize,
+        /// Rate of dropout.
+        #[config(default = 0.1)]
+        dropout: f64,
+        /// Whether a norm comes before its block instead of after it.
+        #[config(default = false)]
+        norm_first: bool,
+        /// Whether a head may attend to nothing.
+        #[config(default = false)]
+        quiet_softmax: bool,
+        /// How the parameters begin.
+        #[config(default = "Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false }")]
+        initializer: Initializer,
+        /// The function inside the feed-forward networks.
+        #[config(default = "ActivationConfig::Gelu")]
+        activation: ActivationConfig,
+        /// Keeps the denominator of a norm from zero.
+        #[config(default = 1e-5)]
+        layer_norm_eps: f64,
+    }
+}
+
+/// burn's [`TransformerEncoder`] of quantized layers.
+///
+/// # Shapes
+///
+/// Input and output `[batch, tokens, d_model]`.
+#[derive(Module, Debug)]
+pub struct QuantTransformerEncoder {
+    /// The layers.
+    pub layers: Vec<QuantTransformerEncoderLayer>,
+    /// Features of the model.
+    pub d_model: usize,
+    /// Features inside the feed-forward networks.
+    pub d_ff: usize,
+    /// Heads.
+    pub n_heads: usize,
+    /// Layers.
+    pub n_layers: usize,
+    /// Rate of dropout.
+    pub dropout: f64,
+    /// Whether a norm comes before its block instead of after it.
+    pub norm_first: bool,
+    /// Whether a head may attend to nothing.
+    pub quiet_softmax: bool,
+}
+
+/// The inputs of [`QuantTransformerEncoder`].
+#[derive(Debug)]
+pub struct TransformerEncoderInput {
+    tensor: Tensor<3>,
+    mask_pad: Option<Tensor<2, Bool>>,
+    mask_attn: Option<Tensor<3, Bool>>,
+}
+
+impl TransformerEncoderInput {
+    /// A tensor `[batch, tokens, d_model]`.
+    pub fn new(tensor: Tensor<3>) -> Self {
+        Self { tensor, mask_pad: None, mask_attn: None }
+    }
+
+    /// Hides tokens, `[batch, tokens]`.
+    pub fn mask_pad(mut self, mask_pad: Tensor<2, Bool>) -> Self {
+        self.mask_pad = Some(mask_pad);
+        self
+    }
+
+    /// Hides tokens from each other, `[batch, tokens, tokens]`.
+    pub fn mask_attn(mut self, mask_attn: Tensor<3, Bool>) -> Self {
+        self.mask_attn = Some(mask_attn);
+        self
+    }
+}
+
+impl QuantTransformerEncoder {
+    /// The encoder with its quantizers.
+    pub fn forward(&self, input: TransformerEncoderInput) -> Tensor<3> {
+        self.layers
+            .iter()
+            .fold(input.tensor, |x, layer| layer.forward(x, input.mask_pad.clone(), input.mask_attn.clone()))
+    }
+
+    /// The same for tokens that come one by one; outputs are those of all tokens so far.
+    pub fn forward_autoregressive_inference(
+        &self,
+        input: TransformerEncoderInput,
+        cache: &mut TransformerEncoderAutoregressiveCache,
+    ) -> Tensor<3> {
+        self.layers.iter().zip(&mut cache.layers).fold(input.tensor, |x, (layer, cache)| {
+            layer.forward_autoregressive_inference(x, input.mask_pad.clone(), input.mask_attn.clone(), cache)
+        })
+    }
+
+    /// A cache of no tokens.
+    pub fn new_autoregressive_cache(&self) -> TransformerEncoderAutoregressiveCache {
+        let layers = self.layers.iter().map(|_| TransformerEncoderLayerAutoregressiveCache::empty());
+        TransformerEncoderAutoregressiveCache { layers: layers.collect() }
+    }
+
+    /// Returns burn's encoder, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<TransformerEncoder, QuantError> {
+        Ok(TransformerEncoder {
+            layers: self.layers.iter().map(QuantTransformerEncoderLayer::to_burn).collect::<Result<_, _>>()?,
+            d_model: self.d_model,
+            d_ff: self.d_ff,
+            n_heads: self.n_heads,
+            n_layers: self.n_layers,
+            dropout: self.dropout,
+            norm_first: self.norm_first,
+            quiet_softmax: self.quiet_softmax,
+        })
+    }
+}
+
+impl From<TransformerEncoder> for QuantTransformerEncoder {
+    fn from(encoder: TransformerEncoder) -> Self {
+        Self {
+            layers: encoder.layers.into_iter().map(Into::into).collect(),
+            d_model: encoder.d_model,
+            d_ff: encoder.d_ff,
+            n_heads: encoder.n_heads,
+            n_layers: encoder.n_layers,
+            dropout: encoder.dropout,
+            norm_first: encoder.norm_first,
+            quiet_softmax: encoder.quiet_softmax,
+        }
+    }
+}
+
+/// A layer of [`QuantTransformerEncoder`].
+#[derive(Module, Debug)]
+pub struct QuantTransformerEncoderLayer {
+    /// Attention.
+    pub mha: QuantMultiHeadAttention,
+    /// Feed-forward network.
+    pub pwff: QuantPositionWiseFeedForward,
+    /// The norm of the feed-forward network if norms come first, else of the attention.
+    pub norm_1: QuantLayerNorm,
+    /// The norm of the attention if norms come first, else of the feed-forward network.
+    pub norm_2: QuantLayerNorm,
+    /// Dropout of what is added.
+    pub dropout: Dropout,
+    /// Whether a norm comes before its block instead of after it.
+    pub norm_first: bool,
+}
+
+impl QuantTransformerEncoderLayer {
+    /// A layer with fresh parameters and disabled slots.
+    pub fn new(config: &QuantTransformerEncoderConfig, device: &Device) -> Self {
+        TransformerEncoderLayer::new(&config.clone().into(), device).into()
+    }
+
+    /// The layer with its quantizers.
+    pub fn forward(
+        &self,
+        input: Tensor<3>,
+        mask_pad: Option<Tensor<2, Bool>>,
+        mask_attn: Option<Tensor<3, Bool>>,
+    ) -> Tensor<3> {
+        let attend = |x| self.mha.forward(MhaInput::self_attn(x).masked(mask_pad, mask_attn)).context;
+        self.blocks(input, attend, |x| self.pwff.forward(x), |x| self.norm_1.forward(x), |x| self.norm_2.forward(x))
+    }
+
+    /// The same for tokens that come one by one.
+    pub fn forward_autoregressive_inference(
+        &self,
+        input: Tensor<3>,
+        mask_pad: Option<Tensor<2, Bool>>,
+        mask_attn: Option<Tensor<3, Bool>>,
+        cache: &mut TransformerEncoderLayerAutoregressiveCache,
+    ) -> Tensor<3> {
+        let TransformerEncoderLayerAutoregressiveCache { mha, pwff, norm_1, norm_2 } = cache;
+        self.blocks(
+            input,
+            |x| self.mha.forward_cache(MhaInput::self_attn(x).masked(mask_pad, mask_attn), mha).context,
+            |x| pwff.extend(x, 1, |x| self.pwff.forward(x)),
+            |x| norm_1.extend(x, 1, |x| self.norm_1.forward(x)),
+            |x| norm_2.extend(x, 1, |x| self.norm_2.forward(x)),
+        )
+    }
+
+    /// How the blocks follow each other.
+    fn blocks(
+        &self,
+        x: Tensor<3>,
+        attend: impl FnOnce(Tensor<3>) -> Tensor<3>,
+        feed_forward: impl FnOnce(Tensor<3>) -> Tensor<3>,
+        norm_1: impl FnOnce(Tensor<3>) -> Tensor<3>,
+        norm_2: impl FnOnce(Tensor<3>) -> Tensor<3>,
+    ) -> Tensor<3> {
+        if self.norm_first {
+            let x = x.clone() + self.dropout.forward(attend(norm_2(x)));
+            x.clone() + self.dropout.forward(feed_forward(norm_1(x)))
+        } else {
+            let x = norm_1(x.clone() + self.dropout.forward(attend(x)));
+            norm_2(x.clone() + self.dropout.forward(feed_forward(x)))
+        }
+    }
+
+    /// Returns burn's layer, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<TransformerEncoderLayer, QuantError> {
+        Ok(TransformerEncoderLayer {
+            mha: self.mha.to_burn()?,
+            pwff: self.pwff.to_burn()?,
+            norm_1: self.norm_1.to_burn()?,
+            norm_2: self.norm_2.to_burn()?,
+            dropout: self.dropout.clone(),
+            norm_first: self.norm_first,
+        })
+    }
+}
+
+impl From<TransformerEncoderLayer> for QuantTransformerEncoderLayer {
+    fn from(layer: TransformerEncoderLayer) -> Self {
+        Self {
+            mha: layer.mha.into(),
+            pwff: layer.pwff.into(),
+            norm_1: layer.norm_1.into(),
+            norm_2: layer.norm_2.into(),
+            dropout: layer.dropout,
+            norm_first: layer.norm_first,
+        }
+    }
+}
+
+/// What a [`QuantTransformerEncoderLayer`] has computed of the tokens so far.
+#[derive(Clone, Debug)]
+pub struct TransformerEncoderLayerAutoregressiveCache {
+    /// Attention.
+    pub mha: MhaCache,
+    /// Feed-forward network.
+    pub pwff: TensorCache<3>,
+    /// First norm.
+    pub norm_1: TensorCache<3>,
+    /// Second norm.
+    pub norm_2: TensorCache<3>,
+}
+
+impl TransformerEncoderLayerAutoregressiveCache {
+    /// A cache of no tokens.
+    pub fn empty() -> Self {
+        Self {
+            mha: MhaCache::autoregressive(),
+            pwff: TensorCache::empty(),
+            norm_1: TensorCache::empty(),
+            norm_2: TensorCache::empty(),
+        }
+    }
+}
+
+/// What a [`QuantTransformerEncoder`] has computed of the tokens so far.
+#[derive(Clone, Debug)]
+pub struct TransformerEncoderAutoregressiveCache {
+    layers: Vec<TransformerEncoderLayerAutoregressiveCache>,
+}

@@ -1,0 +1,82 @@
+//! burn's feed-forward network of a transformer with quantizers.
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use burn_nn::activation::{Activation, ActivationConfig};
+use burn_nn::transformer::{PositionWiseFeedForward, PositionWiseFeedForwardConfig};
+use burn_nn::{Dropout, Initializer};
+
+use crate::QuantLinear;
+use burn_quant_core::error::QuantError;
+
+mirrored_config! {
+    PositionWiseFeedForwardConfig, QuantPositionWiseFeedForwardConfig => QuantPositionWiseFeedForward (device) {
+        /// Features of the model.
+        d_model: usize,
+        /// Features between the layers.
+        d_ff: usize,
+        /// Rate of dropout.
+        #[config(default = 0.1)]
+        dropout: f64,
+        /// How the parameters begin.
+        #[config(default = "Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false }")]
+        initializer: Initializer,
+        /// The function between the layers.
+        #[config(default = "ActivationConfig::Gelu")]
+        activation: ActivationConfig,
+    }
+}
+
+/// burn's [`PositionWiseFeedForward`] of [`QuantLinear`] layers.
+///
+/// An activation with parameters, SwiGLU, stays burn's: neither recorded, as in burn, nor quantized.
+///
+/// # Shapes
+///
+/// Input and output `[..., d_model]`.
+#[derive(Module, Debug)]
+pub struct QuantPositionWiseFeedForward {
+    /// The first layer.
+    pub linear_inner: QuantLinear,
+    /// The second layer.
+    pub linear_outer: QuantLinear,
+    /// Dropout between the layers.
+    pub dropout: Dropout,
+    /// The function between the layers.
+    #[module(skip)]
+    pub activation: Activation,
+}
+
+impl QuantPositionWiseFeedForward {
+    /// The network with its quantizers.
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        let x = self.activation.forward(self.linear_inner.forward(input));
+        self.linear_outer.forward(self.dropout.forward(x))
+    }
+
+    /// Returns burn's network, which computes the same.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::NotBurn`] if an activation quantizer is enabled, which burn's layer lacks.
+    pub fn to_burn(&self) -> Result<PositionWiseFeedForward, QuantError> {
+        Ok(PositionWiseFeedForward {
+            linear_inner: self.linear_inner.to_burn()?,
+            linear_outer: self.linear_outer.to_burn()?,
+            dropout: self.dropout.clone(),
+            activation: self.activation.clone(),
+        })
+    }
+}
+
+impl From<PositionWiseFeedForward> for QuantPositionWiseFeedForward {
+    fn from(network: PositionWiseFeedForward) -> Self {
+        Self {
+            linear_inner: network.linear_inner.into(),
+            linear_outer: network.linear_outer.into(),
+            dropout: network.dropout,
+            activation: network.activation,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What a search sees of a layer: its input, and the gradient at its output.
+//!
+//! ```text
+//! y = product(x, W) + bias + probe,   probe = 0        ∂L/∂probe = ∂L/∂y
+//! ```
+//!
+//! Nothing is evaluated while the graph is alive: after the backward pass each candidate is one more product, so memory does
+//! not grow with the number of candidates.
+
+use std::sync::{Mutex, PoisonError};
+
+use burn::tensor::{DType, Gradients, Tensor};
+
+use super::operand::QuantizedLayerView;
+use burn_quant_core::quantizer::TensorQuantizer;
+use burn_quant_core::quantizer::{AnyTensor, Flow, LayerCall, Product, Tap};
+
+/// Records the calls of one layer, which computes in float.
+#[derive(Debug, Default)]
+pub(crate) struct GradientTap {
+    calls: Mutex<Vec<RecordedCall>>,
+}
+
+impl GradientTap {
+    /// What was recorded since the last call.
+    pub(crate) fn take(&self) -> Vec<RecordedCall> {
+        std::mem::take(&mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Tap for GradientTap {
+    fn input(&self, _: &TensorQuantizer, _: &AnyTensor) -> Flow {
+        Flow::Bypass
+    }
+
+    fn watches_layer(&self) -> bool {
+        true
+    }
+
+    fn layer(&self, call: LayerCall) -> AnyTensor {
+        let output = call.output.flat();
+        // one number that is read everywhere: the gradient is that of the whole output
+        let probe = Tensor::<1>::zeros([1], (&output.device(), output.dtype())).expand(output.dims()).require_grad();
+        let input = AnyTensor::new(call.input.flat().detach(), call.input.shape().to_vec());
+        let recorded = RecordedCall { input, probe: probe.clone(), product: call.product };
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(recorded);
+        AnyTensor::new(output + probe, call.output.shape().to_vec())
+    }
+}
+
+/// One call of a layer.
+pub(crate) struct RecordedCall {
+    input: AnyTensor,
+    probe: Tensor<1>,
+    product: Product,
+}
+
+impl std::fmt::Debug for RecordedCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RecordedCall({:?})", self.input.shape())
+    }
+}
+
+/// What a term may be at most, so that its square is a number.
+const LARGEST: f32 = 1e10;
+
+impl RecordedCall {
+    /// For each candidate `Σ clamp(G ⊙ Δ)²`, `[1]`, of what it changes the output by; `None` if the loss does not depend on it.
+    pub(crate) fn squares(
+        &self,
+        gradients: &Gradients,
+        float: &QuantizedLayerView,
+        candidates: &[QuantizedLayerView],
+    ) -> Option<Vec<Tensor<1>>> {
+        let gradient = self.probe.grad(gradients)?.cast(DType::F32);
+        let wide = |y: AnyTensor| y.flat().without_autodiff().cast(DType::F32);
+        let before = wide(float.output(&self.input, &self.product));
+        let square = |candidate: &QuantizedLayerView| {
+            let change = wide(candidate.output(&self.input, &self.product)) - before.clone();
+            let term = (gradient.clone() * change).clamp(-LARGEST, LARGEST);
+            (term.clone() * term).sum()
+        };
+        Some(candidates.iter().map(square).collect())
+    }
+}
