@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(statistics) = serde_json::from_slice::<ModelStatistics>(data) else { return };
     let layer: QuantLinear = LinearConfig::new(4, 3).init(&Device::flex()).into();
     let config = QuantConfig::int8_default();
-    let (layer, _) = place(layer, &config.rules, &WeightLayouts::new()).expect("the preset suits the layer");
+    let (layer, _) = place(layer, &config, &WeightLayouts::new()).expect("the preset suits the layer");
     for algorithm in [Algorithm::Max, Algorithm::entropy(), Algorithm::gptq()] {
         let _ = calibrate(layer.clone(), &statistics, &algorithm);
     }

@@ -310,7 +310,7 @@ impl<'a> AutoQuantization<'a> {
         let config = self.config;
         config.validate()?;
         self.state.as_ref().map_or(Ok(()), |known| known.continues(config, method))?;
-        let (float, _) = place(model, &[], &self.layouts)?;
+        let (float, _) = place(model, &[] as &[Rule], &self.layouts)?;
         let layout = Layout::of(&float, config, &self.layouts)?;
         let groups = config.planned_groups(&layout)?;
         (self.progress)(SearchProgress::Planned { groups: groups.len(), formats: layout.formats.len() });

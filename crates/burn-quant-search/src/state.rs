@@ -9,6 +9,7 @@ use super::candidate::{Candidate, with_candidates};
 use super::config::check_bits;
 use super::knapsack::{self, Item, within};
 use super::{AutoQuantizeConfig, Objective, QuantizerState, Unit, minimax};
+use burn_quant_core::config::Rule;
 use burn_quant_core::error::QuantError;
 use burn_quant_core::error::number;
 use burn_quant_core::model::ModelIndex;
@@ -250,7 +251,7 @@ impl SearchState {
         layouts: &WeightLayouts,
     ) -> Result<M, QuantError> {
         self.check(&model)?;
-        let (model, _) = place(model, &[], layouts)?;
+        let (model, _) = place(model, &[] as &[Rule], layouts)?;
         let fixed = self.base.layers.iter().map(|(unit, candidate)| (unit, candidate));
         let layers: Vec<_> = fixed.chain(self.chosen(selection)?).collect();
         let model = with_candidates(model, layers.into_iter())?;

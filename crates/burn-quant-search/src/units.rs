@@ -85,7 +85,7 @@ impl<'a> Layout<'a> {
         let mut units: Vec<Unit> = Vec::new();
         let mut plans = Vec::new();
         for format in &formats {
-            let (placed, plan) = place(base.clone(), &format.config.rules, layouts)?;
+            let (placed, plan) = place(base.clone(), &format.config, layouts)?;
             for layer in layers(&ModelIndex::of(&placed), false) {
                 let unit = Unit::of(layer);
                 if !units.contains(&unit) {

@@ -87,7 +87,7 @@ fn config() -> QuantConfig {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
     let device = Device::flex();
-    let (model, _) = place(Mlp::new(&device), &config().rules, &WeightLayouts::new())?;
+    let (model, _) = place(Mlp::new(&device), &config(), &WeightLayouts::new())?;
     let batches = images(&device)?;
     if let (Some(shard), Some(output)) = (arguments.shard, &arguments.output) {
         let own: Vec<_> = batches.into_iter().skip(shard).step_by(arguments.workers).collect();

@@ -276,7 +276,7 @@ fn shards_of_the_data_are_worth_the_whole() {
     let (_, device) = device();
     let config = w8a8();
     let algorithm = Algorithm::Sequence(vec![Algorithm::percentile(99.0), Algorithm::gptq()]);
-    let (placed, _) = place(Net::new(&device), &config.rules, &Default::default()).unwrap();
+    let (placed, _) = place(Net::new(&device), &config, &Default::default()).unwrap();
     let placed = burn_quant::disable(placed, "idle.*").unwrap();
     let observe = |seeds: std::ops::Range<usize>| {
         let run = |model: &Net| seeds.clone().for_each(|seed| drop(model.forward(images(seed, 4 + seed, &device))));
@@ -305,7 +305,7 @@ fn shards_of_the_data_are_worth_the_whole() {
 #[test]
 fn statistics_of_another_algorithm_say_what_is_missing() {
     let (_, device) = device();
-    let (placed, _) = place(linear(reference_weight(&device)), &w8a8().rules, &Default::default()).unwrap();
+    let (placed, _) = place(linear(reference_weight(&device)), &w8a8(), &Default::default()).unwrap();
     let run = |layer: &QuantLinear| drop(layer.forward(reference_inputs(&device)));
     let seen = observe(&placed, &Algorithm::smoothquant(0.5), run).unwrap();
     let missing = |missing| Some(QuantError::MissingStatistics { name: "input_quantizer".into(), missing });
@@ -362,7 +362,7 @@ fn histograms_do_not_depend_on_the_order_of_batches() {
     for (name, device) in devices() {
         let config = HistogramConfig { bins: 64, ..HistogramConfig::default() };
         let algorithm = Algorithm::Percentile { percentile: 99.0, histogram: config };
-        let (placed, _) = place(linear(spread([8, 3], &device)), &w8a8().rules, &Default::default()).unwrap();
+        let (placed, _) = place(linear(spread([8, 3], &device)), &w8a8(), &Default::default()).unwrap();
         let batches: Vec<Tensor<2>> =
             [0.01, 3.0, 0.0, 40.0, 1.0].iter().map(|s| spread([5, 8], &device) * *s).collect();
         let seen = |order: [usize; 5]| {

@@ -412,7 +412,7 @@ fn statistics_travel_in_files_and_damaged_ones_are_refused() {
     use burn_quant::{Algorithm, ModelStatistics, observe, place};
     use burn_quant_store::{StoreError, load_statistics, save_statistics, statistics_from_bytes, statistics_to_bytes};
     let (_, device) = device();
-    let (layer, _) = place(with_all_buffers(&device), &QuantConfig::int8_default().rules, &Default::default()).unwrap();
+    let (layer, _) = place(with_all_buffers(&device), &QuantConfig::int8_default(), &Default::default()).unwrap();
     let algorithm = Algorithm::Sequence(vec![Algorithm::entropy(), Algorithm::gptq()]);
     let run = |layer: &QuantLinear| drop(layer.forward(spread([5, 16], &device)));
     let seen: ModelStatistics = observe(&layer, &algorithm, run).unwrap();

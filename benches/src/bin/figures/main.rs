@@ -245,7 +245,7 @@ fn calibration_cost() -> Vec<Figure> {
     let device = device();
     let (model, x) = (Stack::new(20.0, &device), tokens(1, &device));
     let sync = || device.sync().expect("the device is alive");
-    let (placed, _) = place(model.clone(), &w4().rules, &WeightLayouts::new()).expect("it has weights");
+    let (placed, _) = place(model.clone(), &w4(), &WeightLayouts::new()).expect("it has weights");
     let calibrate = |algorithm: Algorithm| {
         let config = w4().with_algorithm(algorithm);
         let mut calls = 0;

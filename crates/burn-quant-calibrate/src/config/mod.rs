@@ -165,6 +165,12 @@ impl QuantConfig {
     }
 }
 
+impl AsRef<[Rule]> for QuantConfig {
+    fn as_ref(&self) -> &[Rule] {
+        &self.rules
+    }
+}
+
 /// What was read from a recipe, if its numbers are finite: others cannot be written again, and mean nothing.
 pub fn recipe_of<T: Serialize, E: Display>(read: Result<T, E>, language: &'static str) -> Result<T, QuantError> {
     fn has_null(value: &serde_json::Value) -> bool {

@@ -53,14 +53,20 @@ impl Plan {
 /// that no rule enables get a disabled quantizer, which is the identity and can be enabled later; a weight with a
 /// reparameterization of another kind is left alone unless a rule enables its quantizer.
 ///
+/// `rules` is a configuration, or a list of rules.
+///
 /// # Errors
 ///
 /// [`QuantError::NoMatch`] for a required rule without a match, [`QuantError::NoActivations`] for one that is for activations, where the
 /// model quantizes none, [`QuantError::NoWeightEnabled`] if rules enable weights and later ones disable all of them,
 /// [`QuantError::BadPattern`], [`QuantError::Config`] for a configuration that does not fit its quantizer, and
 /// [`QuantError::ForeignReparameterization`].
-pub fn place<M: Module>(model: M, rules: &[Rule], layouts: &WeightLayouts) -> Result<(M, Plan), QuantError> {
-    let placed = Placed::of(model, rules, layouts, NoWeights::Refused)?;
+pub fn place<M: Module>(
+    model: M,
+    rules: &(impl AsRef<[Rule]> + ?Sized),
+    layouts: &WeightLayouts,
+) -> Result<(M, Plan), QuantError> {
+    let placed = Placed::of(model, rules.as_ref(), layouts, NoWeights::Refused)?;
     Ok((placed.model, placed.plan))
 }
 

@@ -278,7 +278,7 @@ pub(super) fn t11() {
     let algorithm = Algorithm::percentile(99.0);
     let rules = QuantConfig::new().with_rule(Rule::set("input_quantizer", QuantizerConfig::int(8)));
     let layer = linear(spread([10, 2], &device));
-    let (layer, _) = place(layer, &rules.rules, &Default::default()).unwrap();
+    let (layer, _) = place(layer, &rules, &Default::default()).unwrap();
     let observed = |batches: &[&[f32]]| -> ModelStatistics {
         let run = |layer: &QuantLinear| {
             for batch in batches {
