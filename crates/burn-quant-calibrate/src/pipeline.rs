@@ -34,7 +34,7 @@ use burn_quant_core::place::{Plan, WeightLayouts};
 ///
 /// # Errors
 ///
-/// Those of [`place()`](burn_quant_core::place::place()), [`observe()`](crate::pipeline::observe()) and [`calibrate`](crate::pipeline::calibrate).
+/// Those of [`place()`](burn_quant_core::place::place()), [`observe()`](crate::pipeline::observe()) and [`calibrate`].
 ///
 /// # Example
 ///
@@ -402,11 +402,11 @@ impl<'a> Quantization<'a> {
         Ok(observed.statistics)
     }
 
-    /// Solves with the algorithms that are registered; see [`calibrate`](crate::pipeline::calibrate).
+    /// Solves with the algorithms that are registered; see [`calibrate`].
     ///
     /// # Errors
     ///
-    /// Those of [`calibrate`](crate::pipeline::calibrate).
+    /// Those of [`calibrate`].
     pub fn calibrate<M: Module>(
         mut self,
         model: M,

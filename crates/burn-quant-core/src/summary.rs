@@ -57,7 +57,7 @@ impl Summary {
     }
 
     /// Bits per parameter of a file that keeps codes, scales, and everything that is not quantized as floats of so many bits; as
-    /// [`search::Cost::Exact`](burn_quant_search::Cost::Exact) counts.
+    /// `search::Cost::Exact` counts.
     pub fn bits_per_parameter(&self, float_bits: u8) -> f64 {
         (self.coded_bits + self.floats * f64::from(float_bits)) / self.parameters
     }

@@ -38,7 +38,7 @@ pub trait Slotted: Module + ModuleDisplay {
 /// Records have the paths of burn's layer and, beside them, those of the slots. Fields of the layer are reached through it.
 ///
 /// Presets for whole models leave them off; the reference quantizes what comes into pooling and most norms. Of recipes that are
-/// [read from ModelOpt's](burn_quant_calibrate::config::QuantConfig::from_modelopt_json) they do what those say.
+/// read from ModelOpt's (`QuantConfig::from_modelopt_json`) they do what those say.
 #[derive(Clone, Debug)]
 pub struct WithSlots<L> {
     layer: L,

@@ -36,7 +36,7 @@ pub enum Granularity {
 }
 
 impl Granularity {
-    /// The groups that this granularity makes of a tensor. They divide [`Granularity::divided_shape`].
+    /// Returns the groups that this granularity makes of a tensor. The contracted axes of a kernel count as one for blocks.
     pub fn groups(&self, role: Role, shape: &[usize]) -> Groups {
         let shape = &self.divided_shape(role, shape)[..];
         let all = |axis: AxisGroups| vec![axis; shape.len()];
@@ -378,7 +378,7 @@ impl QuantizerConfig {
     }
 
     /// The same with a range that training learns, as a step size: [`GradientRule::Lsq`]. Calibrate it with
-    /// [`Algorithm::MeanMagnitude`](burn_quant_calibrate::config::Algorithm::MeanMagnitude), where the method begins, or with any other.
+    /// `Algorithm::MeanMagnitude`, where the method begins, or with any other.
     pub fn lsq(mut self) -> Self {
         self.gradient = GradientRule::Lsq;
         self

@@ -24,7 +24,7 @@ use crate::quantizer::TensorQuantizer;
 /// burn tells the type name of a struct without its crate. A struct of yours that is called `Linear` is known by its
 /// shapes not to be burn's: by another bias, or by further parameters. Where it has neither, register it by path.
 ///
-/// The number of groups of a transposed convolution is known from its bias, or from the layers of [`nn`](burn_quant_nn).
+/// The number of groups of a transposed convolution is known from its bias, or from the layers of `nn`.
 ///
 /// ModelOpt quantizes transposed convolutions per *input* channel; this table says output channels, as its name for the
 /// granularity does.
@@ -62,7 +62,7 @@ impl Default for WeightLayouts {
 }
 
 impl WeightLayouts {
-    /// Creates the table of burn's layers and the quantized layers of [`nn`](burn_quant_nn).
+    /// Creates the table of burn's layers and the quantized layers of `nn`.
     pub fn new() -> Self {
         Self { registered: BTreeMap::new(), paths: Vec::new() }
     }

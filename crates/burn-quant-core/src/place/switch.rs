@@ -11,7 +11,7 @@ use crate::model::Quantizers;
 /// # Errors
 ///
 /// [`QuantError::NoMatch`] if none does, [`QuantError::BadPattern`], and [`QuantError::NeverObserved`] for a static
-/// quantizer that was never calibrated: run [`quantize`](burn_quant_calibrate::pipeline::quantize()) with a rule that enables it.
+/// quantizer that was never calibrated: run `quantize` with a rule that enables it.
 ///
 /// # Example
 ///

@@ -21,7 +21,7 @@ pub enum Buffer {
     /// The factor of each channel that is multiplied in before everything else.
     PreQuantScale,
     /// The first factor of a branch of low rank, `[in, rank]` row by row. The quantizer of a layer's input has a branch of SVDQuant,
-    /// that of a weight one which is trained: [`Lora`](burn_quant::train::Lora).
+    /// that of a weight one which is trained: `Lora`.
     LowRankDown,
     /// The second factor, `[rank, out]` row by row.
     LowRankUp,

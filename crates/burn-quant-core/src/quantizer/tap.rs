@@ -100,7 +100,7 @@ impl TensorQuantizer {
     /// ```
     ///
     /// `product` computes the layer from any input and weight; its bias may be left out. A layer of yours that calls this can
-    /// be scored by gradients, as those of [`nn`](burn_quant_nn) can.
+    /// be scored by gradients, as those of `nn` can.
     ///
     /// # Example
     ///

@@ -24,7 +24,7 @@ use crate::layout::Role;
 /// cloned with the weights, stay f32 when they are cast, and no optimizer changes them.
 ///
 /// As a field of your own module it needs a call of [`forward`](TensorQuantizer::forward) at the tensor it quantizes; rules
-/// find it by the path of the field. As the reparameterization of a weight it is placed by [`quantize`](burn_quant_calibrate::pipeline::quantize()).
+/// find it by the path of the field. As the reparameterization of a weight it is placed by `quantize`.
 ///
 /// A configuration with further ones in [`then`](QuantizerConfig::then) makes a chain: each of its stages is a quantizer with
 /// a range of its own, calibrated on the tensor as it comes in. The first stage has the name of the chain, the others
