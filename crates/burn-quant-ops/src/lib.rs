@@ -27,6 +27,7 @@ mod group_amax;
 mod groups;
 mod hadamard;
 
+pub use backend::has_kernels;
 pub use burn_quant_numerics as numerics;
 pub use fake_quant::{
     Bias, Call, FakeQuant, FakeQuantOps, GradientRule, Ranges, Scales, fake_quant, fake_quant_affine,

@@ -84,7 +84,7 @@ pub use config::{
     Rule, Sharing, Unscaled, Zeros,
 };
 pub use error::{ImportProblem, InvalidConfig, NotScoredReason, QuantError};
-pub use fold::{fold_to_burn, fold_weights};
+pub use fold::{fold_to_burn, fold_weights, with_folded_weights};
 pub use layout::{Role, WeightLayout, burn_layer_name};
 pub use model::{Quantizers, quantizer_devices};
 pub use observe::{

@@ -248,7 +248,7 @@ struct Prefixes {
 /// The name of one quantizer is the beginning of another's.
 pub(super) fn a_prefix_is_not_a_name() {
     let (_, device) = device();
-    let model = Prefixes { up: TensorQuantizer::disabled(Role::Features), upper: linear(&device) };
+    let model = Prefixes { up: TensorQuantizer::disabled(Role::ChannelsLast), upper: linear(&device) };
     let config = QuantConfig::new()
         .with_rule(Rule::set("up", QuantizerConfig::int(8)))
         .with_rule(Rule::set("upper.weight_quantizer", QuantizerConfig::int(4).per_block(2)))
@@ -327,7 +327,7 @@ pub(super) fn traversals_may_be_nested() {
     let model = enable(disable(model, "*").unwrap(), "weight_quantizer").unwrap();
     assert!(model.0.weight.reparameterization::<TensorQuantizer>().unwrap().is_enabled());
 
-    let alone = TensorQuantizer::disabled(Role::Features);
+    let alone = TensorQuantizer::disabled(Role::ChannelsLast);
     let config = QuantConfig::new().with_rule(Rule::set("*", QuantizerConfig::int(8)));
     let x = spread::<2>([3, 4], &device);
     let (alone, _) = quantize(alone, &config, |quantizer| drop(quantizer.forward(x.clone()))).unwrap();

@@ -99,7 +99,7 @@ struct Learned {
 
 fn learned(rule: GradientRule, amax: f32, device: &Device) -> Learned {
     let config = QuantizerConfig { gradient: rule, ..QuantizerConfig::int(4) };
-    let mut quantizer = TensorQuantizer::new(config, Role::Features);
+    let mut quantizer = TensorQuantizer::new(config, Role::ChannelsLast);
     quantizer.set_amax(Tensor::from_data([amax], device));
     Learned { quantizer }
 }
