@@ -65,6 +65,9 @@ index! {
     f32_impossible_numbers_end = plain::impossible_numbers_end;
     f33_hostile_records_are_errors_of_their_own = records::f33;
     f34_traversals_may_be_nested = observing::traversals_may_be_nested;
+    f35_an_average_does_not_depend_on_threads = observing::an_average_does_not_depend_on_threads;
+    f35_experts_borrow_ranges_and_no_matrices = observing::experts_borrow_ranges_and_no_matrices;
+    f35_what_overflows_leaves_a_layer_as_it_is = solving::what_overflows_leaves_a_layer_as_it_is;
     f35_the_knapsack_ends_and_says_how_far_it_may_be_from_the_best = searching::f35;
     f36_algorithms_of_modelopt_are_read_with_the_options_that_it_writes = recipes::f36_algorithms;
     f36_axes_are_read_in_every_spelling_that_means_the_same = recipes::f36_axes;

@@ -117,6 +117,7 @@ fn every_error() -> Vec<(&'static str, String)> {
         ImportProblem::Invalid(InvalidConfig::EmptyBlock),
         SkipReason::NoSlot {},
         SkipReason::NoData {},
+        SkipReason::Overflow {},
         SkipReason::NoTokens {},
         SkipReason::NotLinear {},
         SkipReason::InputChain {},

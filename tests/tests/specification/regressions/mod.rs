@@ -12,6 +12,7 @@ index! {
     t04_scales_of_bf16_are_those_of_the_same_numbers_in_f32 = numbers::t04;
     t07_a_learned_range_near_zero_gives_numbers = numbers::t07;
     t08_a_learned_range_below_zero_mirrors_nothing = numbers::t08;
+    t08_a_range_below_zero_is_its_magnitude = numbers::t08_set;
     t09_a_clipped_value_has_a_gradient_to_its_range = numbers::t09;
     t10_what_is_packed_is_what_was_simulated = numbers::t10;
     t11_histograms_of_different_ranges_merge_into_that_of_all = numbers::t11;
