@@ -125,6 +125,11 @@ pub(super) fn t21() {
             assert_eq!(found, [4.0], "{name}: {layer}");
         }
     }
+    // dynamic blocks: the range that is kept is that of the tensor
+    let dynamic = QuantConfig::new().with_rule(Rule::set("*weight_quantizer", QuantizerConfig::nvfp4()));
+    let (model, _) = quantize(GatedExperts { experts: vec![expert()] }, &dynamic, run).unwrap();
+    let own = |layer: &str| buffer(&model, &format!("experts.0.{layer}.weight_quantizer"), Buffer::Amax);
+    assert_eq!((own("gate_proj"), own("up_proj")), (vec![1.0], vec![4.0]));
     // smoothing moves the ranges of both, and they stay equal
     let config = rules.with_algorithm(Algorithm::awq_lite());
     let (model, _) = quantize(GatedExperts { experts: vec![expert(), expert()] }, &config, run).unwrap();
