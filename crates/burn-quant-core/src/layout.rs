@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Role {
-    /// Activations `[batch, ..., features]`: channels last.
+    /// Activations `[batch, ..., channels]`, as linear layers and attention have them.
     #[default]
-    Features,
-    /// Activations `[batch, channels, ...]`: channels second, as convolutions have them.
-    Images,
-    /// A weight.
+    #[serde(alias = "features")]
+    ChannelsLast,
+    /// Activations `[batch, channels, ...]`, as convolutions have them.
+    #[serde(alias = "images")]
+    ChannelsFirst,
+    /// The weight of a layer.
     Weight(WeightLayout),
 }
 
@@ -20,8 +22,8 @@ impl Role {
     /// Returns the axis of channels of a tensor with `rank` axes: output channels of a weight, features of an activation.
     pub fn channel_axis(self, rank: usize) -> usize {
         match self {
-            Role::Features => rank.saturating_sub(1),
-            Role::Images => 1.min(rank.saturating_sub(1)),
+            Role::ChannelsLast => rank.saturating_sub(1),
+            Role::ChannelsFirst => 1.min(rank.saturating_sub(1)),
             Role::Weight(layout) => layout.channel_axis,
         }
     }
@@ -139,6 +141,30 @@ const OTHERS: [&str; 32] = [
     "TransformerEncoderLayer",
 ];
 
+/// Layers of burn that multiply with no weight matrix: rounding what comes into them costs accuracy and saves no
+/// product.
+const WITHOUT_PRODUCT: [&str; 14] = [
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AvgPool1d",
+    "AvgPool2d",
+    "BatchNorm",
+    "GroupNorm",
+    "InstanceNorm",
+    "LayerNorm",
+    "LeakyRelu",
+    "LocalResponseNorm",
+    "MaxPool1d",
+    "MaxPool2d",
+    "RmsNorm",
+];
+
+/// Whether the layer of burn's of this name is a norm, a pool, or a rectifier.
+pub(crate) fn has_no_product(burns: &str) -> bool {
+    WITHOUT_PRODUCT.contains(&burns)
+}
+
 /// Returns the name of burn's layer for the name of a quantized one, `Linear` for `QuantLinear`; any other name unchanged.
 ///
 /// # Example
@@ -152,6 +178,13 @@ const OTHERS: [&str; 32] = [
 pub fn burn_layer_name(container: &str) -> &str {
     let known = |name: &&str| BURNS.iter().any(|(burns, ..)| burns == name) || OTHERS.contains(name);
     container.strip_prefix("Quant").filter(known).unwrap_or(container)
+}
+
+/// Where the inputs and outputs of burn's layer with a weight, or of ours, have their channels.
+pub(crate) fn role_of_inputs(container: &str) -> Option<Role> {
+    let name = burn_layer_name(container);
+    let (_, rank, ..) = BURNS.iter().find(|(burns, ..)| *burns == name)?;
+    Some(if *rank > 2 { Role::ChannelsFirst } else { Role::ChannelsLast })
 }
 
 /// The rank and the layout of the weight of burn's layer.

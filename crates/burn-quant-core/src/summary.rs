@@ -1,9 +1,10 @@
 //! The quantizers of a model as a table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+use burn_quant_ops::has_kernels;
 
 use crate::bits;
 use crate::config::{Range, Rounding};
@@ -40,6 +41,10 @@ pub struct Summary {
     floats: f64,
     /// All parameters.
     parameters: f64,
+    /// Devices of the model that burn's own ops quantize on.
+    without_kernels: BTreeSet<String>,
+    /// Layers whose weights have no quantizer while their activations are quantized.
+    folded: Vec<String>,
 }
 
 /// Which lines are printed.
@@ -56,6 +61,18 @@ impl Summary {
         self
     }
 
+    /// Returns the devices of the model without fused kernels: quantization is composed of burn's own ops there,
+    /// several times slower. It happens where a backend is a feature of burn and not of burn-quant.
+    pub fn devices_without_kernels(&self) -> impl Iterator<Item = &str> {
+        self.without_kernels.iter().map(String::as_str)
+    }
+
+    /// Returns the paths of layers that are folded: activations are quantized, and the weight was rounded for good.
+    /// Training moves such a weight off its grid, and quantizing it again adds to its error.
+    pub fn folded(&self) -> impl Iterator<Item = &str> {
+        self.folded.iter().map(String::as_str)
+    }
+
     /// Bits per parameter of a file that keeps codes, scales, and everything that is not quantized as floats of so many bits; as
     /// `search::Cost::Exact` counts.
     pub fn bits_per_parameter(&self, float_bits: u8) -> f64 {
@@ -63,8 +80,9 @@ impl Summary {
     }
 }
 
-/// The quantizers of a model that are on, one line each: name, format, granularity, static or dynamic, and range. After them how many
-/// there are of each format, and bits per parameter.
+/// Lists the quantizers of a model that are on, one line each: name, format, granularity, static or dynamic, and range.
+/// After them how many there are of each format, and bits per parameter; then layers that are folded, and devices
+/// without fused kernels, if any.
 ///
 /// [`Summary::with_disabled`] shows those that are off too. Ranges are read from the device.
 ///
@@ -97,6 +115,8 @@ pub fn summary<M: Module>(model: &M) -> Summary {
         coded_bits: 0.0,
         floats: 0.0,
         parameters: 0.0,
+        without_kernels: BTreeSet::new(),
+        folded: Vec::new(),
     };
     for (name, quantizer) in quantizers.iter().filter(|(_, quantizer)| quantizer.is_enabled()) {
         let kinds: Vec<String> = quantizer.stages(name).map(|(_, stage)| stage.config().kind()).collect();
@@ -106,7 +126,13 @@ pub fn summary<M: Module>(model: &M) -> Summary {
             summary.coded_bits += bits::of_input(quantizer);
         }
     }
-    for parameter in ModelIndex::lazy_of(model).parameters() {
+    let index = ModelIndex::lazy_of(model);
+    summary.folded = index.folded();
+    let quantized = quantizers.iter().filter_map(|(name, _)| index.device_of(name));
+    for device in quantized.filter(|device| !has_kernels(device)) {
+        summary.without_kernels.insert(format!("{:?}", device.without_autodiff().as_dispatch()));
+    }
+    for parameter in index.parameters() {
         let elements = parameter.shape.iter().product::<usize>() as f64;
         summary.parameters += elements;
         match quantizers.get(&parameter.quantizer) {
@@ -173,6 +199,19 @@ impl std::fmt::Display for Summary {
         }
         if self.parameters > 0.0 {
             write!(f, "; {:.2} bits per parameter, 16 where it is in float", self.bits_per_parameter(16))?;
+        }
+        if let Some(first) = self.folded.first() {
+            let count = self.folded.len();
+            write!(
+                f,
+                "\nthe weights of {count} layers are folded, first `{first}`: do not train or quantize them again"
+            )?;
+        }
+        for device in &self.without_kernels {
+            write!(
+                f,
+                "\nno fused kernels on {device}, burn's own ops run there: enable its feature in burn-quant too"
+            )?;
         }
         Ok(())
     }

@@ -60,6 +60,6 @@ impl QuantEmbedding {
 
 impl From<Embedding> for QuantEmbedding {
     fn from(layer: Embedding) -> Self {
-        Self { weight: layer.weight, output_quantizer: TensorQuantizer::disabled(Role::Features) }
+        Self { weight: layer.weight, output_quantizer: TensorQuantizer::disabled(Role::ChannelsLast) }
     }
 }

@@ -91,8 +91,8 @@ impl From<Linear> for QuantLinear {
         Self {
             weight: layer.weight,
             bias: layer.bias,
-            input_quantizer: TensorQuantizer::disabled(Role::Features),
-            output_quantizer: TensorQuantizer::disabled(Role::Features),
+            input_quantizer: TensorQuantizer::disabled(Role::ChannelsLast),
+            output_quantizer: TensorQuantizer::disabled(Role::ChannelsLast),
         }
     }
 }

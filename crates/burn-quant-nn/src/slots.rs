@@ -37,8 +37,9 @@ pub trait Slotted: Module + ModuleDisplay {
 ///
 /// Records have the paths of burn's layer and, beside them, those of the slots. Fields of the layer are reached through it.
 ///
-/// Presets for whole models leave them off; the reference quantizes what comes into pooling and most norms. Of recipes that are
-/// read from ModelOpt's (`QuantConfig::from_modelopt_json`) they do what those say.
+/// A rule switches them on if it names them, by the container or by a glob that matches no product; `*input_quantizer`
+/// leaves them off, in presets and in recipes that are read from ModelOpt's (`QuantConfig::from_modelopt_json`).
+/// ModelOpt itself quantizes what comes into pooling and most norms.
 #[derive(Clone, Debug)]
 pub struct WithSlots<L> {
     layer: L,
@@ -245,20 +246,20 @@ macro_rules! slotted {
     };
 }
 
-slotted!(AvgPool1d => QuantAvgPool1d, Images, rank 3);
-slotted!(AvgPool2d => QuantAvgPool2d, Images, rank 4);
-slotted!(MaxPool1d => QuantMaxPool1d, Images, rank 3);
-slotted!(MaxPool2d => QuantMaxPool2d, Images, rank 4);
-slotted!(AdaptiveAvgPool1d => QuantAdaptiveAvgPool1d, Images, rank 3);
-slotted!(AdaptiveAvgPool2d => QuantAdaptiveAvgPool2d, Images, rank 4);
-slotted!(AdaptiveAvgPool3d => QuantAdaptiveAvgPool3d, Images, rank 5);
-slotted!(BatchNorm => QuantBatchNorm, Images, any rank);
-slotted!(InstanceNorm => QuantInstanceNorm, Images, any rank);
-slotted!(GroupNorm => QuantGroupNorm, Images, any rank);
-slotted!(LocalResponseNorm => QuantLocalResponseNorm, Images, any rank);
-slotted!(LayerNorm => QuantLayerNorm, Features, any rank);
-slotted!(RmsNorm => QuantRmsNorm, Features, any rank);
-slotted!(LeakyRelu => QuantLeakyRelu, Features, any rank);
+slotted!(AvgPool1d => QuantAvgPool1d, ChannelsFirst, rank 3);
+slotted!(AvgPool2d => QuantAvgPool2d, ChannelsFirst, rank 4);
+slotted!(MaxPool1d => QuantMaxPool1d, ChannelsFirst, rank 3);
+slotted!(MaxPool2d => QuantMaxPool2d, ChannelsFirst, rank 4);
+slotted!(AdaptiveAvgPool1d => QuantAdaptiveAvgPool1d, ChannelsFirst, rank 3);
+slotted!(AdaptiveAvgPool2d => QuantAdaptiveAvgPool2d, ChannelsFirst, rank 4);
+slotted!(AdaptiveAvgPool3d => QuantAdaptiveAvgPool3d, ChannelsFirst, rank 5);
+slotted!(BatchNorm => QuantBatchNorm, ChannelsFirst, any rank);
+slotted!(InstanceNorm => QuantInstanceNorm, ChannelsFirst, any rank);
+slotted!(GroupNorm => QuantGroupNorm, ChannelsFirst, any rank);
+slotted!(LocalResponseNorm => QuantLocalResponseNorm, ChannelsFirst, any rank);
+slotted!(LayerNorm => QuantLayerNorm, ChannelsLast, any rank);
+slotted!(RmsNorm => QuantRmsNorm, ChannelsLast, any rank);
+slotted!(LeakyRelu => QuantLeakyRelu, ChannelsLast, any rank);
 
 /// The configuration of a [`QuantAvgPool1d`], field by field that of burn's: [`AvgPool1dConfig`].
 #[derive(Config, Debug)]

@@ -1,6 +1,7 @@
 //! Which backends burn's dispatch can route our ops to.
 
-use burn::backend::DispatchTensorKind;
+use burn::backend::{DispatchDevice, DispatchTensorKind};
+use burn::tensor::Device;
 
 /// Whether this crate implements its ops for the backend of a tensor.
 ///
@@ -17,4 +18,35 @@ pub(crate) fn has_kernel(kind: &DispatchTensorKind) -> bool {
         #[allow(unreachable_patterns)]
         _ => false,
     }
+}
+
+/// Returns whether the ops of this crate run as fused kernels on a device; elsewhere they are composed of burn's own
+/// ops, which give the same numbers several times slower.
+///
+/// A device of burn has no kernels here if the feature of its name is on in burn and off in this crate.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use burn::tensor::Device;
+/// use burn_quant_ops::has_kernels;
+///
+/// assert!(has_kernels(&Device::flex()));
+/// # }
+/// ```
+pub fn has_kernels(device: &Device) -> bool {
+    fn of(device: &DispatchDevice) -> bool {
+        match device {
+            #[cfg(feature = "cube")]
+            DispatchDevice::Cube(_) => true,
+            #[cfg(feature = "flex")]
+            DispatchDevice::Flex(_) => true,
+            #[cfg(feature = "autodiff")]
+            DispatchDevice::Autodiff(device) => of(device),
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+    of(device.as_dispatch())
 }

@@ -28,6 +28,7 @@ mod groups;
 mod hadamard;
 mod relative_entropy;
 
+pub use backend::has_kernels;
 pub use burn_quant_numerics as numerics;
 pub use fake_quant::{
     Bias, Call, FakeQuant, FakeQuantOps, GradientRule, Ranges, Scales, fake_quant, fake_quant_affine,

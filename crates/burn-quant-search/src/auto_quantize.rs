@@ -385,6 +385,7 @@ impl<'a> AutoQuantization<'a> {
             counted,
             candidates: BTreeMap::new(),
             scored_batches: 0,
+            unreached: Vec::new(),
             best: None,
         })
     }

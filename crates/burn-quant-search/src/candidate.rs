@@ -64,14 +64,17 @@ impl QuantizerState {
     /// Whether its tensors have the sizes that a tensor of this shape needs, and hold numbers.
     fn check(&self, name: &str, shape: Option<&[usize]>) -> Result<(), QuantError> {
         let changed = |expected, found| QuantError::GroupsChanged { name: name.into(), expected, found };
+        // as they are written: a quantizer takes the magnitude of a range
+        for (key, values) in self.stages.iter().flatten() {
+            let range = [Buffer::Amax, Buffer::GlobalAmax].iter().any(|buffer| buffer.name() == key);
+            if values.iter().any(|value| !value.is_finite() || range && *value < 0.0) {
+                return Err(QuantError::NonFinite { name: name.into(), batch: None });
+            }
+        }
         let quantizer = self.build(name, &Device::default())?;
         for (_, stage) in quantizer.stages(name) {
             for buffer in Buffer::ALL {
                 let Some(values) = stage.buffer(buffer).map(host) else { continue };
-                let range = matches!(buffer, Buffer::Amax | Buffer::GlobalAmax);
-                if values.iter().any(|value| !value.is_finite() || range && *value < 0.0) {
-                    return Err(QuantError::NonFinite { name: name.into(), batch: None });
-                }
                 let Some(shape) = shape else { continue };
                 if let Some(expected) = stage.buffer_len(buffer, shape).filter(|expected| *expected != values.len()) {
                     return Err(changed(expected, values.len()));

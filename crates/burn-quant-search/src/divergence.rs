@@ -57,6 +57,7 @@ pub(super) fn score<M: Module, I: IntoIterator, const D: usize>(
         state.groups[g].choices[j].score = score.map(|score| if score < 0.0 { 0.0 } else { score });
     }
     state.check_scores()?;
+    state.lend_scores();
     state.scored_batches = clock.done;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Scores by gradients: what a format changes the loss by, to first order, squared.
 //!
 //! ```text
-//! S(g, r) = Σ_batches Σ_layers Σ_elements clamp(G ⊙ (y_r − y), ±1e10)²        G = ∂L/∂y of the layer in the float model
+//! S(g, r) = Σ_batches Σ_layers Σ_elements (G ⊙ (y_r − y))²        G = ∂L/∂y of the layer in the float model
 //! ```
 //!
 //! One forward and backward pass of the float model per batch, in which no gradient of a weight is computed; then one product per layer
@@ -9,21 +9,23 @@
 //! of one.
 //!
 //! Source: ModelOpt 0.47, `AutoQuantizeGradientSearcher`, whose sum this is (not averaged over batches, without a factor one half); it
-//! evaluates the formats in the forward pass and keeps one output per format until the backward.
+//! evaluates the formats in the forward pass and keeps one output per format until the backward. ModelOpt clips terms
+//! at 1e10, which makes all formats alike where a loss is large; here sums are in units of the largest gradient, and
+//! nothing is clipped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::Gradients;
 
-use super::SearchState;
 use super::candidate::Floats;
 use super::operand::QuantizedLayerView;
-use super::probe::GradientTap;
+use super::probe::{GradientTap, ScaledSquares};
+use super::{SearchGroup, SearchState};
 use burn_quant_calibrate::observe::experts;
 use burn_quant_core::error::{NotScoredReason, QuantError};
-use burn_quant_core::model::{ModelIndex, Watched, host, watch};
+use burn_quant_core::model::{ModelIndex, Watched, watch};
 use burn_quant_core::quantizer::Tap;
 
 /// A layer with all its formats, and what was summed up so far.
@@ -36,7 +38,7 @@ struct Scored {
     candidates: Vec<(usize, QuantizedLayerView)>,
     /// Whether a batch reached it.
     ran: bool,
-    sums: Option<Vec<Tensor<1>>>,
+    sums: Option<ScaledSquares>,
 }
 
 /// Scores of all layers; gradients of the loss are handed to it batch by batch.
@@ -94,7 +96,7 @@ impl GradientScorer {
                 let Some(squares) = record.squares(gradients, &layer.float, &operands) else { continue };
                 layer.sums = Some(match layer.sums.take() {
                     None => squares,
-                    Some(sums) => sums.into_iter().zip(squares).map(|(sum, square)| sum + square).collect(),
+                    Some(sums) => sums.plus(squares),
                 });
             }
         }
@@ -108,22 +110,27 @@ impl GradientScorer {
         for group in &mut state.groups {
             group.choices.iter_mut().for_each(|choice| choice.score = Some(0.0));
         }
+        let mut unreached: BTreeMap<usize, String> = BTreeMap::new();
         for layer in self.layers {
             let group = &mut state.groups[layer.group];
             let Some(sums) = layer.sums else {
-                // an expert that no token reached changes nothing
                 if layer.ran || !group.units.iter().all(|unit| experts::is_expert(&unit.layer)) {
                     let reason = if layer.ran { NotScoredReason::NoGradient } else { NotScoredReason::NotReached };
                     return Err(QuantError::NotScored { layer: layer.name, reason });
                 }
+                unreached.entry(layer.group).or_insert(layer.name);
                 continue;
             };
-            for ((j, _), sum) in layer.candidates.iter().zip(sums) {
-                let score = group.choices[*j].score.get_or_insert(0.0);
-                *score += f64::from(host(sum)[0]);
+            for ((j, _), sum) in layer.candidates.iter().zip(sums.on_host()) {
+                *group.choices[*j].score.get_or_insert(0.0) += sum;
             }
         }
         state.check_scores()?;
+        state.lend_scores();
+        let scored = |group: &SearchGroup| group.choices.iter().any(|choice| choice.score.is_some_and(|s| s > 0.0));
+        if let Some((_, layer)) = unreached.into_iter().find(|(group, _)| !scored(&state.groups[*group])) {
+            return Err(QuantError::NotScored { layer, reason: NotScoredReason::NotReached });
+        }
         state.scored_batches = self.batches;
         Ok(())
     }

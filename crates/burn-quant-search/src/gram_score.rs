@@ -151,7 +151,7 @@ fn relative_error(
 /// Inputs `[tokens, channels]` under a quantizer; those of convolutions lie along its channel axis.
 fn quantized(quantizer: &TensorQuantizer, x: Tensor<2>) -> Tensor<2> {
     match quantizer.role() {
-        Role::Images => {
+        Role::ChannelsFirst => {
             let [tokens, channels] = x.dims();
             let image = x.transpose().reshape([1, channels, 1, tokens]);
             quantizer.forward(image).reshape([channels, tokens]).transpose()

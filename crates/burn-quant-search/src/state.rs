@@ -9,6 +9,7 @@ use super::candidate::{Candidate, with_candidates};
 use super::config::check_bits;
 use super::knapsack::{self, Item, within};
 use super::{AutoQuantizeConfig, Objective, QuantizerState, Unit, minimax};
+use burn_quant_calibrate::observe::experts;
 use burn_quant_core::config::Rule;
 use burn_quant_core::error::QuantError;
 use burn_quant_core::error::number;
@@ -130,6 +131,9 @@ pub struct SearchState {
     pub candidates: BTreeMap<String, BTreeMap<String, Candidate>>,
     /// Batches that the scores are sums over, or that the statistics were asked of; 0 before scoring.
     pub scored_batches: usize,
+    /// Groups of experts that no batch of the scoring moved, by name: they have the scores of their siblings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreached: Vec<String>,
     /// The selection for the budget of the configuration.
     pub best: Option<Selection>,
 }
@@ -333,6 +337,46 @@ impl SearchState {
             }
         }
         Ok(())
+    }
+
+    /// Gives experts that no batch reached the scores of their siblings, and lists them in `unreached`: for each format
+    /// the largest.
+    ///
+    /// Their own score is 0 in every format, which would give them the fewest bits for want of data.
+    pub(super) fn lend_scores(&mut self) {
+        let formats = |group: &SearchGroup| {
+            let scored = group.choices.iter().filter_map(|choice| Some((choice.format.clone()?, choice.score?)));
+            scored.collect::<BTreeMap<String, f64>>()
+        };
+        // of groups of experts alone: which layers they have, whatever the number of the expert
+        let families = |group: &SearchGroup| {
+            let families = group.units.iter().map(|unit| experts::family(&unit.layer));
+            families.collect::<Option<Vec<String>>>()
+        };
+        let mut largest: BTreeMap<Vec<String>, BTreeMap<String, f64>> = BTreeMap::new();
+        let mut unreached = Vec::new();
+        for (g, group) in self.groups.iter().enumerate() {
+            let (Some(families), scores) = (families(group), formats(group)) else { continue };
+            if !scores.is_empty() && scores.values().all(|score| *score == 0.0) {
+                unreached.push((g, families));
+                continue;
+            }
+            let known = largest.entry(families).or_default();
+            scores.into_iter().for_each(|(format, score)| {
+                let most = known.entry(format).or_default();
+                *most = most.max(score);
+            });
+        }
+        self.unreached.clear();
+        for (g, families) in unreached {
+            self.unreached.push(self.groups[g].name().to_string());
+            let Some(siblings) = largest.get(&families) else { continue };
+            let most = siblings.values().copied().fold(0.0, f64::max);
+            for choice in self.groups[g].choices.iter_mut() {
+                let Some(format) = &choice.format else { continue };
+                choice.score = Some(siblings.get(format).copied().unwrap_or(most));
+            }
+        }
     }
 
     /// Whether its numbers make sense, whoever wrote them.

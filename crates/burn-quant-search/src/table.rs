@@ -57,6 +57,10 @@ impl SearchState {
                 )
             }
         };
+        let summary = match self.unreached.as_slice() {
+            [] => summary,
+            names => format!("{summary}\nno batch reached `{}`: scored like their siblings", names.join("`, `")),
+        };
         SearchTable { lines, summary }
     }
 }

@@ -76,7 +76,7 @@ pub use burn_quant_core::config::{
     Rule,
 };
 pub use burn_quant_core::error::{ImportProblem, InvalidConfig, NotScoredReason, QuantError};
-pub use burn_quant_core::fold::{fold_to_burn, fold_weights};
+pub use burn_quant_core::fold::{fold_to_burn, fold_weights, with_folded_weights};
 pub use burn_quant_core::layout::{Role, WeightLayout, burn_layer_name};
 pub use burn_quant_core::model::{Quantizers, quantizer_devices};
 pub use burn_quant_core::place::{Plan, PlannedQuantizer, WeightLayouts, disable, enable, install_plan, place};

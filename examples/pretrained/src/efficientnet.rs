@@ -22,20 +22,20 @@ struct Block {
     expand_conv: Option<Conv2d>,
     bn0: Option<BatchNorm>,
     depthwise_conv: Conv2d,
-    bn1: BatchNorm,
+    bn1: Option<BatchNorm>,
     project_conv: Conv2d,
-    bn2: BatchNorm,
+    bn2: Option<BatchNorm>,
     skips: bool,
 }
 
-/// Images to the logits of classes.
+/// Images to the logits of classes. Norms are there until they are folded.
 #[derive(Module, Debug)]
 pub struct EfficientNet {
     conv_stem: Conv2d,
-    bn0: BatchNorm,
+    bn0: Option<BatchNorm>,
     blocks: Vec<Block>,
     conv_head: Conv2d,
-    bn1: BatchNorm,
+    bn1: Option<BatchNorm>,
     fc: Linear,
     /// The largest activation: 6, or none for equalization, which a bound does not survive.
     bound: Option<f64>,
@@ -96,9 +96,9 @@ impl EfficientNet {
                     expand_conv: (expand > 1).then(|| conv([channels, inner], 1, 1, 1)),
                     bn0: (expand > 1).then(|| norm(inner)),
                     depthwise_conv: conv([inner, inner], kernel, stride, inner),
-                    bn1: norm(inner),
+                    bn1: Some(norm(inner)),
                     project_conv: conv([inner, out], 1, 1, 1),
-                    bn2: norm(out),
+                    bn2: Some(norm(out)),
                     skips: stride == 1 && channels == out,
                 });
                 channels = out;
@@ -106,10 +106,10 @@ impl EfficientNet {
         }
         Self {
             conv_stem: conv([3, size.stem], 3, 2, 1),
-            bn0: norm(size.stem),
+            bn0: Some(norm(size.stem)),
             blocks,
             conv_head: conv([channels, size.head], 1, 1, 1),
-            bn1: norm(size.head),
+            bn1: Some(norm(size.head)),
             fc: LinearConfig::new(size.head, size.classes).init(device),
             bound: Some(6.0),
         }
@@ -133,20 +133,20 @@ impl EfficientNet {
 
     /// Images `[batch, 3, height, width]` of values in `(x − 127) / 128` to logits `[batch, classes]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = self.bounded(self.bn0.forward(self.conv_stem.forward(images)));
+        let x = self.bounded(normed(&self.bn0, self.conv_stem.forward(images)));
         let x = self.blocks.iter().fold(x, |x, block| self.block(block, x));
-        let x = self.bounded(self.bn1.forward(self.conv_head.forward(x)));
+        let x = self.bounded(normed(&self.bn1, self.conv_head.forward(x)));
         let [batch, channels, _, _] = x.dims();
         self.fc.forward(x.mean_dim(3).mean_dim(2).reshape([batch, channels]))
     }
 
     fn block(&self, block: &Block, input: Tensor<4>) -> Tensor<4> {
-        let x = match (&block.expand_conv, &block.bn0) {
-            (Some(conv), Some(norm)) => self.bounded(norm.forward(conv.forward(input.clone()))),
-            _ => input.clone(),
+        let x = match &block.expand_conv {
+            Some(conv) => self.bounded(normed(&block.bn0, conv.forward(input.clone()))),
+            None => input.clone(),
         };
-        let x = self.bounded(block.bn1.forward(block.depthwise_conv.forward(x)));
-        let x = block.bn2.forward(block.project_conv.forward(x));
+        let x = self.bounded(normed(&block.bn1, block.depthwise_conv.forward(x)));
+        let x = normed(&block.bn2, block.project_conv.forward(x));
         if block.skips { x + input } else { x }
     }
 
@@ -163,15 +163,12 @@ impl EfficientNet {
     ///
     /// If it is quantized already.
     pub fn folded(mut self) -> Result<Self, QuantError> {
-        (self.conv_stem, self.bn0) = fold_batch_norm(self.conv_stem, self.bn0)?;
-        (self.conv_head, self.bn1) = fold_batch_norm(self.conv_head, self.bn1)?;
+        self.conv_stem = folded(self.conv_stem, &mut self.bn0)?;
+        self.conv_head = folded(self.conv_head, &mut self.bn1)?;
         let fold = |mut block: Block| -> Result<Block, QuantError> {
-            if let (Some(conv), Some(norm)) = (block.expand_conv.take(), block.bn0.take()) {
-                let (conv, norm) = fold_batch_norm(conv, norm)?;
-                (block.expand_conv, block.bn0) = (Some(conv), Some(norm));
-            }
-            (block.depthwise_conv, block.bn1) = fold_batch_norm(block.depthwise_conv, block.bn1)?;
-            (block.project_conv, block.bn2) = fold_batch_norm(block.project_conv, block.bn2)?;
+            block.expand_conv = block.expand_conv.map(|conv| folded(conv, &mut block.bn0)).transpose()?;
+            block.depthwise_conv = folded(block.depthwise_conv, &mut block.bn1)?;
+            block.project_conv = folded(block.project_conv, &mut block.bn2)?;
             Ok(block)
         };
         self.blocks = self.blocks.into_iter().map(fold).collect::<Result<_, _>>()?;
@@ -339,4 +336,20 @@ fn crops(path: &Path, places: &[(f64, f64, f64)], device: &Device) -> Result<Ten
         }
     }
     Ok(Tensor::from_data(TensorData::new(values, [places.len(), 3, SIDE, SIDE]), device))
+}
+
+/// What a norm makes of a tensor, if it is still there.
+fn normed(norm: &Option<BatchNorm>, x: Tensor<4>) -> Tensor<4> {
+    match norm {
+        Some(norm) => norm.forward(x),
+        None => x,
+    }
+}
+
+/// A convolution that does what its norm did, which is gone.
+fn folded(conv: Conv2d, norm: &mut Option<BatchNorm>) -> Result<Conv2d, QuantError> {
+    match norm.take() {
+        Some(norm) => fold_batch_norm(conv, norm),
+        None => Ok(conv),
+    }
 }

@@ -100,7 +100,7 @@ impl SmolLm {
             norm.gamma = Param::from_tensor(gamma);
             Ok(norm)
         };
-        let slot = || TensorQuantizer::disabled(Role::Features);
+        let slot = || TensorQuantizer::disabled(Role::ChannelsLast);
         let layer = |i: usize| -> Result<Layer, GgufError> {
             let named = |part: &str| format!("blk.{i}.{part}.weight");
             Ok(Layer {

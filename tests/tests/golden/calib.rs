@@ -46,7 +46,7 @@ fn observed<const D: usize>(
     device: &Device,
 ) -> Result<(Statistics, f32), String> {
     let probe = (
-        Probe { quantizer: TensorQuantizer::disabled(Role::Features) },
+        Probe { quantizer: TensorQuantizer::disabled(Role::ChannelsLast) },
         burn::module::Param::from_tensor(Tensor::<1>::zeros([1], device)),
     );
     let config = QuantConfig::new().with_rule(Rule::set("*quantizer", config)).with_algorithm(algorithm);
@@ -236,7 +236,7 @@ fn calibrated<const D: usize>(
     config: QuantizerConfig,
 ) -> Result<TensorQuantizer, String> {
     let batches = batches::<D>(golden, case, device);
-    let probe = Probe { quantizer: TensorQuantizer::disabled(Role::Features) };
+    let probe = Probe { quantizer: TensorQuantizer::disabled(Role::ChannelsLast) };
     let probe_with_parameter = (probe, burn::module::Param::from_tensor(Tensor::<1>::zeros([1], device)));
     let config = QuantConfig::new().with_rule(Rule::set("*quantizer", config));
     let calibrated = quantize(probe_with_parameter, &config, |(probe, _)| {

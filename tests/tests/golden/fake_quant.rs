@@ -66,7 +66,7 @@ fn calibration<const D: usize>(
 ) -> Result<(), String> {
     let x: Tensor<D> = golden.tensor(case, case.input("x"), device);
     let parameter = Param::from_tensor(Tensor::<1>::zeros([1], device));
-    let probe = Probe { quantizer: TensorQuantizer::disabled(Role::Features), parameter };
+    let probe = Probe { quantizer: TensorQuantizer::disabled(Role::ChannelsLast), parameter };
     // blocks of activations are dynamic in a model; of a tensor as it stands here they may be static, as a weight's
     let mut quantizers = Quantizers::of(&probe);
     let quantizer = quantizers.get_mut("quantizer").map_err(|e| e.to_string())?;
@@ -120,7 +120,7 @@ fn values_and_gradients<const D: usize>(
         if rotated { rounded_alike(what, found, expected) } else { bitwise(what, found, expected) }
     };
     let quantizer = |gradient| {
-        let mut quantizer = TensorQuantizer::new(QuantizerConfig { gradient, ..config.clone() }, Role::Features);
+        let mut quantizer = TensorQuantizer::new(QuantizerConfig { gradient, ..config.clone() }, Role::ChannelsLast);
         for (name, buffer) in BUFFERS {
             if let (Some(key), true) = (case.expected.get(name), quantizer.keeps(buffer)) {
                 let given = golden.values(case, key);

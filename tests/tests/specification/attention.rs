@@ -160,7 +160,7 @@ impl OwnAttention {
 #[test]
 fn a_cache_of_ones_own_layer_keeps_what_was_quantized() {
     let (_, device) = device();
-    let slot = || TensorQuantizer::disabled(Role::Features);
+    let slot = || TensorQuantizer::disabled(Role::ChannelsLast);
     let x: Tensor<4> = spread([1, 2, 4, 16], &device);
     for (name, config) in kv_formats() {
         let layer = OwnAttention { k_bmm_quantizer: slot(), v_bmm_quantizer: slot() };

@@ -179,7 +179,7 @@ struct Experts {
 impl Block {
     fn new(device: &Device) -> Self {
         let linear = || LinearConfig::new(64, 64).init(device).into();
-        let slot = || burn_quant::TensorQuantizer::disabled(burn_quant::Role::Features);
+        let slot = || burn_quant::TensorQuantizer::disabled(burn_quant::Role::ChannelsLast);
         let experts = Experts { experts: vec![linear()] };
         let attention =
             Attention { q_bmm_quantizer: slot(), k_bmm_quantizer: slot(), v_bmm_quantizer: slot(), experts };

@@ -19,7 +19,7 @@ fn tensor<const D: usize>(values: &[f32], shape: [usize; D], device: &Device) ->
 }
 
 fn quantizer(config: QuantizerConfig) -> TensorQuantizer {
-    TensorQuantizer::new(config, Role::Features)
+    TensorQuantizer::new(config, Role::ChannelsLast)
 }
 
 /// A quantizer that saw batches.
@@ -28,7 +28,7 @@ fn calibrated<const D: usize>(config: QuantizerConfig, batches: &[Tensor<D>]) ->
     struct Probe {
         quantizer: TensorQuantizer,
     }
-    let probe = Probe { quantizer: TensorQuantizer::disabled(Role::Features) };
+    let probe = Probe { quantizer: TensorQuantizer::disabled(Role::ChannelsLast) };
     let config = QuantConfig::new().with_rule(Rule::set("quantizer", config));
     let (probe, _) = quantize(probe, &config, |probe| {
         batches.iter().for_each(|batch| drop(probe.quantizer.forward(batch.clone())));
@@ -158,7 +158,7 @@ fn a_chain_quantizes_one_after_the_other_and_calibrates_each_stage_on_what_comes
         assert_eq!(report.statistics.get("weight_quantizer.1").unwrap().amax, [largest]);
 
         let alone = |config, amax: Tensor<1>| {
-            let mut quantizer = TensorQuantizer::new(config, Role::Features);
+            let mut quantizer = TensorQuantizer::new(config, Role::ChannelsLast);
             quantizer.set_amax(amax);
             quantizer
         };
@@ -199,11 +199,11 @@ fn a_rotation_keeps_products_and_spreads_outliers() {
         let rotation = Rotation { signs: Some(7), ..Rotation::default() };
         let rotate = |role| TensorQuantizer::new(QuantizerConfig::int(8).rotated(rotation).unrounded(), role);
         let weight = Role::Weight(burn_quant::WeightLayout::new(1, 0));
-        let product = rotate(Role::Features).forward(x.clone()).matmul(rotate(weight).forward(w));
+        let product = rotate(Role::ChannelsLast).forward(x.clone()).matmul(rotate(weight).forward(w));
         for (found, expected) in values(product).iter().zip(&exact) {
             assert!((found - expected).abs() < 1e-4, "{name}: {found}, {expected}");
         }
-        let spread_out = values(rotate(Role::Features).forward(x.clone()));
+        let spread_out = values(rotate(Role::ChannelsLast).forward(x.clone()));
         let largest = spread_out.iter().fold(0f32, |a, x| a.max(x.abs()));
         assert!(largest < 1.5, "{name}: 8 / sqrt(32) = 1.41 and little else, found {largest}");
 

@@ -212,6 +212,7 @@ fn synthetic(seed: u64) -> SearchState {
         counted,
         candidates: BTreeMap::new(),
         scored_batches: 1,
+        unreached: Vec::new(),
         best: None,
     }
 }

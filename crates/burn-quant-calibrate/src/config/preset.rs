@@ -37,25 +37,8 @@ const LEFT_IN_FLOAT: [&str; 19] = [
     "*multi_modal_projector*",
 ];
 
-/// Containers that are left in float by default: the reference's three, and the other layers without a product, whose slots
-/// the reference quantizes with `*input_quantizer`.
-const CONTAINERS_LEFT_IN_FLOAT: [&str; 15] = [
-    "BatchNorm",
-    "LeakyRelu",
-    "Embedding",
-    "InstanceNorm",
-    "GroupNorm",
-    "LayerNorm",
-    "RmsNorm",
-    "LocalResponseNorm",
-    "AvgPool1d",
-    "AvgPool2d",
-    "MaxPool1d",
-    "MaxPool2d",
-    "AdaptiveAvgPool1d",
-    "AdaptiveAvgPool2d",
-    "AdaptiveAvgPool3d",
-];
+/// Containers that are left in float by default. Rules that name no container leave norms and pools in float too.
+const CONTAINERS_LEFT_IN_FLOAT: [&str; 3] = ["BatchNorm", "LeakyRelu", "Embedding"];
 
 /// Layers of hybrid state-space models that are left in float: latent projections and attention.
 const MAMBA_LEFT_IN_FLOAT: [&str; 8] = [

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use super::{ModelStatistics, Statistics};
 use burn_quant_core::error::QuantError;
 
-/// A name without the number of its expert, if it is one of an expert.
-fn family(name: &str) -> Option<String> {
+/// Returns a name without the number of its expert, if it is one of an expert.
+pub fn family(name: &str) -> Option<String> {
     let mut parts: Vec<&str> = name.split('.').collect();
     let expert = parts.windows(2).position(|pair| {
         pair[0].to_lowercase().contains("expert") && pair[1].bytes().all(|byte| byte.is_ascii_digit())

@@ -173,7 +173,7 @@ impl Gram {
     }
 
     /// [`Gram::error`] on the host, or `None` as soon as it is known to be above a limit: the terms of outputs are not negative, so
-    /// the sum over some of them is a lower bound.
+    /// the sum over some of them is a lower bound. An error that is no number, or infinite, is above any limit.
     pub(crate) fn error_up_to(&self, change: Tensor<2>, limit: f32) -> Option<f32> {
         let outputs = change.dims()[1];
         let step = outputs.div_ceil(CHUNKS).max(SMALLEST_STRIP);
@@ -181,7 +181,7 @@ impl Gram {
         for start in (0..outputs).step_by(step) {
             let some = change.clone().narrow(1, start, step.min(outputs - start));
             sum += host(self.error(some))[0];
-            if sum > limit {
+            if !sum.is_finite() || sum > limit {
                 return None;
             }
         }

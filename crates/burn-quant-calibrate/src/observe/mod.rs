@@ -22,6 +22,7 @@ pub(crate) use observer::{Observer, RunningStatistics};
 pub use request::{InputStatistics, ModelRequest, StatisticsRequest};
 pub use statistics::{BiasStatistics, ChannelStatistics, ModelStatistics, Statistics};
 
+use std::cmp::Ordering::Equal;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -210,6 +211,11 @@ fn on_host(name: &str, seen: RunningStatistics) -> Result<Statistics, QuantError
     });
     let first = seen.first_non_finite.map(|first| host(first)[0]).filter(|first| first.is_finite());
     let differ = |(left, right)| QuantError::HistogramsDiffer { name: name.into(), left, right };
+    let mut history: Vec<Vec<f32>> = seen.history.into_iter().map(host).collect();
+    if seen.unordered {
+        history
+            .sort_by(|a, b| a.iter().zip(b).map(|(a, b)| a.total_cmp(b)).find(|order| order.is_ne()).unwrap_or(Equal));
+    }
     Ok(Statistics {
         amax: seen.amax.map(host).unwrap_or_default(),
         lowest: seen.lowest.map(|lowest| host(lowest)[0]),
@@ -218,7 +224,7 @@ fn on_host(name: &str, seen: RunningStatistics) -> Result<Statistics, QuantError
         channels,
         histogram: DeviceHistogram::all_on_host(seen.histograms).map_err(differ)?,
         blocks: DeviceBlockHistogram::all_on_host(seen.blocks),
-        history: seen.history.into_iter().map(host).collect(),
+        history,
         first_non_finite: first.map(|call| call as u64),
     })
 }

@@ -4,6 +4,7 @@
 //! algorithm asks for the Gram matrix, but no synchronization with the host.
 
 use std::sync::{Mutex, PoisonError};
+use std::thread::ThreadId;
 
 use burn::tensor::{DType, Device, Tensor};
 use burn_quant_ops::{AxisGroups, Direction, Groups, group_amax};
@@ -72,6 +73,10 @@ pub(crate) struct RunningStatistics {
     pub(crate) blocks: Vec<DeviceBlockHistogram>,
     /// Ranges of each call.
     pub(crate) history: Vec<Tensor<1>>,
+    /// The thread of the first call.
+    thread: Option<ThreadId>,
+    /// Whether calls came from more than one thread, so that their order is chance.
+    pub(crate) unordered: bool,
     /// The first call with a NaN or an infinity, infinite if there is none.
     pub(crate) first_non_finite: Option<Tensor<1>>,
     /// Tensors seen.
@@ -153,6 +158,8 @@ impl Observer {
         }
         if let Some(amax) = amax {
             if self.request.history {
+                let thread = std::thread::current().id();
+                running.unordered |= *running.thread.get_or_insert(thread) != thread;
                 running.history.push(amax.clone());
             }
             match running.amax.take() {

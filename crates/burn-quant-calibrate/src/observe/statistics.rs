@@ -30,7 +30,8 @@ pub struct Statistics {
     /// How often ranges of blocks occur.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<BlockHistogram>,
-    /// The largest magnitudes of each call, in their order.
+    /// The largest magnitudes of each call, in their order; of calls from several threads, whose order is chance, from
+    /// the smallest to the largest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Vec<f32>>,
     /// The first call with a NaN or an infinity, counted from 0.
@@ -95,6 +96,12 @@ pub struct ChannelStatistics {
 }
 
 impl ChannelStatistics {
+    /// Whether all sums are numbers: those over large inputs overflow, as do their products.
+    pub(crate) fn is_finite(&self) -> bool {
+        let products = self.gram.iter().flat_map(|gram| &gram.upper);
+        self.sum.iter().chain(&self.sum_abs).chain(products).all(|sum| sum.is_finite())
+    }
+
     /// Both together, if they are of the same number of channels.
     fn merge(&mut self, other: &Self) -> bool {
         let lengths = |s: &Self| [s.amax.len(), s.sum.len(), s.sum_abs.len()];

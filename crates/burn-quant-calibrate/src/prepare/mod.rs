@@ -1,8 +1,8 @@
 //! Float layers -> float layers that compute the same and are easier to quantize.
 //!
 //! ```text
-//! conv ─ norm           ──► conv' ─ identity            fold_batch_norm     a norm's gain goes into the weight it follows
-//! layer ─ relu ─ layer  ──► layer' ─ relu ─ layer'      equalize            channels of neighbours get ranges alike
+//! conv ─ norm           ──► conv'                   fold_batch_norm   a norm's gain goes into the weight it follows
+//! layer ─ relu ─ layer  ──► layer' ─ relu ─ layer'  equalize          channels of neighbours get ranges alike
 //! ```
 //!
 //! Both are for layers of float models, before [`quantize`](crate::pipeline::quantize()). burn has no graph of a model, so it is the caller who

@@ -219,6 +219,9 @@ pub enum SkipReason {
     /// No calibration data reached it, or not what the algorithm asked for.
     #[error("no calibration data reached it")]
     NoData,
+    /// Sums over its inputs are too large for f32.
+    #[error("sums over its inputs are too large for f32: scale the model or its data down")]
+    Overflow,
     /// It is of an expert that no calibration data reached: its range is that of its siblings.
     #[error("no calibration data reached this expert: it has the range of its siblings")]
     NoTokens,

@@ -283,7 +283,7 @@ pub(super) fn inputs_of(layer: &LayerRef, index: &ModelIndex) -> Result<usize, S
     }
     let input =
         layer.input_quantizer.as_ref().and_then(|name| index.quantizers.find(name)).ok_or(SkipReason::NoSlot)?;
-    if input.role() != (if layer.pointwise { Role::Images } else { Role::Features }) {
+    if input.role() != (if layer.pointwise { Role::ChannelsFirst } else { Role::ChannelsLast }) {
         return Err(SkipReason::NotLinear);
     }
     if input.is_enabled() && !input.config().then.is_empty() {

@@ -88,13 +88,17 @@ fn inverse_factor(hessian: impl Fn(usize, usize) -> f64, size: usize, damping: f
     let mean = (0..size).map(|i| hessian(i, i)).sum::<f64>() / size as f64;
     let damp = damping * mean;
     let last = size - 1;
+    // each matrix goes as soon as the next is made: two of them at a time
     let reversed =
         Mat::<f64>::from_fn(size, size, |i, j| hessian(last - i, last - j) + if i == j { damp } else { 0.0 });
-    let lower = reversed.llt(Side::Lower).ok()?;
-    let lower = lower.L();
+    let factorized = reversed.llt(Side::Lower).ok()?;
+    drop(reversed);
+    let lower = factorized.L();
     let upper = Mat::<f64>::from_fn(size, size, |i, j| if i <= j { lower[(last - i, last - j)] } else { 0.0 });
+    drop(factorized);
     let mut inverse = Mat::<f64>::zeros(size, size);
     invert_upper_triangular(inverse.as_mut(), upper.as_ref(), Par::rayon(0));
+    drop(upper);
     let values = (0..size).flat_map(|i| (0..size).map(move |j| (i, j)));
     let values: Vec<f32> = values.map(|(i, j)| if i <= j { inverse[(i, j)] as f32 } else { 0.0 }).collect();
     values.iter().all(|x| x.is_finite()).then_some(values)

@@ -67,6 +67,8 @@ pub struct LayerProblem {
     weight_quantizer: TensorQuantizer,
     input_quantizer: Option<TensorQuantizer>,
     input: Option<LayerInput>,
+    /// Whether sums over the inputs were too large for f32, so that nothing is known of them.
+    overflowed: bool,
     /// What inputs have been multiplied by since they were observed, `[in]`.
     scale: Option<Tensor<1>>,
     low_rank: Option<(Tensor<2>, Tensor<2>)>,
@@ -101,7 +103,8 @@ impl LayerProblem {
             Some((quantizer, seen)) => (Some(quantizer), seen),
             None => (None, None),
         };
-        let input = seen.filter(|seen| seen.tokens > 0).map(|seen| LayerInput::new(seen, &weight));
+        let overflowed = seen.is_some_and(|seen| !seen.is_finite());
+        let input = seen.filter(|seen| seen.tokens > 0 && !overflowed).map(|seen| LayerInput::new(seen, &weight));
         let low_rank = input_quantizer.as_ref().and_then(|quantizer| branch_of(quantizer, weight.dims()));
         let effective = match &low_rank {
             None => weight.clone(),
@@ -115,6 +118,7 @@ impl LayerProblem {
             weight_quantizer,
             input_quantizer,
             input,
+            overflowed,
             scale: None,
             low_rank,
             takes_low_rank,
@@ -160,10 +164,11 @@ impl LayerProblem {
     ///
     /// # Errors
     ///
-    /// [`SkipReason::NoSlot`] if the layer has no quantizer for its inputs, [`SkipReason::NoData`] if no data reached it.
+    /// [`SkipReason::NoSlot`] if the layer has no quantizer for its inputs, [`SkipReason::NoData`] if no data reached
+    /// it, [`SkipReason::Overflow`] if sums over the data are too large for f32.
     pub fn input(&self) -> Result<&LayerInput, SkipReason> {
         self.input_quantizer()?;
-        self.input.as_ref().ok_or(SkipReason::NoData)
+        self.input.as_ref().ok_or(if self.overflowed { SkipReason::Overflow } else { SkipReason::NoData })
     }
 
     /// The Gram matrix of the inputs as they are now.

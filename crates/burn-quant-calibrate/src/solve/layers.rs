@@ -144,7 +144,7 @@ fn apply(step: &Step, layers: &mut [LayerProblem]) -> Vec<Option<Result<BTreeMap
         }
         Err(SkipReason::NotMine) => None,
         Err(why) => {
-            if why == SkipReason::NoData {
+            if matches!(why, SkipReason::NoData | SkipReason::Overflow) {
                 *layer = layer.with_scale_of_ones();
             }
             Some(Err(why))

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-//! arXiv:1712.05877, §3.1. It depends on the order of batches; that of merged statistics is the order of merging.
+//! arXiv:1712.05877, §3.1. It depends on the order of batches; that of merged statistics is the order of merging, and
+//! batches that several threads ran count from the smallest range to the largest, whichever came first.
 
 use super::ranges::activation;
 use super::{CalibrationAlgorithm, SkipReason, Stage};

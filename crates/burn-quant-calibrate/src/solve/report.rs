@@ -89,7 +89,7 @@ impl LayerReport {
             numbers.extend([before, after, power]);
         }
         let numbers: Vec<f64> = host(Tensor::cat(numbers, 0)).into_iter().map(f64::from).collect();
-        let of_outputs = |i: usize| has_outputs.then(|| numbers[i].max(0.0));
+        let of_outputs = |i: usize| has_outputs.then(|| numbers[i]).filter(|n| n.is_finite()).map(|n| n.max(0.0));
         Self {
             error_before: of_outputs(3),
             error_after: of_outputs(4),

@@ -23,8 +23,13 @@ pub enum Action {
 /// Names are `<layer path>.weight_quantizer`, `.input_quantizer` and `.output_quantizer`; in globs `*` crosses dots, and `?`,
 /// `[ab]`, `[!ab]` and `{a,b}` mean what they do in a shell.
 ///
-/// A rule that matches nothing is an error, unless it is optional, or one of several alternatives. Rules of [`Rule::disable`] are required like others; the
-/// disable rules built into presets are optional.
+/// A rule that configures or enables is for products: `*input_quantizer` means the inputs of linear layers,
+/// convolutions and attention, and quantizers in structs of yours. It leaves norms, pools and rectifiers in float,
+/// whose rounding costs accuracy and saves nothing. To quantize these, name them: by the container ([`Rule::within`]),
+/// or by a glob that matches nothing else, as `norm.input_quantizer`.
+///
+/// A rule that matches nothing is an error, unless it is optional, or one of several alternatives. Rules of
+/// [`Rule::disable`] are required like others; the disable rules built into presets are optional.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {

@@ -7,6 +7,8 @@ use thiserror::Error;
 
 pub use import::ImportProblem;
 
+use crate::layout::Role;
+
 /// Makes `Debug` print what `Display` does: a `main` that returns a `Result` prints `Debug`, and the advice must not be lost there.
 #[doc(hidden)] // of the toolkit's own crates
 #[macro_export]
@@ -498,6 +500,20 @@ pub enum InvalidConfig {
         axis: usize,
         /// Axes of the weight.
         rank: usize,
+    },
+    /// A quantizer looks for channels where its layer has none.
+    #[error(
+        "{} has its channels elsewhere than a quantizer with `Role::{found:?}` looks for them: \
+         make it with `Role::{expected:?}`",
+        article(layer)
+    )]
+    RoleOfLayer {
+        /// The type of the layer.
+        layer: String,
+        /// The role of the quantizer.
+        found: Role,
+        /// The role that suits the layer.
+        expected: Role,
     },
     /// Two-dimensional blocks need two different axes.
     #[error("two-dimensional blocks are for weights with separate channel and contracted axes")]

@@ -1,11 +1,13 @@
 //! Rounding the weights of a quantized model for good.
 
-use burn::module::{Module, Reparameterization};
+use std::collections::{HashMap, HashSet};
+
+use burn::module::{Module, Param, ParamId, Reparameterization};
 use burn::tensor::{DType, Tensor};
 
 use crate::error::QuantError;
 use crate::layout::Role;
-use crate::model::{ModelIndex, Parameters, Replacements, layer_of, within};
+use crate::model::{Map, ModelIndex, Parameters, Path, Replacements, host, layer_of, map, within};
 use crate::place::WeightLayouts;
 use crate::quantizer::{Buffer, TensorQuantizer};
 
@@ -13,7 +15,11 @@ use crate::quantizer::{Buffer, TensorQuantizer};
 ///
 /// The outputs do not change, and the model needs no rounding of weights any more. A disabled weight quantizer is removed
 /// without effect. Activation quantizers stay; where one is disabled, its pre-quantization scale and its branch of low rank are
-/// merged into the weight behind it, equal to f32 rounding.
+/// merged into the weight behind it, equal to f32 rounding. Tied parameters of which only some were quantized are
+/// different now, and no longer tied.
+///
+/// Fold a model that is finished. Training would move its weights off their grid, and quantizing it again would round
+/// them twice: [`summary`](crate::summary::summary()) says which layers are folded, as long as their activations are quantized.
 ///
 /// The weights are still those of the quantized layers: where inputs are smoothed and quantized, the weight has been divided
 /// by the scale. Use [`fold_to_burn`] for weights that burn's own layers can take.
@@ -50,7 +56,72 @@ pub fn fold_weights<M: Module>(model: M) -> Result<M, QuantError> {
             return Err(QuantError::ForeignReparameterization { path: weight.path.clone(), found });
         }
     }
-    merge_inputs(model.materialize())
+    let tied = ties(&model);
+    merge_inputs(untied(model.materialize(), tied))
+}
+
+/// Runs a model with its weights folded, and leaves the model as it is: what a validation between two epochs of
+/// training needs, or a benchmark.
+///
+/// The folded copy shares everything with the model but the weights that are rounded. It is gone when `run` returns.
+///
+/// # Errors
+///
+/// Those of [`fold_weights`].
+///
+/// # Source
+///
+/// ModelOpt 0.47, `temporarily_fold_weights`.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
+/// use burn::tensor::{Device, Tensor};
+/// use burn_nn::LinearConfig;
+/// use burn_quant::{QuantConfig, Quantizers, quantize_weights, with_folded_weights};
+///
+/// let device = Device::flex();
+/// let (model, _) = quantize_weights(LinearConfig::new(8, 4).init(&device), &QuantConfig::int8_weight_only())?;
+/// let x = Tensor::<2>::ones([1, 8], &device);
+/// let y = with_folded_weights(&model, |folded| folded.forward(x.clone()))?;
+/// assert_eq!(y.to_data(), model.forward(x).to_data());
+/// assert_eq!(Quantizers::of(&model).len(), 1); // the model still has its float weights, and their quantizer
+/// # Ok(()) }
+/// # #[cfg(not(feature = "flex"))] fn main() {}
+/// ```
+pub fn with_folded_weights<M: Module, R>(model: &M, run: impl FnOnce(&M) -> R) -> Result<R, QuantError> {
+    let folded = fold_weights(model.clone())?;
+    Ok(run(&folded))
+}
+
+/// The paths of tied parameters, those of one tie together.
+fn ties<M: Module>(model: &M) -> Vec<Vec<String>> {
+    let mut ties: HashMap<ParamId, Vec<String>> = HashMap::new();
+    for parameter in ModelIndex::lazy_of(model).parameters() {
+        ties.entry(parameter.id).or_default().push(parameter.path.clone());
+    }
+    ties.into_values().filter(|paths| paths.len() > 1).collect()
+}
+
+/// Gives parameters that were tied and are different now, as only some of them were rounded, an id each: an optimizer
+/// would take them for one parameter otherwise.
+fn untied<M: Module>(model: M, ties: Vec<Vec<String>>) -> M {
+    struct Untie(HashSet<String>);
+    impl Map for Untie {
+        fn parameter<const D: usize>(&mut self, at: &Path, mut param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if self.0.contains(&at.joined()) {
+                param.id = ParamId::new();
+            }
+            param
+        }
+    }
+    let parameters = Parameters::of(&model, ties.iter().flatten().cloned());
+    let values = |path: &String| parameters.vector(path).map(host);
+    let differ = |paths: &Vec<String>| paths.iter().skip(1).any(|path| values(path) != values(&paths[0]));
+    let apart: HashSet<String> = ties.into_iter().filter(differ).flat_map(|paths| paths.into_iter().skip(1)).collect();
+    drop(parameters);
+    if apart.is_empty() { model } else { map(model, &mut Untie(apart)) }
 }
 
 /// Folds a model whose record burn's own layers can take: every parameter has the value that burn's layer multiplies with.
@@ -87,7 +158,7 @@ fn merge_inputs<M: Module>(model: M) -> Result<M, QuantError> {
     let index = ModelIndex::lazy_of(&model);
     let acts = |quantizer: &TensorQuantizer| {
         let kept = [Buffer::PreQuantScale, Buffer::LowRankDown].map(|buffer| quantizer.buffer(buffer));
-        !quantizer.is_enabled() && quantizer.role() == Role::Features && kept.iter().any(Option::is_some)
+        !quantizer.is_enabled() && quantizer.role() == Role::ChannelsLast && kept.iter().any(Option::is_some)
     };
     let acting: Vec<(&str, &TensorQuantizer)> = index
         .quantizers

@@ -6,7 +6,7 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor};
 
 use super::{Path, Quantizers, Visit, layer_of, visit, within};
-use crate::layout::burn_layer_name;
+use crate::layout::{burn_layer_name, burns};
 use crate::quantizer::TensorQuantizer;
 
 /// Where a float parameter of a model is, and what it looks like.
@@ -122,6 +122,23 @@ impl ModelIndex {
         let mut known = HashSet::new();
         let layers = owned.map(|path| path.rsplit_once('.').map_or(path, |(layer, _)| layer));
         layers.filter(|layer| known.insert(*layer)).map(String::from).collect()
+    }
+
+    /// The paths of layers that are folded: the quantizer of the input is on, and the weight has none, not even one
+    /// that is off, as every layer has that rules were applied to.
+    pub(crate) fn folded(&self) -> Vec<String> {
+        let folded = |weight: &&ParameterRef| {
+            let input = self.quantizers.find(&within(layer_of(&weight.path), "input_quantizer"));
+            weight.field == "weight"
+                && weight.reparameterization.is_none()
+                && burns(&weight.container, &weight.field).is_some()
+                && input.is_some_and(TensorQuantizer::is_enabled)
+        };
+        let layer = |weight: &ParameterRef| match layer_of(&weight.path) {
+            "" => weight.path.clone(),
+            layer => layer.to_string(),
+        };
+        self.parameters.iter().filter(folded).map(layer).collect()
     }
 
     /// The parameter that a weight quantizer belongs to.

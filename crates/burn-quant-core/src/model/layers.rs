@@ -55,7 +55,7 @@ pub fn layers(index: &ModelIndex, pointwise: bool) -> Vec<LayerRef> {
         // with several weights in one struct, an activation quantizer or a bias could be that of any of them
         let single = weights_of[layer] == 1;
         let input_quantizer = quantizers.find(&input).filter(|_| weight.field == "weight" || single);
-        let images = input_quantizer.is_some_and(|quantizer| quantizer.role() == Role::Images);
+        let images = input_quantizer.is_some_and(|quantizer| quantizer.role() == Role::ChannelsFirst);
         let quantizer = quantizers.find(&weight.quantizer);
         let pointwise = pointwise && images && quantizer.is_some_and(|quantizer| is_pointwise(weight, quantizer));
         LayerRef {

@@ -9,11 +9,11 @@ use super::WeightLayouts;
 use super::layout::Resolved;
 use crate::config::near_misses;
 use crate::config::{Action, QuantizerConfig, Rule};
-use crate::error::QuantError;
+use crate::error::{InvalidConfig, QuantError};
 use crate::layout::Role;
-use crate::layout::burn_layer_name;
+use crate::layout::{burn_layer_name, has_no_product, role_of_inputs};
 use crate::model::Quantizers;
-use crate::model::{ModelIndex, ParameterRef, attach};
+use crate::model::{ModelIndex, ParameterRef, attach, layer_of, within};
 use crate::quantizer::TensorQuantizer;
 
 /// What one quantizer of a model does.
@@ -89,6 +89,8 @@ pub struct Placed<M> {
     pub float: Vec<String>,
     /// Registered layouts that no parameter of the model has.
     pub unused_layouts: Vec<String>,
+    /// Layers with a quantized weight that had been rounded for good.
+    pub folded: Vec<String>,
 }
 
 impl<M: Module> Placed<M> {
@@ -109,8 +111,14 @@ impl<M: Module> Placed<M> {
         };
         let float = index.parameters().iter().filter(float).map(|parameter| parameter.path.clone()).collect();
         drop(placements);
+        let again = |layer: &String| {
+            let weight =
+                if layer == "weight" { TensorQuantizer::NAME.into() } else { within(layer, TensorQuantizer::NAME) };
+            plan.quantizers.get(&weight).is_some_and(|planned| planned.enabled)
+        };
+        let folded = index.folded().into_iter().filter(again).collect();
         let model = install(model, &plan, index)?;
-        Ok(Self { model, plan, float, unused_layouts: resolved.unused })
+        Ok(Self { model, plan, float, unused_layouts: resolved.unused, folded })
     }
 }
 
@@ -179,6 +187,9 @@ struct Placement<'a> {
     container: String,
     now: PlannedQuantizer,
     weight: Option<&'a ParameterRef>,
+    /// Of an activation quantizer in a layer of burn's or ours with a weight: where the tensors of that layer have
+    /// channels.
+    of_layer: Option<Role>,
 }
 
 impl Placement<'_> {
@@ -191,12 +202,22 @@ impl Placement<'_> {
         matches!(self.now.role, Role::Weight(_))
     }
 
+    /// Whether it may belong to a product: any quantizer but those of norms, pools and rectifiers.
+    fn is_of_product(&self) -> bool {
+        !has_no_product(burn_layer_name(&self.container))
+    }
+
     fn check(&self, planned: &PlannedQuantizer) -> Result<(), QuantError> {
         if let (true, Some((path, found))) = (planned.enabled, self.foreign()) {
             return Err(QuantError::ForeignReparameterization { path, found });
         }
         if let Some(weight) = self.weight.filter(|weight| planned.enabled && weight.is_quantized) {
             return Err(QuantError::BurnQuantized { path: weight.path.clone() });
+        }
+        let (found, layer) = (planned.role, burn_layer_name(&self.container).to_string());
+        if let Some(expected) = self.of_layer.filter(|expected| planned.enabled && *expected != found) {
+            let problem = InvalidConfig::RoleOfLayer { layer, found, expected };
+            return Err(QuantError::Config { name: self.name.clone(), problem });
         }
         planned.check(&self.name, self.weight.map(|weight| weight.shape.as_slice()))
     }
@@ -209,14 +230,25 @@ impl Placement<'_> {
     }
 }
 
+fn is_weight(quantizer: &TensorQuantizer) -> bool {
+    matches!(quantizer.role(), Role::Weight(_))
+}
+
 fn placements<'a>(index: &'a ModelIndex, layouts: &Resolved) -> Vec<Placement<'a>> {
     let present = index.quantizers.iter().zip(index.quantizers.containers());
+    let of_layer = |name: &str, quantizer: &TensorQuantizer| {
+        let weight = index.parameter_at(&within(layer_of(name), "weight"))?;
+        (!is_weight(quantizer) && layouts.get(&weight.path).is_some())
+            .then(|| role_of_inputs(&weight.container))
+            .flatten()
+    };
     let mut placements: Vec<Placement<'_>> = present
         .map(|((name, quantizer), (_, container))| Placement {
             name: name.to_string(),
             container: container.to_string(),
             now: PlannedQuantizer::of(quantizer),
-            weight: index.weight_of(name).filter(|_| matches!(quantizer.role(), Role::Weight(_))),
+            weight: index.weight_of(name).filter(|_| is_weight(quantizer)),
+            of_layer: of_layer(name, quantizer),
         })
         .collect();
     for weight in index.parameters().iter().filter(|weight| index.quantizers.find(&weight.quantizer).is_none()) {
@@ -224,7 +256,7 @@ fn placements<'a>(index: &'a ModelIndex, layouts: &Resolved) -> Vec<Placement<'a
             let now =
                 PlannedQuantizer { config: QuantizerConfig::default(), role: Role::Weight(layout), enabled: false };
             let (name, container) = (weight.quantizer.clone(), weight.container.clone());
-            placements.push(Placement { name, container, now, weight: Some(weight) });
+            placements.push(Placement { name, container, now, weight: Some(weight), of_layer: None });
         }
     }
     placements
@@ -241,9 +273,16 @@ fn apply_rules(
     for rule in rules {
         let matcher = rule.matcher()?;
         let mut matched = false;
-        for (candidate, planned) in candidates.iter().zip(&mut planned) {
+        let named = |candidate: &Placement<'_>| {
             let container = rule.container.as_ref().is_none_or(|container| candidate.is_in(container));
-            if !container || !matcher.is_match(&candidate.name) {
+            container && matcher.is_match(&candidate.name)
+        };
+        // what is switched on without saying where is what belongs to products, if some of it does
+        let only_products = rule.container.is_none()
+            && rule.action != Action::Disable
+            && candidates.iter().any(|candidate| named(candidate) && candidate.is_of_product());
+        for (candidate, planned) in candidates.iter().zip(&mut planned) {
+            if !named(candidate) || only_products && !candidate.is_of_product() {
                 continue;
             }
             matched = true;

@@ -78,6 +78,8 @@ impl Buffers {
 
     pub(super) fn set(&mut self, buffer: Buffer, values: Tensor<1>) {
         let values = values.detach().cast(DType::F32);
+        // a range below zero would mirror values, or make them zero
+        let values = if matches!(buffer, Buffer::Amax | Buffer::GlobalAmax) { values.abs() } else { values };
         let known = self.values.get(&buffer);
         // what the user froze stays frozen
         let trained = self.is_trained(buffer) && known.is_none_or(is_trainable);

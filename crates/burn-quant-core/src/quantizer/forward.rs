@@ -248,7 +248,7 @@ impl TensorQuantizer {
             GradientRule::Lsq => {
                 let elements = match self.role {
                     Role::Weight(_) => x.shape().num_elements() / groups.len(),
-                    Role::Features | Role::Images => x.dims()[1..].iter().product(),
+                    Role::ChannelsLast | Role::ChannelsFirst => x.dims()[1..].iter().product(),
                 };
                 let highest = self.config.format.max();
                 let scaled = amax.clone() * (highest / (elements.max(1) as f32 * highest).sqrt() * highest);

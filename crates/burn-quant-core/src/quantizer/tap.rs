@@ -119,7 +119,7 @@ impl TensorQuantizer {
     ///     }
     /// }
     /// # let weight = Param::from_tensor(Tensor::ones([3, 2], &Device::flex()));
-    /// # let layer = Projection { weight, input_quantizer: TensorQuantizer::disabled(Role::Features) };
+    /// # let layer = Projection { weight, input_quantizer: TensorQuantizer::disabled(Role::ChannelsLast) };
     /// # assert_eq!(layer.forward(Tensor::ones([1, 3], &Device::flex())).into_data().try_into_vec::<f32>().unwrap(), [3.0, 3.0]);
     /// # }
     /// ```

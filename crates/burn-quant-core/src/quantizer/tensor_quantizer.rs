@@ -40,7 +40,7 @@ use crate::layout::Role;
 /// use burn_quant::{QuantizerConfig, Role, TensorQuantizer};
 ///
 /// let x = Tensor::<1>::from_data([-1.0, 0.3, 0.6], &Device::flex());
-/// let mut quantizer = TensorQuantizer::disabled(Role::Features);
+/// let mut quantizer = TensorQuantizer::disabled(Role::ChannelsLast);
 /// assert_eq!(quantizer.forward(x.clone()).to_data(), x.to_data());
 ///
 /// quantizer.set_config(QuantizerConfig::int(2).dynamic());
@@ -150,7 +150,7 @@ impl TensorQuantizer {
         *self.config = config;
     }
 
-    /// Sets the range of each group: finite, not negative, in the units of the tensor.
+    /// Sets the range of each group, in the units of the tensor: finite numbers, of which the magnitude is taken.
     ///
     /// With dynamic block scales it is the range of the tensor, one element; with static ones set
     /// [`Buffer::GlobalAmax`] too.
@@ -175,7 +175,7 @@ impl TensorQuantizer {
     /// use burn::tensor::{Device, Tensor};
     /// use burn_quant::{QuantizerConfig, Role, TensorQuantizer};
     ///
-    /// let mut quantizer = TensorQuantizer::new(QuantizerConfig::int(8), Role::Features);
+    /// let mut quantizer = TensorQuantizer::new(QuantizerConfig::int(8), Role::ChannelsLast);
     /// assert!(quantizer.try_set_amax(Tensor::from_data([f32::NAN], &Device::flex())).is_err());
     /// # }
     /// ```

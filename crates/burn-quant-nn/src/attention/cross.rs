@@ -100,7 +100,7 @@ impl QuantCrossAttentionConfig {
         let linear = |inputs, outputs| -> QuantLinear {
             LinearConfig::new(inputs, outputs).with_initializer(initializer.clone()).init(device).into()
         };
-        let slot = || TensorQuantizer::disabled(Role::Features);
+        let slot = || TensorQuantizer::disabled(Role::ChannelsLast);
         QuantCrossAttention {
             query: linear(self.d_model, self.n_heads * self.d_head),
             key: linear(self.d_context, self.n_heads_kv * self.d_head),

@@ -231,7 +231,7 @@ impl QuantMultiHeadAttention {
 
 impl From<MultiHeadAttention> for QuantMultiHeadAttention {
     fn from(layer: MultiHeadAttention) -> Self {
-        let slot = || TensorQuantizer::disabled(Role::Features);
+        let slot = || TensorQuantizer::disabled(Role::ChannelsLast);
         Self {
             query: layer.query.into(),
             key: layer.key.into(),

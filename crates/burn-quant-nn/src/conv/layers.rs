@@ -17,6 +17,7 @@ macro_rules! quantized_convolution {
     (
         $layer:ident => $quant:ident,
         rank $rank:literal, weight $weight_shape:literal, groups $groups:ident, forward ($($argument:ident: $argument_type:ty),*),
+        $(note $note:literal,)?
         { $($(#[$attribute:meta])* $field:ident: $type:ty = $doc:literal,)* }
     ) => {
         #[doc = concat!("burn's [`", stringify!($layer), "`] with quantizers before and after it.")]
@@ -24,6 +25,10 @@ macro_rules! quantized_convolution {
         /// # Shapes
         ///
         #[doc = concat!("`weight`: `", $weight_shape, "`; input `[batch, channels_in, ...]`, output `[batch, channels_out, ...]`.")]
+        $(
+            ///
+            #[doc = $note]
+        )?
         #[derive(Module, Debug)]
         pub struct $quant {
             #[doc = concat!("The weight, `", $weight_shape, "`.")]
@@ -74,8 +79,8 @@ macro_rules! quantized_convolution {
                     weight: layer.weight,
                     bias: layer.bias,
                     $($field: layer.$field,)*
-                    input_quantizer: TensorQuantizer::disabled(Role::Images).before_convolution(groups),
-                    output_quantizer: TensorQuantizer::disabled(Role::Images),
+                    input_quantizer: TensorQuantizer::disabled(Role::ChannelsFirst).before_convolution(groups),
+                    output_quantizer: TensorQuantizer::disabled(Role::ChannelsFirst),
                 }
             }
         }
@@ -85,6 +90,10 @@ macro_rules! quantized_convolution {
 quantized_convolution! {
     Conv1d => QuantConv1d,
     rank 3, weight "[channels_out, channels_in / groups, kernel]", groups groups, forward (),
+    note "# Training
+
+burn 0.22.1 computes a wrong gradient of the weight where there are several groups and the stride does not divide
+`length + 2 · padding − kernel`: pad the input so that it does. Outputs and calibration are right.",
     {
         stride: usize = "Stride.",
         kernel_size: usize = "Size of the kernel.",

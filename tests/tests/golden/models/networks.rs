@@ -59,7 +59,7 @@ impl Loader<'_> {
         let mut layer = LayerNormConfig::new(gamma.dims()[0]).with_epsilon(1e-5).init(self.device);
         layer.gamma = Param::from_tensor(gamma);
         layer.beta = Some(Param::from_tensor(self.param(&format!("{name}.bias"))));
-        Norm { layer, input_quantizer: TensorQuantizer::disabled(Role::Features) }
+        Norm { layer, input_quantizer: TensorQuantizer::disabled(Role::ChannelsLast) }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! The bodies stand in one file per area; this is the index. `cargo test --test specification faults::f05` runs one.
 
+mod backends;
+mod folding;
 mod numbers;
 mod observing;
 mod placing;
@@ -63,10 +65,14 @@ index! {
     f32_impossible_numbers_end = plain::impossible_numbers_end;
     f33_hostile_records_are_errors_of_their_own = records::f33;
     f34_traversals_may_be_nested = observing::traversals_may_be_nested;
+    f35_an_average_does_not_depend_on_threads = observing::an_average_does_not_depend_on_threads;
+    f35_experts_borrow_ranges_and_no_matrices = observing::experts_borrow_ranges_and_no_matrices;
+    f35_what_overflows_leaves_a_layer_as_it_is = solving::what_overflows_leaves_a_layer_as_it_is;
     f35_the_knapsack_ends_and_says_how_far_it_may_be_from_the_best = searching::f35;
     f36_algorithms_of_modelopt_are_read_with_the_options_that_it_writes = recipes::f36_algorithms;
     f36_axes_are_read_in_every_spelling_that_means_the_same = recipes::f36_axes;
     f36_rules_that_leave_no_weight_enabled_are_an_error = recipes::f36_none_enabled;
+    f37_what_is_folded_for_a_while_is_as_it_was_afterwards = folding::f37_temporary_fold;
     f38_a_record_is_restored_in_part_and_under_other_paths = records::f38;
     f39_an_embedding_quantizes_the_rows_it_looks_up = plain::an_embedding_quantizes_the_rows_it_looks_up;
     f40_no_comparison_passes_by_nan = numbers::f40;
@@ -75,9 +81,13 @@ index! {
     f46_an_error_of_the_store_is_printed_as_its_sentence = records::f46;
     f46_debug_of_an_error_is_its_sentence = recipes::f46;
     f47_layers_of_burn_under_a_rule_for_activations_get_the_advice_that_helps = recipes::f47;
+    f48_a_folded_norm_is_gone_and_the_model_is_trained_saved_and_restored = folding::f48;
+    f49_rules_are_for_products_unless_they_name_others = placing::rules_are_for_products;
     f50_what_stays_in_float_is_in_the_report = placing::what_stays_in_float_is_in_the_report;
     f51_awq_is_never_worse_than_nothing = solving::awq_is_never_worse_than_nothing;
     f51_weights_without_data_are_solved_all_the_same = solving::weights_without_data_are_solved_all_the_same;
+    f52_a_role_that_does_not_suit_its_layer_is_an_error = placing::a_role_that_does_not_suit_its_layer_is_an_error;
+    f53_a_folded_model_says_so = folding::f53;
     f54_a_format_is_written_as_the_summary_prints_it = recipes::f54_formats;
     f54_a_name_that_is_not_there_lists_the_nearest = recipes::f54_near_misses;
     f54_a_recipe_of_an_earlier_release_is_read = recipes::f54_old;
@@ -85,7 +95,9 @@ index! {
     f54_an_algorithm_is_its_name_and_defaults_are_left_out = recipes::f54_algorithms;
     f54_recipes_of_modelopt_are_read_from_yaml = recipes::f54_yaml;
     f55_a_model_for_validation_rounds_once = plain::a_model_for_validation_rounds_once;
+    f56_a_device_without_kernels_is_named = backends::f56;
     f57_paths_and_foreign_checkpoints_are_what_they_seem = records::f57;
     f59_a_report_says_one_pass_and_a_summary_shows_what_is_on = searching::f59_reports;
     f59_forward_and_loss_take_a_batch_in_the_same_way = searching::f59_loops;
+    f60_burn_computes_a_wrong_gradient_of_strided_groups = backends::f60;
 }

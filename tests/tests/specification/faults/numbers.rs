@@ -33,7 +33,7 @@ pub(super) fn f05() {
             assert_eq!(y[4..], [0.0; 12], "{name}, {format}");
 
             let config = QuantizerConfig::new(format).per_block(16).with_scale(ScaleFormat::E4M3(BlockScale::Dynamic));
-            let mut quantizer = TensorQuantizer::new(config, Role::Features);
+            let mut quantizer = TensorQuantizer::new(config, Role::ChannelsLast);
             quantizer.set_buffer(Buffer::Amax, Tensor::from_data([5e-4f32], &device));
             assert_close(&values(quantizer.forward(x.clone()))[..4], &expected, 2e-7, &format!("{name}, quantizer"));
         }

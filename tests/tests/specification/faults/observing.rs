@@ -248,7 +248,7 @@ struct Prefixes {
 /// The name of one quantizer is the beginning of another's.
 pub(super) fn a_prefix_is_not_a_name() {
     let (_, device) = device();
-    let model = Prefixes { up: TensorQuantizer::disabled(Role::Features), upper: linear(&device) };
+    let model = Prefixes { up: TensorQuantizer::disabled(Role::ChannelsLast), upper: linear(&device) };
     let config = QuantConfig::new()
         .with_rule(Rule::set("up", QuantizerConfig::int(8)))
         .with_rule(Rule::set("upper.weight_quantizer", QuantizerConfig::int(4).per_block(2)))
@@ -327,9 +327,56 @@ pub(super) fn traversals_may_be_nested() {
     let model = enable(disable(model, "*").unwrap(), "weight_quantizer").unwrap();
     assert!(model.0.weight.reparameterization::<TensorQuantizer>().unwrap().is_enabled());
 
-    let alone = TensorQuantizer::disabled(Role::Features);
+    let alone = TensorQuantizer::disabled(Role::ChannelsLast);
     let config = QuantConfig::new().with_rule(Rule::set("*", QuantizerConfig::int(8)));
     let x = spread::<2>([3, 4], &device);
     let (alone, _) = quantize(alone, &config, |quantizer| drop(quantizer.forward(x.clone()))).unwrap();
     assert_eq!(alone.amax().unwrap().device(), device);
+}
+
+/// An average over batches depends on their order. Of batches that several threads run no order is known: they count
+/// from the smallest to the largest, whichever comes first.
+pub(super) fn an_average_does_not_depend_on_threads() {
+    let (_, device) = device();
+    let config = QuantConfig::new()
+        .with_rule(Rule::set("input_quantizer", QuantizerConfig::int(8)))
+        .with_algorithm(Algorithm::MovingAverage { momentum: 0.5 });
+    let batch = |largest: f32| Tensor::<2>::from_data([[largest, 0.0, -0.5, 0.25]], &device);
+    let range = |run: &dyn Fn(&QuantLinear)| {
+        let (layer, _) = quantize(linear(&device), &config, run).unwrap();
+        values(Quantizers::of(&layer).get("input_quantizer").unwrap().amax().unwrap())[0]
+    };
+    // one thread: 8, then 8/2 + 2/2 = 5, then 5/2 + 4/2 = 4.5
+    let one = range(&|layer| [8.0, 2.0, 4.0].into_iter().for_each(|largest| drop(layer.forward(batch(largest)))));
+    assert_eq!(one, 4.5);
+    // several: 2, then 2/2 + 4/2 = 3, then 3/2 + 8/2 = 5.5
+    for order in [[8.0, 2.0, 4.0], [2.0, 8.0, 4.0], [4.0, 2.0, 8.0]] {
+        let several = range(&|layer| {
+            for largest in order {
+                let (layer, batch) = (layer.clone(), batch(largest));
+                std::thread::spawn(move || drop(layer.forward(batch))).join().unwrap();
+            }
+        });
+        assert_eq!(several, 5.5, "{order:?}");
+    }
+}
+
+/// What experts without tokens borrow are ranges: their layers have no Gram matrix, and are left as they are.
+pub(super) fn experts_borrow_ranges_and_no_matrices() {
+    let (_, device) = device();
+    let model = Experts { experts: (0..3).map(|_| linear(&device)).collect() };
+    let rules = QuantConfig::new()
+        .with_rule(Rule::set("*weight_quantizer", QuantizerConfig::int(4).per_block(2)))
+        .with_rule(Rule::set("*input_quantizer", QuantizerConfig::int(8)));
+    let config = rules.with_algorithm(Algorithm::gptq());
+    let x = spread::<2>([32, 4], &device);
+    let (solved, report) = quantize(model.clone(), &config, |model| drop(model.experts[0].forward(x.clone()))).unwrap();
+    for i in 1..3 {
+        let layer = report.layers.iter().find(|layer| layer.layer == format!("experts.{i}")).unwrap();
+        assert_eq!(layer.steps[0].skipped, Some(SkipReason::NoData), "{layer}");
+        assert_eq!(values(solved.experts[i].weight.base()), values(model.experts[i].weight.val()));
+        let range = |i: usize| values(solved.experts[i].input_quantizer.amax().unwrap());
+        assert_eq!(range(i), range(0));
+        assert!(report.statistics.get(&format!("experts.{i}.input_quantizer")).is_none(), "nothing was seen");
+    }
 }

@@ -5,11 +5,11 @@ use burn::nn::conv::{Conv2dConfig, ConvTranspose2dConfig};
 use burn::nn::{LinearConfig, LinearLayout};
 use burn::tensor::Tensor;
 use burn::tensor::quantization::{Calibration, QuantScheme};
-use burn_quant::nn::{QuantConvTranspose2d, QuantLinear};
+use burn_quant::nn::{self as quant, QuantConvTranspose2d, QuantLinear};
 use burn_quant::train::Lora;
 use burn_quant::{
-    Algorithm, QuantConfig, QuantError, Quantization, QuantizerConfig, Quantizers, Rotation, Rule, Warning,
-    WeightLayout, WeightLayouts, quantize, quantize_weights,
+    Algorithm, InvalidConfig, QuantConfig, QuantError, Quantization, QuantizerConfig, Quantizers, Role, Rotation, Rule,
+    TensorQuantizer, Warning, WeightLayout, WeightLayouts, quantize, quantize_weights,
 };
 use burn_quant_tests::device;
 
@@ -172,4 +172,132 @@ pub(super) fn what_stays_in_float_is_in_the_report() {
         Quantization::new(&QuantConfig::int8_weight_only()).with_layouts(layouts).run_weights(pair).unwrap();
     assert_eq!(report.float, ["0.right"], "biases are vectors");
     assert_eq!(report.warnings, [Warning::UnusedLayout { layout: "Piar.right".into() }]);
+}
+
+/// A model with products, a norm, a pool and a rectifier.
+#[derive(Module, Debug)]
+struct Mixed {
+    conv: quant::conv::Conv2d,
+    norm: quant::BatchNorm,
+    relu: quant::LeakyRelu,
+    pool: quant::pool::AvgPool2d,
+    layer_norm: quant::LayerNorm,
+    fc: QuantLinear,
+}
+
+impl Mixed {
+    fn new(device: &burn::tensor::Device) -> Self {
+        Self {
+            conv: quant::conv::Conv2dConfig::new([2, 4], [3, 3]).init(device),
+            norm: quant::BatchNormConfig::new(4).init(device),
+            relu: quant::LeakyReluConfig::new().init(),
+            pool: quant::pool::AvgPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
+            layer_norm: quant::LayerNormConfig::new(16).init(device),
+            fc: quant::LinearConfig::new(16, 3).init(device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        let x = self.pool.forward(self.relu.forward(self.norm.forward(self.conv.forward(x))));
+        let batch = x.dims()[0];
+        self.fc.forward(self.layer_norm.forward(x.reshape([batch, 16])))
+    }
+}
+
+/// `*input_quantizer` means inputs of products; what has none is quantized where a rule names it. A preset and
+/// ModelOpt's own file of it are one configuration, and do the same to a model.
+pub(super) fn rules_are_for_products() {
+    let (_, device) = device();
+    let x = spread::<4>([2, 2, 6, 6], &device);
+    let on = |config: &QuantConfig| {
+        let (model, _) = quantize(Mixed::new(&device), config, |model| drop(model.forward(x.clone()))).unwrap();
+        let quantizers = Quantizers::of(&model);
+        let on = quantizers.iter().filter(|(_, quantizer)| quantizer.is_enabled()).map(|(name, _)| name.to_string());
+        on.collect::<Vec<_>>()
+    };
+    let inputs = Rule::set("*input_quantizer", QuantizerConfig::int(8));
+    assert_eq!(on(&QuantConfig::new().with_rule(inputs.clone())), ["conv.input_quantizer", "fc.input_quantizer"]);
+    let all = QuantConfig::new().with_rule(Rule::set("*", QuantizerConfig::int(8)));
+    let products = ["weight", "input", "output"].map(|tensor| format!("{tensor}_quantizer"));
+    let mut found = on(&all);
+    let mut expected: Vec<String> =
+        ["conv", "fc"].iter().flat_map(|layer| products.iter().map(move |name| format!("{layer}.{name}"))).collect();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    // named by a path, by a glob that matches nothing else, or by the container; disabling reaches everything
+    let named = |rule: Rule| on(&QuantConfig::new().with_rule(inputs.clone()).with_rule(rule));
+    let with = |name: &str| {
+        let mut all = vec!["conv.input_quantizer".to_string(), "fc.input_quantizer".into(), name.into()];
+        all.sort();
+        all
+    };
+    let sorted = |mut names: Vec<String>| {
+        names.sort();
+        names
+    };
+    let int8 = QuantizerConfig::int(8);
+    assert_eq!(sorted(named(Rule::set("pool.input_quantizer", int8.clone()))), with("pool.input_quantizer"));
+    assert_eq!(sorted(named(Rule::set("layer_*input_quantizer", int8.clone()))), with("layer_norm.input_quantizer"));
+    let within = Rule::set("*input_quantizer", int8.clone()).within("BatchNorm");
+    assert_eq!(sorted(named(within.clone())), with("norm.input_quantizer"));
+    let off = QuantConfig::new().with_rule(inputs).with_rule(within).with_rule(Rule::disable("*input_quantizer"));
+    assert_eq!(on(&off), [""; 0]);
+
+    let disabled = |name: &str| format!(r#"{{"quantizer_name": "{name}", "enable": false}}"#);
+    let floats =
+        QuantConfig::int8_default().rules.into_iter().filter(|rule| rule.action == burn_quant::Action::Disable);
+    let classes = ["nn.BatchNorm1d", "nn.BatchNorm2d", "nn.BatchNorm3d", "nn.LeakyReLU", "nn.Embedding"];
+    let classes =
+        classes.map(|class| format!(r#"{{"parent_class": "{class}", "quantizer_name": "*", "enable": false}}"#));
+    let entries: Vec<String> = [
+        disabled("*"),
+        r#"{"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": 8, "axis": 0}}"#.into(),
+        r#"{"quantizer_name": "*input_quantizer", "cfg": {"num_bits": 8, "axis": null}}"#.into(),
+    ]
+    .into_iter()
+    .chain(floats.filter(|rule| rule.container.is_none()).map(|rule| disabled(&rule.quantizer)))
+    .chain(classes)
+    .collect();
+    let json = format!(r#"{{"quant_cfg": [{}], "algorithm": {{"method": "smoothquant"}}}}"#, entries.join(","));
+    let read = QuantConfig::from_modelopt_json(&json).unwrap();
+    let preset = QuantConfig::int8_smoothquant();
+    assert_eq!(read.algorithm, preset.algorithm);
+    assert_eq!(on(&read), on(&preset));
+    let products = ["conv.weight_quantizer", "conv.input_quantizer", "fc.weight_quantizer", "fc.input_quantizer"];
+    assert_eq!(on(&preset), products);
+}
+
+/// The quantizer of a convolution's inputs has its channels on axis 1: one that looks for them on the last axis is an
+/// error. Files of the names that roles had before are read.
+pub(super) fn a_role_that_does_not_suit_its_layer_is_an_error() {
+    let (_, device) = device();
+    let config = QuantConfig::new().with_rule(Rule::set("*input_quantizer", QuantizerConfig::int(8).per_channel()));
+    let mut conv: quant::conv::Conv2d = quant::conv::Conv2dConfig::new([8, 2], [3, 3]).init(&device);
+    let images = spread::<4>([2, 8, 14, 14], &device);
+    let run = |conv: &quant::conv::Conv2d| drop(conv.forward(images.clone()));
+    let (quantized, _) = quantize(conv.clone(), &config, run).unwrap();
+    assert_eq!(ranges(&quantized, "input_quantizer").len(), 8, "a range for each channel, not for each of 14 columns");
+    conv.input_quantizer = TensorQuantizer::disabled(Role::ChannelsLast);
+    let error = quantize(conv, &config, run).map(drop).unwrap_err();
+    let role = |layer: &str, found, expected| QuantError::Config {
+        name: "input_quantizer".into(),
+        problem: InvalidConfig::RoleOfLayer { layer: layer.into(), found, expected },
+    };
+    assert_eq!(error, role("Conv2d", Role::ChannelsLast, Role::ChannelsFirst));
+    assert!(error.to_string().contains("make it with `Role::ChannelsFirst`"), "{error}");
+    let mut linear: QuantLinear = quant::LinearConfig::new(8, 2).init(&device);
+    linear.input_quantizer = TensorQuantizer::disabled(Role::ChannelsFirst);
+    let run = |linear: &QuantLinear| drop(linear.forward(spread::<2>([3, 8], &device)));
+    let error = quantize(linear, &config, run).map(drop).unwrap_err();
+    assert_eq!(error, role("Linear", Role::ChannelsFirst, Role::ChannelsLast));
+
+    for (name, old, expected) in
+        [("channels_last", "features", Role::ChannelsLast), ("channels_first", "images", Role::ChannelsFirst)]
+    {
+        assert_eq!(serde_json::to_value(expected).unwrap(), name);
+        for written in [name, old] {
+            assert_eq!(serde_json::from_value::<Role>(written.into()).unwrap(), expected, "{written}");
+        }
+    }
 }

@@ -135,7 +135,7 @@ pub(super) fn impossible_numbers_end() {
     assert_eq!(solve::histogram_mse(&seen, int4.into(), 0, 0), solve::histogram_mse(&seen, int4.into(), 0, 1));
 
     let (_, device) = device();
-    let mut quantizer = TensorQuantizer::new(QuantizerConfig::int(8), Role::Features);
+    let mut quantizer = TensorQuantizer::new(QuantizerConfig::int(8), Role::ChannelsLast);
     for (amax, what) in [([f32::NAN], "NaN"), ([-0.5], "-0.5"), ([f32::INFINITY], "inf")] {
         let error = quantizer.try_set_amax(Tensor::from_data(amax, &device)).unwrap_err();
         assert!(error.to_string().contains(what), "{error}");

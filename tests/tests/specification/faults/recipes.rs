@@ -7,7 +7,7 @@ use burn_quant::nn::QuantLinear;
 use burn_quant::search::SearchFormat;
 use burn_quant::{
     Action, Algorithm, BlockScale, Format, GradientRule, Granularity, Identity, ImportProblem, InvalidConfig,
-    NotScoredReason, QuantConfig, QuantError, QuantizerConfig, Range, RangeSearch, Rule, ScaleFormat, Sharing,
+    NotScoredReason, QuantConfig, QuantError, QuantizerConfig, Range, RangeSearch, Role, Rule, ScaleFormat, Sharing,
     SkipReason, Unscaled, quantize, quantize_weights,
 };
 use burn_quant_tests::device;
@@ -82,6 +82,7 @@ fn every_error() -> Vec<(&'static str, String)> {
         InvalidConfig::StaticActivationGroups { granularity: "per-token" },
         InvalidConfig::Rank { expected: 1, found: 2 },
         InvalidConfig::Layout { axis: 3, rank: 2 },
+        InvalidConfig::RoleOfLayer { layer: "Conv2d".into(), found: Role::ChannelsLast, expected: Role::ChannelsFirst },
         InvalidConfig::BlocksOfActivation {},
         InvalidConfig::ScaleWithoutBlocks { scale: ScaleFormat::E8M0 },
         InvalidConfig::FormatOfScale { format: Format::Nf4, scale: ScaleFormat::E8M0 },
@@ -116,6 +117,7 @@ fn every_error() -> Vec<(&'static str, String)> {
         ImportProblem::Invalid(InvalidConfig::EmptyBlock),
         SkipReason::NoSlot {},
         SkipReason::NoData {},
+        SkipReason::Overflow {},
         SkipReason::NoTokens {},
         SkipReason::NotLinear {},
         SkipReason::InputChain {},

@@ -136,6 +136,9 @@ pub(super) fn f33() {
     );
     let per_channel = restored(per_channel).unwrap_err();
     assert_eq!(shape(per_channel), ("fc.input_quantizer.amax".into(), vec![4], vec![3]));
+    // a range below zero, which a quantizer would not have written
+    let negative = of_tensor("fc.input_quantizer.amax", DType::F32, &[1], floats(&[-1.0]));
+    assert!(matches!(&negative, StoreError::BadRange { found, .. } if *found == -1.0), "{negative}");
     // a pre-quantization scale acts also where the quantizer is off
     let scale = of_tensor("fc.output_quantizer.pre_quant_scale", DType::F32, &[2], floats(&[1.0; 2]));
     assert_eq!(shape(scale), ("fc.output_quantizer.pre_quant_scale".into(), vec![3], vec![2]));

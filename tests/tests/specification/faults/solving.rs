@@ -255,3 +255,36 @@ pub(super) fn weights_without_data_are_solved_all_the_same() {
     assert!(report.layers[0].weight_sqnr > report.layers[0].weight_sqnr_before, "{report}");
     assert_eq!(Module::num_params(&layer), 16 * 8 + 2 * 8, "a range for each block of 8");
 }
+
+/// Inputs whose products are too large for f32 leave a layer as it is, with the reason, and so do weights whose errors
+/// are; nothing becomes a NaN.
+pub(super) fn what_overflows_leaves_a_layer_as_it_is() {
+    let (layer, x) = with_outlier(&device().1);
+    let algorithms = [
+        Algorithm::awq_lite(),
+        Algorithm::awq_full(),
+        Algorithm::svdquant(2),
+        Algorithm::gptq(),
+        Algorithm::adaround(),
+    ];
+    for algorithm in algorithms {
+        let name = algorithm.name().to_string();
+        let config = w4().with_algorithm(algorithm);
+        let (solved, report) = quantize(layer.clone(), &config, |layer| drop(layer.forward(x.clone() * 1e20))).unwrap();
+        let steps = &report.layers[0].steps;
+        assert!(steps.iter().all(|step| step.skipped == Some(SkipReason::Overflow)), "{name}: {report}");
+        assert_eq!((report.layers[0].error_before, report.layers[0].error_after), (None, None), "{name}");
+        assert_eq!(values(solved.weight.base()), values(layer.weight.val()), "{name}");
+        assert!(values(solved.forward(x.clone())).iter().all(|y| y.is_finite()), "{name}");
+    }
+    // weights of 1e25: the square of an error is infinite whatever the exponent
+    let large: QuantLinear = Linear { weight: Param::from_tensor(layer.weight.val() * 1e25), bias: None }.into();
+    for algorithm in [Algorithm::awq_lite(), Algorithm::adaround()] {
+        let name = algorithm.name().to_string();
+        let config = w4().with_algorithm(algorithm);
+        let (solved, report) = quantize(large.clone(), &config, |layer| drop(layer.forward(x.clone()))).unwrap();
+        assert_eq!(report.layers[0].steps[0].skipped, Some(SkipReason::NoGain), "{name}");
+        assert_eq!(values(solved.weight.base()), values(large.weight.val()), "{name}");
+        assert!(values(solved.forward(x.clone())).iter().all(|y| y.is_finite()), "{name}");
+    }
+}

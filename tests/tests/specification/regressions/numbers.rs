@@ -99,7 +99,7 @@ struct Learned {
 
 fn learned(rule: GradientRule, amax: f32, device: &Device) -> Learned {
     let config = QuantizerConfig { gradient: rule, ..QuantizerConfig::int(4) };
-    let mut quantizer = TensorQuantizer::new(config, Role::Features);
+    let mut quantizer = TensorQuantizer::new(config, Role::ChannelsLast);
     quantizer.set_amax(Tensor::from_data([amax], device));
     Learned { quantizer }
 }
@@ -138,6 +138,32 @@ pub(super) fn t08() {
     assert_eq!(values(model.quantizer.amax().unwrap().without_autodiff()), [0.5]);
     let y = values(model.quantizer.forward(x).without_autodiff());
     assert_eq!(y, [0.5, 4.0 * 0.5 / 7.0], "the codes 7 and 3.5, to even, of 0.5 / 7");
+}
+
+/// A range that is set to -0.5 is 0.5, in every format and rule: values keep their signs. Where it is checked it is an
+/// error.
+pub(super) fn t08_set() {
+    for (name, device) in devices() {
+        let x = Tensor::<2>::from_data([[0.75f32, -0.75, 0.125, -0.01]], &device);
+        let formats = [QuantizerConfig::int(8), QuantizerConfig::int(4), QuantizerConfig::e4m3()];
+        let nf4 = QuantizerConfig::new(Format::Nf4);
+        let lsq = QuantizerConfig::int(4).lsq();
+        for config in formats.into_iter().chain([nf4, lsq, QuantizerConfig::nvfp4(), QuantizerConfig::e4m3().clipped()])
+        {
+            let what = format!("{name}: {} {:?}", config.kind(), config.gradient);
+            let rounded = |amax: f32| {
+                let mut quantizer = TensorQuantizer::new(config.clone(), Role::ChannelsLast);
+                quantizer.set_amax(Tensor::from_data([amax], &device));
+                assert_eq!(values(quantizer.amax().unwrap()), [0.5], "{what}");
+                values(quantizer.forward(x.clone()))
+            };
+            let (below, above) = (rounded(-0.5), rounded(0.5));
+            assert_same(&below, &above, &what);
+            assert!(below[0] > 0.0 && below[1] < 0.0, "{what}: {below:?}");
+            let mut quantizer = TensorQuantizer::new(config.clone(), Role::ChannelsLast);
+            assert!(quantizer.try_set_amax(Tensor::from_data([-0.5f32], &device)).is_err(), "{what}");
+        }
+    }
 }
 
 /// `d sum(y²)/damax = 2y · y/amax` for clipped values: y = 1 and −8/7, so 2 + 128/49.
