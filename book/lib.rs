@@ -8,29 +8,13 @@ pub mod quick_start {}
 #[doc = include_str!("src/how-it-works.md")]
 pub mod how_it_works {}
 
-/// Number formats.
-#[doc = include_str!("src/number-formats.md")]
-pub mod number_formats {}
-
 /// Choosing a recipe.
 #[doc = include_str!("src/choosing-a-recipe.md")]
 pub mod choosing_a_recipe {}
 
-/// Auto-quantize.
-#[doc = include_str!("src/auto-quantize.md")]
-pub mod auto_quantize {}
-
-/// Quantization-aware training.
-#[doc = include_str!("src/quantization-aware-training.md")]
-pub mod quantization_aware_training {}
-
-/// Layers, and models of your own.
-#[doc = include_str!("src/layers.md")]
-pub mod layers {}
-
-/// Pretrained models.
-#[doc = include_str!("src/pretrained-models.md")]
-pub mod pretrained_models {}
+/// Configuration.
+#[doc = include_str!("src/configuration.md")]
+pub mod configuration {}
 
 /// Calibration, and a chapter for each algorithm.
 pub mod calibration {
@@ -106,3 +90,39 @@ pub mod calibration {
     #[doc = include_str!("src/calibration/data-parallel.md")]
     pub mod data_parallel {}
 }
+
+/// Auto-quantize.
+#[doc = include_str!("src/auto-quantize.md")]
+pub mod auto_quantize {}
+
+/// Quantization-aware training.
+#[doc = include_str!("src/quantization-aware-training.md")]
+pub mod quantization_aware_training {}
+
+/// Folding and records.
+#[doc = include_str!("src/folding-and-records.md")]
+pub mod folding_and_records {}
+
+/// Layers, and models of your own.
+#[doc = include_str!("src/layers.md")]
+pub mod layers {}
+
+/// Number formats.
+#[doc = include_str!("src/number-formats.md")]
+pub mod number_formats {}
+
+/// When accuracy falls.
+#[doc = include_str!("src/when-accuracy-falls.md")]
+pub mod when_accuracy_falls {}
+
+/// Pretrained models.
+#[doc = include_str!("src/pretrained-models.md")]
+pub mod pretrained_models {}
+
+/// Coming from ModelOpt.
+#[doc = include_str!("src/coming-from-modelopt.md")]
+pub mod coming_from_modelopt {}
+
+/// burn's own quantization, LoRA and QLoRA, and this.
+#[doc = include_str!("src/burns-own-quantization.md")]
+pub mod burns_own_quantization {}

@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn_quant::QuantError;
 use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, Curve, SearchProgress, SearchState, Selection};
 use indicatif::ProgressBar;
+use plot::{Axis, Look, Plot, Series};
 use serde::Serialize;
 
 /// Budgets, in bits per parameter of the whole model, counted exactly.
@@ -39,9 +40,9 @@ pub struct Comparison {
     pub rows: Vec<Row>,
     /// The curve of the search as CSV.
     pub csv: String,
-    /// The curve of the search as SVG.
+    /// The first measure of the search and of everything else, against bits.
     #[serde(skip)]
-    pub svg: String,
+    pub plot: Plot,
 }
 
 impl Comparison {
@@ -117,15 +118,45 @@ pub fn compare<M: Module>(task: &Task<'_, M>, state: &SearchState) -> Result<Com
         }
     }
     let curve: Curve = state.measured_curve(12, |selection| evaluate(selection).map(|values| Some(values[0])))?;
+    let float = (task.evaluate)(task.float);
     Ok(Comparison {
         model: task.name.into(),
         measures: task.measures.iter().map(|measure| measure.to_string()).collect(),
         more_is_better: task.more_is_better,
-        float: (task.evaluate)(task.float),
+        plot: drawn(task, &curve, &rows, float[0]),
+        float,
         rows,
         csv: curve.to_csv(),
-        svg: curve.to_svg(),
     })
+}
+
+/// The search as a line, everything else as points, and the float model as a level, up to the largest budget.
+fn drawn<M>(task: &Task<'_, M>, curve: &Curve, rows: &[Row], float: f64) -> Plot {
+    let most = BUDGETS.into_iter().fold(0.0, f64::max);
+    let others = |uniform: bool| {
+        let mut points: Vec<(f64, f64)> = rows
+            .iter()
+            .filter(|row| row.chosen != AUTO && row.chosen.starts_with("all ") == uniform)
+            .map(|row| (row.bits, row.values[0]))
+            .collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        points.dedup(); // a selection stands in the rows of every budget that it is within
+        points
+    };
+    let searched = curve.points.iter().filter_map(|point| Some((point.selection.effective_bits, point.measured?)));
+    let y = Axis::linear(task.measures[0]);
+    Plot {
+        name: "auto-quantize",
+        title: task.name.into(),
+        x: Axis::linear("bits per parameter"),
+        y: if task.more_is_better { y.higher_is_better() } else { y.lower_is_better() },
+        series: vec![
+            Series::new(AUTO, Look::Line, searched.filter(|(bits, _)| *bits <= most + 0.5)),
+            Series::new("one format for all layers", Look::Points, others(true)),
+            Series::new("more bits for the first and the last", Look::Points, others(false)),
+            Series::level("float", float),
+        ],
+    }
 }
 
 /// A search that draws its progress.

@@ -1,8 +1,10 @@
-//! The best format of each layer under a budget of bits, against uniform formats and the rule that first and last layers get more.
+//! The best format of each layer under a budget of bits, against uniform formats and the rule that first and last
+//! layers get more.
 //!
 //! * [`cnn`] a small network on Fashion-MNIST, by its accuracy
 //! * [`gpt`] a character-level language model, by its bits per character
-//! * [`minilm`] a published sentence encoder, by the cosine to its float embeddings; see the example `pretrained` for its files
+//! * [`minilm`] a published sentence encoder, by the cosine to its float embeddings; see the example `pretrained` for
+//!   its files
 //!
 //! Every model is scored with training or calibration data and evaluated on other data.
 

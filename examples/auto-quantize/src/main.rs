@@ -10,7 +10,8 @@ use fashion_mnist::device::Backend;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The best format of each layer at 4.5, 5, 6 and 8 bits per parameter, against uniform formats and wider first and last layers.
+/// The best format of each layer at 4.5, 5, 6 and 8 bits per parameter, against uniform formats and wider first and
+/// last layers.
 #[derive(Parser)]
 struct Arguments {
     /// The model.
@@ -40,7 +41,7 @@ struct Arguments {
     /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Also draw the curve of the search to this file.
+    /// Also draw the comparison to this file.
     #[arg(long)]
     svg: Option<PathBuf>,
 }
@@ -64,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     if let Some(path) = arguments.svg {
-        std::fs::write(&path, &comparison.svg).map_err(|e| format!("{}: {e}", path.display()))?;
+        plot::write(&path, &comparison.plot.to_svg())?;
     }
     Ok(())
 }

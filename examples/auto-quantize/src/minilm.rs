@@ -17,8 +17,8 @@ pub fn config(effective_bits: f64, batches: usize) -> AutoQuantizeConfig {
 
 /// Reads the published model, searches, and compares.
 ///
-/// There are no labels to have a loss of. The loss is the product of the embeddings with random numbers: the mean square of its changes is
-/// that of the embeddings.
+/// There are no labels to have a loss of. The loss is the product of the embeddings with random numbers: the mean
+/// square of its changes is that of the embeddings.
 ///
 /// # Errors
 ///

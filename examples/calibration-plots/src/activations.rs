@@ -3,9 +3,9 @@
 use burn::tensor::{Device, Tensor};
 use burn_quant::ops::numerics::{Grid, IntFormat};
 use burn_quant::{BlockHistogram, Histogram, HistogramConfig, QuantError, solve};
+use plot::{Axis, Look, Plot, Series};
 
 use crate::data::{heavy, normal, values};
-use crate::plot::{Look, Plot, Series};
 
 pub(crate) fn plots(device: &Device) -> Result<Vec<Plot>, QuantError> {
     let seen = values(heavy(21, [512, 256], device));
@@ -33,13 +33,14 @@ fn counts(histogram: &Histogram) -> Series {
     Series::new("magnitudes", Look::Line, bins.map(point).filter(|(_, count)| *count > 0.0))
 }
 
-fn plot(name: &'static str, y: &'static str, series: Vec<Series>) -> Plot {
-    Plot { name, x: "magnitude", y, log: true, series }
+/// What a method makes of the magnitudes of an activation.
+fn counted(name: &'static str, title: &str, series: Vec<Series>) -> Plot {
+    Plot { name, title: title.into(), x: Axis::linear("magnitude"), y: Axis::log("count"), series }
 }
 
 fn max(histogram: &Histogram, largest: f32) -> Plot {
     let series = vec![counts(histogram), Series::mark("max", largest)];
-    plot("max", "count", series)
+    counted("max", "One range for an activation with tails", series)
 }
 
 fn percentile(histogram: &Histogram, largest: f32) -> Plot {
@@ -47,7 +48,7 @@ fn percentile(histogram: &Histogram, largest: f32) -> Plot {
     let mut series = vec![counts(histogram)];
     series.extend([99.0, 99.9, 99.99].map(|p| Series::mark(format!("{p} %"), at(p))));
     series.push(Series::mark("max", largest));
-    plot("percentile", "count", series)
+    counted("percentile", "Ranges by percentile", series)
 }
 
 fn entropy(histogram: &Histogram, largest: f32) -> Plot {
@@ -57,7 +58,7 @@ fn entropy(histogram: &Histogram, largest: f32) -> Plot {
         series.push(Series::mark(format!("{bits} bits"), amax));
     }
     series.push(Series::mark("max", largest));
-    plot("entropy", "count", series)
+    counted("entropy", "Ranges with the least divergence, by bits", series)
 }
 
 fn histogram_mse(histogram: &Histogram, seen: &[f32]) -> Plot {
@@ -72,11 +73,13 @@ fn histogram_mse(histogram: &Histogram, seen: &[f32]) -> Plot {
         let line = ranges.iter().map(|amax| (f64::from(*amax), error(bits, *amax)));
         series.push(Series::new(format!("{bits} bits"), Look::Line, line));
     }
-    for bits in [6, 4] {
+    for (place, bits) in [(1, 6), (2, 4)] {
         let amax = solve::histogram_mse(histogram, int(bits).into(), 64, 1).expect("values");
-        series.push(Series::mark(format!("least, {bits} bits"), amax));
+        series.push(Series::mark(format!("chosen, {bits} bits"), amax).like(place));
     }
-    Plot { name: "histogram-mse", x: "range", y: "mean squared error", log: true, series }
+    let title = "Rounding error of an activation against its range".into();
+    let y = Axis::log("mean squared error").lower_is_better();
+    Plot { name: "histogram-mse", title, x: Axis::linear("range"), y, series }
 }
 
 /// A few batches are far from the others.
@@ -97,7 +100,8 @@ fn moving_average(device: &Device) -> Plot {
         let line = (1..=history.len()).map(|n| ((n - 1) as f64, average(n, momentum)));
         series.push(Series::new(format!("average, momentum {momentum}"), Look::Line, line));
     }
-    Plot { name: "moving-average", x: "batch", y: "range", log: false, series }
+    let title = "The range of each batch, and averages that follow it".into();
+    Plot { name: "moving-average", title, x: Axis::linear("batch"), y: Axis::linear("range"), series }
 }
 
 /// Block ranges by their logarithm.
@@ -114,13 +118,13 @@ fn headroom(device: &Device) -> Plot {
     let series = Series::new("blocks", Look::Line, line.collect::<Vec<_>>());
     let seen = BlockHistogram { counts, largest };
     let amax = solve::activation_headroom(&seen, 1.0, 99.99, 16384.0).expect("blocks that are not zero");
-    let marks = [("largest block", largest), ("anchor · ρ", amax), ("anchor", amax / 16384.0)];
+    let marks = [("anchor", amax / 16384.0), ("largest block", largest), ("chosen: anchor · ρ", amax)];
     let marks = marks.map(|(name, value)| Series::mark(name, value.log2()));
     Plot {
         name: "activation-headroom",
-        x: "log2 of the range of a block",
-        y: "blocks",
-        log: true,
+        title: "Ranges of the blocks of an NVFP4 activation".into(),
+        x: Axis::linear("log₂ of the range of a block"),
+        y: Axis::log("blocks"),
         series: [vec![series], marks.to_vec()].concat(),
     }
 }

@@ -10,9 +10,9 @@ use burn_quant::{
     Algorithm, Buffer, ColumnOrder, Inputs, LayerReport, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule,
     quantize, quantize_weights,
 };
+use plot::{Axis, Look, Plot, Series};
 
 use crate::data::{CHANNELS, correlated, heavy, layer, normal, output_error, values, with_outliers};
-use crate::plot::{Look, Plot, Series};
 
 pub(crate) fn plots(device: &Device) -> Result<Vec<Plot>, QuantError> {
     Ok(vec![
@@ -64,24 +64,37 @@ fn smoothquant(device: &Device) -> Result<Plot, QuantError> {
             by_index(values(smoothed.abs().max_dim(0))),
         ));
     }
-    Ok(Plot { name: "smoothquant", x: "input channel", y: "range", log: true, series })
+    Ok(Plot {
+        name: "smoothquant",
+        title: "Ranges of the input channels of a layer".into(),
+        x: Axis::linear("input channel"),
+        y: Axis::log("range"),
+        series,
+    })
 }
 
 /// The error of outputs for each exponent.
 fn awq_lite(device: &Device) -> Result<Plot, QuantError> {
     let mut series = Vec::new();
-    for (name, x) in [("outlier channels", with_outliers(device)), ("none", correlated(device))] {
+    for (name, x) in [("with outlier channels", with_outliers(device)), ("without", correlated(device))] {
         let nearest = error(w4(), &x)?;
         // a search of one step each: what an exponent by itself would give
         let at = |k: i32| -> Result<(f64, f64), QuantError> {
             let alpha = k as f32 * 0.05;
             Ok((f64::from(alpha), at_exponent(&x, alpha)? / nearest))
         };
+        let line = series.len();
         series.push(Series::new(name, Look::Line, (0..=20).map(at).collect::<Result<Vec<_>, _>>()?));
         let (_, report) = solved(&w4().with_algorithm(Algorithm::awq_lite()), &x)?;
-        series.push(Series::mark(format!("chosen, {name}"), report.steps[0].choices["alpha"]));
+        series.push(Series::mark(format!("chosen, {name}"), report.steps[0].choices["alpha"]).like(line));
     }
-    Ok(Plot { name: "awq-lite", x: "exponent α", y: "output error / rounding to the nearest", log: true, series })
+    Ok(Plot {
+        name: "awq-lite",
+        title: "AWQ-lite: output error of 4-bit weights against the exponent".into(),
+        x: Axis::linear("exponent α"),
+        y: Axis::log("output error / nearest").lower_is_better(),
+        series,
+    })
 }
 
 /// The error with a scale of one exponent, by hand.
@@ -115,9 +128,15 @@ fn awq_clip(device: &Device) -> Result<Plot, QuantError> {
     let each = error(w4().with_algorithm(Algorithm::awq_clip()), &x)? / nearest;
     let series = vec![
         Series::new("one ratio for all blocks", Look::Line, all),
-        Series::new("the best of each block", Look::Line, [(0.5, each), (1.0, each)]),
+        Series::level("the best ratio of each block", each),
     ];
-    Ok(Plot { name: "awq-clip", x: "clip ratio", y: "output error / rounding to the nearest", log: false, series })
+    Ok(Plot {
+        name: "awq-clip",
+        title: "AWQ-clip: output error of 4-bit weights against the clip ratio".into(),
+        x: Axis::linear("clip ratio"),
+        y: Axis::linear("output error / nearest").lower_is_better(),
+        series,
+    })
 }
 
 /// The error of outputs by rank.
@@ -137,7 +156,13 @@ fn svdquant(device: &Device) -> Result<Plot, QuantError> {
         let line = [1, 2, 4, 8, 12, 16, 24, 32].into_iter().map(at).collect::<Result<Vec<_>, _>>()?;
         series.push(Series::new(name, Look::Line, line));
     }
-    Ok(Plot { name: "svdquant", x: "rank of the branch", y: "output error / max", log: true, series })
+    Ok(Plot {
+        name: "svdquant",
+        title: "SVDQuant: output error against the rank of the branch".into(),
+        x: Axis::linear("rank of the branch"),
+        y: Axis::log("output error / max").lower_is_better(),
+        series,
+    })
 }
 
 fn int(bits: u8, algorithm: Algorithm) -> QuantConfig {
@@ -161,7 +186,13 @@ fn gptq(device: &Device) -> Result<Plot, QuantError> {
         by_bits("GPTQ", &x, &Algorithm::gptq())?,
         by_bits("GPTQ, strongest channels first", &x, &act_order)?,
     ];
-    Ok(Plot { name: "gptq", x: "bits", y: "mean squared error of an output", log: true, series })
+    Ok(Plot {
+        name: "gptq",
+        title: "GPTQ: output error against bits per weight".into(),
+        x: Axis::linear("bits per weight"),
+        y: Axis::log("mean squared error of an output").lower_is_better(),
+        series,
+    })
 }
 
 fn adaround(device: &Device) -> Result<Plot, QuantError> {
@@ -173,11 +204,14 @@ fn adaround(device: &Device) -> Result<Plot, QuantError> {
     };
     let line = [50, 100, 200, 400, 700, 1000].into_iter().map(at).collect::<Result<Vec<_>, _>>()?;
     let gptq = error(int(3, Algorithm::gptq()), &x)? / nearest;
-    let series = vec![
-        Series::new("AdaRound, 3 bits", Look::Line, line),
-        Series::new("GPTQ, 3 bits", Look::Line, [(50.0, gptq), (1000.0, gptq)]),
-    ];
-    Ok(Plot { name: "adaround", x: "iterations", y: "output error / rounding to the nearest", log: false, series })
+    let series = vec![Series::new("AdaRound", Look::Line, line), Series::level("GPTQ", gptq)];
+    Ok(Plot {
+        name: "adaround",
+        title: "AdaRound: output error of 3-bit weights against iterations".into(),
+        x: Axis::linear("iterations"),
+        y: Axis::linear("output error / nearest").lower_is_better(),
+        series,
+    })
 }
 
 /// The mean of each output's error.
@@ -193,7 +227,13 @@ fn bias_correction(device: &Device) -> Result<Plot, QuantError> {
         Series::new("before", Look::Points, shift(Algorithm::Max)?),
         Series::new("after", Look::Points, shift(Algorithm::BiasCorrection)?),
     ];
-    Ok(Plot { name: "bias-correction", x: "output", y: "mean of its error", log: false, series })
+    Ok(Plot {
+        name: "bias-correction",
+        title: "Mean errors of the outputs of a layer with 3-bit weights".into(),
+        x: Axis::linear("output"),
+        y: Axis::linear("mean of its error"),
+        series,
+    })
 }
 
 /// The error of a convolution and its norm, with the norm beside it and folded.
@@ -207,9 +247,9 @@ fn batch_norm(device: &Device) -> Result<Plot, QuantError> {
     let y = norm.forward(conv.forward(x.clone()));
     let folded = fold_batch_norm(conv.clone(), norm.clone())?;
     let lines = [
-        ("norm beside it, a scale per channel", &conv, Some(&norm), true),
         ("norm folded, a scale per channel", &folded, None, true),
         ("norm folded, one scale", &folded, None, false),
+        ("norm beside it, a scale per channel", &conv, Some(&norm), true),
     ];
     let mut series = Vec::new();
     for (name, conv, norm, per_channel) in lines {
@@ -225,7 +265,13 @@ fn batch_norm(device: &Device) -> Result<Plot, QuantError> {
         let look = if name.contains("beside") { Look::Points } else { Look::Line };
         series.push(Series::new(name, look, (3..=8).map(at).collect::<Result<Vec<_>, _>>()?));
     }
-    Ok(Plot { name: "batch-norm-folding", x: "bits", y: "mean squared error after the norm", log: true, series })
+    Ok(Plot {
+        name: "batch-norm-folding",
+        title: "A convolution and its batch norm: output error against bits per weight".into(),
+        x: Axis::linear("bits per weight"),
+        y: Axis::log("mean squared error after the norm").lower_is_better(),
+        series,
+    })
 }
 
 /// The ranges of the channels between two layers, before and after.
@@ -237,9 +283,20 @@ fn equalization(device: &Device) -> Result<Plot, QuantError> {
     };
     let gain = normal(43, [1, CHANNELS], device).exp();
     let (first, second) = (linear(41, CHANNELS, CHANNELS, Some(gain)), linear(42, CHANNELS, 32, None));
-    let ranges = |layer: &Linear| by_index(values(layer.weight().abs().max_dim(3).max_dim(2)));
+    let ranges = |layer: &Linear| values(layer.weight().abs().max_dim(3).max_dim(2));
     let before = ranges(&first);
     let (first, _second) = equalize(first, second)?;
-    let series = vec![Series::new("before", Look::Line, before), Series::new("after", Look::Line, ranges(&first))];
-    Ok(Plot { name: "equalization", x: "channel between the layers", y: "range in the first layer", log: true, series })
+    let after = ranges(&first);
+    let mut channels: Vec<usize> = (0..before.len()).collect();
+    channels.sort_by(|a, b| before[*a].total_cmp(&before[*b]));
+    let sorted = |ranges: &[f32]| by_index(channels.iter().map(|channel| ranges[*channel]));
+    let series =
+        vec![Series::new("before", Look::Line, sorted(&before)), Series::new("after", Look::Points, sorted(&after))];
+    Ok(Plot {
+        name: "equalization",
+        title: "Ranges of the channels between two layers, in the first of them".into(),
+        x: Axis::linear("channel, by its range before"),
+        y: Axis::log("range"),
+        series,
+    })
 }

@@ -5,15 +5,13 @@
 mod activations;
 mod data;
 mod layers;
-mod plot;
 mod weights;
 
 use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Parser;
-
-use self::plot::Plot;
+use plot::Plot;
 
 #[derive(Parser)]
 struct Arguments {

@@ -5,9 +5,9 @@ use burn_quant::nn::QuantLinear;
 use burn_quant::{
     Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, RangeSearch, Rule, quantize, quantize_weights,
 };
+use plot::{Axis, Look, Plot, Series};
 
 use crate::data::{OUTPUTS, correlated, layer, values};
-use crate::plot::{Look, Plot, Series};
 
 pub(crate) fn plots(device: &Device) -> Result<Vec<Plot>, QuantError> {
     Ok(vec![mse(device)?, local_hessian(device)?])
@@ -35,13 +35,19 @@ fn mse(device: &Device) -> Result<Plot, QuantError> {
             Ok((f64::from(multiplier), squared_error(&quantizers.install(max.clone())?)))
         };
         let line = (5..=30).map(|i| scaled(i as f32 * 0.05)).collect::<Result<Vec<_>, _>>()?;
-        series.push(Series::new(format!("{bits} bits, one multiplier for all"), Look::Line, line));
+        series.push(Series::new(format!("{bits} bits"), Look::Line, line));
     }
     let config = weights(QuantizerConfig::int(3).per_channel());
     let (each, _) = quantize_weights(layer(device), &config.with_algorithm(Algorithm::Mse(RangeSearch::default())))?;
     let level = squared_error(&each);
-    series.push(Series::new("3 bits, one for each channel", Look::Line, [(0.25, level), (1.5, level)]));
-    Ok(Plot { name: "mse", x: "multiplier of the range", y: "mean squared error of the weight", log: true, series })
+    series.push(Series::level("3 bits, the best multiplier of each channel", level).like(2));
+    Ok(Plot {
+        name: "mse",
+        title: "Rounding error of a weight against its range".into(),
+        x: Axis::linear("range / largest magnitude"),
+        y: Axis::log("mean squared error").lower_is_better(),
+        series,
+    })
 }
 
 /// The error of outputs under static NVFP4: ranges by max, by the error of the weight, and by that of the outputs.
@@ -63,9 +69,9 @@ fn local_hessian(device: &Device) -> Result<Plot, QuantError> {
     ];
     Ok(Plot {
         name: "local-hessian",
-        x: "outputs, by their error",
-        y: "mean squared error of an output",
-        log: true,
+        title: "Errors of the outputs of a layer in static NVFP4".into(),
+        x: Axis::linear("share of the outputs, those with the least error first"),
+        y: Axis::log("mean squared error of an output").lower_is_better(),
         series,
     })
 }

@@ -1,4 +1,5 @@
-//! The model: burn's transformer encoder under a causal mask. Its source differs from one of burn's by the import of `nn`.
+//! The model: burn's transformer encoder under a causal mask. Its source differs from one of burn's by the import of
+//! `nn`.
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};

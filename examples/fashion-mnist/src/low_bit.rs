@@ -51,7 +51,8 @@ pub struct Quantized {
     pub trained: f64,
 }
 
-/// Weights and activations of `bits` bits whose step sizes are learned; the first and the last layer have 8, as in the paper.
+/// Weights and activations of `bits` bits whose step sizes are learned; the first and the last layer have 8, as in the
+/// paper.
 ///
 /// Activations come from a ReLU, so they have no sign.
 pub fn lsq(bits: u8) -> QuantConfig {

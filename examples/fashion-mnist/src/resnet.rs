@@ -1,7 +1,8 @@
 //! A residual network of 20 layers.
 //!
-//! Source: He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385, §4.2; here the first convolution has stride 2,
-//! as the images are small and grey, and shortcuts that change the shape are convolutions of one pixel.
+//! Source: He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385, §4.2; here the
+//! first convolution has stride 2, as the images are small and grey, and shortcuts that change the shape are
+//! convolutions of one pixel.
 
 use burn::module::Module;
 use burn::tensor::activation::relu;

@@ -8,8 +8,8 @@ pub(crate) fn gaussian(shape: [usize; 2], seed: u64, device: &Device) -> Tensor<
     fill(shape, seed, device, normal)
 }
 
-/// Student's t with 4 degrees of freedom, whose fourth moment is infinite: a few values in a million are beyond 30, as in
-/// the activations of large language models.
+/// Student's t with 4 degrees of freedom, whose fourth moment is infinite: a few values in a million are beyond 30, as
+/// in the activations of large language models.
 pub(crate) fn heavy_tailed(shape: [usize; 2], seed: u64, device: &Device) -> Tensor<2> {
     fill(shape, seed, device, |rng| {
         let squares: f32 = (0..4).map(|_| normal(rng).powi(2)).sum();

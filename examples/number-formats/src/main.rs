@@ -1,10 +1,10 @@
 //! Run with `cargo run --release -p number-formats`; `--help` lists the options.
 //!
-//! Quantizes the same values in every format and prints how much of them is lost, for how many bits. `--svg FILE` draws the
-//! plot of the book's chapter on number formats.
+//! Quantizes the same values in every format and prints how much of them is lost, for how many bits. `--svg FILE` draws
+//! the plot of the book's chapter on number formats.
 
 mod data;
-mod plot;
+mod drawing;
 
 use std::path::PathBuf;
 
@@ -35,22 +35,11 @@ struct Arguments {
 #[derive(Serialize)]
 struct Outcome {
     format: &'static str,
-    family: Family,
     /// Bits per value, scales included.
     bits: f64,
     /// Signal to quantization noise, in dB: 10·log10(Σx² / Σ(x − y)²).
     gaussian_db: f64,
     heavy_tailed_db: f64,
-}
-
-/// What formats have in common.
-#[derive(Clone, Copy, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Family {
-    Integer,
-    Float,
-    Mx,
-    Nvfp4,
 }
 
 /// Rows and columns of the data: a weight of 1024 outputs.
@@ -63,46 +52,46 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let heavy_tailed = data::heavy_tailed(SHAPE, arguments.seed, &device);
     let mut outcomes = Vec::new();
     println!("{:22} {:>6}  {:>12}  {:>16}", "format", "bits", "Gaussian, dB", "heavy-tailed, dB");
-    for (format, family, config) in formats() {
+    for (format, config) in formats() {
         let bits = bits_per_value(&config);
         let gaussian_db = signal_to_noise(&gaussian, &config)?;
         let heavy_tailed_db = signal_to_noise(&heavy_tailed, &config)?;
         println!("{format:22} {bits:6.3}  {gaussian_db:12.1}  {heavy_tailed_db:16.1}");
-        outcomes.push(Outcome { format, family, bits, gaussian_db, heavy_tailed_db });
+        outcomes.push(Outcome { format, bits, gaussian_db, heavy_tailed_db });
     }
     if let Some(file) = arguments.json {
         let text = serde_json::to_string_pretty(&outcomes)?;
         std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
     }
     if let Some(file) = arguments.svg {
-        plot::draw(&file, &outcomes)?;
+        plot::write(&file, &drawing::rows(&outcomes))?;
     }
     Ok(())
 }
 
-fn formats() -> Vec<(&'static str, Family, QuantizerConfig)> {
+fn formats() -> Vec<(&'static str, QuantizerConfig)> {
     let int = |bits: u8, block| QuantizerConfig::int(bits).per_block(block);
     let float = |format| QuantizerConfig::new(format);
     vec![
-        ("INT2 block 32", Family::Integer, int(2, 32)),
-        ("INT3 block 32", Family::Integer, int(3, 32)),
-        ("INT4 block 128", Family::Integer, int(4, 128)),
-        ("INT4 block 32", Family::Integer, int(4, 32)),
-        ("INT6 block 128", Family::Integer, int(6, 128)),
-        ("INT8 per channel", Family::Integer, QuantizerConfig::int(8).per_channel()),
-        ("INT8 per tensor", Family::Integer, QuantizerConfig::int(8)),
-        ("NF4 block 64", Family::Float, float(Format::Nf4).per_block(64)),
-        ("E4M3 per tensor", Family::Float, float(Format::E4M3)),
-        ("E5M2 per tensor", Family::Float, float(Format::E5M2)),
-        ("MXFP4", Family::Mx, QuantizerConfig::mx(Format::E2M1)),
-        ("MXFP6 E3M2", Family::Mx, QuantizerConfig::mx(Format::E3M2)),
-        ("MXFP6 E2M3", Family::Mx, QuantizerConfig::mx(Format::E2M3)),
-        ("MXFP8 E4M3", Family::Mx, QuantizerConfig::mx(Format::E4M3)),
-        ("MXFP8 E5M2", Family::Mx, QuantizerConfig::mx(Format::E5M2)),
-        ("MXINT8", Family::Mx, QuantizerConfig::mxint8()),
-        ("NVFP4", Family::Nvfp4, QuantizerConfig::nvfp4()),
-        ("NVFP4 static", Family::Nvfp4, QuantizerConfig::nvfp4_static()),
-        ("INT4, E4M3 scales", Family::Nvfp4, int(4, 16).with_scale(ScaleFormat::E4M3(BlockScale::Dynamic))),
+        ("INT2 block 32", int(2, 32)),
+        ("INT3 block 32", int(3, 32)),
+        ("INT4 block 128", int(4, 128)),
+        ("INT4 block 32", int(4, 32)),
+        ("INT6 block 128", int(6, 128)),
+        ("INT8 per channel", QuantizerConfig::int(8).per_channel()),
+        ("INT8 per tensor", QuantizerConfig::int(8)),
+        ("NF4 block 64", float(Format::Nf4).per_block(64)),
+        ("E4M3 per tensor", float(Format::E4M3)),
+        ("E5M2 per tensor", float(Format::E5M2)),
+        ("MXFP4", QuantizerConfig::mx(Format::E2M1)),
+        ("MXFP6 E3M2", QuantizerConfig::mx(Format::E3M2)),
+        ("MXFP6 E2M3", QuantizerConfig::mx(Format::E2M3)),
+        ("MXFP8 E4M3", QuantizerConfig::mx(Format::E4M3)),
+        ("MXFP8 E5M2", QuantizerConfig::mx(Format::E5M2)),
+        ("MXINT8", QuantizerConfig::mxint8()),
+        ("NVFP4", QuantizerConfig::nvfp4()),
+        ("NVFP4 static", QuantizerConfig::nvfp4_static()),
+        ("INT4, E4M3 scales", int(4, 16).with_scale(ScaleFormat::E4M3(BlockScale::Dynamic))),
     ]
 }
 

@@ -175,8 +175,8 @@ impl EfficientNet {
         Ok(self)
     }
 
-    /// The folded network with the ranges of channels made equal between the convolutions of a block, and activations without bound:
-    /// Nagel et al. 2019, arXiv:1906.04721.
+    /// The folded network with the ranges of channels made equal between the convolutions of a block, and activations
+    /// without bound: Nagel et al. 2019, arXiv:1906.04721.
     ///
     /// # Errors
     ///

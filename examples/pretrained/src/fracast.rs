@@ -1,5 +1,5 @@
-//! Fracast-0, whose package has its weights twice: in f32, and as int8 codes with a scale for each output channel. The second follow from
-//! the first, bit for bit.
+//! Fracast-0, whose package has its weights twice: in f32, and as int8 codes with a scale for each output channel. The
+//! second follow from the first, bit for bit.
 
 use std::path::Path;
 

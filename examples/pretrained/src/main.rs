@@ -1,4 +1,5 @@
-//! Run `examples/pretrained/fetch.sh models`, then `cargo run --release -p pretrained -- all --models models`; `--help` lists the options.
+//! Run `examples/pretrained/fetch.sh models`, then `cargo run --release -p pretrained -- all --models models`; `--help`
+//! lists the options.
 
 use std::collections::BTreeMap;
 use std::io::Read;

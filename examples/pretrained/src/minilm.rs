@@ -70,7 +70,8 @@ impl MiniLm {
         }
     }
 
-    /// Loads the tensors of a file that Python's `transformers` wrote; the pooler, which the embedding does not use, is left out.
+    /// Loads the tensors of a file that Python's `transformers` wrote; the pooler, which the embedding does not use, is
+    /// left out.
     ///
     /// # Errors
     ///

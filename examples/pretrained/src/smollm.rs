@@ -1,4 +1,5 @@
-//! SmolLM2-135M, a decoder of the Llama family: grouped queries, rotary positions in interleaved pairs, SwiGLU, RMS norms.
+//! SmolLM2-135M, a decoder of the Llama family: grouped queries, rotary positions in interleaved pairs, SwiGLU, RMS
+//! norms.
 //!
 //! Its attention is written by hand, with quantizers as fields and a [`KvCache`].
 
@@ -296,8 +297,8 @@ pub fn generate(model: &SmolLm, beginning: &[u32], tokens: usize, end: u32, devi
 
 /// The recipes, and what they are called.
 ///
-/// The published weights lie on a grid of 16 levels for every 32 of them, so asymmetric 4 bits in blocks of 32 would prove nothing:
-/// here are symmetric ones in blocks of 128 and the formats of 8 bits.
+/// The published weights lie on a grid of 16 levels for every 32 of them, so asymmetric 4 bits in blocks of 32 would
+/// prove nothing: here are symmetric ones in blocks of 128 and the formats of 8 bits.
 pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
     let int4 = QuantizerConfig::int(4).per_block(128);
     let int4 = QuantConfig::new()

@@ -28,8 +28,10 @@ pub(super) fn f44() {
         targets.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_string()).collect();
     names.sort();
     assert!(names.len() >= 6, "{names:?}");
-    let runs = gate.lines().find(|line| line.starts_with("for target in ")).expect("a loop over targets");
-    let mut run: Vec<&str> = runs["for target in ".len()..].split(';').next().unwrap().split_whitespace().collect();
+    let (_, listed) = gate.split_once("targets=(").expect("a list of targets");
+    let (listed, rest) = listed.split_once(')').unwrap();
+    let mut run: Vec<&str> = listed.split_whitespace().collect();
+    assert!(rest.contains("for target in \"${targets[@]}\""), "all of them are run");
     run.sort();
     assert_eq!(run, names);
 }
