@@ -130,7 +130,7 @@ pub fn compare<M: Module>(task: &Task<'_, M>, state: &SearchState) -> Result<Com
     })
 }
 
-/// The search as a line, everything else as points, and the float model as a level, up to the largest budget.
+/// The search, everything else, and the float model as a level, up to the largest budget.
 fn drawn<M>(task: &Task<'_, M>, curve: &Curve, rows: &[Row], float: f64) -> Plot {
     let most = BUDGETS.into_iter().fold(0.0, f64::max);
     let others = |uniform: bool| {
@@ -143,17 +143,18 @@ fn drawn<M>(task: &Task<'_, M>, curve: &Curve, rows: &[Row], float: f64) -> Plot
         points.dedup(); // a selection stands in the rows of every budget that it is within
         points
     };
+    let solved = rows.iter().filter(|row| row.chosen == AUTO).map(|row| (row.bits, row.values[0]));
     let searched = curve.points.iter().filter_map(|point| Some((point.selection.effective_bits, point.measured?)));
     let y = Axis::linear(task.measures[0]);
     Plot {
         name: "auto-quantize",
-        title: task.name.into(),
+        title: format!("Formats of the {}, chosen in three ways", task.name),
         x: Axis::linear("bits per parameter"),
         y: if task.more_is_better { y.higher_is_better() } else { y.lower_is_better() },
         series: vec![
-            Series::new(AUTO, Look::Line, searched.filter(|(bits, _)| *bits <= most + 0.5)),
             Series::new("one format for all layers", Look::Points, others(true)),
             Series::new("more bits for the first and the last", Look::Points, others(false)),
+            Series::new(AUTO, Look::Points, searched.filter(|(bits, _)| *bits <= most + 0.5).chain(solved)),
             Series::level("float", float),
         ],
     }
