@@ -3,7 +3,7 @@
 //! Forward, and forward with backward, against a one-thread clone of the same 64 MiB and against `x * 1.0`.
 
 use burn::tensor::{Device, Tensor};
-use burn_quant::GradientRule;
+use burn_quant::config::GradientRule;
 use burn_quant::ops::{Groups, fake_quant, group_amax};
 use burn_quant_benches::{SIDE, device, dynamic_specs, input, int8, specs};
 use divan::Bencher;

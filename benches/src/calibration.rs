@@ -4,8 +4,8 @@ use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Distribution, Tensor};
-use burn_quant::QuantConfig;
 use burn_quant::nn::QuantLinear;
+use burn_quant::{QuantConfig, presets};
 
 /// Channels of every layer.
 pub const WIDTH: usize = 1024;
@@ -50,8 +50,8 @@ impl Stack {
         x / power * self.gain.val().unsqueeze()
     }
 
-    /// The mean over layers of the squared error of outputs, relative to that of the float layer; every layer gets what it gets in the
-    /// float model.
+    /// The mean over layers of the squared error of outputs, relative to that of the float layer; every layer gets what
+    /// it gets in the float model.
     pub fn error(&self, float: &Self, x: &Tensor<2>) -> f64 {
         let mut x = x.clone();
         let mut sum = 0.0;
@@ -77,5 +77,5 @@ pub fn tokens(seed: u64, device: &Device) -> Tensor<2> {
 
 /// 4-bit weights in blocks of 128.
 pub fn w4() -> QuantConfig {
-    QuantConfig::int4_awq()
+    presets::int4_awq()
 }

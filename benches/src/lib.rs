@@ -9,9 +9,10 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn_quant::config::{Format, GradientRule, IntFormat};
 use burn_quant::nn::{QuantLinear, QuantLinearConfig};
 use burn_quant::ops::{FakeQuant, Groups, Ranges};
-use burn_quant::{Format, GradientRule, IntFormat, QuantConfig, quantize};
+use burn_quant::{presets, quantize};
 use fashion_mnist::model::Cnn;
 
 /// Rows and columns of the tensor that the ops are measured on: 64 MiB of f32.
@@ -125,7 +126,7 @@ pub fn pair<M: Workload>(float: M, device: &Device) -> (M, M, Tensor<2>, Tensor<
     let batch = Tensor::random([M::BATCH, 784], Distribution::Uniform(0.0, 1.0), device);
     let labels = Tensor::from_data((0..M::BATCH as i32).map(|i| i % 10).collect::<Vec<_>>().as_slice(), device);
     let calibrate = |model: &M| drop(model.logits(&batch));
-    let (quantized, _) = quantize(float.clone(), &QuantConfig::int8_default(), calibrate).expect("the model quantizes");
+    let (quantized, _) = quantize(float.clone(), &presets::int8_default(), calibrate).expect("the model quantizes");
     (float, quantized, batch, labels)
 }
 

@@ -11,7 +11,7 @@ use burn::nn::LinearConfig;
 use burn::tensor::{Bytes, DType, Device, Shape, Tensor};
 use burn_pack::{Reader, Tensor as PackTensor, Writer};
 use burn_quant::nn::QuantLinear;
-use burn_quant::{QuantConfig, QuantizerConfig, Rule, quantize};
+use burn_quant::{QuantizerConfig, Rule, presets, quantize};
 use burn_quant_store::{Restore, from_bytes, to_bytes, with_new_digest};
 use libfuzzer_sys::fuzz_target;
 
@@ -39,7 +39,7 @@ fn fresh() -> QuantLinear {
 
 /// A sound file, with a chain, blocks and a disabled quantizer.
 static SOUND: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let config = QuantConfig::int8_default()
+    let config = presets::int8_default()
         .with_rule(Rule::set("weight_quantizer", QuantizerConfig::int(4).per_block(2).then(QuantizerConfig::e4m3())))
         .with_rule(Rule::set("output_quantizer", QuantizerConfig::int(8).per_channel()));
     let x = Tensor::<2>::from_data([[1.0, -2.0, 0.5, 3.0]], &Device::flex());

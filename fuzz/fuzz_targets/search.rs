@@ -1,4 +1,5 @@
-//! Whatever the bytes are, reading a search gives a state or an error; what was read can be solved and applied, or says why not.
+//! Whatever the bytes are, reading a search gives a state or an error; what was read can be solved and applied, or says
+//! why not.
 #![no_main]
 
 use burn::nn::LinearConfig;

@@ -1,10 +1,13 @@
-//! Whatever the bytes are, reading statistics gives statistics or an error; what was read can be solved, or says why not.
+//! Whatever the bytes are, reading statistics gives statistics or an error; what was read can be solved, or says why
+//! not.
 #![no_main]
 
 use burn::nn::LinearConfig;
 use burn::tensor::{Bytes, Device};
+use burn_quant::calibrate::{ModelStatistics, calibrate};
 use burn_quant::nn::QuantLinear;
-use burn_quant::{Algorithm, ModelStatistics, QuantConfig, WeightLayouts, calibrate, place};
+use burn_quant::place::{WeightLayouts, place};
+use burn_quant::{Algorithm, presets};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -12,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     // as JSON they come without a digest
     let Ok(statistics) = serde_json::from_slice::<ModelStatistics>(data) else { return };
     let layer: QuantLinear = LinearConfig::new(4, 3).init(&Device::flex()).into();
-    let config = QuantConfig::int8_default();
+    let config = presets::int8_default();
     let (layer, _) = place(layer, &config, &WeightLayouts::new()).expect("the preset suits the layer");
     for algorithm in [Algorithm::Max, Algorithm::entropy(), Algorithm::gptq()] {
         let _ = calibrate(layer.clone(), &statistics, &algorithm);

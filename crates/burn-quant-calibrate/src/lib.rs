@@ -1,4 +1,5 @@
-//! From a burn model and a configuration to a quantized model, of the toolkit [`burn-quant`](https://docs.rs/burn-quant).
+//! From a burn model and a configuration to a quantized model, of the toolkit
+//! [`burn-quant`](https://docs.rs/burn-quant).
 //!
 //! ```text
 //! config       QuantConfig: rules and an algorithm; presets, recipes, ModelOpt's recipes

@@ -1,6 +1,5 @@
 //! Place, observe, solve: the whole of post-training quantization.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use burn::module::Module;
@@ -22,13 +21,14 @@ use burn_quant_core::place::{Plan, WeightLayouts};
 
 /// Quantizes a model: places quantizers, observes calibration data, and gives every static quantizer its range.
 ///
-/// The result has the type of the model and is used like it. Its weights are unchanged: they are rounded in every forward
-/// pass, and gradients reach them straight through, so training it is quantization-aware training;
+/// The result has the type of the model and is used like it. Its weights are unchanged: they are rounded in every
+/// forward pass, and gradients reach them straight through, so training it is quantization-aware training;
 /// [`fold_weights`](burn_quant_core::fold::fold_weights) rounds them for good.
 ///
-/// `forward_loop` gets a copy of the model in validation mode that computes in float, and runs the calibration batches. It is
-/// called once, unless a [memory budget](Quantization::with_memory_budget) splits what is to be collected, or an algorithm
-/// asks for [quantized inputs](crate::config::Inputs::Quantized). Clones that it makes of the model observe too, until the loop ends.
+/// `forward_loop` gets a copy of the model in validation mode that computes in float, and runs the calibration batches.
+/// It is called once, unless a [memory budget](QuantizeOptions::with_memory_budget) splits what is to be collected, or
+/// an algorithm asks for [quantized inputs](crate::config::Inputs::Quantized). Clones that it makes of the model
+/// observe too, until the loop ends.
 ///
 /// Quantizing a quantized model applies the new rules and calibrates again.
 ///
@@ -43,11 +43,12 @@ use burn_quant_core::place::{Plan, WeightLayouts};
 /// # use burn::tensor::{Device, Distribution, Tensor};
 /// # use burn_nn::LinearConfig;
 /// # let device = Device::flex();
-/// use burn_quant::{QuantConfig, nn::QuantLinear, quantize};
+/// use burn_quant::{presets, quantize};
+/// use burn_quant::nn::QuantLinear;
 ///
 /// let layer: QuantLinear = LinearConfig::new(8, 4).init(&device).into();
 /// let batch = Tensor::<2>::random([16, 8], Distribution::Normal(0.0, 1.0), &device);
-/// let (quantized, report) = quantize(layer, &QuantConfig::int8_default(), |layer| {
+/// let (quantized, report) = quantize(layer, &presets::int8_default(), |layer| {
 ///     layer.forward(batch.clone());
 /// })?;
 /// assert_eq!(report.statistics.get("input_quantizer").unwrap().calls, 1);
@@ -59,7 +60,25 @@ pub fn quantize<M: Module>(
     config: &QuantConfig,
     forward_loop: impl FnMut(&M),
 ) -> Result<(M, Report), QuantError> {
-    Quantization::new(config).run(model, forward_loop)
+    quantize_with(model, config, QuantizeOptions::new(), forward_loop)
+}
+
+/// Quantizes a model with options: layouts of your own layers, algorithms of your own, a memory budget, progress.
+///
+/// # Errors
+///
+/// Those of [`quantize`], and [`QuantError::UnknownAlgorithm`] for a custom algorithm that is not registered.
+///
+/// # Example
+///
+/// See [`QuantizeOptions`].
+pub fn quantize_with<M: Module>(
+    model: M,
+    config: &QuantConfig,
+    options: QuantizeOptions<'_>,
+    forward_loop: impl FnMut(&M),
+) -> Result<(M, Report), QuantError> {
+    options.quantize(model, config, forward_loop)
 }
 
 /// Quantizes a model with a configuration that needs no data: weights, and dynamic activations.
@@ -68,8 +87,22 @@ pub fn quantize<M: Module>(
 ///
 /// [`QuantError::NeedsForwardLoop`] if the configuration makes an activation quantizer static,
 /// [`QuantError::NeedsData`] if its algorithm works on data, and those of [`place()`](burn_quant_core::place::place()).
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
+/// use burn::tensor::Device;
+/// use burn_nn::LinearConfig; // burn's own layer
+/// use burn_quant::{presets, quantize_weights, summary};
+///
+/// let (model, _) = quantize_weights(LinearConfig::new(8, 4).init(&Device::flex()), &presets::int8_weight_only())?;
+/// assert!(summary(&model).to_string().contains("int8"));
+/// # Ok(()) }
+/// # #[cfg(not(feature = "flex"))] fn main() {}
+/// ```
 pub fn quantize_weights<M: Module>(model: M, config: &QuantConfig) -> Result<(M, Report), QuantError> {
-    Quantization::new(config).run_weights(model)
+    QuantizeOptions::new().quantize_weights(model, config)
 }
 
 /// How far a quantization has come.
@@ -127,7 +160,8 @@ pub struct Report {
 pub enum Warning {
     /// An activation was zero in all of the calibration data: its quantizer makes zeros of whatever comes.
     #[error(
-        "`{quantizer}` saw only zeros and will give only zeros: calibrate with data that reaches its layer, or disable it"
+        "`{quantizer}` saw only zeros and will give only zeros: calibrate with data that reaches its layer, or \
+         disable it"
     )]
     OnlyZeros {
         /// The quantizer.
@@ -208,7 +242,7 @@ impl std::fmt::Display for Report {
     }
 }
 
-/// [`quantize`] with more to say: layouts of your own layers, algorithms of your own, a memory budget, a listener to progress.
+/// What [`quantize_with`] can be told besides the configuration.
 ///
 /// # Example
 ///
@@ -217,17 +251,17 @@ impl std::fmt::Display for Report {
 /// # use burn::tensor::Device;
 /// # use burn_nn::LinearConfig;
 /// # let model = LinearConfig::new(8, 4).init(&Device::flex());
-/// use burn_quant::{Progress, QuantConfig, Quantization};
+/// use burn_quant::calibrate::{Progress, QuantizeOptions};
+/// use burn_quant::{presets, quantize_with};
 ///
 /// let mut steps = Vec::new();
-/// let config = QuantConfig::int8_weight_only();
-/// let (model, _) = Quantization::new(&config).with_progress(|progress| steps.push(progress)).run_weights(model)?;
+/// let options = QuantizeOptions::new().with_progress(|progress| steps.push(progress));
+/// let (model, _) = quantize_with(model, &presets::int8_weight_only(), options, |_| {})?;
 /// assert_eq!(steps.last(), Some(&Progress::Solved));
 /// # Ok(()) }
 /// # #[cfg(not(feature = "flex"))] fn main() {}
 /// ```
-pub struct Quantization<'a> {
-    config: Cow<'a, QuantConfig>,
+pub struct QuantizeOptions<'a> {
     layouts: WeightLayouts,
     registry: Registry,
     budget: Option<usize>,
@@ -235,15 +269,9 @@ pub struct Quantization<'a> {
     progress: Box<dyn FnMut(Progress) + 'a>,
 }
 
-impl<'a> Quantization<'a> {
-    /// The steps that a configuration asks for, with the layouts of burn's layers.
-    pub fn new(config: &'a QuantConfig) -> Self {
-        Self::of(Cow::Borrowed(config))
-    }
-
-    fn of(config: Cow<'a, QuantConfig>) -> Self {
+impl Default for QuantizeOptions<'_> {
+    fn default() -> Self {
         Self {
-            config,
             layouts: WeightLayouts::new(),
             registry: Registry::default(),
             budget: None,
@@ -251,10 +279,12 @@ impl<'a> Quantization<'a> {
             progress: Box::new(|_| {}),
         }
     }
+}
 
-    /// An algorithm for a model whose quantizers are placed already.
-    pub(crate) fn of_algorithm(algorithm: &Algorithm) -> Self {
-        Self::of(Cow::Owned(QuantConfig::new().with_algorithm(algorithm.clone())))
+impl<'a> QuantizeOptions<'a> {
+    /// Creates the options that [`quantize`] has: the layouts of burn's layers, no budget.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Lets rules disable all weights that others enable.
@@ -269,24 +299,23 @@ impl<'a> Quantization<'a> {
         self
     }
 
-    /// Makes an algorithm known by a name, for recipes with [`Algorithm::Custom`]: `constructor` gets their options, and says what
-    /// is wrong with them.
+    /// Makes an algorithm known by a name, for recipes with [`Algorithm::Custom`]: `constructor` gets their options,
+    /// and says what is wrong with them.
     ///
     /// # Example
     ///
     /// See [`CalibrationAlgorithm`].
-    pub fn with_algorithm(
-        mut self,
-        name: impl Into<String>,
-        constructor: impl Fn(&Map<String, Value>) -> Result<Box<dyn CalibrationAlgorithm>, String> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn with_algorithm<C>(mut self, name: impl Into<String>, constructor: C) -> Self
+    where
+        C: Fn(&Map<String, Value>) -> Result<Box<dyn CalibrationAlgorithm>, String> + Send + Sync + 'static,
+    {
         self.registry.register(name, constructor);
         self
     }
 
-    /// Keeps at most this many bytes of Gram matrices on the device at a time, `4·in²` per layer: what does not fit is collected in
-    /// further calls of the forward loop, layers at a time. A layer that does not fit by itself has a pass of its own, and
-    /// siblings stay together.
+    /// Keeps at most this many bytes of Gram matrices on the device at a time, `4·in²` per layer: what does not fit is
+    /// collected in further calls of the forward loop, layers at a time. A layer that does not fit by itself has a pass
+    /// of its own, and siblings stay together.
     ///
     /// What a solver needs is not counted: it works on one layer after the other, in the memory of the host. GPTQ takes
     /// about `20·in² + 8·in·out` bytes, as it factors the matrix in f64; SVDQuant about `24·in·out`.
@@ -301,17 +330,16 @@ impl<'a> Quantization<'a> {
         self
     }
 
-    /// Places, observes and solves; see [`quantize`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`quantize`], and [`QuantError::UnknownAlgorithm`] for a custom algorithm that is not registered.
-    pub fn run<M: Module>(mut self, model: M, mut forward_loop: impl FnMut(&M)) -> Result<(M, Report), QuantError> {
-        let config = self.config.clone();
+    fn quantize<M: Module>(
+        mut self,
+        model: M,
+        config: &QuantConfig,
+        mut forward_loop: impl FnMut(&M),
+    ) -> Result<(M, Report), QuantError> {
         let calibrator = Calibrator::new(&config.algorithm, &self.registry)?; // before hours of data, not after
-        let placed = self.placed(model)?;
+        let placed = self.placed(model, config)?;
         if config.algorithm == Algorithm::None {
-            return self.without_data(placed, &calibrator, ModelStatistics::default());
+            return self.without_data(placed, config, &calibrator, ModelStatistics::default());
         }
         let model = &placed.model;
         let mut index = ModelIndex::of(model);
@@ -360,20 +388,14 @@ impl<'a> Quantization<'a> {
         Ok(self.finished(placed, solved, &index, report))
     }
 
-    /// Places and solves without data; see [`quantize_weights`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`quantize_weights`].
-    pub fn run_weights<M: Module>(mut self, model: M) -> Result<(M, Report), QuantError> {
-        let config = self.config.clone();
+    fn quantize_weights<M: Module>(mut self, model: M, config: &QuantConfig) -> Result<(M, Report), QuantError> {
         let calibrator = Calibrator::new(&config.algorithm, &self.registry)?;
         if let Some(algorithm) = calibrator.needs_data() {
             return Err(QuantError::NeedsData { algorithm: algorithm.into() });
         }
-        let placed = self.placed(model)?;
+        let placed = self.placed(model, config)?;
         if config.algorithm == Algorithm::None {
-            return self.without_data(placed, &calibrator, ModelStatistics::default());
+            return self.without_data(placed, config, &calibrator, ModelStatistics::default());
         }
         let static_activations = placed.plan.quantizers.iter().filter(|(_, planned)| {
             let activation = !matches!(planned.role, Role::Weight(_));
@@ -384,11 +406,11 @@ impl<'a> Quantization<'a> {
             return Err(QuantError::NeedsForwardLoop { names });
         }
         let statistics = observe_weights(&placed.model)?;
-        self.without_data(placed, &calibrator, statistics)
+        self.without_data(placed, config, &calibrator, statistics)
     }
 
-    /// Observes with the algorithms that are registered; see [`observe()`](crate::pipeline::observe()). Everything is on the device at
-    /// once, whatever the budget.
+    /// Observes with the algorithms that are registered; see [`observe()`](crate::pipeline::observe()). Everything is
+    /// on the device at once, whatever the budget.
     ///
     /// # Errors
     ///
@@ -396,9 +418,10 @@ impl<'a> Quantization<'a> {
     pub fn observe<M: Module>(
         &self,
         model: &M,
+        algorithm: &Algorithm,
         mut forward_loop: impl FnMut(&M),
     ) -> Result<ModelStatistics, QuantError> {
-        let calibrator = Calibrator::new(&self.config.algorithm, &self.registry)?;
+        let calibrator = Calibrator::new(algorithm, &self.registry)?;
         let mut index = ModelIndex::of(model);
         let request = calibrator.request(&index)?;
         let grams: Vec<String> = request.passes(None).into_iter().flatten().collect();
@@ -422,12 +445,12 @@ impl<'a> Quantization<'a> {
         mut self,
         model: M,
         statistics: &ModelStatistics,
+        algorithm: &Algorithm,
     ) -> Result<(M, Vec<LayerReport>), QuantError> {
-        let config = self.config.clone();
-        let calibrator = Calibrator::new(&config.algorithm, &self.registry)?;
+        let calibrator = Calibrator::new(algorithm, &self.registry)?;
         let mut index = ModelIndex::of(&model);
         calibrator.check(&index, statistics)?;
-        check_layers(&index, &config.algorithm)?;
+        check_layers(&index, algorithm)?;
         let (solved, mut reports) = self.solve(&model, &mut index, &calibrator, statistics)?;
         let Solved { replacements, reports: layers } = solved;
         let (model, _) = replacements.install(model, &index);
@@ -452,8 +475,8 @@ impl<'a> Quantization<'a> {
         Ok((solver.solved, reports))
     }
 
-    fn placed<M: Module>(&mut self, model: M) -> Result<Placed<M>, QuantError> {
-        let placed = Placed::of(model, &self.config.rules, &self.layouts, self.no_weights)?;
+    fn placed<M: Module>(&mut self, model: M, config: &QuantConfig) -> Result<Placed<M>, QuantError> {
+        let placed = Placed::of(model, &config.rules, &self.layouts, self.no_weights)?;
         let enabled = placed.plan.quantizers.values().filter(|planned| planned.enabled).count();
         (self.progress)(Progress::Placed { quantizers: placed.plan.quantizers.len(), enabled });
         Ok(placed)
@@ -462,12 +485,13 @@ impl<'a> Quantization<'a> {
     fn without_data<M: Module>(
         &mut self,
         placed: Placed<M>,
+        config: &QuantConfig,
         calibrator: &Calibrator,
         statistics: ModelStatistics,
     ) -> Result<(M, Report), QuantError> {
         (self.progress)(Progress::Observed { quantizers: statistics.len(), pass: 0, passes: 0 });
         let mut index = ModelIndex::of(&placed.model);
-        check_layers(&index, &self.config.algorithm)?;
+        check_layers(&index, &config.algorithm)?;
         calibrator.request(&index)?; // steps that undo each other
         let (mut solved, mut layers) = self.solve(&placed.model, &mut index, calibrator, &statistics)?;
         layers.append(&mut solved.reports);
@@ -521,45 +545,45 @@ impl Solver<'_, '_> {
 
 /// Collects the statistics of all enabled static quantizers of a model, and of the layers that an algorithm works on.
 ///
-/// `forward_loop` gets a copy of the model in validation mode that computes in float; it runs the calibration batches and
-/// drops the outputs. It is called once, except for algorithms on quantized inputs. Statistics stay on the device while it
-/// runs, and come to the host when it has ended, quantizer by quantizer.
+/// `forward_loop` gets a copy of the model in validation mode that computes in float; it runs the calibration batches
+/// and drops the outputs. It is called once, except for algorithms on quantized inputs. Statistics stay on the device
+/// while it runs, and come to the host when it has ended, quantizer by quantizer.
 ///
 /// Calibration may be split: observe shards of the data, [merge](ModelStatistics::merge) the statistics,
 /// [solve](crate::pipeline::calibrate) once.
 ///
 /// # Errors
 ///
-/// [`QuantError::NonFinite`] for NaN or infinite data, [`QuantError::NonFiniteWeight`], [`QuantError::NegativeUnsigned`],
-/// [`QuantError::GroupsChanged`], [`QuantError::NothingObserved`] if the loop ran no batch,
-/// [`QuantError::NeverObserved`] for a quantizer that the loop did not reach, unless it is one of an expert, and
-/// [`QuantError::UnknownAlgorithm`] for a custom algorithm: see [`Quantization::observe`].
+/// [`QuantError::NonFinite`] for NaN or infinite data, [`QuantError::NonFiniteWeight`],
+/// [`QuantError::NegativeUnsigned`], [`QuantError::GroupsChanged`], [`QuantError::NothingObserved`] if the loop ran no
+/// batch, [`QuantError::NeverObserved`] for a quantizer that the loop did not reach, unless it is one of an expert, and
+/// [`QuantError::UnknownAlgorithm`] for a custom algorithm: see [`QuantizeOptions::observe`].
 pub fn observe<M: Module>(
     model: &M,
     algorithm: &Algorithm,
     forward_loop: impl FnMut(&M),
 ) -> Result<ModelStatistics, QuantError> {
-    Quantization::of_algorithm(algorithm).observe(model, forward_loop)
+    QuantizeOptions::new().observe(model, algorithm, forward_loop)
 }
 
-/// Gives every enabled quantizer of a model the range that an algorithm finds in the statistics, and changes the layers that
-/// the algorithm changes.
+/// Gives every enabled quantizer of a model the range that an algorithm finds in the statistics, and changes the layers
+/// that the algorithm changes.
 ///
 /// The report has a line for every layer that a step of the algorithm changed or skipped.
 ///
 /// # Errors
 ///
-/// [`QuantError::NeverObserved`] for a static quantizer without statistics — one of an expert takes those of its siblings —,
-/// [`QuantError::MissingStatistics`] for statistics that were observed for another algorithm,
+/// [`QuantError::NeverObserved`] for a static quantizer without statistics — one of an expert takes those of its
+/// siblings —, [`QuantError::MissingStatistics`] for statistics that were observed for another algorithm,
 /// [`QuantError::UnknownQuantizer`] for statistics without a quantizer: they are of another model.
 /// [`QuantError::AlgorithmOption`] and [`QuantError::UnknownAlgorithm`] for the algorithm itself; for custom ones see
-/// [`Quantization::calibrate`].
+/// [`QuantizeOptions::calibrate`].
 pub fn calibrate<M: Module>(
     model: M,
     statistics: &ModelStatistics,
     algorithm: &Algorithm,
 ) -> Result<(M, Vec<LayerReport>), QuantError> {
-    Quantization::of_algorithm(algorithm).calibrate(model, statistics)
+    QuantizeOptions::new().calibrate(model, statistics, algorithm)
 }
 
 /// Whether the layers that algorithms are restricted to are there.

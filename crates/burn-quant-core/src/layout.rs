@@ -19,7 +19,8 @@ pub enum Role {
 }
 
 impl Role {
-    /// Returns the axis of channels of a tensor with `rank` axes: output channels of a weight, features of an activation.
+    /// Returns the axis of channels of a tensor with `rank` axes: output channels of a weight, features of an
+    /// activation.
     pub fn channel_axis(self, rank: usize) -> usize {
         match self {
             Role::ChannelsLast => rank.saturating_sub(1),
@@ -28,7 +29,8 @@ impl Role {
         }
     }
 
-    /// Returns the axis that a product contracts, along which blocks lie: input channels of a weight, features of an activation.
+    /// Returns the axis that a product contracts, along which blocks lie: input channels of a weight, features of an
+    /// activation.
     pub fn block_axis(self, rank: usize) -> usize {
         match self {
             Role::Weight(layout) => layout.block_axis,
@@ -52,8 +54,8 @@ impl Role {
 pub struct WeightLayout {
     /// The axis of output channels: per-channel scales are kept along it.
     pub channel_axis: usize,
-    /// The axis along which blocks lie: one that is summed over. Those of a kernel `[out, in, k...]` with `block_axis` 1 lie
-    /// along all of `in · k...`, the elements that one output sums over.
+    /// The axis along which blocks lie: one that is summed over. Those of a kernel `[out, in, k...]` with `block_axis`
+    /// 1 lie along all of `in · k...`, the elements that one output sums over.
     pub block_axis: usize,
     /// Groups of a transposed convolution, whose output channels are counted per group: a channel is an index of
     /// `channel_axis` within one of so many equal parts of axis 0.
@@ -165,12 +167,13 @@ pub(crate) fn has_no_product(burns: &str) -> bool {
     WITHOUT_PRODUCT.contains(&burns)
 }
 
-/// Returns the name of burn's layer for the name of a quantized one, `Linear` for `QuantLinear`; any other name unchanged.
+/// Returns the name of burn's layer for the name of a quantized one, `Linear` for `QuantLinear`; any other name
+/// unchanged.
 ///
 /// # Example
 ///
 /// ```
-/// use burn_quant::burn_layer_name;
+/// use burn_quant::place::burn_layer_name;
 ///
 /// assert_eq!(burn_layer_name("QuantLinear"), "Linear");
 /// assert_eq!(burn_layer_name("QuantumNet"), "QuantumNet"); // not one of this crate

@@ -1,4 +1,5 @@
-//! What a quantized burn model *is*, of the toolkit [`burn-quant`](https://docs.rs/burn-quant): it knows no algorithm, no data, no file.
+//! What a quantized burn model *is*, of the toolkit [`burn-quant`](https://docs.rs/burn-quant): it knows no algorithm,
+//! no data, no file.
 //!
 //! ```text
 //! error        why a model could not be quantized, of every stage

@@ -4,18 +4,18 @@
 //! forward(x) = output_quantizer( layer( input_quantizer(x), weight_quantizer(weight), bias ) )
 //! ```
 //!
-//! `nn::Linear` is [`QuantLinear`] here, `nn::LinearConfig` is [`QuantLinearConfig`], and so on for each layer of the table, also
-//! in [`conv`], [`pool`], [`norm`], [`attention`] and [`transformer`]; everything else is burn's own. A layer has the
-//! fields and a configuration the builders of burn's, so models compile as they are and pretrained records load. New slots are
-//! disabled: a layer computes what burn's does until its model is quantized. `From` burn's layer makes one from a trained
-//! layer, and `to_burn` gives burn's layer back, or says what it cannot carry.
+//! `nn::Linear` is [`QuantLinear`] here, `nn::LinearConfig` is [`QuantLinearConfig`], and so on for each layer of the
+//! table, also in [`conv`], [`pool`], [`norm`], [`attention`] and [`transformer`]; everything else is burn's own. A
+//! layer has the fields and a configuration the builders of burn's, so models compile as they are and pretrained
+//! records load. New slots are disabled: a layer computes what burn's does until its model is quantized. `From` burn's
+//! layer makes one from a trained layer, and `to_burn` gives burn's layer back, or says what it cannot carry.
 //!
 //! | layers | slots |
 //! |---|---|
 //! | [`QuantLinear`], convolutions, [`QuantDeformConv2d`] | `input_quantizer`, `output_quantizer` |
-//! | [`QuantMultiHeadAttention`], [`QuantCrossAttention`] | those of four linear layers; `q_`, `k_`, `v_` and `p_bmm_quantizer` |
+//! | [`QuantMultiHeadAttention`], [`QuantCrossAttention`] | those of four linear layers; `[qkvp]_bmm_quantizer` |
 //! | [`QuantTransformerEncoder`], [`QuantTransformerDecoder`] and their layers | those of their parts |
-//! | [`QuantRnn`], [`QuantLstm`], [`QuantGru`] and their bidirectional forms | those of two linear layers for each gate |
+//! | [`QuantRnn`], [`QuantLstm`], [`QuantGru`] and bidirectional ones | those of two linear layers for each gate |
 //! | [`QuantEmbedding`] | `output_quantizer` |
 //! | [`QuantSwiGlu`], [`QuantPositionWiseFeedForward`] | those of two linear layers |
 //! | pooling, normalization, [`QuantLeakyRelu`] | `input_quantizer`, `output_quantizer`; presets leave them off |

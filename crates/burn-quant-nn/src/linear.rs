@@ -63,8 +63,8 @@ impl QuantLinear {
 
     /// Returns burn's layer, which computes the same.
     ///
-    /// The weight keeps its quantizer. Only a pre-quantization scale or a branch of low rank, which burn's layer lacks, are
-    /// merged into the quantized weight: that is then an ordinary parameter, equal to f32 rounding.
+    /// The weight keeps its quantizer. Only a pre-quantization scale or a branch of low rank, which burn's layer lacks,
+    /// are merged into the quantized weight: that is then an ordinary parameter, equal to f32 rounding.
     ///
     /// # Errors
     ///

@@ -2,15 +2,16 @@
 
 /// A configuration with the fields, defaults and builders of burn's; `init` makes the quantized layer.
 ///
-/// The fields are written once more because a derived configuration can be neither inherited nor re-exported with another
-/// `init`; the conversions name every field, so a change in burn does not compile here.
+/// The fields are written once more because a derived configuration can be neither inherited nor re-exported with
+/// another `init`; the conversions name every field, so a change in burn does not compile here.
 macro_rules! mirrored_config {
     (
         $burn:ident, $config:ident => $layer:ident ($($device:ident)?) {
             $($(#[$attribute:meta])* $field:ident: $type:ty,)*
         }
     ) => {
-        #[doc = concat!("The configuration of a [`", stringify!($layer), "`], field by field that of burn's: [`", stringify!($burn), "`].")]
+        #[doc = concat!("The configuration of a [`", stringify!($layer), "`], field by field that of burn's: [`",
+            stringify!($burn), "`].")]
         #[derive(Config, Debug)]
         pub struct $config {
             $(
@@ -23,7 +24,8 @@ macro_rules! mirrored_config {
     };
 }
 
-/// What [`mirrored_config`] adds to the fields; by itself for those whose default is another field, which a macro cannot name.
+/// What [`mirrored_config`] adds to the fields; by itself for those whose default is another field, which a macro
+/// cannot name.
 macro_rules! mirrors_config {
     ($burn:ident, $config:ident => $layer:ident ($($device:ident)?) { $($field:ident),* }) => {
         impl $config {

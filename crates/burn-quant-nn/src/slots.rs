@@ -35,7 +35,8 @@ pub trait Slotted: Module + ModuleDisplay {
 
 /// A layer of burn with a quantizer before it and one after it, both off until a rule of yours enables them.
 ///
-/// Records have the paths of burn's layer and, beside them, those of the slots. Fields of the layer are reached through it.
+/// Records have the paths of burn's layer and, beside them, those of the slots. Fields of the layer are reached through
+/// it.
 ///
 /// A rule switches them on if it names them, by the container or by a glob that matches no product; `*input_quantizer`
 /// leaves them off, in presets and in recipes that are read from ModelOpt's (`QuantConfig::from_modelopt_json`).
@@ -280,7 +281,8 @@ pub struct QuantAvgPool1dConfig {
     pub ceil_mode: bool,
 }
 
-mirrors_config! { AvgPool1dConfig, QuantAvgPool1dConfig => QuantAvgPool1d () { kernel_size, stride, padding, count_include_pad, ceil_mode } }
+mirrors_config! { AvgPool1dConfig, QuantAvgPool1dConfig => QuantAvgPool1d () { kernel_size, stride, padding,
+count_include_pad, ceil_mode } }
 
 /// The configuration of a [`QuantAvgPool2d`], field by field that of burn's: [`AvgPool2dConfig`].
 #[derive(Config, Debug)]
@@ -301,7 +303,8 @@ pub struct QuantAvgPool2dConfig {
     pub ceil_mode: bool,
 }
 
-mirrors_config! { AvgPool2dConfig, QuantAvgPool2dConfig => QuantAvgPool2d () { kernel_size, strides, padding, count_include_pad, ceil_mode } }
+mirrors_config! { AvgPool2dConfig, QuantAvgPool2dConfig => QuantAvgPool2d () { kernel_size, strides, padding,
+count_include_pad, ceil_mode } }
 
 /// The configuration of a [`QuantMaxPool1d`], field by field that of burn's: [`MaxPool1dConfig`].
 #[derive(Config, Debug)]
@@ -322,7 +325,8 @@ pub struct QuantMaxPool1dConfig {
     pub ceil_mode: bool,
 }
 
-mirrors_config! { MaxPool1dConfig, QuantMaxPool1dConfig => QuantMaxPool1d () { kernel_size, stride, padding, dilation, ceil_mode } }
+mirrors_config! { MaxPool1dConfig, QuantMaxPool1dConfig => QuantMaxPool1d () { kernel_size, stride, padding, dilation,
+ceil_mode } }
 
 /// The configuration of a [`QuantMaxPool2d`], field by field that of burn's: [`MaxPool2dConfig`].
 #[derive(Config, Debug)]
@@ -343,7 +347,8 @@ pub struct QuantMaxPool2dConfig {
     pub ceil_mode: bool,
 }
 
-mirrors_config! { MaxPool2dConfig, QuantMaxPool2dConfig => QuantMaxPool2d () { kernel_size, strides, padding, dilation, ceil_mode } }
+mirrors_config! { MaxPool2dConfig, QuantMaxPool2dConfig => QuantMaxPool2d () { kernel_size, strides, padding, dilation,
+ceil_mode } }
 
 mirrored_config! {
     AdaptiveAvgPool1dConfig, QuantAdaptiveAvgPool1dConfig => QuantAdaptiveAvgPool1d () {

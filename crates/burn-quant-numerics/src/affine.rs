@@ -7,9 +7,9 @@
 //! y     = (q − zero) · scale
 //! ```
 //!
-//! Source: Jacob et al. 2018, arXiv:1712.05877, §2.1; the rounding of ONNX `QuantizeLinear`. ModelOpt's affine quantizers
-//! have a real-valued bias instead, which `burn-quant-ops` subtracts and adds; [`ZeroPoint::bias`] is the bias that a zero
-//! point stands for.
+//! Source: Jacob et al. 2018, arXiv:1712.05877, §2.1; the rounding of ONNX `QuantizeLinear`. ModelOpt's affine
+//! quantizers have a real-valued bias instead, which `burn-quant-ops` subtracts and adds; [`ZeroPoint::bias`] is the
+//! bias that a zero point stands for.
 
 use crate::round::clip;
 use crate::{IntFormat, round_half_to_even};

@@ -6,12 +6,13 @@
 //! y = Q(x · 2^−e) · 2^e
 //! ```
 //!
-//! The exponent is rounded *up*, with the true maximum of the element format (6, 28, 7.5, 448, 57344, 127), so that nothing
-//! saturates; the OCP specification rounds `log2 A` down, and its blocks clip. An integer format uses its symmetric codes.
+//! The exponent is rounded *up*, with the true maximum of the element format (6, 28, 7.5, 448, 57344, 127), so that
+//! nothing saturates; the OCP specification rounds `log2 A` down, and its blocks clip. An integer format uses its
+//! symmetric codes.
 //!
-//! Source: ModelOpt 0.47, fused MX kernels; the format is that of the Open Compute Project 2023, "OCP Microscaling Formats
-//! (MX) Specification", version 1.0. Division is IEEE 754's, where ModelOpt's is approximate, and elements that are NaN stay
-//! NaN, where ModelOpt makes them the largest value with an undefined sign.
+//! Source: ModelOpt 0.47, fused MX kernels; the format is that of the Open Compute Project 2023, "OCP Microscaling
+//! Formats (MX) Specification", version 1.0. Division is IEEE 754's, where ModelOpt's is approximate, and elements that
+//! are NaN stay NaN, where ModelOpt makes them the largest value with an undefined sign.
 
 use crate::grid::{finite_amax, finite_magnitude};
 use crate::{Grid, Scale};

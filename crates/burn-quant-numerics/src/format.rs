@@ -137,8 +137,8 @@ pub enum BlockScale {
     Dynamic,
     /// Calibrated, as the scale of the tensor is.
     Static,
-    /// Calibrated, with scales up to 256 instead of 448, so that a block may be given a range 1.5 times its own: with E2M1
-    /// its largest element is then 4 instead of 6. Source: Cook et al. 2025, "Four Over Six", arXiv:2512.02010.
+    /// Calibrated, with scales up to 256 instead of 448, so that a block may be given a range 1.5 times its own: with
+    /// E2M1 its largest element is then 4 instead of 6. Source: Cook et al. 2025, "Four Over Six", arXiv:2512.02010.
     StaticFourOverSix,
 }
 

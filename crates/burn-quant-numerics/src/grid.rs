@@ -66,14 +66,16 @@ pub trait Grid: Copy + Send + Sync {
 
 const INFINITY: u32 = 0x7f80_0000;
 
-/// The magnitude of a value that may not spoil the range of its block: NaN counts as nothing, infinity as the largest number.
+/// The magnitude of a value that may not spoil the range of its block: NaN counts as nothing, infinity as the largest
+/// number.
 #[inline(always)]
 pub(crate) fn finite_magnitude(x: f32) -> u32 {
     let bits = x.to_bits() & 0x7fff_ffff;
     if bits > INFINITY { 0 } else { bits.min(INFINITY - 1) }
 }
 
-/// The largest of these magnitudes: those of all values first, which costs a third, and again only if that is not finite.
+/// The largest of these magnitudes: those of all values first, which costs a third, and again only if that is not
+/// finite.
 #[inline(always)]
 pub(crate) fn finite_amax(x: &[f32]) -> f32 {
     let amax = crate::amax(x);

@@ -9,9 +9,9 @@
 //!
 //! * [`Format`] names a number format, [`ScaleFormat`] that of its scales; [`Grid`] is what they do: scale, round,
 //!   fake-quantize.
-//! * [`IntGrid`], [`Minifloat`] and [`Nf4`] are the grids with f32 scales; [`Mx`] puts powers of two over one of them, and
-//!   [`TwoLevel`] E4M3 numbers under a scale of the tensor. Loops over slices are generic over grids, so each compiles to
-//!   its own vectorised code.
+//! * [`IntGrid`], [`Minifloat`] and [`Nf4`] are the grids with f32 scales; [`Mx`] puts powers of two over one of them,
+//!   and [`TwoLevel`] E4M3 numbers under a scale of the tensor. Loops over slices are generic over grids, so each
+//!   compiles to its own vectorised code.
 //! * [`Scale`] is the pair of factors that one `amax` gives; one per group of elements.
 //! * [`ZeroPoint`] is the scale of asymmetric integers, and [`packed`] how codes and scales are stored.
 //!

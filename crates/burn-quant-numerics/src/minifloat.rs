@@ -12,8 +12,8 @@
 //! code, as codes order like magnitudes.
 //!
 //! Source: Micikevicius et al. 2022, "FP8 formats for deep learning", arXiv:2209.05433; Open Compute Project 2023, "OCP
-//! Microscaling Formats (MX) Specification", version 1.0; arithmetic of ModelOpt 0.47, FP8 fake quantization (on tensors
-//! `448 / amax` is a product with the reciprocal).
+//! Microscaling Formats (MX) Specification", version 1.0; arithmetic of ModelOpt 0.47, FP8 fake quantization (on
+//! tensors `448 / amax` is a product with the reciprocal).
 
 use crate::round::clip;
 use crate::{Grid, MIN_AMAX, Scale};
@@ -94,8 +94,8 @@ impl Minifloat {
 
     /// The code of a value: sign, exponent, mantissa from the highest of [`bits`](Minifloat::bits) bits down.
     ///
-    /// Saturates, infinities included. NaN keeps its sign and the upper bits of its payload where the format has NaN, and
-    /// saturates where it has none.
+    /// Saturates, infinities included. NaN keeps its sign and the upper bits of its payload where the format has NaN,
+    /// and saturates where it has none.
     ///
     /// # Example
     ///

@@ -4,7 +4,8 @@
 //! y = T[argmin_k |x / amax − T[k]|] · amax        the first minimum wins
 //! ```
 //!
-//! Source: Dettmers et al. 2023, "QLoRA", arXiv:2305.14314, appendix E; the table rounded to bf16 as ModelOpt 0.47 stores it.
+//! Source: Dettmers et al. 2023, "QLoRA", arXiv:2305.14314, appendix E; the table rounded to bf16 as ModelOpt 0.47
+//! stores it.
 
 use crate::{Grid, Scale};
 

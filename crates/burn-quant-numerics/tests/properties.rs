@@ -125,7 +125,8 @@ proptest! {
         a in fractions(),
         b in fractions(),
     ) {
-        // the dynamic rule has a threshold that does not scale: keep the scales of blocks above it, also at half the size
+        // the dynamic rule has a threshold that does not scale: keep the scales of blocks above it, also at half the
+        // size
         prop_assume!(format != Minifloat::E5M2 || global > 64.0);
         let grid = TwoLevel::new(format, blocks, global);
         let amax = share * global;

@@ -36,7 +36,8 @@ pub struct Groups {
     counts: Vec<usize>,
 }
 
-/// A run of axes, outer to inner, that can be treated as one: `index / block * stride` is its share of a group's number.
+/// A run of axes, outer to inner, that can be treated as one: `index / block * stride` is its share of a group's
+/// number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) len: usize,

@@ -7,17 +7,17 @@
 //!   x ──► hadamard ──► y                                  (an orthogonal rotation of blocks, and its inverse)
 //! ```
 //!
-//! [`Groups`] says which elements share an amax; [`FakeQuant`] adds the number format and the [`GradientRule`]; [`Ranges`]
-//! are given, or taken from the data in the same pass, for scales in f32, E8M0 (MX formats) or E4M3 (NVFP4).
+//! [`Groups`] says which elements share an amax; [`FakeQuant`] adds the number format and the [`GradientRule`];
+//! [`Ranges`] are given, or taken from the data in the same pass, for scales in f32, E8M0 (MX formats) or E4M3 (NVFP4).
 //!
-//! Each op is a folder: its `reference` is composed of burn's own ops and never optimised; `flex` and `cubecl` are fused
-//! kernels that give the same bits; `autodiff` is written by hand. A backend without a kernel of ours, because burn has it
-//! but this crate's feature of the same name is off, runs the reference.
+//! Each op is a folder: its `reference` is composed of burn's own ops and never optimised; `flex` and `cubecl` are
+//! fused kernels that give the same bits; `autodiff` is written by hand. A backend without a kernel of ours, because
+//! burn has it but this crate's feature of the same name is off, runs the reference.
 //!
 //! # Features
 //!
-//! The names are burn's: `flex`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`, `rocm`, `cpu`, `autodiff`, `fusion`. Enable
-//! here what you enable in burn.
+//! The names are burn's: `flex`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`, `rocm`, `cpu`, `autodiff`, `fusion`.
+//! Enable here what you enable in burn.
 
 mod backend;
 mod fake_quant;

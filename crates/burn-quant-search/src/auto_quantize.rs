@@ -22,7 +22,7 @@ use super::{
     AutoQuantizeConfig, Base, Cost, QuantizerState, ScoreMethod, SearchGroup, SearchProgress, SearchState, Unit,
     divergence, gram_score,
 };
-use burn_quant_calibrate::pipeline::Quantization;
+use burn_quant_calibrate::pipeline::{QuantizeOptions, quantize_with};
 use burn_quant_core::config::Rule;
 use burn_quant_core::error::QuantError;
 use burn_quant_core::model::Quantizers;
@@ -33,16 +33,18 @@ use burn_quant_core::place::{WeightLayouts, place};
 
 /// Gives each layer of a model the format that costs the least loss, within a budget of bits.
 ///
-/// `data` makes the batches on a device, anew whenever it is called: for the calibration of each format that needs some, and for
-/// scoring. `forward` runs one, `loss` is that of its output; both get the batch by reference. Formats are scored by gradients; the model that is
-/// scored is in evaluation mode, but on an autodiff device. For outputs without a loss see [`AutoQuantization`].
+/// `data` makes the batches on a device, anew whenever it is called: for the calibration of each format that needs
+/// some, and for scoring. `forward` runs one, `loss` is that of its output; both get the batch by reference. Formats
+/// are scored by gradients; the model that is scored is in evaluation mode, but on an autodiff device. For outputs
+/// without a loss see [`AutoQuantization`].
 ///
 /// The result is the quantized model, and everything that was found out.
 ///
 /// # Errors
 ///
-/// [`QuantError::Search`] for a configuration that makes no sense, [`QuantError::Infeasible`] before any calibration for a budget
-/// below the least bits, [`QuantError::NotScored`] for a layer without a slot, and those of [`quantize`](burn_quant_calibrate::pipeline::quantize()).
+/// [`QuantError::Search`] for a configuration that makes no sense, [`QuantError::Infeasible`] before any calibration
+/// for a budget below the least bits, [`QuantError::NotScored`] for a layer without a slot, and those of
+/// [`quantize`](burn_quant_calibrate::pipeline::quantize()).
 ///
 /// # Example
 ///
@@ -65,7 +67,10 @@ use burn_quant_core::place::{WeightLayouts, place};
 /// let (model, state) = auto_quantize(
 ///     model,
 ///     &config,
-///     |device| { let device = device.clone(); (0..4).map(move |_| Tensor::<2>::random([8, 16], Distribution::Default, &device)) },
+///     |device| {
+///         let device = device.clone();
+///         (0..4).map(move |_| Tensor::<2>::random([8, 16], Distribution::Default, &device))
+///     },
 ///     |model: &Mlp, x| model.fc2.forward(relu(model.fc1.forward(x.clone()))),
 ///     |y, x| (y - x.clone().mean_dim(1)).powf_scalar(2.0).mean(),
 /// )?;
@@ -92,18 +97,20 @@ where
     AutoQuantization::new(config).by_gradient(model, data, forward, loss)
 }
 
-/// [`auto_quantize`] with more to say: how layers are scored, layouts of your own layers, a state to continue, checkpoints, a listener
-/// to progress.
+/// [`auto_quantize`] with more to say: how layers are scored, layouts of your own layers, a state to continue,
+/// checkpoints, a listener to progress.
 ///
 /// # Example
 ///
-/// A model without labels, scored by how far its outputs move; the state could be saved by `burn_quant_store::save_search`:
+/// A model without labels, scored by how far its outputs move; the state could be saved by
+/// `burn_quant_store::save_search`:
 ///
 /// ```
 /// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
 /// # use burn::tensor::{Device, Tensor, Distribution};
 /// # use burn_nn::LinearConfig;
-/// # let (device, data) = (Device::flex(), |device: &Device| vec![Tensor::<2>::random([4, 32], Distribution::Default, device)]);
+/// # let device = Device::flex();
+/// # let data = |device: &Device| vec![Tensor::<2>::random([4, 32], Distribution::Default, device)];
 /// # let model = LinearConfig::new(32, 8).init(&device);
 /// use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, SearchFormat};
 ///
@@ -169,7 +176,8 @@ impl<'a> AutoQuantization<'a> {
     ///
     /// # Errors
     ///
-    /// As there, and [`QuantError::SearchState`] if the state that is continued is of another model, configuration or data.
+    /// As there, and [`QuantError::SearchState`] if the state that is continued is of another model, configuration or
+    /// data.
     #[cfg(feature = "autodiff")]
     pub fn by_gradient<M, I, O>(
         self,
@@ -202,8 +210,8 @@ impl<'a> AutoQuantization<'a> {
         self.by_gradients_checked(model, calibration(&data, &forward), backward_loop, finite)
     }
 
-    /// The same with loops of the user's own: one that runs a number of calibration batches forward, and one that runs batches
-    /// forward and backward and hands over the gradients of each.
+    /// The same with loops of the user's own: one that runs a number of calibration batches forward, and one that runs
+    /// batches forward and backward and hands over the gradients of each.
     ///
     /// # Errors
     ///
@@ -243,7 +251,8 @@ impl<'a> AutoQuantization<'a> {
         self.solved(base, state)
     }
 
-    /// Scores by the divergence of logits `[..., classes]` from those of the float model; needs neither gradients nor slots.
+    /// Scores by the divergence of logits `[..., classes]` from those of the float model; needs neither gradients nor
+    /// slots.
     ///
     /// # Errors
     ///
@@ -265,8 +274,8 @@ impl<'a> AutoQuantization<'a> {
         self.solved(base, state)
     }
 
-    /// Scores by the errors of layers that calibration statistics tell, with one more pass over the calibration data and none for
-    /// scoring.
+    /// Scores by the errors of layers that calibration statistics tell, with one more pass over the calibration data
+    /// and none for scoring.
     ///
     /// # Errors
     ///
@@ -361,8 +370,8 @@ impl<'a> AutoQuantization<'a> {
         let names = layout.units().flat_map(|(_, unit)| unit.quantizers().cloned().collect::<Vec<_>>());
         base.rules.extend(names.map(|name| Rule::disable(globset::escape(&name))));
         let batches = self.config.calibration_batches;
-        let quantization = Quantization::new(&base).with_layouts(self.layouts.clone()).allowing_no_weights();
-        Ok(quantization.run(float, |model| forward_loop(model, batches))?.0)
+        let options = QuantizeOptions::new().with_layouts(self.layouts.clone()).allowing_no_weights();
+        Ok(quantize_with(float, &base, options, |model| forward_loop(model, batches))?.0)
     }
 
     /// A new state, with what is not searched counted.
@@ -410,8 +419,8 @@ impl<'a> AutoQuantization<'a> {
         let config = layout.config_of(format);
         let fewer = layout.formats[format].calibration_batches.unwrap_or(usize::MAX);
         let batches = self.config.calibration_batches.min(fewer);
-        let quantization = Quantization::new(&config).with_layouts(self.layouts.clone());
-        let (model, _) = quantization.run(float.clone(), |model| forward_loop(model, batches))?;
+        let options = QuantizeOptions::new().with_layouts(self.layouts.clone());
+        let (model, _) = quantize_with(float.clone(), &config, options, |model| forward_loop(model, batches))?;
         let units = || layout.units().map(|(_, unit)| unit);
         let (before, after, quantizers) =
             (Floats::of(float, units()), Floats::of(&model, units()), Quantizers::of(&model));

@@ -11,8 +11,9 @@ use burn_quant_core::error::number;
 
 /// One of the formats that a layer may get: an ordinary configuration with a name.
 ///
-/// Its rules say which layers can have it. Only quantizers of weights and of their inputs are searched; those of outputs,
-/// attention products and caches belong into [`AutoQuantizeConfig::base`]. Recipes may have the name of a built-in configuration instead.
+/// Its rules say which layers can have it. Only quantizers of weights and of their inputs are searched; those of
+/// outputs, attention products and caches belong into [`AutoQuantizeConfig::base`]. Recipes may have the name of a
+/// built-in configuration instead.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SearchFormat {
@@ -43,10 +44,11 @@ impl SearchFormat {
     /// # Example
     ///
     /// ```
-    /// use burn_quant::{QuantConfig, search::SearchFormat};
+    /// use burn_quant::presets;
+    /// use burn_quant::search::SearchFormat;
     ///
     /// assert_eq!(SearchFormat::preset("FP8_DEFAULT_CFG")?, SearchFormat::preset("fp8_default")?);
-    /// assert_eq!(SearchFormat::preset("fp8_default")?.config, QuantConfig::fp8_default());
+    /// assert_eq!(SearchFormat::preset("fp8_default")?.config, presets::fp8_default());
     /// # Ok::<(), burn_quant::QuantError>(())
     /// ```
     pub fn preset(name: &str) -> Result<Self, QuantError> {
@@ -114,18 +116,18 @@ fn yes() -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cost {
-    /// All that a file of the model holds: codes, scales of both levels, zero points, scales of channels, and every parameter that is
-    /// not quantized. Bits per parameter of the whole model.
+    /// All that a file of the model holds: codes, scales of both levels, zero points, scales of channels, and every
+    /// parameter that is not quantized. Bits per parameter of the whole model.
     ///
     /// ```text
-    /// bits = Σ_quantized ( numel · bits(format) + scales · bits(scale) + 32 · other numbers ) + float_bits · Σ_others numel
+    /// bits = Σ_quantized ( numel · format_bits + scales · scale_bits + 32 · others ) + float_bits · Σ_others numel
     /// ```
     Exact {
         /// Bits of an element that is not quantized: 16, as models are deployed in half precision.
         float_bits: u8,
     },
-    /// ModelOpt's rule: the fewest bits of the quantizers of a layer, scales not counted but for NVFP4's (4.5), 16 if it is not
-    /// quantized. Bits per weight of the layers that are searched.
+    /// ModelOpt's rule: the fewest bits of the quantizers of a layer, scales not counted but for NVFP4's (4.5), 16 if
+    /// it is not quantized. Bits per weight of the layers that are searched.
     Reference,
 }
 
@@ -144,7 +146,8 @@ pub enum Objective {
     Sum,
     /// The largest score, with the fewest bits for it.
     Largest,
-    /// ModelOpt's bisection of the largest score, 100 halvings whose last selection counts, even where it is above the budget.
+    /// ModelOpt's bisection of the largest score, 100 halvings whose last selection counts, even where it is above the
+    /// budget.
     ReferenceBisection,
 }
 
@@ -171,8 +174,8 @@ pub struct AutoQuantizeConfig {
     /// Other formats for some layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spaces: Vec<SearchSpace>,
-    /// What is done to the model first; searched layers are taken out of it. With it and without formats, only the layers of
-    /// spaces are searched.
+    /// What is done to the model first; searched layers are taken out of it. With it and without formats, only the
+    /// layers of spaces are searched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<QuantConfig>,
     /// Regular expressions of layers that get one format together: those with an equal first capture.
@@ -184,7 +187,8 @@ pub struct AutoQuantizeConfig {
     /// How bits are counted.
     #[serde(default)]
     pub cost: Cost,
-    /// Globs of layers and parameters that do not count; a group does not count if they match all of its layers or their weights.
+    /// Globs of layers and parameters that do not count; a group does not count if they match all of its layers or
+    /// their weights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uncounted: Vec<String>,
     /// How much layers of experts count, the share of them that a token uses: 1 for the size of the model, less for the
@@ -221,11 +225,12 @@ fn score_batches() -> usize {
     128
 }
 
-/// Layers that are fed by one tensor and deployed as one product, the experts of a layer, and the gates of a recurrent cell.
+/// Layers that are fed by one tensor and deployed as one product, the experts of a layer, and the gates of a recurrent
+/// cell.
 ///
-/// Source: ModelOpt 0.47, `quant_grouping_rules`, which does not group layers at the root of a model; names of burn's own layers are
-/// added. The two layers of burn's `SwiGlu` share an input, but have the names of those of a feed-forward block, which do not: group them by
-/// a pattern of your own, as `^(.+\.swiglu)\.linear_(?:inner|outer)$`.
+/// Source: ModelOpt 0.47, `quant_grouping_rules`, which does not group layers at the root of a model; names of burn's
+/// own layers are added. The two layers of burn's `SwiGlu` share an input, but have the names of those of a
+/// feed-forward block, which do not: group them by a pattern of your own, as `^(.+\.swiglu)\.linear_(?:inner|outer)$`.
 pub fn default_groups() -> Vec<String> {
     [
         r"^(?:(.+)\.)?(?:q_proj|k_proj|v_proj)$",
@@ -319,7 +324,8 @@ impl AutoQuantizeConfig {
     ///
     /// # Errors
     ///
-    /// [`QuantError::Recipe`] if the text is not JSON, or has unknown fields, impossible values, or a format that is not built in.
+    /// [`QuantError::Recipe`] if the text is not JSON, or has unknown fields, impossible values, or a format that is
+    /// not built in.
     pub fn from_json(recipe: &str) -> Result<Self, QuantError> {
         recipe_of(serde_json::from_str(recipe), "JSON")
     }

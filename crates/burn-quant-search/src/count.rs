@@ -1,4 +1,5 @@
-//! Bits of groups and of the whole model: what a format costs a group, before calibration and after it, and what is not searched.
+//! Bits of groups and of the whole model: what a format costs a group, before calibration and after it, and what is not
+//! searched.
 
 use burn::module::Module;
 use burn::tensor::Device;

@@ -82,7 +82,8 @@ impl Curve {
             .collect();
         let (width, height) = (640.0, 260.0 * panels.len().max(1) as f64);
         let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n"
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
+             font-size=\"12\">\n"
         );
         for (i, (title, points)) in panels.iter().enumerate() {
             panel(&mut svg, title, points, 260.0 * i as f64);

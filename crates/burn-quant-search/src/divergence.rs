@@ -1,11 +1,12 @@
 //! Scores by divergence: how far one layer in a format moves the outputs of the whole model.
 //!
 //! ```text
-//! S(g, r) = Σ_batches Σ_{tokens, classes} p · (log p − log q)        p = softmax of the float model, q with only group g in format r
+//! S(g, r) = Σ_batches Σ_{tokens, classes} p · (log p − log q)
+//! p = softmax of the float model, q with only group g in format r
 //! ```
 //!
-//! It needs no gradients, labels or slots: any model will do, weight-only formats of unmodified layers too. It costs one forward pass
-//! per batch, group and format.
+//! It needs no gradients, labels or slots: any model will do, weight-only formats of unmodified layers too. It costs
+//! one forward pass per batch, group and format.
 //!
 //! Source: ModelOpt 0.47, `AutoQuantizeKLDivSearcher`.
 
@@ -62,8 +63,8 @@ pub(super) fn score<M: Module, I: IntoIterator, const D: usize>(
     Ok(())
 }
 
-/// The divergence of the outputs of a batch, summed over its examples, `[1]`: logits `[..., classes]`, as log probabilities of the float
-/// model and logits of the other.
+/// The divergence of the outputs of a batch, summed over its examples, `[1]`: logits `[..., classes]`, as log
+/// probabilities of the float model and logits of the other.
 fn divergence<const D: usize>(float: Tensor<D>, logits: Tensor<D>) -> Tensor<1> {
     relative_entropy(float, log_probabilities(logits)).sum()
 }

@@ -4,14 +4,14 @@
 //! S(g, r) = Σ_batches Σ_layers Σ_elements (G ⊙ (y_r − y))²        G = ∂L/∂y of the layer in the float model
 //! ```
 //!
-//! One forward and backward pass of the float model per batch, in which no gradient of a weight is computed; then one product per layer
-//! and format, on the kept inputs, layer by layer. A training step takes three products per layer, so a batch costs `(3 + formats) / 3`
-//! of one.
+//! One forward and backward pass of the float model per batch, in which no gradient of a weight is computed; then one
+//! product per layer and format, on the kept inputs, layer by layer. A training step takes three products per layer, so
+//! a batch costs `(3 + formats) / 3` of one.
 //!
-//! Source: ModelOpt 0.47, `AutoQuantizeGradientSearcher`, whose sum this is (not averaged over batches, without a factor one half); it
-//! evaluates the formats in the forward pass and keeps one output per format until the backward. ModelOpt clips terms
-//! at 1e10, which makes all formats alike where a loss is large; here sums are in units of the largest gradient, and
-//! nothing is clipped.
+//! Source: ModelOpt 0.47, `AutoQuantizeGradientSearcher`, whose sum this is (not averaged over batches, without a
+//! factor one half); it evaluates the formats in the forward pass and keeps one output per format until the backward.
+//! ModelOpt clips terms at 1e10, which makes all formats alike where a loss is large; here sums are in units of the
+//! largest gradient, and nothing is clipped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

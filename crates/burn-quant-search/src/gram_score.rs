@@ -1,18 +1,19 @@
 //! Scores from calibration statistics alone: the relative squared error of each layer's outputs.
 //!
 //! ```text
-//! S = mean_x ‖Q(x) · Q(W) − x · W‖² / mean_x ‖x · W‖²            x normal, with E[x xᵀ] = G, the Gram matrix of the layer's inputs
+//! S = mean_x ‖Q(x) · Q(W) − x · W‖² / mean_x ‖x · W‖²
+//! x normal, with E[x xᵀ] = G, the Gram matrix of the layer's inputs
 //! ```
 //!
-//! Inputs are drawn from the normal distribution with the second moments that were observed; outliers that are not normal are seen
-//! in the range of the quantizer, which is that of the data. For convolutions, whose inputs have no matrix `G`, the score is
-//! `‖Q(W) − W‖²/‖W‖²` plus the same of normal inputs with the mean magnitudes of the channels.
+//! Inputs are drawn from the normal distribution with the second moments that were observed; outliers that are not
+//! normal are seen in the range of the quantizer, which is that of the data. For convolutions, whose inputs have no
+//! matrix `G`, the score is `‖Q(W) − W‖²/‖W‖²` plus the same of normal inputs with the mean magnitudes of the channels.
 //!
-//! It costs one pass over the calibration data, whatever the number of formats, and knows nothing of how much a layer matters to the
-//! loss: a layer's share of noise counts as much as any other's.
+//! It costs one pass over the calibration data, whatever the number of formats, and knows nothing of how much a layer
+//! matters to the loss: a layer's share of noise counts as much as any other's.
 //!
-//! Own work, along the lines of the signal-to-noise rules of mixed precision: Lin, Talathi, Annapureddy 2016, "Fixed Point
-//! Quantization of Deep Convolutional Networks", arXiv:1511.06393.
+//! Own work, along the lines of the signal-to-noise rules of mixed precision: Lin, Talathi, Annapureddy 2016, "Fixed
+//! Point Quantization of Deep Convolutional Networks", arXiv:1511.06393.
 
 use std::collections::BTreeMap;
 
@@ -104,8 +105,8 @@ impl Inputs {
     }
 }
 
-/// `R` of `G / tokens = Rᵀ R`, row by row: normal rows times it have these second moments. Channels that depend on each other, or are
-/// always zero, leave no factor; a millionth of the mean is added to the diagonal.
+/// `R` of `G / tokens = Rᵀ R`, row by row: normal rows times it have these second moments. Channels that depend on each
+/// other, or are always zero, leave no factor; a millionth of the mean is added to the diagonal.
 fn factor(gram: &GramMatrix, tokens: u64) -> Option<Vec<f32>> {
     let (size, tokens) = (gram.size, tokens as f64);
     let element = |i, j| f64::from(gram.get(i, j)) / tokens;

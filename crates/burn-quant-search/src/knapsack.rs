@@ -4,20 +4,23 @@
 //! min Σ_g score(g, j_g)     so that     Σ_g cost(g, j_g) ≤ budget
 //! ```
 //!
-//! Solved exactly, with no tolerance: scores of one model span ten orders of magnitude, where the tolerances of solvers for general
-//! integer programs begin to matter, and 500 groups of 5 choices took one of them seconds.
+//! Solved exactly, with no tolerance: scores of one model span ten orders of magnitude, where the tolerances of solvers
+//! for general integer programs begin to matter, and 500 groups of 5 choices took one of them seconds.
 //!
-//! 1. the linear relaxation, by the convex hulls of the groups, gives a multiplier `λ` and a lower bound; rounding it, an upper one;
-//! 2. a choice whose *reduced cost* `r = score + λ·cost − min_j (score + λ·cost)` exceeds the gap between them is in no solution;
-//! 3. what is left open goes through a list of states, largest groups first, in which none is dominated, the sum of reduced costs stays
-//!    within the gap, and the groups that are left can still bring the cost to the budget: at first with the best few thousand states
-//!    only, which nearly closes the gap, then with all, as far as memory goes.
+//! 1. the linear relaxation, by the convex hulls of the groups, gives a multiplier `λ` and a lower bound; rounding it,
+//!    an upper one;
+//! 2. a choice whose *reduced cost* `r = score + λ·cost − min_j (score + λ·cost)` exceeds the gap between them is in no
+//!    solution;
+//! 3. what is left open goes through a list of states, largest groups first, in which none is dominated, the sum of
+//!    reduced costs stays within the gap, and the groups that are left can still bring the cost to the budget: at first
+//!    with the best few thousand states only, which nearly closes the gap, then with all, as far as memory goes.
 //!
-//! The number of states can double with every group, where all choices are worth their cost alike. So it is limited, and where states
-//! were left out, the least of their lower bounds says how far the solution may be from the best: the *gap*, 0 where it is the best.
+//! The number of states can double with every group, where all choices are worth their cost alike. So it is limited,
+//! and where states were left out, the least of their lower bounds says how far the solution may be from the best: the
+//! *gap*, 0 where it is the best.
 //!
-//! Source: Pisinger 1995, "A minimal algorithm for the multiple-choice knapsack problem", EJOR 83(2); Kellerer, Pferschy, Pisinger 2004,
-//! "Knapsack Problems", §11.
+//! Source: Pisinger 1995, "A minimal algorithm for the multiple-choice knapsack problem", EJOR 83(2); Kellerer,
+//! Pferschy, Pisinger 2004, "Knapsack Problems", §11.
 
 /// One choice of a group.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -142,8 +145,8 @@ impl<'a> Search<'a> {
         core
     }
 
-    /// Improves the best solution, keeping at most so many states of a group; with all of them, to the optimum. Returns a lower bound of
-    /// the solutions that were left out, infinite if there are none.
+    /// Improves the best solution, keeping at most so many states of a group; with all of them, to the optimum. Returns
+    /// a lower bound of the solutions that were left out, infinite if there are none.
     fn run(&mut self, most: usize) -> f64 {
         let groups = self.groups;
         let mut upper = score(groups, &self.best);
@@ -251,9 +254,9 @@ fn efficient(group: &[Item]) -> Vec<usize> {
     order
 }
 
-/// The linear relaxation: from the cheapest choices, steps along the convex hulls, the most efficient first, as long as they fit; steps
-/// after one that does not are tried too, so that the result is a good solution. With it the multiplier, the efficiency of the
-/// first step that did not fit.
+/// The linear relaxation: from the cheapest choices, steps along the convex hulls, the most efficient first, as long as
+/// they fit; steps after one that does not are tried too, so that the result is a good solution. With it the
+/// multiplier, the efficiency of the first step that did not fit.
 fn relaxed(groups: &[Vec<Item>], efficient: &[Vec<usize>], cheapest: Vec<usize>, budget: f64) -> (Vec<usize>, f64) {
     struct Step {
         group: usize,

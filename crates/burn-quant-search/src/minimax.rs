@@ -1,5 +1,5 @@
-//! The least largest score within a budget: of all thresholds under which some selection keeps its scores, the lowest whose cheapest
-//! selection is within it.
+//! The least largest score within a budget: of all thresholds under which some selection keeps its scores, the lowest
+//! whose cheapest selection is within it.
 //!
 //! Source of the bisection: ModelOpt 0.47, `AutoQuantizeKLDivSearcher`.
 

@@ -4,8 +4,8 @@
 //! y = product(x, W) + bias + probe,   probe = 0        ∂L/∂probe = ∂L/∂y
 //! ```
 //!
-//! Nothing is evaluated while the graph is alive: after the backward pass each candidate is one more product, so memory does
-//! not grow with the number of candidates.
+//! Nothing is evaluated while the graph is alive: after the backward pass each candidate is one more product, so memory
+//! does not grow with the number of candidates.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -6,8 +6,8 @@ use burn_quant_calibrate::config::{Algorithm, QuantConfig};
 use burn_quant_core::config::Rule;
 
 impl SearchState {
-    /// The selection as an ordinary configuration: the base, and one rule for each quantizer. It can be read, edited, committed and
-    /// applied again.
+    /// The selection as an ordinary configuration: the base, and one rule for each quantizer. It can be read, edited,
+    /// committed and applied again.
     ///
     /// The algorithms of the chosen formats follow one another, each for its own layers.
     pub fn config_of(&self, selection: &Selection) -> QuantConfig {

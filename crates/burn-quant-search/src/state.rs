@@ -59,7 +59,8 @@ impl SearchGroup {
         &self.units[0].layer
     }
 
-    /// The scores of its choices, made monotone: more bits are never worse, as a format with fewer bits could be stored in them.
+    /// The scores of its choices, made monotone: more bits are never worse, as a format with fewer bits could be stored
+    /// in them.
     pub fn monotone_scores(&self) -> Vec<f64> {
         let mut least = f64::INFINITY;
         let scores = self.choices.iter().map(|choice| {
@@ -84,8 +85,9 @@ pub struct Selection {
     pub score: f64,
     /// Whether the bits are within the budget: always, except under [`Objective::ReferenceBisection`].
     pub within_budget: bool,
-    /// How far the score may be above the least that the budget allows: 0 if no selection is better, which the solver proves unless its
-    /// memory runs out. Not known, and 0, of selections of one's own and under [`Objective::ReferenceBisection`].
+    /// How far the score may be above the least that the budget allows: 0 if no selection is better, which the solver
+    /// proves unless its memory runs out. Not known, and 0, of selections of one's own and under
+    /// [`Objective::ReferenceBisection`].
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gap: f64,
 }
@@ -104,7 +106,8 @@ pub struct Base {
     pub quantizers: BTreeMap<String, QuantizerState>,
 }
 
-/// Everything that a search found out: it is saved after calibration and after scoring, resumed, and solved for any budget.
+/// Everything that a search found out: it is saved after calibration and after scoring, resumed, and solved for any
+/// budget.
 ///
 /// # Example
 ///
@@ -143,8 +146,8 @@ impl SearchState {
     ///
     /// # Errors
     ///
-    /// [`QuantError::Search`] for a budget that is none, or a state without scores, and [`QuantError::Infeasible`] for one below the least
-    /// bits.
+    /// [`QuantError::Search`] for a budget that is none, or a state without scores, and [`QuantError::Infeasible`] for
+    /// one below the least bits.
     pub fn solve(&self, effective_bits: f64) -> Result<Selection, QuantError> {
         check_bits(effective_bits)?;
         self.validate()?;
@@ -199,7 +202,8 @@ impl SearchState {
         (bits(f64::min, f64::INFINITY), bits(f64::max, 0.0))
     }
 
-    /// Bits per parameter of a selection of one's own, by the names of groups; those that are not named stay as they are.
+    /// Bits per parameter of a selection of one's own, by the names of groups; those that are not named stay as they
+    /// are.
     ///
     /// # Errors
     ///

@@ -55,7 +55,8 @@ impl Unit {
     }
 }
 
-/// What one format is to one layer: the configurations of its quantizers, or `None` if the rules of the format leave its weight alone.
+/// What one format is to one layer: the configurations of its quantizers, or `None` if the rules of the format leave
+/// its weight alone.
 pub(super) type Planned = Option<Vec<(String, PlannedQuantizer)>>;
 
 /// Layers that get one format.
@@ -67,7 +68,8 @@ pub(super) struct Group {
     pub(super) unquantized: bool,
 }
 
-/// A model's layers in groups, and what all formats are to them: `planned[format][unit]`, units in the order of the groups.
+/// A model's layers in groups, and what all formats are to them: `planned[format][unit]`, units in the order of the
+/// groups.
 pub(super) struct Layout<'a> {
     pub(super) groups: Vec<Group>,
     pub(super) formats: Vec<&'a SearchFormat>,

@@ -21,7 +21,8 @@ pub fn load_checkpoint<M: Module, S: ModuleStore>(mut model: M, store: &mut S) -
     }
 }
 
-/// An adapter of `burn-store` for models of `burn_quant::nn`: its layers are shown to the adapter under the names of burn's.
+/// An adapter of `burn-store` for models of `burn_quant::nn`: its layers are shown to the adapter under the names of
+/// burn's.
 ///
 /// Adapters decide by the type of a layer, `Linear`, whether its weight is transposed or renamed, and do not know
 /// `QuantLinear`.

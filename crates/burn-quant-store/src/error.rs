@@ -92,13 +92,15 @@ pub enum StoreError {
         supported: Schema,
     },
     /// The model lacks quantizers of the file.
-    #[error("the model has no place for {} of the file's quantizers, first `{}`: it is another model", names.len(), names[0])]
+    #[error("the model has no place for {} of the file's quantizers, first `{}`: it is another model", names.len(),
+        names[0])]
     MissingQuantizers {
         /// Their names, at least one.
         names: Vec<String>,
     },
     /// The model has quantizers that the file lacks.
-    #[error("the file says nothing of {} of the model's quantizers, first `{}`: it is of another model", names.len(), names[0])]
+    #[error("the file says nothing of {} of the model's quantizers, first `{}`: it is of another model", names.len(),
+        names[0])]
     UnexpectedQuantizers {
         /// Their names, at least one.
         names: Vec<String>,
@@ -110,7 +112,8 @@ pub enum StoreError {
         paths: Vec<String>,
     },
     /// The file has tensors that the model has no parameter for.
-    #[error("the model has no parameter for {} of the file's tensors, first `{}`: it is another model", paths.len(), paths[0])]
+    #[error("the model has no parameter for {} of the file's tensors, first `{}`: it is another model", paths.len(),
+        paths[0])]
     UnexpectedTensors {
         /// Their paths, at least one.
         paths: Vec<String>,

@@ -3,15 +3,15 @@
 //! ```text
 //! model ──save──► model.bpk ──restore──► the same model, built fresh in float, on any device
 //!                   │
-//!                   ├─ tensors    every parameter under burn's own path; buffers of quantizers as `<weight>.weight_quantizer.amax`
+//!                   ├─ tensors    every parameter under burn's own path; buffers as `<weight>.weight_quantizer.amax`
 //!                   └─ metadata   burn-quant.schema   "1.3": other majors and newer minors are refused
 //!                                 burn-quant.version  the crate that wrote it
 //!                                 burn-quant.plan     JSON: what every quantizer does
 //!                                 burn-quant.digest   SHA-256 of all of the above
 //! ```
 //!
-//! What calibration saw is kept in a file of the same kind, [`save_statistics`], [`load_statistics`], and so is what a search for formats
-//! knows: [`save_search`], [`load_search`].
+//! What calibration saw is kept in a file of the same kind, [`save_statistics`], [`load_statistics`], and so is what a
+//! search for formats knows: [`save_search`], [`load_search`].
 //!
 //! Files are written beside their destination and moved into place, so a crash leaves the old file or the new one.
 //! The digest finds damage; it is no signature.
@@ -27,11 +27,11 @@
 //! # #[cfg(feature = "flex")] fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use burn::{module::Module, store::ModuleRecord, tensor::Device};
 //! use burn_nn::LinearConfig;
-//! use burn_quant::{QuantConfig, quantize_weights};
+//! use burn_quant::{presets, quantize_weights};
 //! use burn_quant_store::{restore, save};
 //!
 //! let (device, folder) = (Device::flex(), tempfile::tempdir()?);
-//! let (model, _) = quantize_weights(LinearConfig::new(8, 4).init(&device), &QuantConfig::int8_weight_only())?;
+//! let (model, _) = quantize_weights(LinearConfig::new(8, 4).init(&device), &presets::int8_weight_only())?;
 //! save(&model, folder.path().join("model.bpk"))?;
 //!
 //! let quantized = restore(LinearConfig::new(8, 4).init(&device), folder.path().join("model.bpk"))?;

@@ -19,9 +19,9 @@ use crate::parameters::parameters;
 
 /// Restores a saved model into one that was built fresh in float, on whatever device that is.
 ///
-/// The model gets the file's quantizers, ranges and weights; everything is checked before it is used, and nothing of the
-/// model is kept but its structure and its device. For a part of a model, or a model whose layers have other paths, use
-/// [`Restore`].
+/// The model gets the file's quantizers, ranges and weights; everything is checked before it is used, and nothing of
+/// the model is kept but its structure and its device. For a part of a model, or a model whose layers have other paths,
+/// use [`Restore`].
 ///
 /// # Errors
 ///
@@ -53,7 +53,7 @@ pub fn from_bytes<M: Module>(model: M, bytes: Bytes) -> Result<M, StoreError> {
 /// # #[cfg(feature = "flex")] fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use burn::{module::Module, tensor::Device};
 /// use burn_nn::{Linear, LinearConfig};
-/// use burn_quant::{QuantConfig, quantize_weights};
+/// use burn_quant::{presets, quantize_weights};
 /// use burn_quant_store::{Restore, save};
 ///
 /// #[derive(Module, Debug)]
@@ -64,7 +64,7 @@ pub fn from_bytes<M: Module>(model: M, bytes: Bytes) -> Result<M, StoreError> {
 ///
 /// let (device, folder) = (Device::flex(), tempfile::tempdir()?);
 /// let linear = || LinearConfig::new(8, 4).init(&device);
-/// let (encoder, _) = quantize_weights(Encoder { fc: linear() }, &QuantConfig::int8_weight_only())?;
+/// let (encoder, _) = quantize_weights(Encoder { fc: linear() }, &presets::int8_weight_only())?;
 /// save(&encoder, folder.path().join("encoder.bpk"))?;
 ///
 /// let model = Classifier { backbone: Encoder { fc: linear() }, head: linear() };

@@ -10,8 +10,8 @@ use burn_quant_search::{Candidate, SearchState};
 use crate::StoreError;
 use crate::file::{Contents, Kind, damage, read, write};
 
-/// Saves a search in one burnpack file, to be continued or solved for another budget: ranges, scales and changed weights as tensors, the
-/// rest as JSON.
+/// Saves a search in one burnpack file, to be continued or solved for another budget: ranges, scales and changed
+/// weights as tensors, the rest as JSON.
 ///
 /// A path without an extension gets `.bpk`.
 ///

@@ -10,8 +10,8 @@ use burn_quant_calibrate::observe::{GramMatrix, ModelStatistics, Statistics};
 use crate::StoreError;
 use crate::file::{Contents, Kind, damage, read, write};
 
-/// Saves what calibration saw in one burnpack file, for another process to merge and solve: Gram matrices as tensors, the rest as
-/// JSON.
+/// Saves what calibration saw in one burnpack file, for another process to merge and solve: Gram matrices as tensors,
+/// the rest as JSON.
 ///
 /// A path without an extension gets `.bpk`.
 ///
@@ -22,7 +22,7 @@ use crate::file::{Contents, Kind, damage, read, write};
 /// # Example
 ///
 /// ```
-/// use burn_quant::{ModelStatistics, Statistics};
+/// use burn_quant::calibrate::{ModelStatistics, Statistics};
 /// use burn_quant_store::{load_statistics, save_statistics};
 ///
 /// let folder = tempfile::tempdir()?;
@@ -60,7 +60,8 @@ pub fn load_statistics(path: impl AsRef<Path>) -> Result<ModelStatistics, StoreE
 /// # Errors
 ///
 /// [`StoreError::NotStatistics`] for a file of something else, [`StoreError::Tampered`] and others for a damaged one,
-/// [`StoreError::OtherMajor`] and [`StoreError::NewerMinor`], and [`StoreError::Quantizers`] for numbers that no data gives.
+/// [`StoreError::OtherMajor`] and [`StoreError::NewerMinor`], and [`StoreError::Quantizers`] for numbers that no data
+/// gives.
 pub fn statistics_from_bytes(bytes: Bytes) -> Result<ModelStatistics, StoreError> {
     let Contents { description, tensors } = Contents::unpack(bytes, Kind::Statistics)?;
     let seen: BTreeMap<String, Statistics> =

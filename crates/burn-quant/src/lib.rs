@@ -2,18 +2,18 @@
 //!
 //! ```text
 //! model + QuantConfig
-//!   │ prepare   fold batch norms, equalize neighbours: float layers, the same outputs    -> model
-//!   │ place     attach quantizers to weights, configure all; nothing is rounded yet     -> model + Plan
-//!   │ observe   run calibration batches through the float model, once                   -> statistics
-//!   │ solve     statistics -> ranges, smoothed and corrected weights                    -> quantized model + Report
-//!   ├─ search   the best format of each layer within a budget of bits                     -> quantized model + SearchState
-//!   ├─ train    the user's own loop: fake-quantized forward, straight-through backward  -> weights adapt (QAT)
-//!   │ fold      quantize the weights for good                                           -> plain model
-//!   ▼           `burn-quant-store` saves and restores weights and quantizers
+//!   │ prepare    fold batch norms, equalize neighbours: float layers, the same outputs    -> model
+//!   │ place      attach quantizers to weights, configure all; nothing is rounded yet      -> model + Plan
+//!   │ calibrate  observe batches in the float model, once                                 -> statistics
+//!   │            solve: ranges, smoothed and corrected weights                            -> quantized model + Report
+//!   ├─ search    the best format of each layer within a budget of bits                    -> the same + SearchState
+//!   ├─ train     your own loop: fake-quantized forward, straight-through backward         -> weights adapt (QAT)
+//!   │ fold       round the weights for good                                               -> plain model
+//!   ▼            `burn-quant-store` saves and restores weights and quantizers
 //! ```
 //!
-//! [`quantize`] places, observes and solves. The quantized model has the type of the float model and is used like it: trained,
-//! moved, cloned, saved.
+//! [`quantize`] places, observes and solves. The quantized model has the type of the float model and is used like it:
+//! trained, moved, cloned, saved. What most programs name is in the [`prelude`]; each subject has a module.
 //!
 //! # Example
 //!
@@ -21,7 +21,7 @@
 //! # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
 //! use burn::module::Module;
 //! use burn::tensor::{Device, Distribution, Tensor, activation::relu};
-//! use burn_quant::{QuantConfig, nn, quantize, summary}; // `nn` was burn's
+//! use burn_quant::{nn, presets, quantize, summary}; // `nn` was burn's
 //!
 //! #[derive(Module, Debug)]
 //! struct Mlp { fc1: nn::Linear, fc2: nn::Linear }
@@ -37,7 +37,7 @@
 //! let model = Mlp { fc1: linear(8, 16), fc2: linear(16, 4) };
 //! let batches: Vec<_> = (0..4).map(|_| Tensor::random([2, 8], Distribution::Normal(0.0, 1.0), &device)).collect();
 //!
-//! let (model, _report) = quantize(model, &QuantConfig::int8_default(), |model| {
+//! let (model, _report) = quantize(model, &presets::int8_default(), |model| {
 //!     for batch in &batches {
 //!         model.forward(batch.clone());
 //!     }
@@ -49,47 +49,110 @@
 //!
 //! # Weights of unmodified models
 //!
-//! A weight quantizer is a burn [`Reparameterization`](burn::module::Reparameterization) and needs no change of the model:
-//! weight-only configurations work on `burn_nn::Linear`, `Conv2d`, `MultiHeadAttention`, `Lstm`, and on any container whose
-//! weights a [`WeightLayouts`] table knows. Activations need a quantizer in the model: the layers of [`nn`], or a
-//! [`TensorQuantizer`] field in a struct of yours.
+//! A weight quantizer is a burn [`Reparameterization`](burn::module::Reparameterization) and needs no change of the
+//! model: weight-only configurations work on `burn_nn::Linear`, `Conv2d`, `MultiHeadAttention`, `Lstm`, and on any
+//! container whose weights a [`WeightLayouts`](place::WeightLayouts) table knows. Activations need a quantizer in the
+//! model: the layers of [`nn`], or a [`TensorQuantizer`] field in a struct of yours.
+
+pub use burn_quant_calibrate::config::{Algorithm, QuantConfig, presets};
+pub use burn_quant_calibrate::pipeline::{quantize, quantize_weights, quantize_with};
+pub use burn_quant_core::config::{QuantizerConfig, Rule};
+pub use burn_quant_core::error::QuantError;
+pub use burn_quant_core::fold::fold_weights;
+pub use burn_quant_core::model::Quantizers;
+pub use burn_quant_core::place::{disable, enable};
+pub use burn_quant_core::quantizer::TensorQuantizer;
+pub use burn_quant_core::summary::summary;
+
+pub use burn_quant_calibrate::prepare;
+pub use burn_quant_nn as nn;
+
+/// What quantizers and algorithms are told: plain data, which recipes hold.
+pub mod config {
+    pub use burn_quant_calibrate::config::presets::Preset;
+    pub use burn_quant_calibrate::config::{
+        Algorithm, BinWidth, ColumnOrder, HistogramConfig, Identity, Inputs, QuantConfig, RangeSearch, Sharing,
+        Unscaled, Zeros,
+    };
+    pub use burn_quant_core::config::{
+        Action, AfterRounding, BiasConfig, BiasMethod, BiasSource, Granularity, QuantizerConfig, Range, Rotation,
+        Rounding, Rule,
+    };
+    pub use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, ScaleFormat, Signedness};
+    pub use burn_quant_ops::{AxisGroups, GradientRule};
+}
+
+/// Where quantizers belong: rules -> [`Plan`](place::Plan) -> a model that has them.
+pub mod place {
+    pub use burn_quant_core::layout::{Role, WeightLayout, burn_layer_name};
+    pub use burn_quant_core::place::{Plan, PlannedQuantizer, WeightLayouts, disable, enable, install_plan, place};
+}
+
+/// The quantizers of a model, one by one and all together.
+pub mod quantizer {
+    pub use burn_quant_core::model::{Quantizers, quantizer_devices};
+    pub use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
+    pub use burn_quant_core::summary::{Summary, summary};
+}
+
+/// Calibration: data -> statistics -> ranges and layers; the report; and what an algorithm of your own needs.
+pub mod calibrate {
+    pub use burn_quant_calibrate::observe::{
+        BiasStatistics, BlockHistogram, ChannelStatistics, Gram, GramMatrix, Histogram, InputStatistics,
+        ModelStatistics, Statistics, StatisticsRequest, observe_weights,
+    };
+    pub use burn_quant_calibrate::pipeline::{
+        Progress, QuantizeOptions, Report, Warning, calibrate, observe, quantize, quantize_weights, quantize_with,
+    };
+    pub use burn_quant_calibrate::solve::{
+        CalibrationAlgorithm, KernelProblem, LayerInput, LayerProblem, LayerReport, SkipReason, Solution, Stage,
+        StepReport, activation_headroom, affine, entropy, histogram_mse, max, moving_average, percentile, smoothquant,
+    };
+}
+
+pub use burn_quant_search as search;
 
 pub mod train;
 
-pub use burn_quant_calibrate::config::{
-    Algorithm, BinWidth, ColumnOrder, HistogramConfig, Identity, Inputs, Preset, QuantConfig, RangeSearch, Sharing,
-    Unscaled, Zeros,
-};
-pub use burn_quant_calibrate::observe::{
-    BiasStatistics, BlockHistogram, ChannelStatistics, Gram, GramMatrix, Histogram, InputStatistics, ModelStatistics,
-    Statistics, StatisticsRequest, observe_weights,
-};
-pub use burn_quant_calibrate::pipeline::{
-    Progress, Quantization, Report, Warning, calibrate, observe, quantize, quantize_weights,
-};
-pub use burn_quant_calibrate::solve::{
-    CalibrationAlgorithm, KernelProblem, LayerInput, LayerProblem, LayerReport, SkipReason, Solution, Stage, StepReport,
-};
-pub use burn_quant_calibrate::{prepare, solve};
-pub use burn_quant_core::config::{
-    Action, AfterRounding, BiasConfig, BiasMethod, BiasSource, Granularity, QuantizerConfig, Range, Rotation, Rounding,
-    Rule,
-};
-pub use burn_quant_core::error::{ImportProblem, InvalidConfig, NotScoredReason, QuantError};
-pub use burn_quant_core::fold::{fold_to_burn, fold_weights, with_folded_weights};
-pub use burn_quant_core::layout::{Role, WeightLayout, burn_layer_name};
-pub use burn_quant_core::model::{Quantizers, quantizer_devices};
-pub use burn_quant_core::place::{Plan, PlannedQuantizer, WeightLayouts, disable, enable, install_plan, place};
-pub use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
-pub use burn_quant_core::summary::{Summary, summary};
-pub use burn_quant_nn as nn;
-pub use burn_quant_ops as ops;
-pub use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, ScaleFormat, Signedness};
-pub use burn_quant_ops::{AxisGroups, GradientRule};
-pub use burn_quant_search as search;
+/// Rounding the weights for good.
+pub mod fold {
+    pub use burn_quant_core::fold::{fold_to_burn, fold_weights, with_folded_weights};
+}
 
 /// The one hook into a model: what watches its tensors.
 pub mod tap {
     pub use burn_quant_core::model::{Watched, watch};
     pub use burn_quant_core::quantizer::{AnyTensor, Bypass, Flow, LayerCall, Product, Tap};
+}
+
+/// Why a model could not be quantized.
+pub mod error {
+    pub use burn_quant_core::error::{ImportProblem, InvalidConfig, NotScoredReason, QuantError};
+}
+
+pub use burn_quant_ops as ops;
+pub use burn_quant_ops::numerics;
+
+/// What a user names in most programs: `use burn_quant::prelude::*;`.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
+/// use burn::tensor::{Device, Distribution, Tensor};
+/// use burn_quant::prelude::*; // quantize, presets, summary, `nn` in place of burn's
+///
+/// let device = Device::flex();
+/// let layer = nn::LinearConfig::new(8, 4).init(&device);
+/// let batch = Tensor::<2>::random([16, 8], Distribution::Normal(0.0, 1.0), &device);
+/// let (layer, _) = quantize(layer, &presets::int8_default(), |layer| drop(layer.forward(batch.clone())))?;
+/// println!("{}", summary(&layer));
+/// # Ok(()) }
+/// # #[cfg(not(feature = "flex"))] fn main() {}
+/// ```
+pub mod prelude {
+    pub use crate::{
+        Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, TensorQuantizer, disable, enable,
+        fold_weights, nn, presets, quantize, quantize_weights, quantize_with, summary,
+    };
 }

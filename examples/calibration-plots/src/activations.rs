@@ -1,8 +1,10 @@
 //! Ranges of activations.
 
 use burn::tensor::{Device, Tensor};
+use burn_quant::calibrate::{BlockHistogram, Histogram};
+use burn_quant::config::HistogramConfig;
 use burn_quant::ops::numerics::{Grid, IntFormat};
-use burn_quant::{BlockHistogram, Histogram, HistogramConfig, QuantError, solve};
+use burn_quant::{QuantError, calibrate};
 use plot::{Axis, Look, Plot, Series};
 
 use crate::data::{heavy, normal, values};
@@ -44,7 +46,7 @@ fn max(histogram: &Histogram, largest: f32) -> Plot {
 }
 
 fn percentile(histogram: &Histogram, largest: f32) -> Plot {
-    let at = |p: f64| solve::percentile(histogram, p).expect("values");
+    let at = |p: f64| calibrate::percentile(histogram, p).expect("values");
     let mut series = vec![counts(histogram)];
     series.extend([99.0, 99.9, 99.99].map(|p| Series::mark(format!("{p} %"), at(p))));
     series.push(Series::mark("max", largest));
@@ -54,7 +56,7 @@ fn percentile(histogram: &Histogram, largest: f32) -> Plot {
 fn entropy(histogram: &Histogram, largest: f32) -> Plot {
     let mut series = vec![counts(histogram)];
     for bits in [8, 6, 4] {
-        let amax = solve::entropy(histogram, int(bits), 128, 1).expect("values");
+        let amax = calibrate::entropy(histogram, int(bits), 128, 1).expect("values");
         series.push(Series::mark(format!("{bits} bits"), amax));
     }
     series.push(Series::mark("max", largest));
@@ -74,7 +76,7 @@ fn histogram_mse(histogram: &Histogram, seen: &[f32]) -> Plot {
         series.push(Series::new(format!("{bits} bits"), Look::Line, line));
     }
     for (place, bits) in [(1, 6), (2, 4)] {
-        let amax = solve::histogram_mse(histogram, int(bits).into(), 64, 1).expect("values");
+        let amax = calibrate::histogram_mse(histogram, int(bits).into(), 64, 1).expect("values");
         series.push(Series::mark(format!("chosen, {bits} bits"), amax).like(place));
     }
     let title = "Rounding error of an activation against its range".into();
@@ -90,7 +92,8 @@ fn moving_average(device: &Device) -> Plot {
         vec![if i % 17 == 11 { 3.0 * top } else { top }]
     };
     let history: Vec<Vec<f32>> = (0..60).map(batch).collect();
-    let average = |n: usize, momentum| f64::from(solve::moving_average(&history[..n], momentum).expect("batches")[0]);
+    let average =
+        |n: usize, momentum| f64::from(calibrate::moving_average(&history[..n], momentum).expect("batches")[0]);
     let mut series = vec![Series::new(
         "range of a batch",
         Look::Points,
@@ -117,7 +120,7 @@ fn headroom(device: &Device) -> Plot {
     let line = line.map(|(bin, count)| (-40.0 + (bin as f64 + 0.5) / 512.0 * 80.0, *count as f64));
     let series = Series::new("blocks", Look::Line, line.collect::<Vec<_>>());
     let seen = BlockHistogram { counts, largest };
-    let amax = solve::activation_headroom(&seen, 1.0, 99.99, 16384.0).expect("blocks that are not zero");
+    let amax = calibrate::activation_headroom(&seen, 1.0, 99.99, 16384.0).expect("blocks that are not zero");
     let marks = [("anchor", amax / 16384.0), ("largest block", largest), ("chosen: anchor · ρ", amax)];
     let marks = marks.map(|(name, value)| Series::mark(name, value.log2()));
     Plot {

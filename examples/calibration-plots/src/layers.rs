@@ -4,11 +4,13 @@ use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNormConfig, Linear};
 use burn::tensor::{Device, Tensor};
+use burn_quant::calibrate::LayerReport;
+use burn_quant::config::{ColumnOrder, Inputs};
 use burn_quant::nn::QuantLinear;
 use burn_quant::prepare::{LinearMap, equalize, fold_batch_norm};
+use burn_quant::quantizer::Buffer;
 use burn_quant::{
-    Algorithm, Buffer, ColumnOrder, Inputs, LayerReport, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule,
-    quantize, quantize_weights,
+    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, presets, quantize, quantize_weights,
 };
 use plot::{Axis, Look, Plot, Series};
 
@@ -54,7 +56,7 @@ fn smoothquant(device: &Device) -> Result<Plot, QuantError> {
     let x = with_outliers(device);
     let mut series = vec![Series::new("before", Look::Line, by_index(values(x.clone().abs().max_dim(0))))];
     for alpha in [0.5, 1.0] {
-        let config = QuantConfig::int8_default().with_algorithm(Algorithm::smoothquant(alpha));
+        let config = presets::int8_default().with_algorithm(Algorithm::smoothquant(alpha));
         let (layer, _) = solved(&config, &x)?;
         let factor = layer.input_quantizer.buffer(Buffer::PreQuantScale).expect("it is smoothed");
         let smoothed = x.clone() * factor.unsqueeze::<2>();

@@ -1,10 +1,9 @@
 //! Ranges of weights.
 
 use burn::tensor::{Device, Tensor};
+use burn_quant::config::RangeSearch;
 use burn_quant::nn::QuantLinear;
-use burn_quant::{
-    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, RangeSearch, Rule, quantize, quantize_weights,
-};
+use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, quantize, quantize_weights};
 use plot::{Axis, Look, Plot, Series};
 
 use crate::data::{OUTPUTS, correlated, layer, values};

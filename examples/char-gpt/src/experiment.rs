@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, Rule, quantize};
+use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, Rule, presets, quantize};
 use serde::Serialize;
 
 use crate::model::{CharGpt, Size};
@@ -80,17 +80,17 @@ fn recipes() -> Vec<(&'static str, QuantConfig)> {
     let int4_weights = || QuantConfig::new().with_rule(Rule::set("blocks.*weight_quantizer", int4()));
     let calibrated = Algorithm::Sequence(vec![Algorithm::awq_lite(), Algorithm::gptq()]);
     vec![
-        ("INT8", QuantConfig::int8_default()),
-        ("INT8 SmoothQuant", QuantConfig::int8_smoothquant().with_algorithm(Algorithm::smoothquant(0.5))),
-        ("FP8", QuantConfig::fp8_default()),
-        ("MXFP8", QuantConfig::mxfp8_default()),
-        ("NVFP4", QuantConfig::nvfp4_default()),
-        ("MXFP4", QuantConfig::mxfp4_default()),
+        ("INT8", presets::int8_default()),
+        ("INT8 SmoothQuant", presets::int8_smoothquant().with_algorithm(Algorithm::smoothquant(0.5))),
+        ("FP8", presets::fp8_default()),
+        ("MXFP8", presets::mxfp8_default()),
+        ("NVFP4", presets::nvfp4_default()),
+        ("MXFP4", presets::mxfp4_default()),
         ("INT4 weights", int4_weights()),
         ("INT4 weights, AWQ + GPTQ", int4_weights().with_algorithm(calibrated)),
-        ("FP8 cache", QuantConfig::fp8_kv()),
-        ("NVFP4 cache", QuantConfig::nvfp4_kv()),
-        ("INT8, FP8 cache", QuantConfig::int8_default().with_fragment(QuantConfig::fp8_kv())),
+        ("FP8 cache", presets::fp8_kv()),
+        ("NVFP4 cache", presets::nvfp4_kv()),
+        ("INT8, FP8 cache", presets::int8_default().extend(presets::fp8_kv())),
     ]
 }
 

@@ -13,8 +13,10 @@ use std::process::Command;
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use burn_quant::calibrate::{ModelStatistics, calibrate, observe};
 use burn_quant::nn::{QuantLinear, QuantLinearConfig};
-use burn_quant::{Algorithm, ModelStatistics, QuantConfig, WeightLayouts, calibrate, observe, place};
+use burn_quant::place::{WeightLayouts, place};
+use burn_quant::{Algorithm, QuantConfig, presets};
 use burn_quant_store::{load_statistics, save_statistics};
 use clap::Parser;
 use fashion_mnist::data::Dataset;
@@ -79,9 +81,7 @@ fn algorithm() -> Algorithm {
 
 fn config() -> QuantConfig {
     let weights = burn_quant::QuantizerConfig::int(4).per_block(32);
-    QuantConfig::int8_default()
-        .with_rule(burn_quant::Rule::set("*weight_quantizer", weights))
-        .with_algorithm(algorithm())
+    presets::int8_default().with_rule(burn_quant::Rule::set("*weight_quantizer", weights)).with_algorithm(algorithm())
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -155,7 +155,8 @@ fn compare(
         let other = merged.get(name).ok_or("a quantizer is missing")?;
         ranges += seen.amax.len();
         differ += seen.amax.iter().zip(&other.amax).filter(|(a, b)| a != b).count();
-        let gram = |s: &burn_quant::Statistics| s.channels.as_ref().and_then(|channels| channels.gram.clone());
+        let gram =
+            |s: &burn_quant::calibrate::Statistics| s.channels.as_ref().and_then(|channels| channels.gram.clone());
         if let (Some(one), Some(both)) = (gram(seen), gram(other)) {
             let top = one.upper.iter().fold(0f32, |top, x| top.max(x.abs()));
             let off = one.upper.iter().zip(&both.upper).fold(0f32, |off, (a, b)| off.max((a - b).abs()));

@@ -6,7 +6,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::Device;
-use burn_quant::{QuantConfig, QuantizerConfig, Rule, quantize, summary};
+use burn_quant::{QuantConfig, QuantizerConfig, Rule, presets, quantize, summary};
 use burn_quant_store::{restore, save};
 use serde::Serialize;
 
@@ -80,7 +80,7 @@ pub fn run(options: &Options) -> Result<Results, Box<dyn std::error::Error>> {
             bar.finish();
         })
     };
-    let (int8, _) = calibrate(&QuantConfig::int8_default(), "INT8 calibration")?;
+    let (int8, _) = calibrate(&presets::int8_default(), "INT8 calibration")?;
     let (w4a4, _) = calibrate(&w4a4(), "W4A4 calibration")?;
 
     let schedule = Schedule { epochs: 12, learning_rate: 2e-3, seed: seed + 1 };

@@ -11,9 +11,8 @@ use std::path::PathBuf;
 use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use burn_quant::{
-    BlockScale, Format, Granularity, QuantConfig, QuantError, QuantizerConfig, Rule, ScaleFormat, quantize_weights,
-};
+use burn_quant::config::{BlockScale, Format, Granularity, ScaleFormat};
+use burn_quant::{QuantConfig, QuantError, QuantizerConfig, Rule, quantize_weights};
 use clap::Parser;
 use serde::Serialize;
 

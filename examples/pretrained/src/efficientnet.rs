@@ -4,10 +4,11 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use burn_quant::config::{RangeSearch, Unscaled};
 use burn_quant::nn::conv::{Conv2d, Conv2dConfig};
 use burn_quant::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn_quant::prepare::{equalize, fold_batch_norm};
-use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, RangeSearch, Rule, Unscaled, quantize};
+use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, Rule, quantize};
 use burn_quant_store::ForQuantLayers;
 use burn_store::{ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter, PytorchStore};
 use image::imageops::FilterType;
@@ -220,7 +221,6 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig, bool)> {
         QuantConfig::new()
             .with_rule(Rule::set("*weight_quantizer", weight))
             .with_rule(Rule::set("*input_quantizer", QuantizerConfig::int(8)))
-            .with_rule(Rule::disable("*bn*"))
     };
     let int = QuantizerConfig::int;
     let search = RangeSearch::Multipliers { start: 0.4, stop: 1.0, step: 0.05, unscaled: Unscaled::Tried };

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use burn_quant::nn; // was: use burn::nn;
-use burn_quant::{Algorithm, QuantConfig, quantize};
+use burn_quant::{Algorithm, QuantConfig, presets, quantize};
 use burn_quant_store::ForQuantLayers;
 use burn_store::{ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore};
 use nn::transformer::{TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput};
@@ -178,19 +178,19 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
     let compensated = Algorithm::Sequence(vec![Algorithm::awq_lite(), Algorithm::gptq()]);
     let searched = Algorithm::Sequence(vec![Algorithm::awq_lite(), Algorithm::BiasCorrection]);
     vec![
-        ("INT8", QuantConfig::int8_default()),
-        ("INT8, smoothed and corrected", QuantConfig::int8_default().with_algorithm(smoothed)),
-        ("FP8", QuantConfig::fp8_default()),
-        ("INT4 weights, nearest", QuantConfig::int4_blockwise_weight_only()),
-        ("INT4 weights, AWQ", QuantConfig::int4_awq()),
-        ("INT4 weights, AWQ, corrected", QuantConfig::int4_awq().with_algorithm(searched)),
-        ("INT4 weights, AWQ-full", QuantConfig::int4_awq().with_algorithm(Algorithm::awq_full())),
-        ("INT4 weights, GPTQ", QuantConfig::int4_awq().with_algorithm(Algorithm::gptq())),
-        ("INT4 weights, AWQ + GPTQ", QuantConfig::int4_awq().with_algorithm(compensated)),
-        ("W4A8 AWQ", QuantConfig::w4a8_awq_beta()),
-        ("NVFP4", QuantConfig::nvfp4_default()),
-        ("MXFP8", QuantConfig::mxfp8_default()),
-        ("MXFP4", QuantConfig::mxfp4_default()),
+        ("INT8", presets::int8_default()),
+        ("INT8, smoothed and corrected", presets::int8_default().with_algorithm(smoothed)),
+        ("FP8", presets::fp8_default()),
+        ("INT4 weights, nearest", presets::int4_blockwise_weight_only()),
+        ("INT4 weights, AWQ", presets::int4_awq()),
+        ("INT4 weights, AWQ, corrected", presets::int4_awq().with_algorithm(searched)),
+        ("INT4 weights, AWQ-full", presets::int4_awq().with_algorithm(Algorithm::awq_full())),
+        ("INT4 weights, GPTQ", presets::int4_awq().with_algorithm(Algorithm::gptq())),
+        ("INT4 weights, AWQ + GPTQ", presets::int4_awq().with_algorithm(compensated)),
+        ("W4A8 AWQ", presets::w4a8_awq_beta()),
+        ("NVFP4", presets::nvfp4_default()),
+        ("MXFP8", presets::mxfp8_default()),
+        ("MXFP4", presets::mxfp4_default()),
     ]
 }
 

@@ -11,7 +11,8 @@ use burn::tensor::activation::{log_softmax, silu, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_quant::nn::attention::KvCache;
 use burn_quant::nn::{Embedding, Linear, RmsNorm, RmsNormConfig};
-use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Role, Rule, TensorQuantizer, fold_weights, quantize};
+use burn_quant::place::Role;
+use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Rule, TensorQuantizer, fold_weights, presets, quantize};
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -305,14 +306,14 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
         .with_rule(Rule::set("layers.*weight_quantizer", int4))
         .with_rule(Rule::disable("embedding.*"));
     vec![
-        ("INT8", QuantConfig::int8_default()),
-        ("W8A8 SmoothQuant", QuantConfig::int8_smoothquant().with_algorithm(Algorithm::smoothquant(0.5))),
+        ("INT8", presets::int8_default()),
+        ("W8A8 SmoothQuant", presets::int8_smoothquant().with_algorithm(Algorithm::smoothquant(0.5))),
         ("INT4 block 128, nearest", int4.clone()),
         ("INT4 block 128, AWQ", int4.clone().with_algorithm(Algorithm::awq_lite())),
         ("INT4 block 128, GPTQ", int4.with_algorithm(Algorithm::gptq())),
-        ("NVFP4", QuantConfig::nvfp4_default()),
-        ("FP8 cache", QuantConfig::fp8_kv()),
-        ("INT8, FP8 cache", QuantConfig::int8_default().with_fragment(QuantConfig::fp8_kv())),
+        ("NVFP4", presets::nvfp4_default()),
+        ("FP8 cache", presets::fp8_kv()),
+        ("INT8, FP8 cache", presets::int8_default().extend(presets::fp8_kv())),
     ]
 }
 

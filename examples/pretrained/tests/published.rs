@@ -1,5 +1,5 @@
-//! The published checkpoints against numbers that were computed from the same files in NumPy: only where the variable `BURN_QUANT_MODELS`
-//! names the folder that `fetch.sh` filled.
+//! The published checkpoints against numbers that were computed from the same files in NumPy: only where the variable
+//! `BURN_QUANT_MODELS` names the folder that `fetch.sh` filled.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The same code on small checkpoints with random weights: `data/` holds them in the formats and under the names of the published ones, and
-//! the expected outputs were computed from the same numbers in NumPy, in f64.
+//! The same code on small checkpoints with random weights: `data/` holds them in the formats and under the names of the
+//! published ones, and the expected outputs were computed from the same numbers in NumPy, in f64.
 
 use std::path::{Path, PathBuf};
 
@@ -159,9 +159,8 @@ mod decoder {
         assert!(matches!(changed(4, 2), Err(GgufError::Version { found: 2 })));
         // the length of the first key, 2^63 and more: no allocation, an error
         assert!(matches!(changed(31, 255), Err(GgufError::Truncated { .. })));
-        assert!(
-            matches!(file().tensor("blk.9.attn_q.weight"), Err(GgufError::Missing { name }) if name == "blk.9.attn_q.weight")
-        );
+        assert!(matches!(file().tensor("blk.9.attn_q.weight"), Err(GgufError::Missing { name }) if name ==
+                "blk.9.attn_q.weight"));
         assert!(matches!(file().text("tokenizer.ggml.tokens"), Err(GgufError::Missing { .. })));
         assert_eq!(file().text("general.architecture").unwrap(), "llama");
     }

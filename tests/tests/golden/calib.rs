@@ -3,11 +3,12 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
+use burn_quant::calibrate::{Histogram, Statistics};
+use burn_quant::config::{BiasConfig, BinWidth, Granularity, HistogramConfig, IntFormat, IntSpan, Signedness, Zeros};
 use burn_quant::nn::QuantLinear;
-use burn_quant::{
-    Algorithm, BiasConfig, BinWidth, Buffer, Granularity, Histogram, HistogramConfig, IntFormat, IntSpan, QuantConfig,
-    QuantizerConfig, Quantizers, Role, Rule, Signedness, Statistics, TensorQuantizer, Zeros, quantize, solve,
-};
+use burn_quant::place::Role;
+use burn_quant::quantizer::Buffer;
+use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Quantizers, Rule, TensorQuantizer, calibrate, quantize};
 
 use crate::config::{as_the_reference, by_axes};
 use crate::index::{Case, Golden, Outcome, bitwise, close, values, within};
@@ -58,8 +59,8 @@ fn observed<const D: usize>(
 
 /// Counts, and the ranges that each method finds in them.
 ///
-/// The reference's histograms of numpy begin at the least magnitude of the first batch; the methods are checked on them, and
-/// the collection on those of torch.
+/// The reference's histograms of numpy begin at the least magnitude of the first batch; the methods are checked on
+/// them, and the collection on those of torch.
 fn histogram(golden: &Golden, case: &Case, device: &Device) -> Result<(), String> {
     let bins = case.config["num_bins"].as_u64().expect("bins") as usize;
     let unsigned = case.config["unsigned"] == true;
@@ -102,10 +103,10 @@ fn histogram(golden: &Golden, case: &Case, device: &Device) -> Result<(), String
         let (arguments, amax) = (&expected["args"], expected["amax"].as_f64().expect("a range") as f32);
         let count = |key: &str| arguments[key].as_u64().map(|count| count as usize).unwrap_or(1);
         let found = match arguments["method"].as_str() {
-            Some("percentile") => solve::percentile(&seen, arguments["percentile"].as_f64().expect("a percentile")),
-            Some("entropy") => solve::entropy(&seen, format, count("start_bin"), count("stride")),
+            Some("percentile") => calibrate::percentile(&seen, arguments["percentile"].as_f64().expect("a percentile")),
+            Some("entropy") => calibrate::entropy(&seen, format, count("start_bin"), count("stride")),
             None if method == "mse_as_intended" => {
-                solve::histogram_mse(&seen, format.into(), count("start_bin"), count("stride"))
+                calibrate::histogram_mse(&seen, format.into(), count("start_bin"), count("stride"))
             }
             _ if method == "mse_as_shipped" => continue, // a fault of the reference
             _ => return Err(format!("method {method} is not known")),
@@ -201,7 +202,7 @@ fn calibrate_weights(golden: &Golden, case: &Case) -> Result<(), String> {
         Some("max") => Ok(values.iter().fold(0f32, |top, x| top.max(x.abs()))),
         Some("percentile") => {
             let percentile = config["percentile"].as_f64().unwrap_or(99.99);
-            solve::percentile(&Histogram::of(values, &histogram), percentile).ok_or("no range".to_string())
+            calibrate::percentile(&Histogram::of(values, &histogram), percentile).ok_or("no range".to_string())
         }
         other => Err(format!("method {other:?}")),
     };

@@ -1,11 +1,13 @@
 //! The reference's quantizer attributes in burn-quant's terms, for tensors whose rank is known.
 //!
-//! Configurations of models go through burn-quant's own import; the cases of single tensors divide axes that have no role.
+//! Configurations of models go through burn-quant's own import; the cases of single tensors divide axes that have no
+//! role.
 
-use burn_quant::{
-    AfterRounding, Algorithm, AxisGroups, BiasConfig, BlockScale, Format, GradientRule, Granularity, Identity,
-    IntFormat, IntSpan, QuantConfig, QuantizerConfig, Range, RangeSearch, Rotation, ScaleFormat, Signedness, Unscaled,
+use burn_quant::config::{
+    AfterRounding, AxisGroups, BiasConfig, BlockScale, Format, GradientRule, Granularity, Identity, IntFormat, IntSpan,
+    Range, RangeSearch, Rotation, ScaleFormat, Signedness, Unscaled,
 };
+use burn_quant::{Algorithm, QuantConfig, QuantizerConfig};
 use serde_json::Value;
 
 fn format(attributes: &Value) -> Format {
@@ -93,8 +95,8 @@ pub(crate) fn by_axes(attributes: &Value, rank: usize) -> QuantizerConfig {
 
 /// A model configuration, or why it cannot be run yet.
 ///
-/// The reference's NVFP4 kernel takes blocks of 16 whatever the configuration says, and the expected data are those; burn-quant
-/// takes the blocks it is told, so here it is told 16.
+/// The reference's NVFP4 kernel takes blocks of 16 whatever the configuration says, and the expected data are those;
+/// burn-quant takes the blocks it is told, so here it is told 16.
 pub(crate) fn model(config: &Value) -> Result<QuantConfig, String> {
     let mut config = config.clone();
     let entries = config["quant_cfg"].as_array_mut().expect("a list of entries");

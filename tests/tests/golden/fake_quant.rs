@@ -2,10 +2,10 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor};
-use burn_quant::{
-    BiasConfig, BiasSource, BlockScale, Buffer, GradientRule, QuantConfig, QuantizerConfig, Quantizers, Role, Rule,
-    ScaleFormat, TensorQuantizer, quantize,
-};
+use burn_quant::config::{BiasConfig, BiasSource, BlockScale, GradientRule, ScaleFormat};
+use burn_quant::place::Role;
+use burn_quant::quantizer::Buffer;
+use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, TensorQuantizer, quantize};
 
 use burn_quant_tests::compare::largest;
 
@@ -50,8 +50,8 @@ fn check<const D: usize>(golden: &Golden, case: &Case, device: &Device) -> Resul
     }
     let ignored = config.bias.is_some() && config.scale == ScaleFormat::E4M3(BlockScale::Dynamic);
     if ignored {
-        // The reference calibrates the bias of an NVFP4 quantizer and then ignores it: its values are those without one.
-        // burn-quant subtracts and adds the bias, which the specification tests.
+        // The reference calibrates the bias of an NVFP4 quantizer and then ignores it: its values are those without
+        // one. burn-quant subtracts and adds the bias, which the specification tests.
         return values_and_gradients::<D>(golden, case, device, QuantizerConfig { bias: None, ..config });
     }
     values_and_gradients::<D>(golden, case, device, config)
@@ -79,8 +79,8 @@ fn calibration<const D: usize>(
         let Some(key) = case.expected.get(name) else { continue };
         let dynamic = |bias: &BiasConfig| bias.source == BiasSource::Dynamic;
         if buffer == Buffer::Amax && config.bias.as_ref().is_some_and(dynamic) {
-            // The reference measures the range of a quantizer with a dynamic bias before the bias is subtracted, burn-quant
-            // after it: less is lost. The values below are those for the reference's range.
+            // The reference measures the range of a quantizer with a dynamic bias before the bias is subtracted,
+            // burn-quant after it: less is lost. The values below are those for the reference's range.
             continue;
         }
         let Some(found) = probe.quantizer.buffer(buffer) else { return Err(format!("no {name}")) };
@@ -149,8 +149,8 @@ fn values_and_gradients<const D: usize>(
     Ok(())
 }
 
-/// Equal to 1e-5 of the largest value, but for isolated values that a transform summed in another order rounds to the next
-/// grid point: at most one in a hundred, and 2 % of the whole.
+/// Equal to 1e-5 of the largest value, but for isolated values that a transform summed in another order rounds to the
+/// next grid point: at most one in a hundred, and 2 % of the whole.
 fn rounded_alike(what: &str, found: &[f32], expected: &[f32]) -> Result<(), String> {
     let bound = 1e-5 * largest(expected);
     let off = found.iter().zip(expected).filter(|(f, e)| !within((**f).into(), (**e).into(), bound)).count();

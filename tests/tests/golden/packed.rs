@@ -1,7 +1,7 @@
 //! Packed tensors: codes, scales, and what they are unpacked to, bit for bit.
 
 use burn::tensor::DType;
-use burn_quant::Format;
+use burn_quant::config::Format;
 use burn_quant::ops::Groups;
 use burn_quant::ops::numerics::packed::{fp8, int4, int8, mx, nvfp4};
 use half::bf16;
@@ -46,7 +46,8 @@ impl<'a> Source<'a> {
         Self { golden, case, shape, x: golden.values(case, case.input("x")), bf16 }
     }
 
-    /// The reference computes scales, quotients and products of bf16 tensors in bf16; burn-quant has f32, and is handed those.
+    /// The reference computes scales, quotients and products of bf16 tensors in bf16; burn-quant has f32, and is handed
+    /// those.
     fn narrow(&self, x: f32) -> f32 {
         if self.bf16 { bf16::from_f32(x).to_f32() } else { x }
     }
@@ -66,7 +67,7 @@ impl<'a> Source<'a> {
 
     /// Formats of a byte a code and a scale per tensor, row, block or rectangle.
     fn bytes(&self, format: &str) -> Checked {
-        use burn_quant::AxisGroups::{Blocks, Each, Whole};
+        use burn_quant::config::AxisGroups::{Blocks, Each, Whole};
         let axes = match (self.block("-1"), self.block("-2")) {
             (Some(columns), Some(rows)) => [Blocks(rows), Blocks(columns)],
             (Some(columns), None) => [Each, Blocks(columns)],
@@ -149,8 +150,8 @@ impl<'a> Source<'a> {
         self.expect("dequantized", &y)
     }
 
-    /// The reference packs a value halfway between two codes as the one nearer zero, and zero with a negative sign; its own fake
-    /// quantization, and burn-quant's packing, take the even code. Everything else is equal.
+    /// The reference packs a value halfway between two codes as the one nearer zero, and zero with a negative sign; its
+    /// own fake quantization, and burn-quant's packing, take the even code. Everything else is equal.
     fn mxfp4(&self) -> Checked {
         let (scales, codes, y) = self.mx(Format::E2M1)?;
         self.expect_bytes("scale", &scales)?;

@@ -4,14 +4,13 @@ use burn::module::Module;
 use burn::nn::attention::generate_autoregressive_mask;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
+use burn_quant::config::{BlockScale, Format, Granularity, ScaleFormat};
 use burn_quant::nn::attention::{KvCache, MhaCache, MhaInput, MultiHeadAttention, MultiHeadAttentionConfig};
 use burn_quant::nn::transformer::{
     TransformerDecoderConfig, TransformerDecoderInput, TransformerEncoderConfig, TransformerEncoderInput,
 };
-use burn_quant::{
-    BlockScale, Format, Granularity, QuantConfig, QuantizerConfig, Quantizers, Role, Rule, ScaleFormat,
-    TensorQuantizer, quantize,
-};
+use burn_quant::place::Role;
+use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, TensorQuantizer, quantize};
 use burn_quant_tests::device;
 
 use crate::{assert_close, spread, values};

@@ -4,11 +4,14 @@ use burn::module::{Module, Param};
 use burn::nn::conv::Conv2dConfig;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
+use burn_quant::calibrate::{Histogram, LayerReport, QuantizeOptions, SkipReason, calibrate, observe};
+use burn_quant::config::{ColumnOrder, HistogramConfig, Identity, Inputs, RangeSearch, Sharing, Unscaled};
 use burn_quant::nn::{QuantConv2d, QuantLinear};
+use burn_quant::place::place;
+use burn_quant::quantizer::Buffer;
 use burn_quant::{
-    Algorithm, Buffer, ColumnOrder, Histogram, HistogramConfig, Identity, Inputs, LayerReport, QuantConfig, QuantError,
-    Quantization, QuantizerConfig, Quantizers, RangeSearch, Rule, Sharing, SkipReason, Unscaled, calibrate,
-    fold_weights, observe, place, quantize, quantize_weights,
+    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, fold_weights, quantize, quantize_weights,
+    quantize_with,
 };
 use burn_quant_tests::compare::{relative_error, within};
 use burn_quant_tests::{device, devices};
@@ -219,7 +222,7 @@ fn every_layer_that_is_passed_by_is_in_the_report_with_its_reason() {
     let text = report.to_string();
     assert!(text.contains("plain: awq_lite, awq_clip skipped, it has no quantizer for its inputs"), "{text}");
     let json = serde_json::to_string(&report).unwrap();
-    assert_eq!(serde_json::from_str::<burn_quant::Report>(&json).unwrap().layers.len(), report.layers.len());
+    assert_eq!(serde_json::from_str::<burn_quant::calibrate::Report>(&json).unwrap().layers.len(), report.layers.len());
 }
 
 #[test]
@@ -285,7 +288,8 @@ fn shards_of_the_data_are_worth_the_whole() {
     let whole = observe(0..4);
     let shards = observe(2..4).merge(observe(0..2)).unwrap();
     // as a file would hold it
-    let shards: burn_quant::ModelStatistics = serde_json::from_str(&serde_json::to_string(&shards).unwrap()).unwrap();
+    let shards: burn_quant::calibrate::ModelStatistics =
+        serde_json::from_str(&serde_json::to_string(&shards).unwrap()).unwrap();
     for (name, seen) in whole.iter() {
         let merged = shards.get(name).unwrap();
         assert_eq!((&seen.amax, &seen.histogram), (&merged.amax, &merged.histogram), "{name}");
@@ -321,17 +325,16 @@ fn a_memory_budget_splits_observation_and_changes_nothing() {
     let config = w4(4).with_algorithm(Algorithm::gptq());
     let run = |budget: Option<usize>| {
         let mut calls = 0;
-        let quantization = Quantization::new(&config);
-        let quantization = match budget {
-            Some(bytes) => quantization.with_memory_budget(bytes),
-            None => quantization,
+        let options = QuantizeOptions::new();
+        let options = match budget {
+            Some(bytes) => options.with_memory_budget(bytes),
+            None => options,
         };
-        let (model, report) = quantization
-            .run(Net::new(&device), |model| {
-                calls += 1;
-                drop(model.forward(x.clone()));
-            })
-            .unwrap();
+        let (model, report) = quantize_with(Net::new(&device), &config, options, |model| {
+            calls += 1;
+            drop(model.forward(x.clone()));
+        })
+        .unwrap();
         assert_eq!(report.passes, calls);
         (calls, values(model.forward(x.clone())))
     };
@@ -420,7 +423,7 @@ fn formats() -> Vec<(&'static str, QuantConfig, f64)> {
         ("W4, ragged blocks", w4(5), 0.05),
         ("NVFP4", both(QuantizerConfig::nvfp4(), QuantizerConfig::nvfp4()), 0.17),
         ("static NVFP4", both(QuantizerConfig::nvfp4_static(), QuantizerConfig::nvfp4()), 0.17),
-        ("MXFP4", both(mx(burn_quant::Format::E2M1), mx(burn_quant::Format::E4M3)), 0.11),
+        ("MXFP4", both(mx(burn_quant::config::Format::E2M1), mx(burn_quant::config::Format::E4M3)), 0.11),
         ("W4A8", both(w4a8, QuantizerConfig::e4m3()), 0.08),
     ]
 }
@@ -441,7 +444,8 @@ fn the_contract_of_algorithms() {
         ("one token", ordinary.clone().slice([0..1, 0..11])),
         ("nothing but zeros", ordinary.clone() * 0.0),
     ];
-    // a software GPU is slow, and what differs from backend to backend is tested without algorithms: there one line of the table
+    // a software GPU is slow, and what differs from backend to backend is tested without algorithms: there one line of
+    // the table
     let on_host = burn_quant_tests::device().0 == "flex";
     let (formats, data) = if on_host { (formats(), &data[..]) } else { (formats().split_off(3), &data[2..3]) };
     for algorithm in algorithms() {

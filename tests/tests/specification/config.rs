@@ -3,10 +3,13 @@
 use burn::module::Module;
 use burn::nn::LinearConfig;
 use burn::tensor::{Device, Tensor};
+use burn_quant::calibrate::observe;
+use burn_quant::config::Granularity;
+use burn_quant::error::InvalidConfig;
 use burn_quant::nn::QuantLinear;
 use burn_quant::{
-    Algorithm, Granularity, InvalidConfig, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, disable, enable,
-    observe, quantize, quantize_weights,
+    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, disable, enable, presets, quantize,
+    quantize_weights,
 };
 use burn_quant_tests::device;
 
@@ -60,10 +63,10 @@ fn the_last_rule_that_matches_wins_and_replaces() {
 
 #[test]
 fn presets_leave_output_heads_in_float() {
-    assert_eq!(enabled(&QuantConfig::int8_default()), ["fc.weight_quantizer", "fc.input_quantizer"]);
-    assert_eq!(enabled(&QuantConfig::fp8_default()), ["fc.weight_quantizer", "fc.input_quantizer"]);
-    assert_eq!(enabled(&QuantConfig::int8_weight_only()), ["fc.weight_quantizer"]);
-    assert_eq!(enabled(&QuantConfig::int4_blockwise_weight_only()), ["fc.weight_quantizer"]);
+    assert_eq!(enabled(&presets::int8_default()), ["fc.weight_quantizer", "fc.input_quantizer"]);
+    assert_eq!(enabled(&presets::fp8_default()), ["fc.weight_quantizer", "fc.input_quantizer"]);
+    assert_eq!(enabled(&presets::int8_weight_only()), ["fc.weight_quantizer"]);
+    assert_eq!(enabled(&presets::int4_blockwise_weight_only()), ["fc.weight_quantizer"]);
 }
 
 #[test]
@@ -105,7 +108,7 @@ fn configurations_that_do_not_fit_are_refused_by_name() {
     assert_eq!(groups, at("fc.input_quantizer", problem), "the quantizer is named, not the pattern");
     let empty = refused("fc.weight_quantizer", QuantizerConfig::int(8).per_block(0));
     assert_eq!(empty, at("fc.weight_quantizer", InvalidConfig::EmptyBlock));
-    let axes = Granularity::Axes(vec![burn_quant::AxisGroups::Each; 3]);
+    let axes = Granularity::Axes(vec![burn_quant::config::AxisGroups::Each; 3]);
     let rank = refused("fc.weight_quantizer", QuantizerConfig::int(8).with_granularity(axes));
     assert_eq!(rank, at("fc.weight_quantizer", InvalidConfig::Rank { expected: 3, found: 2 }));
 }
@@ -113,7 +116,7 @@ fn configurations_that_do_not_fit_are_refused_by_name() {
 #[test]
 fn static_activations_need_data_that_reaches_them() {
     let (_, device) = device();
-    let config = QuantConfig::int8_default();
+    let config = presets::int8_default();
     let QuantError::NeedsForwardLoop { names } = quantize_weights(Decoder::new(&device), &config).unwrap_err() else {
         panic!("activations need data");
     };
@@ -141,8 +144,7 @@ fn bad_calibration_data_names_the_quantizer() {
     let (_, device) = device();
     for bad in [f32::NAN, f32::INFINITY] {
         let x = Tensor::<2>::from_data([[1.0, bad, 0.0, 0.0]], &device);
-        let found =
-            quantize(Decoder::new(&device), &QuantConfig::int8_default(), |model| drop(model.forward(x.clone())));
+        let found = quantize(Decoder::new(&device), &presets::int8_default(), |model| drop(model.forward(x.clone())));
         assert_eq!(found.unwrap_err(), QuantError::NonFinite { name: "fc.input_quantizer".into(), batch: Some(0) });
     }
 }
@@ -167,13 +169,13 @@ fn the_range_is_the_largest_magnitude_of_all_batches_and_shards_merge_to_it() {
     assert_eq!(shard(1..3).merge(shard(0..1)).unwrap(), report.statistics);
     // statistics travel as plain data
     let json = serde_json::to_string(&report.statistics).unwrap();
-    assert_eq!(serde_json::from_str::<burn_quant::ModelStatistics>(&json).unwrap(), report.statistics);
+    assert_eq!(serde_json::from_str::<burn_quant::calibrate::ModelStatistics>(&json).unwrap(), report.statistics);
 }
 
 #[test]
 fn placed_quantizers_are_switched_by_glob() {
     let (_, device) = device();
-    let (model, _) = quantize_weights(Decoder::new(&device), &QuantConfig::int8_weight_only()).unwrap();
+    let (model, _) = quantize_weights(Decoder::new(&device), &presets::int8_weight_only()).unwrap();
     let model = disable(model, "fc.*").unwrap();
     assert!(!Quantizers::of(&model).get("fc.weight_quantizer").unwrap().is_enabled());
     let model = enable(model, "fc.weight_*").unwrap();
@@ -205,7 +207,7 @@ fn a_recipe_of_this_release_stays_readable() {
     ], "algorithm": "max"}"#;
     let config = QuantConfig::from_json(recipe).unwrap();
     assert_eq!(config.rules[0].action, {
-        use burn_quant::{Action, IntFormat, IntSpan, Signedness};
+        use burn_quant::config::{Action, IntFormat, IntSpan, Signedness};
         let format = IntFormat::new(4, Signedness::Signed, IntSpan::Narrow).unwrap();
         Action::Set(Box::new(QuantizerConfig::new(format.into()).per_block(32).clipped()))
     });

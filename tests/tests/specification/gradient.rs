@@ -1,8 +1,8 @@
 //! The straight-through gradient against its formula: finite differences cannot see it.
 
 use burn::tensor::{DType, Device, Tensor};
+use burn_quant::config::{Format, GradientRule, IntFormat};
 use burn_quant::ops::{FakeQuant, Groups, fake_quant};
-use burn_quant::{Format, GradientRule, IntFormat};
 use burn_quant_tests::device;
 
 use crate::{assert_close, spread, values};
@@ -24,7 +24,8 @@ fn int2(gradient: GradientRule) -> FakeQuant {
 fn codes_round_half_to_even_then_clip_and_the_gradient_stops_outside_the_range() {
     // two signed bits, amax 0.5: scale 2, codes -2..=1
     let x = [-2.0, -0.75, -0.5, 0.25, 0.5, 9.0];
-    let y = [-1.0, -1.0, -0.5, 0.0, 0.5, 0.5]; // x·2 = -4 (clipped), -1.5 (tie to -2), -1, 0.5 (tie to 0), 1, 18 (clipped)
+    // x·2 = -4 (clipped), -1.5 (tie to -2), -1, 0.5 (tie to 0), 1, 18 (clipped)
+    let y = [-1.0, -1.0, -0.5, 0.0, 0.5, 0.5];
     let upstream = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
     let clipped = [0.0, 0.0, 3.0, 4.0, 5.0, 0.0]; // |x| <= 0.5, the bound included
     for (name, device) in recording() {

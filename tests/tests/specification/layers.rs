@@ -1,15 +1,19 @@
-//! The layers of `burn_quant::nn`: burn's layers by their records, fields and outputs, until a configuration says otherwise.
+//! The layers of `burn_quant::nn`: burn's layers by their records, fields and outputs, until a configuration says
+//! otherwise.
 
 use burn::module::Module;
 use burn::nn::{RnnState, attention, conv, norm, pool, transformer};
 use burn::tensor::{Device, Int, Tensor};
-use burn_quant::nn::{self as quant, attention::MhaInput};
-use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, SkipReason, quantize};
+use burn_quant::calibrate::SkipReason;
+use burn_quant::nn as quant;
+use burn_quant::nn::attention::MhaInput;
+use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, presets, quantize};
 use burn_quant_tests::device;
 
 use crate::{assert_close, spread, values};
 
-/// A fresh layer of ours with the record of a layer of burn's computes what that computes, and `to_burn` gives that layer back.
+/// A fresh layer of ours with the record of a layer of burn's computes what that computes, and `to_burn` gives that
+/// layer back.
 macro_rules! is_burns {
     ($test:ident: $burn:expr, $quant:expr, |$layer:ident, $device:ident| $output:expr) => {
         #[test]
@@ -48,11 +52,14 @@ is_burns!(layer_norm: norm::LayerNormConfig::new(6), quant::LayerNormConfig::new
     |layer, device| layer.forward(spread([2, 3, 6], &device)));
 is_burns!(rms_norm: norm::RmsNormConfig::new(6), quant::RmsNormConfig::new(6),
     |layer, device| layer.forward(spread([2, 3, 6], &device)));
-is_burns!(deformable_convolution: conv::DeformConv2dConfig::new([2, 4], [3, 3]), quant::conv::DeformConv2dConfig::new([2, 4], [3, 3]),
+is_burns!(deformable_convolution: conv::DeformConv2dConfig::new([2, 4], [3, 3]),
+    quant::conv::DeformConv2dConfig::new([2, 4], [3, 3]),
     |layer, device| layer.forward(spread([1, 2, 5, 5], &device), spread([1, 18, 3, 3], &device), None));
-is_burns!(feed_forward: transformer::PositionWiseFeedForwardConfig::new(6, 8), quant::transformer::PositionWiseFeedForwardConfig::new(6, 8),
+is_burns!(feed_forward: transformer::PositionWiseFeedForwardConfig::new(6, 8),
+    quant::transformer::PositionWiseFeedForwardConfig::new(6, 8),
     |layer, device| layer.forward(spread::<3>([2, 3, 6], &device)));
-is_burns!(rnn: burn::nn::RnnConfig::new(3, 4, true).with_clip(Some(0.4)), quant::RnnConfig::new(3, 4, true).with_clip(Some(0.4)),
+is_burns!(rnn: burn::nn::RnnConfig::new(3, 4, true).with_clip(Some(0.4)), quant::RnnConfig::new(3, 4,
+    true).with_clip(Some(0.4)),
     |layer, device| layer.forward(spread([2, 5, 3], &device), Some(RnnState::new(spread([2, 4], &device)))).0);
 is_burns!(rnn_in_reverse: burn::nn::RnnConfig::new(3, 4, false).with_reverse(true).with_batch_first(false),
     quant::RnnConfig::new(3, 4, false).with_reverse(true).with_batch_first(false),
@@ -62,16 +69,19 @@ is_burns!(bidirectional_rnn: burn::nn::BiRnnConfig::new(3, 4, true), quant::BiRn
     let (states, last) = layer.forward(spread([2, 5, 3], &device), Some(RnnState::new(spread([2, 2, 4], &device))));
     Tensor::cat(vec![states.reshape([-1]), last.hidden.reshape([-1])], 0)
 });
-is_burns!(lstm: burn::nn::LstmConfig::new(3, 4, true).with_clip(Some(0.3)), quant::LstmConfig::new(3, 4, true).with_clip(Some(0.3)),
+is_burns!(lstm: burn::nn::LstmConfig::new(3, 4, true).with_clip(Some(0.3)), quant::LstmConfig::new(3, 4,
+    true).with_clip(Some(0.3)),
 |layer, device| {
     let (states, last) = layer.forward(spread([2, 5, 3], &device), None);
     Tensor::cat(vec![states.reshape([-1]), last.cell.reshape([-1]), last.hidden.reshape([-1])], 0)
 });
-is_burns!(coupled_lstm_in_reverse: burn::nn::LstmConfig::new(3, 4, true).with_input_forget(true).with_reverse(true).with_batch_first(false),
+is_burns!(coupled_lstm_in_reverse: burn::nn::LstmConfig::new(3, 4,
+    true).with_input_forget(true).with_reverse(true).with_batch_first(false),
     quant::LstmConfig::new(3, 4, true).with_input_forget(true).with_reverse(true).with_batch_first(false),
     |layer, device| layer.forward(spread([5, 2, 3], &device), None).0);
 is_burns!(lstm_step_by_step: burn::nn::LstmConfig::new(3, 4, true), quant::LstmConfig::new(3, 4, true),
-    |layer, device| layer.forward_iter(spread::<3>([2, 5, 3], &device).iter_dim(1).enumerate().rev(), None, 2, 5, &device).0);
+    |layer, device| layer.forward_iter(spread::<3>([2, 5, 3], &device).iter_dim(1).enumerate().rev(), None, 2, 5,
+        &device).0);
 is_burns!(bidirectional_lstm: burn::nn::BiLstmConfig::new(3, 4, true), quant::BiLstmConfig::new(3, 4, true),
 |layer, device| {
     let state = burn::nn::LstmState::new(spread([2, 2, 4], &device), spread([2, 2, 4], &device));
@@ -103,14 +113,20 @@ macro_rules! is_burns_without_parameters {
     };
 }
 
-is_burns_without_parameters!(avg_pool1d: pool::AvgPool1dConfig::new(2), quant::pool::AvgPool1dConfig::new(2), input [1, 2, 6]);
+is_burns_without_parameters!(avg_pool1d: pool::AvgPool1dConfig::new(2), quant::pool::AvgPool1dConfig::new(2), input [1,
+    2, 6]);
 is_burns_without_parameters!(avg_pool2d: pool::AvgPool2dConfig::new([2, 3]).with_ceil_mode(true),
     quant::pool::AvgPool2dConfig::new([2, 3]).with_ceil_mode(true), input [1, 2, 5, 7]);
-is_burns_without_parameters!(max_pool1d: pool::MaxPool1dConfig::new(3).with_stride(1), quant::pool::MaxPool1dConfig::new(3).with_stride(1), input [1, 2, 6]);
-is_burns_without_parameters!(max_pool2d: pool::MaxPool2dConfig::new([2, 2]), quant::pool::MaxPool2dConfig::new([2, 2]), input [1, 2, 6, 4]);
-is_burns_without_parameters!(adaptive_avg_pool1d: pool::AdaptiveAvgPool1dConfig::new(2), quant::pool::AdaptiveAvgPool1dConfig::new(2), input [1, 2, 6]);
-is_burns_without_parameters!(adaptive_avg_pool2d: pool::AdaptiveAvgPool2dConfig::new([2, 1]), quant::pool::AdaptiveAvgPool2dConfig::new([2, 1]), input [1, 2, 6, 4]);
-is_burns_without_parameters!(local_response_norm: norm::LocalResponseNormConfig::new(3), quant::LocalResponseNormConfig::new(3), input [1, 4, 3, 3]);
+is_burns_without_parameters!(max_pool1d: pool::MaxPool1dConfig::new(3).with_stride(1),
+    quant::pool::MaxPool1dConfig::new(3).with_stride(1), input [1, 2, 6]);
+is_burns_without_parameters!(max_pool2d: pool::MaxPool2dConfig::new([2, 2]), quant::pool::MaxPool2dConfig::new([2, 2]),
+    input [1, 2, 6, 4]);
+is_burns_without_parameters!(adaptive_avg_pool1d: pool::AdaptiveAvgPool1dConfig::new(2),
+    quant::pool::AdaptiveAvgPool1dConfig::new(2), input [1, 2, 6]);
+is_burns_without_parameters!(adaptive_avg_pool2d: pool::AdaptiveAvgPool2dConfig::new([2, 1]),
+    quant::pool::AdaptiveAvgPool2dConfig::new([2, 1]), input [1, 2, 6, 4]);
+is_burns_without_parameters!(local_response_norm: norm::LocalResponseNormConfig::new(3),
+    quant::LocalResponseNormConfig::new(3), input [1, 4, 3, 3]);
 is_burns_without_parameters!(leaky_relu: burn::nn::LeakyReluConfig::new(), quant::LeakyReluConfig::new(), input [2, 5]);
 
 #[test]
@@ -242,8 +258,7 @@ fn a_model_moves_over_by_one_line_with_its_records_and_every_product_is_quantize
     let model = with_our_layers::Tagger::new(&device).load_record(float.into_record());
     assert_close(&values(model.forward(tokens.clone())), &expected, 1e-5, "float");
 
-    let (model, _) =
-        quantize(model, &QuantConfig::int8_default(), |model| drop(model.forward(tokens.clone()))).unwrap();
+    let (model, _) = quantize(model, &presets::int8_default(), |model| drop(model.forward(tokens.clone()))).unwrap();
     let found = values(model.forward(tokens));
     assert_close(&found, &expected, 0.05, "8 bits are close");
     assert_ne!(found, expected, "and not the same");
@@ -320,7 +335,7 @@ fn every_expert_is_calibrated_and_those_without_tokens_borrow_ranges() {
     let model = Mixture { router, experts };
     let tokens = Tensor::<2>::from_data([[1.0, 0.0, 0.0, -7.0], [0.0, 1.0, 0.0, 2.0]], &device); // none for expert 2
     let (model, report) =
-        quantize(model, &QuantConfig::int8_default(), |model| drop(model.forward(tokens.clone()))).unwrap();
+        quantize(model, &presets::int8_default(), |model| drop(model.forward(tokens.clone()))).unwrap();
 
     let quantizers = Quantizers::of(&model);
     let amax = |expert: usize| {

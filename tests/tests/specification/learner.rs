@@ -1,4 +1,5 @@
-//! Quantization-aware training inside burn's own learner: checkpoints, resuming, early stopping, accumulated gradients, several devices.
+//! Quantization-aware training inside burn's own learner: checkpoints, resuming, early stopping, accumulated gradients,
+//! several devices.
 
 use std::path::Path;
 

@@ -6,7 +6,7 @@ use burn::nn::conv::Conv2dConfig;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{DType, Device, Tensor};
 use burn_quant::nn::{QuantConv2d, QuantLinear};
-use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, quantize, summary};
+use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, presets, quantize, summary};
 use burn_quant_tests::device;
 
 use crate::{assert_same, spread, values};
@@ -31,7 +31,7 @@ impl Net {
 
 fn quantized(device: &Device) -> Net {
     let x = spread([4, 1, 3, 3], device);
-    quantize(Net::new(device), &QuantConfig::int8_default(), |model| drop(model.forward(x.clone()))).unwrap().0
+    quantize(Net::new(device), &presets::int8_default(), |model| drop(model.forward(x.clone()))).unwrap().0
 }
 
 fn output(model: &Net, device: &Device) -> Vec<f32> {
@@ -137,7 +137,7 @@ fn a_model_that_is_cloned_or_moved_while_it_is_observed_reports_all_the_same() {
     let (_, plain) = device();
     let device = plain.clone().autodiff();
     let x = spread([4, 1, 3, 3], &device);
-    let config = QuantConfig::int8_default();
+    let config = presets::int8_default();
     let (direct, _) = quantize(Net::new(&device), &config, |model| drop(model.forward(x.clone()))).unwrap();
     let (cloned, _) =
         quantize(Net::new(&device).load_record(direct.clone().into_record().allow_unused(true)), &config, |model| {

@@ -1,7 +1,7 @@
 //! What burn-quant promises, run on the backend of this build: plain, under autodiff, and with gradient checkpointing.
 //!
-//! `cargo test -p burn-quant-tests` tests Flex; with `--features wgpu` it tests wgpu, whose backend runs under fusion as it
-//! does in applications.
+//! `cargo test -p burn-quant-tests` tests Flex; with `--features wgpu` it tests wgpu, whose backend runs under fusion
+//! as it does in applications.
 
 mod attention;
 mod calibration;

@@ -6,10 +6,9 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig, Lstm, LstmConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use burn_quant::config::{GradientRule, IntFormat};
 use burn_quant::ops::{FakeQuant, Groups, fake_quant, group_amax};
-use burn_quant::{
-    GradientRule, IntFormat, QuantConfig, QuantizerConfig, Quantizers, Rule, fold_weights, quantize_weights, summary,
-};
+use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, fold_weights, presets, quantize_weights, summary};
 use burn_quant_tests::compare::largest_distance;
 use burn_quant_tests::{device, devices};
 
@@ -50,7 +49,7 @@ fn int8(weight: Tensor<2>) -> Tensor<2> {
 #[test]
 fn quantizers_are_found_in_nested_structs_vectors_and_options_in_the_order_of_fields() {
     let (_, device) = device();
-    let (model, report) = quantize_weights(Net::new(&device), &QuantConfig::int8_weight_only()).unwrap();
+    let (model, report) = quantize_weights(Net::new(&device), &presets::int8_weight_only()).unwrap();
     let names: Vec<String> = Quantizers::of(&model).names().map(String::from).collect();
     assert_eq!(
         names,
@@ -70,7 +69,7 @@ fn quantizers_are_found_in_nested_structs_vectors_and_options_in_the_order_of_fi
 fn the_forward_pass_sees_rounded_weights_and_the_model_keeps_its_own() {
     for (name, device) in devices() {
         let float = Net::new(&device);
-        let (model, _) = quantize_weights(float.clone(), &QuantConfig::int8_weight_only()).unwrap();
+        let (model, _) = quantize_weights(float.clone(), &presets::int8_weight_only()).unwrap();
         let (kept, seen) = (&model.layers[0].weight, int8(float.layers[0].weight.val()));
         assert_same(&values(kept.base()), &values(float.layers[0].weight.val()), &name);
         assert_same(&values(kept.val()), &values(seen), &name);
@@ -87,7 +86,7 @@ fn the_forward_pass_sees_rounded_weights_and_the_model_keeps_its_own() {
 fn gradients_reach_the_weights_straight_through() {
     let (_, device) = device();
     let device = device.autodiff();
-    let (model, _) = quantize_weights(Net::new(&device), &QuantConfig::int8_weight_only()).unwrap();
+    let (model, _) = quantize_weights(Net::new(&device), &presets::int8_weight_only()).unwrap();
     let gradients = model.forward(spread([2, 1, 3, 3], &device)).sum().backward();
     // d(sum)/d(head.weight) is the input of the head, the same for every output
     let gradient = model.head.as_ref().unwrap().weight.base().grad(&gradients).unwrap();
@@ -99,7 +98,7 @@ fn gradients_reach_the_weights_straight_through() {
 #[test]
 fn folding_leaves_a_plain_model_with_the_same_outputs() {
     for (name, device) in devices() {
-        let (model, _) = quantize_weights(Net::new(&device), &QuantConfig::int8_weight_only()).unwrap();
+        let (model, _) = quantize_weights(Net::new(&device), &presets::int8_weight_only()).unwrap();
         let x = spread([2, 1, 3, 3], &device);
         let folded = fold_weights(model.clone()).unwrap();
         assert_same(&values(folded.forward(x.clone())), &values(model.forward(x)), &name);
@@ -113,7 +112,7 @@ fn folding_leaves_a_plain_model_with_the_same_outputs() {
 fn attention_is_quantized_by_its_linear_layers() {
     let (_, device) = device();
     let attention: MultiHeadAttention = MultiHeadAttentionConfig::new(8, 2).with_dropout(0.0).init(&device);
-    let (model, _) = quantize_weights(attention.clone(), &QuantConfig::int8_weight_only()).unwrap();
+    let (model, _) = quantize_weights(attention.clone(), &presets::int8_weight_only()).unwrap();
     assert_eq!(
         Quantizers::of(&model).names().collect::<Vec<_>>(),
         ["query.weight_quantizer", "key.weight_quantizer", "value.weight_quantizer", "output.weight_quantizer"]
@@ -132,7 +131,7 @@ fn attention_is_quantized_by_its_linear_layers() {
 fn recurrent_layers_are_quantized_gate_by_gate() {
     let (_, device) = device();
     let lstm: Lstm = LstmConfig::new(4, 3, true).init(&device);
-    let (model, _) = quantize_weights(lstm, &QuantConfig::int4_blockwise_weight_only()).unwrap();
+    let (model, _) = quantize_weights(lstm, &presets::int4_blockwise_weight_only()).unwrap();
     let quantizers = Quantizers::of(&model);
     assert_eq!(quantizers.len(), 8, "four gates, each with an input and a hidden transform");
     assert!(quantizers.get("input_gate.input_transform.weight_quantizer").unwrap().is_enabled());
@@ -149,7 +148,7 @@ fn a_weight_with_an_adapter_is_left_alone_unless_a_rule_enables_it() {
     use burn_quant::QuantError;
     let (_, device) = device();
     let model = vec![LinearConfig::new(8, 8).init(&device)].apply_lora(Lora::new(2, 4.0));
-    let refused = quantize_weights(model.clone(), &QuantConfig::int8_weight_only()).unwrap_err();
+    let refused = quantize_weights(model.clone(), &presets::int8_weight_only()).unwrap_err();
     let QuantError::ForeignReparameterization { path, .. } = &refused else { panic!("{refused}") };
     assert_eq!(path, "0.weight");
     assert_eq!(fold_weights(model.clone()).unwrap_err(), refused);
@@ -161,12 +160,15 @@ fn a_weight_with_an_adapter_is_left_alone_unless_a_rule_enables_it() {
 
 #[test]
 fn a_layout_for_another_rank_is_refused() {
-    use burn_quant::{InvalidConfig, QuantError, Quantization, WeightLayout, WeightLayouts};
+    use burn_quant::calibrate::QuantizeOptions;
+    use burn_quant::error::InvalidConfig;
+    use burn_quant::place::{WeightLayout, WeightLayouts};
+    use burn_quant::{QuantError, quantize_with};
     let (_, device) = device();
     let layouts = WeightLayouts::new().register("Linear", "weight", WeightLayout::new(3, 0));
     let linear = LinearConfig::new(4, 4).init(&device);
-    let config = QuantConfig::int8_weight_only();
-    let refused = Quantization::new(&config).with_layouts(layouts).run_weights(linear).unwrap_err();
+    let config = presets::int8_weight_only();
+    let refused = quantize_with(linear, &config, QuantizeOptions::new().with_layouts(layouts), |_| {}).unwrap_err();
     let problem = InvalidConfig::Layout { axis: 3, rank: 2 };
     assert_eq!(refused, QuantError::Config { name: "weight_quantizer".into(), problem });
 }

@@ -5,12 +5,13 @@ use burn::nn::conv::{
 };
 use burn::nn::{LinearConfig, LinearLayout};
 use burn::tensor::{Device, Tensor};
+use burn_quant::config::{GradientRule, IntFormat};
 use burn_quant::nn::{
     QuantConv1d, QuantConv2d, QuantConv3d, QuantConvTranspose1d, QuantConvTranspose2d, QuantConvTranspose3d,
     QuantLinear,
 };
 use burn_quant::ops::{FakeQuant, Groups, fake_quant, group_amax};
-use burn_quant::{GradientRule, IntFormat, QuantConfig, QuantizerConfig, Quantizers, Rule, quantize};
+use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, quantize};
 use burn_quant_tests::device;
 
 use crate::{assert_same, spread, values};
@@ -61,14 +62,20 @@ macro_rules! specifies {
 }
 
 specifies!(linear, QuantLinear, LinearConfig::new(6, 5), input [3, 6], channels on axis 1);
-specifies!(linear_with_columns, QuantLinear, LinearConfig::new(6, 5).with_layout(LinearLayout::Col), input [3, 6], channels on axis 1);
-specifies!(linear_over_tokens, QuantLinear, LinearConfig::new(6, 5).with_bias(false), input [2, 3, 6], channels on axis 1);
+specifies!(linear_with_columns, QuantLinear, LinearConfig::new(6, 5).with_layout(LinearLayout::Col), input [3, 6],
+    channels on axis 1);
+specifies!(linear_over_tokens, QuantLinear, LinearConfig::new(6, 5).with_bias(false), input [2, 3, 6],
+    channels on axis 1);
 specifies!(conv1d, QuantConv1d, Conv1dConfig::new(2, 4, 3), input [2, 2, 9], channels on axis 0);
-specifies!(conv2d, QuantConv2d, Conv2dConfig::new([2, 4], [3, 3]).with_groups(2), input [2, 2, 6, 7], channels on axis 0);
+specifies!(conv2d, QuantConv2d, Conv2dConfig::new([2, 4], [3, 3]).with_groups(2), input [2, 2, 6, 7],
+    channels on axis 0);
 specifies!(conv3d, QuantConv3d, Conv3dConfig::new([1, 2], [2, 2, 2]), input [1, 1, 4, 5, 4], channels on axis 0);
-specifies!(conv_transpose1d, QuantConvTranspose1d, ConvTranspose1dConfig::new([3, 2], 3), input [2, 3, 6], channels on axis 1);
-specifies!(conv_transpose2d, QuantConvTranspose2d, ConvTranspose2dConfig::new([3, 2], [3, 3]), input [1, 3, 4, 5], channels on axis 1);
-specifies!(conv_transpose3d, QuantConvTranspose3d, ConvTranspose3dConfig::new([2, 3], [2, 2, 2]), input [1, 2, 3, 3, 3], channels on axis 1);
+specifies!(conv_transpose1d, QuantConvTranspose1d, ConvTranspose1dConfig::new([3, 2], 3), input [2, 3, 6],
+    channels on axis 1);
+specifies!(conv_transpose2d, QuantConvTranspose2d, ConvTranspose2dConfig::new([3, 2], [3, 3]), input [1, 3, 4, 5],
+    channels on axis 1);
+specifies!(conv_transpose3d, QuantConvTranspose3d, ConvTranspose3dConfig::new([2, 3], [2, 2, 2]), input [1, 2, 3, 3,
+    3], channels on axis 1);
 
 #[test]
 fn a_record_of_burns_layer_loads_into_the_layer_with_slots() {

@@ -1,9 +1,9 @@
 //! Every kernel gives the bits of `burn-quant-numerics`.
 
 use burn::tensor::{DType, Device, Tensor};
+use burn_quant::config::{AxisGroups, BlockScale, Format, GradientRule, IntFormat, IntSpan, Signedness};
 use burn_quant::ops::numerics::{Grid, Mx, Nf4, TwoLevel};
 use burn_quant::ops::{Bias, FakeQuant, Groups, Ranges, fake_quant, fake_quant_affine, group_amax};
-use burn_quant::{AxisGroups, BlockScale, Format, GradientRule, IntFormat, IntSpan, Signedness};
 use burn_quant_tests::devices;
 use half::{bf16, f16};
 

@@ -4,9 +4,10 @@ use burn::module::Param;
 use burn::nn::Linear;
 use burn::nn::conv::Conv2dConfig;
 use burn::tensor::{Device, Tensor};
+use burn_quant::calibrate::{Report, SkipReason};
 use burn_quant::nn::QuantLinear;
 use burn_quant::nn::conv::QuantConv2d;
-use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Report, Rule, SkipReason, quantize};
+use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Rule, quantize};
 use burn_quant_tests::device;
 
 use crate::{assert_close, spread, values};

@@ -7,7 +7,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use burn_quant::nn::QuantConv2d;
 use burn_quant::prepare::{LinearMap, equalize, fold_batch_norm};
-use burn_quant::{QuantConfig, QuantError, quantize_weights};
+use burn_quant::{QuantError, presets, quantize_weights};
 use burn_quant_tests::{device, devices};
 
 use crate::{spread, values};
@@ -72,7 +72,7 @@ fn what_does_not_fit_or_is_quantized_is_an_error() {
     assert_eq!(equalize(linear(4, 6), linear(5, 2)).map(drop), differ);
     let norm_of_5 = fold_batch_norm(linear(4, 6), norm(5, &device)).map(drop);
     assert_eq!(norm_of_5, Err(QuantError::ChannelsDiffer { left: 6, right: 5 }));
-    let (quantized, _) = quantize_weights(linear(4, 6), &QuantConfig::int8_weight_only()).unwrap();
+    let (quantized, _) = quantize_weights(linear(4, 6), &presets::int8_weight_only()).unwrap();
     let quantized = fold_batch_norm(quantized, norm(6, &device)).map(drop);
     assert_eq!(quantized, Err(QuantError::AlreadyQuantized { by: "weight_quantizer" }));
 }

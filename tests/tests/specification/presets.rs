@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::nn::LinearConfig;
 use burn::tensor::{Device, Tensor};
+use burn_quant::config::{
+    Action, AxisGroups, BiasConfig, BlockScale, Format, Granularity, Identity, Range, RangeSearch, Rotation,
+    ScaleFormat, Sharing, Unscaled,
+};
+use burn_quant::error::{ImportProblem, InvalidConfig};
 use burn_quant::nn::QuantLinear;
 use burn_quant::{
-    Action, Algorithm, AxisGroups, BiasConfig, BlockScale, Format, Granularity, Identity, ImportProblem, InvalidConfig,
-    QuantConfig, QuantError, QuantizerConfig, Quantizers, Range, RangeSearch, Rotation, Rule, ScaleFormat, Sharing,
-    Unscaled, quantize, quantize_weights,
+    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, presets, quantize, quantize_weights,
 };
 use burn_quant_tests::compare::relative_error;
 use burn_quant_tests::device;
@@ -123,10 +126,10 @@ fn table() -> Vec<(String, Row)> {
 #[test]
 fn every_preset_is_its_row_of_the_table() {
     let table = table();
-    assert_eq!(table.len(), QuantConfig::presets().len());
+    assert_eq!(table.len(), presets::all().len());
     assert_eq!(table.iter().filter(|(_, row)| !row.reference.contains('/')).count(), 39, "ModelOpt's constants");
-    for (preset, (name, row)) in QuantConfig::presets().iter().zip(table) {
-        assert_eq!((preset.name, preset.reference), (name.as_str(), row.reference.as_str()));
+    for (preset, (name, row)) in presets::all().iter().zip(table) {
+        assert_eq!((preset.name, preset.modelopt_name), (name.as_str(), row.reference.as_str()));
         let config = (preset.config)();
         let found: Vec<Entry> = config
             .rules
@@ -145,12 +148,12 @@ fn every_preset_is_its_row_of_the_table() {
 #[test]
 fn the_options_of_algorithms_are_those_of_the_table() {
     let algorithm = |config: QuantConfig| config.algorithm;
-    assert_eq!(algorithm(QuantConfig::int8_smoothquant()), Algorithm::smoothquant(1.0));
-    assert_eq!(algorithm(QuantConfig::int4_awq()), Algorithm::awq_lite());
-    assert_eq!(algorithm(QuantConfig::nvfp4_svdquant_default()), Algorithm::svdquant(32));
+    assert_eq!(algorithm(presets::int8_smoothquant()), Algorithm::smoothquant(1.0));
+    assert_eq!(algorithm(presets::int4_awq()), Algorithm::awq_lite());
+    assert_eq!(algorithm(presets::nvfp4_svdquant_default()), Algorithm::svdquant(32));
     let four_over_six = RangeSearch::Multipliers { start: 1.0, stop: 1.5, step: 0.5, unscaled: Unscaled::Tried };
-    assert_eq!(algorithm(QuantConfig::nvfp4_four_over_six()), Algorithm::Mse(four_over_six));
-    let sweep = algorithm(QuantConfig::nvfp4_w4a4_weight_mse_fp8_sweep());
+    assert_eq!(algorithm(presets::nvfp4_four_over_six()), Algorithm::Mse(four_over_six));
+    let sweep = algorithm(presets::nvfp4_w4a4_weight_mse_fp8_sweep());
     assert_eq!(sweep, Algorithm::Mse(RangeSearch::E4m3Scales));
 }
 
@@ -179,7 +182,7 @@ struct Experts {
 impl Block {
     fn new(device: &Device) -> Self {
         let linear = || LinearConfig::new(64, 64).init(device).into();
-        let slot = || burn_quant::TensorQuantizer::disabled(burn_quant::Role::ChannelsLast);
+        let slot = || burn_quant::TensorQuantizer::disabled(burn_quant::place::Role::ChannelsLast);
         let experts = Experts { experts: vec![linear()] };
         let attention =
             Attention { q_bmm_quantizer: slot(), k_bmm_quantizer: slot(), v_bmm_quantizer: slot(), experts };
@@ -204,7 +207,7 @@ fn every_preset_quantizes_a_model() {
     device.seed(3);
     let float = Block::new(&device);
     let expected = values(float.forward(x.clone()));
-    for preset in QuantConfig::presets() {
+    for preset in presets::all() {
         let config = (preset.config)();
         match quantize(float.clone(), &config, |model| drop(model.forward(x.clone()))) {
             Ok((model, _)) => {
@@ -227,7 +230,7 @@ fn every_preset_quantizes_a_model() {
 #[test]
 fn a_preset_for_layers_that_a_model_lacks_is_an_error() {
     let (_, device) = device();
-    let error = quantize_weights(LinearConfig::new(4, 4).init(&device), &QuantConfig::mxfp4_mlp_weight_only());
+    let error = quantize_weights(LinearConfig::new(4, 4).init(&device), &presets::mxfp4_mlp_weight_only());
     let Err(QuantError::NoneMatched { patterns, near_misses }) = error else { panic!("nothing to quantize") };
     assert_eq!(patterns, ["*mlp*weight_quantizer", "*block_sparse_moe*weight_quantizer"]);
     assert_eq!(near_misses, ["weight_quantizer"]);
@@ -235,7 +238,7 @@ fn a_preset_for_layers_that_a_model_lacks_is_an_error() {
 
 #[test]
 fn presets_survive_both_recipe_languages() {
-    for preset in QuantConfig::presets() {
+    for preset in presets::all() {
         let config = (preset.config)();
         assert_eq!(QuantConfig::from_json(&config.to_json()).as_ref(), Ok(&config), "{}", preset.name);
         assert_eq!(QuantConfig::from_toml(&config.to_toml()).as_ref(), Ok(&config), "{}", preset.name);
@@ -251,8 +254,10 @@ fn entries_keep_their_order_and_roles_are_found_for_axes() {
     let config = import(
         r#"{"quant_cfg": [
             {"quantizer_name": "*", "enable": false},
-            {"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": 4, "block_sizes": {"-1": 128, "type": "static"}}},
-            {"quantizer_name": "*input_quantizer", "cfg": {"num_bits": [4, 3], "type": "dynamic", "block_sizes": {"-1": null}}},
+            {"quantizer_name": "*weight_quantizer", 
+             "cfg": {"num_bits": 4, "block_sizes": {"-1": 128, "type": "static"}}},
+            {"quantizer_name": "*input_quantizer",
+             "cfg": {"num_bits": [4, 3], "type": "dynamic", "block_sizes": {"-1": null}}},
             {"quantizer_name": "*output_quantizer", "cfg": {"num_bits": 8, "axis": -1, "pass_through_bwd": false}},
             {"quantizer_name": "*", "parent_class": "nn.BatchNorm2d", "enable": false},
             {"quantizer_name": "*head.weight_quantizer", "cfg": [{"num_bits": 8, "axis": 0}, {"num_bits": "e4m3"}]}
@@ -290,7 +295,7 @@ fn block_formats_constants_rotations_and_biases_are_read() {
     assert_eq!(of(nv), QuantizerConfig::nvfp4().constant(448.0));
     assert_eq!(of(r#"{"num_bits": [4, 3], "constant_amax": 2688}"#), QuantizerConfig::e4m3().constant(2688.0));
     let rotated = r#"{"num_bits": 8, "rotate": {"enable": true, "mode": "rotate_back", "block_size": 16}}"#;
-    let after = burn_quant::AfterRounding::RotateBack;
+    let after = burn_quant::config::AfterRounding::RotateBack;
     assert_eq!(of(rotated), QuantizerConfig::int(8).rotated(Rotation { block: Some(16), signs: None, after }));
     let affine = r#"{"num_bits": [4, 3], "bias": {"-2": null, "-4": null, "type": "static", "method": "max_min"}}"#;
     use AxisGroups::{Each, Whole};

@@ -3,12 +3,16 @@
 use burn::module::Module;
 use burn::nn::LinearConfig;
 use burn::tensor::{DType, Device, Tensor};
+use burn_quant::calibrate::observe;
+use burn_quant::config::{AxisGroups, BiasConfig, BlockScale, Format, Granularity, Range, Rotation, ScaleFormat};
+use burn_quant::error::InvalidConfig;
 use burn_quant::nn::{self, QuantLinear};
 use burn_quant::ops::numerics::{Grid, IntFormat, Minifloat, TwoLevel};
+use burn_quant::place::Role;
+use burn_quant::quantizer::Buffer;
 use burn_quant::{
-    Algorithm, AxisGroups, BiasConfig, BlockScale, Buffer, Format, Granularity, InvalidConfig, QuantConfig, QuantError,
-    QuantizerConfig, Quantizers, Range, Role, Rotation, Rule, ScaleFormat, TensorQuantizer, fold_weights, observe,
-    quantize, quantize_weights, summary,
+    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, TensorQuantizer, fold_weights, quantize,
+    quantize_weights, summary,
 };
 use burn_quant_tests::{device, devices};
 
@@ -138,10 +142,10 @@ fn statistics_of_a_bias_merge_in_any_order() {
     };
     let merged = shard(2..4).merge(shard(0..2)).unwrap();
     let (found, expected) = (merged.get("input_quantizer").unwrap(), report.statistics.get("input_quantizer").unwrap());
-    let bias = |seen: &burn_quant::Statistics| seen.bias.clone().unwrap();
+    let bias = |seen: &burn_quant::calibrate::Statistics| seen.bias.clone().unwrap();
     assert_eq!((bias(found).lowest, bias(found).highest), (bias(expected).lowest, bias(expected).highest));
     let json = serde_json::to_string(&merged).unwrap();
-    assert_eq!(serde_json::from_str::<burn_quant::ModelStatistics>(&json).unwrap(), merged);
+    assert_eq!(serde_json::from_str::<burn_quant::calibrate::ModelStatistics>(&json).unwrap(), merged);
 }
 
 #[test]
@@ -198,7 +202,7 @@ fn a_rotation_keeps_products_and_spreads_outliers() {
         let exact = values(x.clone().matmul(w.clone()));
         let rotation = Rotation { signs: Some(7), ..Rotation::default() };
         let rotate = |role| TensorQuantizer::new(QuantizerConfig::int(8).rotated(rotation).unrounded(), role);
-        let weight = Role::Weight(burn_quant::WeightLayout::new(1, 0));
+        let weight = Role::Weight(burn_quant::place::WeightLayout::new(1, 0));
         let product = rotate(Role::ChannelsLast).forward(x.clone()).matmul(rotate(weight).forward(w));
         for (found, expected) in values(product).iter().zip(&exact) {
             assert!((found - expected).abs() < 1e-4, "{name}: {found}, {expected}");
@@ -208,7 +212,7 @@ fn a_rotation_keeps_products_and_spreads_outliers() {
         assert!(largest < 1.5, "{name}: 8 / sqrt(32) = 1.41 and little else, found {largest}");
 
         // rotated back, the error of INT4 is spread over the block instead of wiping out what is small
-        let back = Rotation { after: burn_quant::AfterRounding::RotateBack, ..rotation };
+        let back = Rotation { after: burn_quant::config::AfterRounding::RotateBack, ..rotation };
         let error = |config: QuantizerConfig| {
             values((quantizer(config.dynamic()).forward(x.clone()) - x.clone()).abs().mean())[0]
         };

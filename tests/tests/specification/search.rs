@@ -8,11 +8,12 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use burn_quant::nn::{self as quant, QuantLinear};
+use burn_quant::place::Plan;
 use burn_quant::search::{
     AutoQuantization, AutoQuantizeConfig, Cost, Objective, SearchFormat, SearchProgress, SearchSpace, SearchState,
     auto_quantize,
 };
-use burn_quant::{Algorithm, Plan, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, quantize};
+use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, presets, quantize};
 use burn_quant_store::{StoreError, load_search, restore, save, save_search};
 use burn_quant_tests::device;
 
@@ -63,7 +64,7 @@ fn int4() -> SearchFormat {
 }
 
 fn int8() -> SearchFormat {
-    SearchFormat::new("int8", QuantConfig::int8_default())
+    SearchFormat::new("int8", presets::int8_default())
 }
 
 fn config(effective_bits: f64) -> AutoQuantizeConfig {
@@ -95,7 +96,7 @@ fn the_score_of_a_format_is_the_squared_change_of_the_loss() {
     let loss = |y: Tensor<2>, _: &Tensor<2>| (y.clone() * c(&y.device())).sum();
     let (_, state) = auto_quantize(layer(), &config, batches, forward, loss).unwrap();
 
-    let (quantized, _) = quantize(layer(), &QuantConfig::int8_default(), |layer| {
+    let (quantized, _) = quantize(layer(), &presets::int8_default(), |layer| {
         batches(&device).into_iter().for_each(|x| drop(layer.forward(x)));
     })
     .unwrap();
@@ -214,7 +215,10 @@ fn spaces_have_formats_of_their_own() {
 fn a_search_is_read_from_a_recipe() {
     let recipe = r#"
         effective_bits = 6.0
-        formats = ["int8_default", { name = "mine", config = { rules = [{ quantizer = "*weight_quantizer", action = "enable" }] } }]
+        formats = [
+            "int8_default",
+            { name = "mine", config = { rules = [{ quantizer = "*weight_quantizer", action = "enable" }] } },
+        ]
         cost = "reference"
     "#;
     let config = AutoQuantizeConfig::from_toml(recipe).unwrap();
@@ -235,7 +239,7 @@ fn a_search_is_read_from_a_recipe() {
 fn a_base_configuration_holds_what_is_not_searched() {
     let (_, device) = device();
     // its algorithm changes weights, but not those of the layer that is searched
-    let base = QuantConfig::fp8_default()
+    let base = presets::fp8_default()
         .with_rule(Rule::set("head.output_quantizer", QuantizerConfig::int(8)))
         .with_algorithm(Algorithm::awq_lite());
     let space = SearchSpace { layers: vec!["fc2".into()], formats: vec![int4(), int8()], unquantized: true };
@@ -264,7 +268,7 @@ fn the_result_is_an_ordinary_configuration() {
     let (_, device) = device();
     let mut awq = int4();
     (awq.name, awq.config.algorithm) = ("int4_awq".into(), Algorithm::awq_lite());
-    let smooth = SearchFormat::new("int8_smooth", QuantConfig::int8_smoothquant());
+    let smooth = SearchFormat::new("int8_smooth", presets::int8_smoothquant());
     let config = AutoQuantizeConfig::new(9.0, [awq, smooth]).with_batches(3, 3);
     let (model, state) = search(&config).unwrap();
     let formats =

@@ -9,7 +9,7 @@ use burn::store::ModuleRecord;
 use burn::tensor::{Bytes, Device, Tensor};
 use burn_pack::{Reader, Writer};
 use burn_quant::nn::{QuantConv2d, QuantLinear};
-use burn_quant::{QuantConfig, QuantizerConfig, Rule, quantize, quantize_weights, summary};
+use burn_quant::{QuantConfig, QuantizerConfig, Rule, presets, quantize, quantize_weights, summary};
 use burn_quant_store::{Schema, StoreError, from_bytes, restore, save, to_bytes};
 use burn_quant_tests::{device, devices};
 
@@ -37,7 +37,7 @@ impl Net {
 
     fn quantized(device: &Device) -> Self {
         let x = spread([4, 1, 3, 3], device);
-        let config = QuantConfig::int8_default()
+        let config = presets::int8_default()
             .with_rule(Rule::set("columns.weight_quantizer", QuantizerConfig::int(4).per_block(3)))
             .with_rule(Rule::set("fc.input_quantizer", QuantizerConfig::e4m3().per_token().dynamic()))
             .with_rule(Rule::disable("fc.weight_quantizer"));
@@ -145,7 +145,7 @@ fn a_file_cut_anywhere_is_refused() {
 #[test]
 fn a_changed_byte_anywhere_is_refused_or_changes_nothing() {
     let (_, device) = device();
-    let (model, _) = quantize_weights(LinearConfig::new(4, 3).init(&device), &QuantConfig::int8_weight_only()).unwrap();
+    let (model, _) = quantize_weights(LinearConfig::new(4, 3).init(&device), &presets::int8_weight_only()).unwrap();
     let whole = bytes(&model);
     let expected = values(model.weight.val());
     for i in 0..whole.len() {
@@ -204,7 +204,7 @@ fn another_model_is_refused_by_what_differs() {
     let (_, device) = device();
     let linear = |d_in| -> QuantLinear { LinearConfig::new(d_in, 3).init(&device).into() };
     let scale = || Some(Param::from_tensor(Tensor::<1>::ones([1], &device)));
-    let quantized = |model: Other| quantize_weights(model, &QuantConfig::int8_weight_only()).unwrap().0;
+    let quantized = |model: Other| quantize_weights(model, &presets::int8_weight_only()).unwrap().0;
     let plain = bytes(&quantized(Other { fc: linear(4), extra: None, scale: None }));
     let large = bytes(&quantized(Other { fc: linear(4), extra: Some(linear(4)), scale: scale() }));
 
@@ -232,7 +232,7 @@ fn ranges_that_cannot_be_are_refused() {
     let (_, device) = device();
     let linear = || LinearConfig::new(4, 3).init(&device);
     let with_amax = |amax: &[f32]| {
-        let (model, _) = quantize_weights(linear(), &QuantConfig::int8_weight_only()).unwrap();
+        let (model, _) = quantize_weights(linear(), &presets::int8_weight_only()).unwrap();
         let mut quantizers = burn_quant::Quantizers::of(&model);
         quantizers.get_mut("weight_quantizer").unwrap().set_amax(Tensor::from_data(amax, &device));
         read(linear(), &bytes(&quantizers.install(model).unwrap())).unwrap_err()
@@ -293,7 +293,9 @@ fn with_all_buffers(device: &Device) -> QuantLinear {
 }
 
 fn quantized_with_all_buffers(device: &Device) -> QuantLinear {
-    use burn_quant::{BiasConfig, Buffer, Format, Granularity, Quantizers, Rotation};
+    use burn_quant::Quantizers;
+    use burn_quant::config::{BiasConfig, Format, Granularity, Rotation};
+    use burn_quant::quantizer::Buffer;
     let bias = BiasConfig::new(Granularity::PerChannel).max_min();
     let rotation = Rotation { signs: Some(5), ..Rotation::default() };
     let config = QuantConfig::new()
@@ -323,7 +325,8 @@ fn every_buffer_of_every_stage_is_saved_and_restored() {
 
 #[test]
 fn buffers_that_do_not_belong_are_refused() {
-    use burn_quant::{Buffer, Quantizers};
+    use burn_quant::Quantizers;
+    use burn_quant::quantizer::Buffer;
     let (_, device) = device();
     let with = |stage: usize, buffer, values: &[f32]| {
         let model = quantized_with_all_buffers(&device);
@@ -354,7 +357,8 @@ weight_quantizer    nvfp4 static     block 16     static   [8.0000e0, 8.0000e0] 
 weight_quantizer.1  e4m3             per-tensor   static   8.0000e0
 input_quantizer     int8 affine      per-tensor   static   2.8125e0
 output_quantizer    mx e2m1 rotated  block 32     dynamic
-3 of 3 quantizers enabled: 1 int8 affine, 1 mx e2m1 rotated, 1 nvfp4 static + e4m3; 21.65 bits per parameter, 16 where it is in float";
+3 of 3 quantizers enabled: 1 int8 affine, 1 mx e2m1 rotated, 1 nvfp4 static + e4m3; 21.65 bits per parameter, 16 \
+    where it is in float";
     assert_eq!(summary(&restored).to_string(), expected);
     let model = quantized_with_all_buffers(&device);
     assert_same(&values(restored.weight.val()), &values(model.weight.val()), "weights");
@@ -365,8 +369,9 @@ output_quantizer    mx e2m1 rotated  block 32     dynamic
 
 /// A layer with a branch of low rank, of known numbers.
 fn with_branch(device: &Device) -> QuantLinear {
-    use burn_quant::{Buffer, Quantizers};
-    let (layer, _) = quantize_weights(with_all_buffers(device), &QuantConfig::int8_weight_only()).unwrap();
+    use burn_quant::Quantizers;
+    use burn_quant::quantizer::Buffer;
+    let (layer, _) = quantize_weights(with_all_buffers(device), &presets::int8_weight_only()).unwrap();
     let mut quantizers = Quantizers::of(&layer);
     let slot = quantizers.get_mut("input_quantizer").unwrap();
     let numbers = |len: usize| {
@@ -379,7 +384,8 @@ fn with_branch(device: &Device) -> QuantLinear {
 
 #[test]
 fn a_branch_of_low_rank_is_saved_and_restored_and_checked() {
-    use burn_quant::{Buffer, Quantizers};
+    use burn_quant::Quantizers;
+    use burn_quant::quantizer::Buffer;
     for (name, device) in devices() {
         let model = with_branch(&device);
         let restored = read(with_all_buffers(&device), &bytes(&model)).unwrap();
@@ -414,22 +420,24 @@ fn the_golden_file_of_schema_1_3_restores() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/schema-1.3.bpk");
     // exact sums: all numbers are powers of two
     let x: Tensor<4> = powers([2, 1, 3, 3], &device).val();
-    let config = QuantConfig::int8_default();
+    let config = presets::int8_default();
     let (net, _) = quantize(golden_model(&device), &config, |net: &Net| drop(net.forward(x.clone()))).unwrap();
     let mut new = Net::new(&device);
     new.columns = LinearConfig::new(8, 5).init(&device);
     let restored = restore(new, path).unwrap();
     assert_eq!(summary(&restored), summary(&net));
     assert_same(&values(restored.forward(x.clone())), &values(net.forward(x)), "outputs");
-    assert_eq!(restored.conv.input_quantizer.role(), burn_quant::Role::ChannelsFirst);
+    assert_eq!(restored.conv.input_quantizer.role(), burn_quant::place::Role::ChannelsFirst);
 }
 
 #[test]
 fn statistics_travel_in_files_and_damaged_ones_are_refused() {
-    use burn_quant::{Algorithm, ModelStatistics, observe, place};
+    use burn_quant::Algorithm;
+    use burn_quant::calibrate::{ModelStatistics, observe};
+    use burn_quant::place::place;
     use burn_quant_store::{StoreError, load_statistics, save_statistics, statistics_from_bytes, statistics_to_bytes};
     let (_, device) = device();
-    let (layer, _) = place(with_all_buffers(&device), &QuantConfig::int8_default(), &Default::default()).unwrap();
+    let (layer, _) = place(with_all_buffers(&device), &presets::int8_default(), &Default::default()).unwrap();
     let algorithm = Algorithm::Sequence(vec![Algorithm::entropy(), Algorithm::gptq()]);
     let run = |layer: &QuantLinear| drop(layer.forward(spread([5, 16], &device)));
     let seen: ModelStatistics = observe(&layer, &algorithm, run).unwrap();

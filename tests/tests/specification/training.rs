@@ -1,14 +1,17 @@
-//! Quantization-aware training beyond the straight-through gradient: ranges that are learned, observed again, and switched.
+//! Quantization-aware training beyond the straight-through gradient: ranges that are learned, observed again, and
+//! switched.
 
 use burn::module::{Module, Param};
 use burn::nn::LinearConfig;
 use burn::optim::{AdamConfig, GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor};
+use burn_quant::calibrate::{calibrate, observe};
+use burn_quant::error::InvalidConfig;
 use burn_quant::nn::QuantLinear;
+use burn_quant::place::{Plan, install_plan};
 use burn_quant::train::Distillation;
 use burn_quant::{
-    Algorithm, InvalidConfig, Plan, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, calibrate, disable,
-    install_plan, observe, quantize, quantize_weights,
+    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, disable, quantize, quantize_weights,
 };
 use burn_quant_tests::device;
 
@@ -240,8 +243,9 @@ fn plain_of(device: &Device) -> Device {
 /// Only the factors move; the layer computes `Q(W) + A · B`, in the file and folded too.
 #[test]
 fn factors_of_low_rank_are_trained_over_a_frozen_quantized_weight() {
+    use burn_quant::fold_weights;
+    use burn_quant::quantizer::Buffer;
     use burn_quant::train::Lora;
-    use burn_quant::{Buffer, fold_weights};
 
     let (_, plain) = device();
     let device = plain.autodiff();

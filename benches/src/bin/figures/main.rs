@@ -1,7 +1,7 @@
 //! Measures every figure that the project has set itself, one line each: name, value, bound, `met` or `short`.
 //!
-//! `cargo run --release -p burn-quant-benches` measures all that takes minutes; `--only TEXT` those whose name contains a
-//! text, `--cold` also how long a cold build with tests takes. Ratios compare pieces of work that ran in turns, the
+//! `cargo run --release -p burn-quant-benches` measures all that takes minutes; `--only TEXT` those whose name contains
+//! a text, `--cold` also how long a cold build with tests takes. Ratios compare pieces of work that ran in turns, the
 //! shortest time of each.
 
 mod search;
@@ -12,8 +12,11 @@ use std::process::Command;
 use std::time::Instant;
 
 use burn::tensor::{DType, Tensor};
+use burn_quant::calibrate::observe;
+use burn_quant::config::{ColumnOrder, GradientRule, Inputs};
 use burn_quant::ops::{FakeQuant, Groups, Ranges, fake_quant, group_amax};
-use burn_quant::{Algorithm, ColumnOrder, GradientRule, Inputs, QuantConfig, WeightLayouts, observe, place, quantize};
+use burn_quant::place::{WeightLayouts, place};
+use burn_quant::{Algorithm, QuantConfig, presets, quantize};
 use burn_quant_benches::calibration::{Stack, tokens, w4};
 use burn_quant_benches::{
     Mlp, SIDE, Workload, device, dynamic_specs, dynamic_weight_specs, input, int8, pair, shortest, specs, step,
@@ -126,8 +129,8 @@ fn forward() -> Vec<Figure> {
         .collect()
 }
 
-/// Ranges from the data; the unit is the clone, as above. Blocks of weights, which stand in columns, are printed too: they have
-/// no bound.
+/// Ranges from the data; the unit is the clone, as above. Blocks of weights, which stand in columns, are printed too:
+/// they have no bound.
 fn dynamic() -> Vec<Figure> {
     let (device, data) = (device(), vec![1f32; SIDE * SIDE]);
     let x = input(&device);
@@ -289,7 +292,8 @@ fn calibration_cost() -> Vec<Figure> {
     ]
 }
 
-/// Output errors over layers, relative to rounding to the nearest with ranges by `max`: on the calibration tokens, and on others.
+/// Output errors over layers, relative to rounding to the nearest with ranges by `max`: on the calibration tokens, and
+/// on others.
 fn calibration_gain() -> Vec<Figure> {
     let device = device();
     let (model, x, fresh) = (Stack::new(20.0, &device), tokens(1, &device), tokens(2, &device));
@@ -299,7 +303,7 @@ fn calibration_gain() -> Vec<Figure> {
         quantized
     };
     let w4 = |algorithm| calibrated(&w4().with_algorithm(algorithm));
-    let int8 = |algorithm| calibrated(&QuantConfig::int8_default().with_algorithm(algorithm));
+    let int8 = |algorithm| calibrated(&presets::int8_default().with_algorithm(algorithm));
     let mut figures = Vec::new();
     let mut compare = |name: &str, better: Stack, base: &Stack, bound: Option<f64>| {
         for (data, x) in [("calibration tokens", &x), ("other tokens", &fresh)] {

@@ -7,13 +7,13 @@
 
 mod algorithm;
 mod import;
-mod preset;
+pub mod presets;
 mod written;
 
 pub use algorithm::{
     Algorithm, BinWidth, ColumnOrder, HistogramConfig, Identity, Inputs, RangeSearch, Sharing, Unscaled, Zeros,
 };
-pub use preset::Preset;
+pub use presets::Preset;
 
 use std::fmt::Display;
 
@@ -25,15 +25,15 @@ use burn_quant_core::error::QuantError;
 
 /// An ordered list of rules, and the algorithm that finds the ranges.
 ///
-/// Every quantizer starts disabled. Rules apply in order, and the last one that matches a quantizer wins and replaces what
-/// earlier ones said.
+/// Every quantizer starts disabled. Rules apply in order, and the last one that matches a quantizer wins and replaces
+/// what earlier ones said.
 ///
 /// # Example
 ///
 /// ```
-/// use burn_quant::{QuantConfig, QuantizerConfig, Rule};
+/// use burn_quant::{QuantConfig, QuantizerConfig, Rule, presets};
 ///
-/// let config = QuantConfig::int8_weight_only() // a preset, refined
+/// let config = presets::int8_weight_only() // a preset, refined
 ///     .with_rule(Rule::set("decoder.*weight_quantizer", QuantizerConfig::int(4).per_block(32)))
 ///     .with_rule(Rule::disable("decoder.last.*"));
 /// let recipe = config.to_json();
@@ -43,12 +43,13 @@ use burn_quant_core::error::QuantError;
 ///
 /// # Recipes
 ///
-/// A recipe may start from a built-in configuration and add rules. Formats are called what [`summary`](burn_quant_core::summary::summary()) prints, an
-/// algorithm by its name has its default options, and everything that is not said has its default:
+/// A recipe may start from a built-in configuration and add rules. Formats are called what
+/// [`summary`](burn_quant_core::summary::summary()) prints, an algorithm by its name has its default options, and
+/// everything that is not said has its default:
 ///
 /// ```
 /// # #[cfg(feature = "toml")] {
-/// use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Rule};
+/// use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Rule, presets};
 ///
 /// let config = QuantConfig::from_toml(r#"
 ///     preset = "int8_default"
@@ -58,7 +59,7 @@ use burn_quant_core::error::QuantError;
 ///     quantizer = "decoder.*weight_quantizer"
 ///     action = { set = { format = "int4", granularity = { block = { size = 32 } } } }
 /// "#)?;
-/// let expected = QuantConfig::int8_default()
+/// let expected = presets::int8_default()
 ///     .with_rule(Rule::set("decoder.*weight_quantizer", QuantizerConfig::int(4).per_block(32)))
 ///     .with_algorithm(Algorithm::smoothquant(1.0));
 /// assert_eq!(config, expected);
@@ -93,19 +94,19 @@ impl QuantConfig {
         self
     }
 
-    /// Appends the rules of another configuration, as those of a KV cache; keeps the algorithm, unless it calibrates nothing
-    /// and the fragment has something to calibrate.
+    /// Appends the rules of another configuration, as those of a KV cache; keeps the algorithm, unless it calibrates
+    /// nothing and the fragment has something to calibrate.
     ///
     /// # Example
     ///
     /// ```
-    /// use burn_quant::{Algorithm, QuantConfig};
+    /// use burn_quant::{Algorithm, presets};
     ///
-    /// let config = QuantConfig::mxfp8_default().with_fragment(QuantConfig::fp8_kv());
+    /// let config = presets::mxfp8_default().extend(presets::fp8_kv());
     /// assert_eq!(config.rules.last().unwrap().quantizer, "*[kv]_bmm_quantizer");
     /// assert_eq!(config.algorithm, Algorithm::Max); // MXFP8 alone needs none
     /// ```
-    pub fn with_fragment(mut self, fragment: QuantConfig) -> Self {
+    pub fn extend(mut self, fragment: QuantConfig) -> Self {
         let calibrates = |rule: &Rule| matches!(&rule.action, Action::Set(config) if config.needs_calibration());
         if self.algorithm == Algorithm::None && fragment.rules.iter().any(calibrates) {
             self.algorithm = fragment.algorithm;

@@ -2,7 +2,7 @@
 //!
 //! | | short | whole |
 //! |---|---|---|
-//! | an algorithm | `algorithm = "awq_lite"` | `algorithm = { awq_lite = { alpha_step = 0.1, sharing = "separate" } }` |
+//! | an algorithm | `algorithm = "awq_lite"` | `algorithm = { awq_lite = { alpha_step = 0.1, .. } }` |
 //! | a configuration | `preset = "int8_default"` | all of its `rules` |
 //!
 //! Both are read; what is written is the short one for algorithms, and all rules.

@@ -1,7 +1,8 @@
 //! Experts that no calibration token reached.
 //!
-//! A router sends a token to a few experts, so with little data some see none. Their weights are calibrated like any other; the ranges of
-//! their inputs are those of their siblings together, as all experts of a block read the same hidden states.
+//! A router sends a token to a few experts, so with little data some see none. Their weights are calibrated like any
+//! other; the ranges of their inputs are those of their siblings together, as all experts of a block read the same
+//! hidden states.
 //!
 //! Source: ModelOpt 0.47, which gives every expert the largest range of all. Here only those without tokens borrow one.
 //! Siblings are told by name: the same path but for the number that follows a part with "expert" in it, as

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! G = Σ_t x_t x_tᵀ                      over tokens t, [in, in], f32
-//! ‖X ΔW‖² = tr(ΔWᵀ G ΔW)                the squared error of the outputs of all tokens, for any change ΔW of the weight
+//! ‖X ΔW‖² = tr(ΔWᵀ G ΔW)    the squared error of the outputs of all tokens, for any change ΔW of the weight
 //! ```
 //!
-//! `G` is symmetric. It is kept as strips of rows from the diagonal on, which halves its memory and the work of adding a
-//! batch and of scoring a change.
+//! `G` is symmetric. It is kept as strips of rows from the diagonal on, which halves its memory and the work of adding
+//! a batch and of scoring a change.
 
 use std::ops::Range;
 
@@ -152,7 +152,8 @@ impl Gram {
         Self { size, strips, doubled }
     }
 
-    /// `tr(Δᵀ G Δ)` for a change `Δ` of a weight `[in, out]`, as `[1]`: the squared error of the outputs, summed over them.
+    /// `tr(Δᵀ G Δ)` for a change `Δ` of a weight `[in, out]`, as `[1]`: the squared error of the outputs, summed over
+    /// them.
     ///
     /// # Panics
     ///
@@ -172,8 +173,9 @@ impl Gram {
         sum.expect("a weight has channels")
     }
 
-    /// [`Gram::error`] on the host, or `None` as soon as it is known to be above a limit: the terms of outputs are not negative, so
-    /// the sum over some of them is a lower bound. An error that is no number, or infinite, is above any limit.
+    /// [`Gram::error`] on the host, or `None` as soon as it is known to be above a limit: the terms of outputs are not
+    /// negative, so the sum over some of them is a lower bound. An error that is no number, or infinite, is above any
+    /// limit.
     pub(crate) fn error_up_to(&self, change: Tensor<2>, limit: f32) -> Option<f32> {
         let outputs = change.dims()[1];
         let step = outputs.div_ceil(CHUNKS).max(SMALLEST_STRIP);

@@ -7,13 +7,14 @@ use crate::config::{BinWidth, HistogramConfig, Zeros};
 
 /// Counts of magnitudes in bins of one width; bin `i` holds those from `origin + i·width` to the next edge.
 ///
-/// Widths that are powers of two make histograms of any shards of the data merge exactly: the finer one is coarsened, bin by
-/// bin. Bins beyond the largest magnitude are not kept.
+/// Widths that are powers of two make histograms of any shards of the data merge exactly: the finer one is coarsened,
+/// bin by bin. Bins beyond the largest magnitude are not kept.
 ///
 /// # Example
 ///
 /// ```
-/// use burn_quant::{Histogram, HistogramConfig};
+/// use burn_quant::calibrate::Histogram;
+/// use burn_quant::config::HistogramConfig;
 ///
 /// let config = HistogramConfig { bins: 16, ..HistogramConfig::default() };
 /// let (left, right) = (Histogram::of(&[0.5, -1.0, 3.0], &config), Histogram::of(&[100.0, 0.0], &config));
@@ -303,7 +304,8 @@ pub(crate) struct DeviceBlockHistogram {
 }
 
 impl DeviceBlockHistogram {
-    /// Counts the ranges of the blocks of a tensor in a histogram of its device that has room for them, or in a new one.
+    /// Counts the ranges of the blocks of a tensor in a histogram of its device that has room for them, or in a new
+    /// one.
     pub(crate) fn add_to(histograms: &mut Vec<Self>, amax: Tensor<1>) {
         let (device, blocks) = (amax.device(), amax.dims()[0] as u64);
         let of = |histogram: &Self| (histogram.largest.device(), histogram.counted);

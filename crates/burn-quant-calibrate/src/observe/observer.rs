@@ -1,7 +1,7 @@
 //! What a quantizer's tap remembers of the tensors that pass while the model is observed.
 //!
-//! Everything stays on the device until the end: an observed batch costs a few reductions, and a product of matrices where an
-//! algorithm asks for the Gram matrix, but no synchronization with the host.
+//! Everything stays on the device until the end: an observed batch costs a few reductions, and a product of matrices
+//! where an algorithm asks for the Gram matrix, but no synchronization with the host.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread::ThreadId;

@@ -47,8 +47,8 @@ impl ModelRequest {
         self.quantizers.get(name).copied().unwrap_or_default()
     }
 
-    /// Quantizers whose Gram matrices are on the device at the same time, in passes of at most `budget` bytes; layers that
-    /// are solved together stay together, and one that exceeds the budget by itself has a pass of its own.
+    /// Quantizers whose Gram matrices are on the device at the same time, in passes of at most `budget` bytes; layers
+    /// that are solved together stay together, and one that exceeds the budget by itself has a pass of its own.
     pub(crate) fn passes(&self, budget: Option<usize>) -> Vec<Vec<String>> {
         let mut passes: Vec<Vec<String>> = Vec::new();
         let mut used = usize::MAX;

@@ -160,7 +160,7 @@ impl BiasStatistics {
 /// Two shards of the data, observed apart, are worth the same as both at once:
 ///
 /// ```
-/// use burn_quant::{ModelStatistics, Statistics};
+/// use burn_quant::calibrate::{ModelStatistics, Statistics};
 ///
 /// let shard = |amax: f32| {
 ///     let mut statistics = ModelStatistics::default();

@@ -15,9 +15,9 @@ use burn_quant_core::error::QuantError;
 
 /// Folds a batch norm into the layer before it, and returns the layer, with a bias if it had none. The norm is gone.
 ///
-/// `w' = w·γ/σ`, `b' = (b − μ)·γ/σ + β`, `σ = √(var + ε)`, with the running statistics. Quantizing the folded weight is quantizing what
-/// the deployed model multiplies; quantizing the other leaves the norm's gain out of the rounding error. The norm is burn's, or
-/// that of [`nn`](burn_quant_nn) with activation quantizers around it.
+/// `w' = w·γ/σ`, `b' = (b − μ)·γ/σ + β`, `σ = √(var + ε)`, with the running statistics. Quantizing the folded weight is
+/// quantizing what the deployed model multiplies; quantizing the other leaves the norm's gain out of the rounding
+/// error. The norm is burn's, or that of [`nn`](burn_quant_nn) with activation quantizers around it.
 ///
 /// No norm is returned: one of burn's that is the identity today would follow the batches as soon as the model is
 /// trained. Make the field of your model an `Option`, take the norm out of it, and call it where it is there.
@@ -29,12 +29,13 @@ use burn_quant_core::error::QuantError;
 ///
 /// # Shapes and units
 ///
-/// `w`, `w'`: the layer's weight, channel by channel of its output; `b`, `b'`, `μ`, `var`, `γ`, `β`: `[out]`. Real units.
+/// `w`, `w'`: the layer's weight, channel by channel of its output; `b`, `b'`, `μ`, `var`, `γ`, `β`: `[out]`. Real
+/// units.
 ///
 /// # Errors
 ///
-/// [`QuantError::AlreadyQuantized`] if the layer's weight has a quantizer, and [`QuantError::ChannelsDiffer`] if the norm is not
-/// one of the layer's outputs.
+/// [`QuantError::AlreadyQuantized`] if the layer's weight has a quantizer, and [`QuantError::ChannelsDiffer`] if the
+/// norm is not one of the layer's outputs.
 ///
 /// # Source
 ///

@@ -11,11 +11,13 @@ use super::LinearMap;
 use super::linear_map::{along_inputs, along_outputs};
 use burn_quant_core::error::QuantError;
 
-/// Scales the channels between two layers so that each has the same range in both: the layers, changed, which compute the same.
+/// Scales the channels between two layers so that each has the same range in both: the layers, changed, which compute
+/// the same.
 ///
-/// `s_i = √(r1_i·r2_i) / r2_i`; the outputs of the first are divided by it, the inputs of the second multiplied. Between them there may
-/// only be what commutes with a positive factor per channel: nothing, a ReLU, pooling. A channel without weights in one of
-/// them is left alone. It needs no data, and makes quantization per tensor nearly as good as per channel.
+/// `s_i = √(r1_i·r2_i) / r2_i`; the outputs of the first are divided by it, the inputs of the second multiplied.
+/// Between them there may only be what commutes with a positive factor per channel: nothing, a ReLU, pooling. A channel
+/// without weights in one of them is left alone. It needs no data, and makes quantization per tensor nearly as good as
+/// per channel.
 ///
 /// # Shapes and units
 ///
@@ -28,7 +30,8 @@ use burn_quant_core::error::QuantError;
 ///
 /// # Source
 ///
-/// Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv:1906.04721, §4.1, eq. 11.
+/// Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv:1906.04721, §4.1,
+/// eq. 11.
 ///
 /// # Example
 ///
@@ -40,7 +43,9 @@ use burn_quant_core::error::QuantError;
 /// use burn_quant::prepare::equalize;
 ///
 /// let device = Device::flex();
-/// let linear = |weight: [[f32; 2]; 2]| Linear { weight: Param::from_tensor(Tensor::from_data(weight, &device)), bias: None };
+/// let linear = |weight: [[f32; 2]; 2]| {
+///     Linear { weight: Param::from_tensor(Tensor::from_data(weight, &device)), bias: None }
+/// };
 /// // the second channel has a range of 16 before, and of 1 after
 /// let (first, second) = equalize(linear([[1.0, 16.0], [0.5, -8.0]]), linear([[1.0, 1.0], [-1.0, 0.5]]))?;
 /// let values = |layer: &Linear| layer.weight.val().into_data().try_into_vec::<f32>().unwrap();

@@ -15,8 +15,8 @@ use burn_quant_nn::{
 
 /// A layer that is linear in its input, but for a bias.
 ///
-/// Its weight is seen as `[groups, out / groups, in / groups, kernel]`: the channels of a grouped convolution are numbered group by
-/// group. Implement it for a layer of yours to fold and equalize it.
+/// Its weight is seen as `[groups, out / groups, in / groups, kernel]`: the channels of a grouped convolution are
+/// numbered group by group. Implement it for a layer of yours to fold and equalize it.
 pub trait LinearMap: Sized {
     /// The weight, `[groups, out / groups, in / groups, kernel]`.
     fn weight(&self) -> Tensor<4>;

@@ -6,10 +6,11 @@
 //! anchor   a low percentile of those not below upper / 1e6
 //! ```
 //!
-//! The scale of a block is E4M3 in units of the tensor's: a range far above the blocks at hand leaves room for larger ones, and `ρ`
-//! is how far it may go before the scales of small blocks lose precision.
+//! The scale of a block is E4M3 in units of the tensor's: a range far above the blocks at hand leaves room for larger
+//! ones, and `ρ` is how far it may go before the scales of small blocks lose precision.
 //!
-//! Source: ModelOpt 0.47, `NVFP4ActHeadroomCalibrator`. A percentile is the geometric middle of a bin: bins are 11 % wide.
+//! Source: ModelOpt 0.47, `NVFP4ActHeadroomCalibrator`. A percentile is the geometric middle of a bin: bins are 11 %
+//! wide.
 
 use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat};
 
@@ -64,7 +65,7 @@ impl CalibrationAlgorithm for ActivationHeadroom {
 /// # Example
 ///
 /// ```
-/// use burn_quant::{BlockHistogram, solve::activation_headroom};
+/// use burn_quant::calibrate::{BlockHistogram, activation_headroom};
 ///
 /// let mut counts = vec![0; 512];
 /// counts[256] = 1000; // ranges of about 1

@@ -5,13 +5,14 @@
 //! minimize tr(ΔᵀGΔ) / E₀ + λ · mean(1 − |2h(V) − 1|^β),   Δ = Ŵ − W
 //! ```
 //!
-//! `E₀` is the error of rounding to the nearest, so that `λ` means the same for every layer; `β` falls from 20 to 2, and the second term
-//! begins after a fifth of the steps. Adam with a rate of 0.01 descends; the gradient of the first term is `2GΔ`, in closed
-//! form, so neither data nor automatic differentiation is needed. In the end each `h` is decided at one half; a layer whose
-//! error did not fall keeps the nearest.
+//! `E₀` is the error of rounding to the nearest, so that `λ` means the same for every layer; `β` falls from 20 to 2,
+//! and the second term begins after a fifth of the steps. Adam with a rate of 0.01 descends; the gradient of the first
+//! term is `2GΔ`, in closed form, so neither data nor automatic differentiation is needed. In the end each `h` is
+//! decided at one half; a layer whose error did not fall keeps the nearest.
 //!
-//! Source: Nagel et al. 2020, "Up or Down? Adaptive Rounding for Post-Training Quantization", arXiv:2004.10568, eqs. 21-25. There the
-//! loss is that of batches of the layer's outputs; with the Gram matrix it is that of all data at once.
+//! Source: Nagel et al. 2020, "Up or Down? Adaptive Rounding for Post-Training Quantization", arXiv:2004.10568, eqs.
+//! 21-25. There the loss is that of batches of the layer's outputs; with the Gram matrix it is that of all data at
+//! once.
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;

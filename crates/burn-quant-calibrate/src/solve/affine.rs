@@ -6,8 +6,8 @@
 //! amax[a] = max over the values of a of max(|max x − b|, |min x − b|)
 //! ```
 //!
-//! Source: ModelOpt 0.47, `BiasCalibrator`. There each batch is centred by the mean of the batches so far; here all are by the
-//! final one, which needs no order of batches and merges exactly.
+//! Source: ModelOpt 0.47, `BiasCalibrator`. There each batch is centred by the mean of the batches so far; here all are
+//! by the final one, which needs no order of batches and merges exactly.
 
 use burn_quant_ops::Groups;
 

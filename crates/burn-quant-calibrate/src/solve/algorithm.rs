@@ -70,13 +70,13 @@ impl std::fmt::Display for Stage {
     }
 }
 
-/// An algorithm of calibration: what it wants to know, and what it does to the range of an activation, to a linear layer, or
-/// to the weight of any other layer.
+/// An algorithm of calibration: what it wants to know, and what it does to the range of an activation, to a linear
+/// layer, or to the weight of any other layer.
 ///
 /// All three are pure functions: a problem comes in, a changed copy goes out. What they need is collected in the one
-/// observation of the data that calibration makes. A method that an algorithm does not override does nothing. Register one of
-/// yours with [`Quantization::with_algorithm`](crate::pipeline::Quantization::with_algorithm), and recipes name it by
-/// [`Algorithm::Custom`].
+/// observation of the data that calibration makes. A method that an algorithm does not override does nothing. Register
+/// one of yours with [`QuantizeOptions::with_algorithm`](crate::pipeline::QuantizeOptions::with_algorithm), and recipes
+/// name it by [`Algorithm::Custom`].
 ///
 /// # Example
 ///
@@ -86,7 +86,8 @@ impl std::fmt::Display for Stage {
 /// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
 /// # use burn::tensor::Device;
 /// # use burn_nn::LinearConfig;
-/// use burn_quant::{CalibrationAlgorithm, LayerProblem, QuantConfig, Quantization, SkipReason, Solution, Stage};
+/// use burn_quant::{QuantConfig, quantize_with};
+/// use burn_quant::calibrate::{CalibrationAlgorithm, LayerProblem, QuantizeOptions, SkipReason, Solution, Stage};
 ///
 /// struct Clip { share: f32 }
 ///
@@ -103,15 +104,15 @@ impl std::fmt::Display for Stage {
 ///     }
 /// }
 ///
-/// let recipe = r#"{ "rules": [{ "quantizer": "*weight_quantizer", "action": { "set": { "format": { "int": { "bits": 4 } } } } }],
+/// let recipe = r#"{ "rules": [{ "quantizer": "*weight_quantizer", "action": { "set": { "format": "int4" } } }],
 ///                   "algorithm": { "custom": { "name": "clip", "options": { "share": 0.9 } } } }"#;
 /// let config = QuantConfig::from_json(recipe)?;
-/// let (model, report) = Quantization::new(&config)
+/// let options = QuantizeOptions::new()
 ///     .with_algorithm("clip", |options| match options.get("share").and_then(|share| share.as_f64()) {
 ///         Some(share) => Ok(Box::new(Clip { share: share as f32 })),
 ///         None => Err("`share` is a number".into()),
-///     })
-///     .run_weights(LinearConfig::new(8, 4).init(&Device::flex()))?;
+///     });
+/// let (model, report) = quantize_with(LinearConfig::new(8, 4).init(&Device::flex()), &config, options, |_| {})?;
 /// assert_eq!(report.layers[0].steps[0].algorithm, "clip");
 /// # Ok(()) }
 /// # #[cfg(not(feature = "flex"))] fn main() {}
@@ -346,11 +347,10 @@ type Constructor = dyn Fn(&Map<String, Value>) -> Result<Box<dyn CalibrationAlgo
 pub(crate) struct Registry(BTreeMap<String, Arc<Constructor>>);
 
 impl Registry {
-    pub(crate) fn register(
-        &mut self,
-        name: impl Into<String>,
-        constructor: impl Fn(&Map<String, Value>) -> Result<Box<dyn CalibrationAlgorithm>, String> + Send + Sync + 'static,
-    ) {
+    pub(crate) fn register<C>(&mut self, name: impl Into<String>, constructor: C)
+    where
+        C: Fn(&Map<String, Value>) -> Result<Box<dyn CalibrationAlgorithm>, String> + Send + Sync + 'static,
+    {
         self.0.insert(name.into(), Arc::new(constructor));
     }
 

@@ -4,13 +4,13 @@
 //! A·r*,  r* = argmin_r  δᵀ G_bb δ,    δ = Q(W_b; A·r) − W_b,    r = 1, ... min + step, min
 //! ```
 //!
-//! `W_b` are the weights of a block, `G_bb` the block of the Gram matrix that belongs to them; `A` is the range by `max`. Where
-//! block scales are dynamic under one range of the tensor, that range is shrunk, against the error of the whole output. Shares
-//! are rounded to two decimals.
+//! `W_b` are the weights of a block, `G_bb` the block of the Gram matrix that belongs to them; `A` is the range by
+//! `max`. Where block scales are dynamic under one range of the tensor, that range is shrunk, against the error of the
+//! whole output. Shares are rounded to two decimals.
 //!
 //! Source: Lin et al. 2024, "AWQ", arXiv:2306.00978, and its published code; ModelOpt 0.47, `awq_clip`.
-//! Our choices: all tokens count, where ModelOpt takes about 64 of each call; of equal errors the largest share wins, where
-//! ModelOpt takes the smallest, which halves the range of a block whose inputs were zero.
+//! Our choices: all tokens count, where ModelOpt takes about 64 of each call; of equal errors the largest share wins,
+//! where ModelOpt takes the smallest, which halves the range of a block whose inputs were zero.
 
 use burn::tensor::Tensor;
 use burn_quant_ops::numerics::{BlockScale, ScaleFormat};

@@ -1,4 +1,5 @@
-//! AWQ: salient input channels are multiplied up before the weight is rounded, by the exponent that harms outputs least.
+//! AWQ: salient input channels are multiplied up before the weight is rounded, by the exponent that harms outputs
+//! least.
 //!
 //! ```text
 //! x̄_c = mean_t |x_tc|     w̄_c = mean_o |W[c,o]| / max |block of W with W[c,o]|
@@ -7,11 +8,12 @@
 //! x ← x / s,  W ← s ⊙ W
 //! ```
 //!
-//! Source: Lin et al. 2024, "AWQ", arXiv:2306.00978, §3.2; ModelOpt 0.47, `awq_lite`, which runs the layer once per α and batch;
-//! the Gram matrix `G` of the inputs gives the same sum of squares without running it. Ties go to the smallest α.
-//! Our choices: every token has the same weight, where in ModelOpt every call has; exponents end at the last multiple of the step
-//! that is at most 1, where ModelOpt's go on to the next; a layer that no exponent makes better stays unsmoothed
-//! ([`Identity`]). Activations are not quantized in the search. Of a chain of quantizers the first is searched with.
+//! Source: Lin et al. 2024, "AWQ", arXiv:2306.00978, §3.2; ModelOpt 0.47, `awq_lite`, which runs the layer once per α
+//! and batch; the Gram matrix `G` of the inputs gives the same sum of squares without running it. Ties go to the
+//! smallest α. Our choices: every token has the same weight, where in ModelOpt every call has; exponents end at the
+//! last multiple of the step that is at most 1, where ModelOpt's go on to the next; a layer that no exponent makes
+//! better stays unsmoothed ([`Identity`]). Activations are not quantized in the search. Of a chain of quantizers the
+//! first is searched with.
 
 use burn::tensor::{DType, Tensor};
 use burn_quant_ops::{Groups, group_amax};

@@ -4,8 +4,8 @@
 //! b ← b − E[x]ᵀ ΔW
 //! ```
 //!
-//! Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv:1906.04721, §4.2,
-//! with the means of the calibration data.
+//! Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction",
+//! arXiv:1906.04721, §4.2, with the means of the calibration data.
 
 use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage, host};
 use crate::observe::InputStatistics;

@@ -7,8 +7,8 @@
 //! L = 2^(bits − 1), or 2^bits without a sign
 //! ```
 //!
-//! Source: Migacz 2017, "8-bit Inference with TensorRT"; ModelOpt 0.47, `HistogramCalibrator`. The first bin, which holds the zeros,
-//! counts as the second does.
+//! Source: Migacz 2017, "8-bit Inference with TensorRT"; ModelOpt 0.47, `HistogramCalibrator`. The first bin, which
+//! holds the zeros, counts as the second does.
 
 use burn_quant_ops::numerics::{Format, IntFormat, Signedness};
 
@@ -62,7 +62,8 @@ impl CalibrationAlgorithm for Entropy {
 /// # Example
 ///
 /// ```
-/// use burn_quant::{Histogram, HistogramConfig, IntFormat, solve::entropy};
+/// use burn_quant::calibrate::{Histogram, entropy};
+/// use burn_quant::config::{HistogramConfig, IntFormat};
 ///
 /// // uniform values below 1, and one outlier: it is not worth nine tenths of the codes
 /// let mut values: Vec<f32> = (0..100_000).map(|i| i as f32 / 100_000.0).collect();

@@ -3,16 +3,16 @@
 //! ```text
 //! H = 2 XᵀX / tokens + λ·mean(diag)·I        λ: damping
 //! H⁻¹ = Uᵀ U                                 U upper triangular
-//! for each channel j:   q = Q(W)[j,:];   e = (W[j,:] − q) / U[j,j];   W[j,:] ← q;   W[k,:] ← W[k,:] − U[j,k]·e   for k > j
+//! for each channel j:   q = Q(W)[j,:];  e = (W[j,:] − q) / U[j,j];  W[j,:] ← q;  W[k,:] ← W[k,:] − U[j,k]·e  for k > j
 //! ```
 //!
-//! Channels are corrected a block at a time: within the block at once, beyond it when the block is done. Static ranges are those of
-//! the weight before rounding; those of dynamic blocks follow the weight as it changes.
+//! Channels are corrected a block at a time: within the block at once, beyond it when the block is done. Static ranges
+//! are those of the weight before rounding; those of dynamic blocks follow the weight as it changes.
 //!
-//! Source: Frantar et al. 2023, "GPTQ", arXiv:2210.17323, algorithm 1 (its channels are columns, ours are rows: burn keeps
-//! `[in, out]`); ModelOpt 0.47, `gptq`. The factor `U` is that of f64 arithmetic: the inverse of the triangle of a Cholesky
-//! factorization in reverse order, so the inverse of `H` is never formed. The order by activations is "act order" of the published
-//! code.
+//! Source: Frantar et al. 2023, "GPTQ", arXiv:2210.17323, algorithm 1 (its channels are columns, ours are rows: burn
+//! keeps `[in, out]`); ModelOpt 0.47, `gptq`. The factor `U` is that of f64 arithmetic: the inverse of the triangle of
+//! a Cholesky factorization in reverse order, so the inverse of `H` is never formed. The order by activations is "act
+//! order" of the published code.
 
 use burn::tensor::{DType, Tensor};
 use burn_quant_ops::group_amax;
@@ -82,8 +82,8 @@ impl CalibrationAlgorithm for Gptq {
 
 /// `U` of `H⁻¹ = Uᵀ U`, row by row.
 ///
-/// Reversing rows and columns turns the upper triangle `R` of `H = R Rᵀ` into the lower one that a Cholesky factorization
-/// gives; then `U = R⁻¹`.
+/// Reversing rows and columns turns the upper triangle `R` of `H = R Rᵀ` into the lower one that a Cholesky
+/// factorization gives; then `U = R⁻¹`.
 fn inverse_factor(hessian: impl Fn(usize, usize) -> f64, size: usize, damping: f64) -> Option<Vec<f32>> {
     let mean = (0..size).map(|i| hessian(i, i)).sum::<f64>() / size as f64;
     let damp = damping * mean;

@@ -4,8 +4,8 @@
 //! amax = c_k,   k = argmin Σ_b n_b · (c_b − Q(c_b; c_k))²       c: centres of bins,   k = start, start + stride, ...
 //! ```
 //!
-//! Source: ModelOpt 0.47, `HistogramCalibrator` as intended: there arguments in wrong places make the result that of the first
-//! candidate. The first of equals wins.
+//! Source: ModelOpt 0.47, `HistogramCalibrator` as intended: there arguments in wrong places make the result that of
+//! the first candidate. The first of equals wins.
 
 use burn_quant_ops::numerics::{AnyGrid, Format, Grid, IntFormat, IntSpan, ScaleFormat};
 
@@ -49,13 +49,14 @@ impl CalibrationAlgorithm for HistogramMse {
     }
 }
 
-/// Finds the range of least squared error for a format; `None` if fewer than `start_bin` bins are in use. A stride of 0 counts
-/// as 1.
+/// Finds the range of least squared error for a format; `None` if fewer than `start_bin` bins are in use. A stride of 0
+/// counts as 1.
 ///
 /// # Example
 ///
 /// ```
-/// use burn_quant::{Format, Histogram, HistogramConfig, IntFormat, solve::histogram_mse};
+/// use burn_quant::calibrate::{Histogram, histogram_mse};
+/// use burn_quant::config::{Format, HistogramConfig, IntFormat};
 ///
 /// let mut values: Vec<f32> = (0..10_000).map(|i| i as f32 / 10_000.0).collect();
 /// values.push(4.0); // an outlier: clipping it costs less than rounding all else four times as coarsely

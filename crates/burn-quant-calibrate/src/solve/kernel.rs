@@ -3,8 +3,8 @@
 use burn_quant_core::quantizer::AnyTensor;
 use burn_quant_core::quantizer::TensorQuantizer;
 
-/// The weight of a convolution, an embedding, or any other layer whose weight is not a matrix between inputs and outputs: its
-/// range can be searched for, nothing else.
+/// The weight of a convolution, an embedding, or any other layer whose weight is not a matrix between inputs and
+/// outputs: its range can be searched for, nothing else.
 #[derive(Clone, Debug)]
 pub struct KernelProblem {
     name: String,

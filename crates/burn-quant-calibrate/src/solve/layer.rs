@@ -56,9 +56,9 @@ impl LayerInput {
 /// y = Qi(x ⊙ s) · Qw(W) + (x ⊙ s) · down · up + bias
 /// ```
 ///
-/// The weight is `[in, out]` and f32, whatever its layout and dtype in the model. What belongs together changes together:
-/// [`smoothed`](LayerProblem::smoothed) divides the weight and the branch by what it multiplies inputs by. Copies are cheap:
-/// tensors are shared until they are changed.
+/// The weight is `[in, out]` and f32, whatever its layout and dtype in the model. What belongs together changes
+/// together: [`smoothed`](LayerProblem::smoothed) divides the weight and the branch by what it multiplies inputs by.
+/// Copies are cheap: tensors are shared until they are changed.
 #[derive(Clone, Debug)]
 pub struct LayerProblem {
     name: String,
@@ -195,8 +195,8 @@ impl LayerProblem {
         quantizer.calibrated_max(&canonical(weight, quantizer))
     }
 
-    /// The weight that, without quantization of inputs, gives the same outputs as the layer does now, `[in, out]`; for the
-    /// inputs as they were observed.
+    /// The weight that, without quantization of inputs, gives the same outputs as the layer does now, `[in, out]`; for
+    /// the inputs as they were observed.
     pub fn effective_weight(&self) -> Tensor<2> {
         let weight = match &self.low_rank {
             None => self.quantized_weight(),
@@ -236,7 +236,8 @@ impl LayerProblem {
         Some(shift.squeeze_dim(0))
     }
 
-    /// The same with another weight, `[in, out]`, and unchanged ranges; it is rounded to the dtype that the model keeps it in.
+    /// The same with another weight, `[in, out]`, and unchanged ranges; it is rounded to the dtype that the model keeps
+    /// it in.
     pub fn with_weight(&self, weight: Tensor<2>) -> Self {
         Self { weight: weight.cast(self.dtype).cast(DType::F32), ..self.clone() }
     }
@@ -256,12 +257,13 @@ impl LayerProblem {
         self.with_weight_quantizer(self.calibrate_max(&self.weight_quantizer, self.weight()))
     }
 
-    /// The same with inputs multiplied by a factor per channel, `[in]`, and the weight divided by it: the same outputs, but for
-    /// rounding. Ranges of weight and input become those of the new values by `max`.
+    /// The same with inputs multiplied by a factor per channel, `[in]`, and the weight divided by it: the same outputs,
+    /// but for rounding. Ranges of weight and input become those of the new values by `max`.
     ///
     /// # Errors
     ///
-    /// [`SkipReason::NoSlot`] and [`SkipReason::NoData`] as [`LayerProblem::input`]; what [`LayerProblem::can_smooth`] says.
+    /// [`SkipReason::NoSlot`] and [`SkipReason::NoData`] as [`LayerProblem::input`]; what [`LayerProblem::can_smooth`]
+    /// says.
     pub fn smoothed(&self, factor: Tensor<1>) -> Result<Self, SkipReason> {
         let factor = self.within_dtype(factor);
         let input = self.input()?.clone().scaled(&factor);
@@ -310,8 +312,8 @@ impl LayerProblem {
     ///
     /// # Errors
     ///
-    /// [`SkipReason::NoSlot`]; [`SkipReason::InputChain`]; [`SkipReason::Rotated`]; [`SkipReason::InputGranularity`] if the new
-    /// range cannot be told from those of channels.
+    /// [`SkipReason::NoSlot`]; [`SkipReason::InputChain`]; [`SkipReason::Rotated`]; [`SkipReason::InputGranularity`] if
+    /// the new range cannot be told from those of channels.
     pub fn can_smooth(&self) -> Result<&TensorQuantizer, SkipReason> {
         let quantizer = self.input_quantizer()?;
         let config = quantizer.config();
@@ -333,8 +335,8 @@ impl LayerProblem {
         Ok(quantizer)
     }
 
-    /// Adds a branch of low rank beside the weight: `down` `[in, rank]`, `up` `[rank, out]`, for smoothed inputs that are not
-    /// quantized. Beside a branch that is there already it stands as further ranks.
+    /// Adds a branch of low rank beside the weight: `down` `[in, rank]`, `up` `[rank, out]`, for smoothed inputs that
+    /// are not quantized. Beside a branch that is there already it stands as further ranks.
     ///
     /// # Errors
     ///
@@ -401,7 +403,8 @@ impl LayerProblem {
         self.scale.clone()
     }
 
-    /// The same without the effect of smoothing, but with a scale of ones: what an algorithm leaves where no data arrived.
+    /// The same without the effect of smoothing, but with a scale of ones: what an algorithm leaves where no data
+    /// arrived.
     pub(super) fn with_scale_of_ones(&self) -> Self {
         let mut same = self.clone();
         if let Some(quantizer) = &mut same.input_quantizer

@@ -12,7 +12,8 @@ use super::{KernelProblem, LayerProblem, SkipReason, Solution};
 use crate::observe::ModelStatistics;
 use burn_quant_core::model::{LayerRef, ModelIndex, Parameters, Replacements};
 
-/// What layers have become so far; it goes into the model at the end, as later passes over the data need the float model.
+/// What layers have become so far; it goes into the model at the end, as later passes over the data need the float
+/// model.
 #[derive(Default)]
 pub(crate) struct Solved {
     pub(crate) replacements: Replacements,
@@ -33,7 +34,8 @@ impl Calibrator {
         wanted.cloned().collect()
     }
 
-    /// Solves the layers whose input quantizer satisfies `wanted`; the quantizers of the index have their ranges by `max`.
+    /// Solves the layers whose input quantizer satisfies `wanted`; the quantizers of the index have their ranges by
+    /// `max`.
     pub(crate) fn solve_layers(
         &self,
         index: &ModelIndex,
@@ -129,7 +131,8 @@ impl Calibrator {
     }
 }
 
-/// One step for layers with a common parent: what it chose, or why it left a layer as it was; nothing where it is not for it.
+/// One step for layers with a common parent: what it chose, or why it left a layer as it was; nothing where it is not
+/// for it.
 fn apply(step: &Step, layers: &mut [LayerProblem]) -> Vec<Option<Result<BTreeMap<String, f32>, SkipReason>>> {
     let for_all = layers.iter().all(|layer| step.is_for(layer.name()));
     let solutions: Vec<Option<Result<Solution, SkipReason>>> = if layers.len() > 1 && for_all && share_inputs(layers) {

@@ -4,9 +4,9 @@
 //! step = 2 · mean |x| / √hi        amax = hi · step = 2 · mean |x| · √hi
 //! ```
 //!
-//! Source: Esser et al. 2020, "Learned Step Size Quantization", arXiv:1902.08153, §2.1. At 2 to 4 bits it clips what is rare; it is a
-//! start for training, not a range to keep. Our choices: an activation whose mean is zero keeps its range by `max`, and so does
-//! every quantizer that has no f32 scales.
+//! Source: Esser et al. 2020, "Learned Step Size Quantization", arXiv:1902.08153, §2.1. At 2 to 4 bits it clips what is
+//! rare; it is a start for training, not a range to keep. Our choices: an activation whose mean is zero keeps its range
+//! by `max`, and so does every quantizer that has no f32 scales.
 
 use burn::tensor::Tensor;
 use burn_quant_ops::numerics::{Format, ScaleFormat};

@@ -7,8 +7,8 @@
 //! LayerProblem { weight, quantizers, input statistics } ──► step ──► step ──► ... ──► weights and ranges     layers.rs
 //! ```
 //!
-//! With the Gram matrix of its inputs the error of a layer's outputs is known for any change of its weight, so a search never
-//! runs the model. A new algorithm is a file here and a row in `algorithm.rs`.
+//! With the Gram matrix of its inputs the error of a layer's outputs is known for any change of its weight, so a search
+//! never runs the model. A new algorithm is a file here and a row in `algorithm.rs`.
 
 mod algorithm;
 mod calibrator;

@@ -4,9 +4,9 @@
 //! a ← batch 1,   a ← m·a + (1 − m)·batch n
 //! ```
 //!
-//! Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-//! arXiv:1712.05877, §3.1. It depends on the order of batches; that of merged statistics is the order of merging, and
-//! batches that several threads ran count from the smallest range to the largest, whichever came first.
+//! Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+//! Inference", arXiv:1712.05877, §3.1. It depends on the order of batches; that of merged statistics is the order of
+//! merging, and batches that several threads ran count from the smallest range to the largest, whichever came first.
 
 use super::ranges::activation;
 use super::{CalibrationAlgorithm, SkipReason, Stage};
@@ -48,7 +48,7 @@ impl CalibrationAlgorithm for MovingAverage {
 /// # Example
 ///
 /// ```
-/// use burn_quant::solve::moving_average;
+/// use burn_quant::calibrate::moving_average;
 ///
 /// assert_eq!(moving_average(&[vec![1.0], vec![3.0], vec![5.0]], 0.5), Some(vec![3.5]));
 /// ```

@@ -57,7 +57,7 @@ impl CalibrationAlgorithm for Percentile {
 /// # Example
 ///
 /// ```
-/// use burn_quant::{Histogram, solve::percentile};
+/// use burn_quant::calibrate::{Histogram, percentile};
 ///
 /// let seen = Histogram { origin: 0.0, width: 0.5, counts: vec![90, 5, 4, 1] };
 /// assert_eq!(percentile(&seen, 95.0), Some(0.5));

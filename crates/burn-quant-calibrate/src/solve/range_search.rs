@@ -2,17 +2,17 @@
 //!
 //! ```text
 //! amax* = argmin_k  ‖W − Q(W; amax_k)‖²                     mse
-//! amax* = argmin_k  δᵀ G_bb δ,   δ = W_b − Q(W_b; amax_k)   local Hessian: the error of the block's share of the output
+//! amax* = argmin_k  δᵀ G_bb δ,   δ = W_b − Q(W_b; amax_k)   local Hessian: the block's share of the error
 //! amax_k = m_k · amax           m from start to stop, and 1;   or
 //! amax_k = global · v / 448     for every positive E4M3 value v: all scales that a block of static NVFP4 can have
 //! ```
 //!
 //! The first of equal losses wins.
 //!
-//! Source: ModelOpt 0.47, `mse` and `local_hessian`. Our choices: 1 is among the multipliers, so that no weight gets worse
-//! than by `max`; there the default steps miss it. As there, the local Hessian is the squared error where there is no Gram
-//! matrix of whole blocks: ragged inputs, convolutions, layers without data. Blocks that are not those of the quantizer are
-//! refused; there they are a warning.
+//! Source: ModelOpt 0.47, `mse` and `local_hessian`. Our choices: 1 is among the multipliers, so that no weight gets
+//! worse than by `max`; there the default steps miss it. As there, the local Hessian is the squared error where there
+//! is no Gram matrix of whole blocks: ragged inputs, convolutions, layers without data. Blocks that are not those of
+//! the quantizer are refused; there they are a warning.
 
 use burn::tensor::Tensor;
 use burn_quant_ops::numerics::{BlockScale, Minifloat, ScaleFormat};

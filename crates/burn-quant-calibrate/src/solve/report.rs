@@ -10,8 +10,8 @@ use burn_quant_core::model::host;
 
 /// What the steps of an algorithm did to a layer, or to the quantizer of an activation.
 ///
-/// Errors are of outputs, averaged over tokens and output channels, and caused by the weight alone: `‖X ΔW‖² / (tokens · out)`. They
-/// are known where the algorithm looks at the Gram matrix of the inputs.
+/// Errors are of outputs, averaged over tokens and output channels, and caused by the weight alone:
+/// `‖X ΔW‖² / (tokens · out)`. They are known where the algorithm looks at the Gram matrix of the inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerReport {

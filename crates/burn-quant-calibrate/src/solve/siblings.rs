@@ -7,8 +7,8 @@ use burn::tensor::Tensor;
 use super::{LayerProblem, host};
 use burn_quant_core::quantizer::Buffer;
 
-/// Names of siblings: those of one parent and one row belong together. Source: ModelOpt 0.47, shared weight ranges; the last
-/// row is burn's attention, whose layers count as siblings where they see the same tokens.
+/// Names of siblings: those of one parent and one row belong together. Source: ModelOpt 0.47, shared weight ranges; the
+/// last row is burn's attention, whose layers count as siblings where they see the same tokens.
 const SIBLINGS: [&[&str]; 4] =
     [&["q_proj", "k_proj", "v_proj"], &["gate_proj", "up_proj"], &["w1", "w3"], &["query", "key", "value"]];
 

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! Source: Xiao et al. 2023, "SmoothQuant", arXiv:2211.10438, eq. 4; ModelOpt 0.47, `smoothquant`.
-//! Our choices: a channel without data keeps `s = 1` unless α is 0, where ModelOpt gives it 1e4 and shrinks its weights by as
-//! much. A channel without weights is scaled like any other, so that its inputs do not set the range of the tensor. Siblings
-//! may share a scale, from the largest weights of all.
+//! Our choices: a channel without data keeps `s = 1` unless α is 0, where ModelOpt gives it 1e4 and shrinks its weights
+//! by as much. A channel without weights is scaled like any other, so that its inputs do not set the range of the
+//! tensor. Siblings may share a scale, from the largest weights of all.
 
 use burn::tensor::Tensor;
 use burn_quant_ops::numerics::Format;
@@ -36,7 +36,7 @@ pub(crate) struct SmoothQuant {
 /// # Example
 ///
 /// ```
-/// use burn_quant::solve::smoothquant;
+/// use burn_quant::calibrate::smoothquant;
 ///
 /// // an outlier channel, an ordinary one, and one that never fires
 /// assert_eq!(smoothquant(&[64.0, 1.0, 0.0], &[1.0, 1.0, 0.5], 0.5), [0.125, 1.0, 1.0]);

@@ -5,8 +5,8 @@
 //! y = Qi(x ⊙ s) · Qw(W − down·up) + (x ⊙ s) · down · up
 //! ```
 //!
-//! Source: Li et al. 2025, "SVDQuant", arXiv:2411.05007; ModelOpt 0.47, `svdquant`. The SVD is computed in f64. A rank above that of
-//! the matrix is that of the matrix; ModelOpt pads with zeros.
+//! Source: Li et al. 2025, "SVDQuant", arXiv:2411.05007; ModelOpt 0.47, `svdquant`. The SVD is computed in f64. A rank
+//! above that of the matrix is that of the matrix; ModelOpt pads with zeros.
 
 use burn::tensor::{DType, Tensor};
 use faer::Mat;

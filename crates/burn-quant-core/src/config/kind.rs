@@ -44,10 +44,12 @@ const KNOWN: [&str; 24] = [
 ];
 
 impl QuantizerConfig {
-    /// A quantizer by the name of its format, which is what [`kind`](QuantizerConfig::kind) prints: `int8`, `uint4`, `int4 narrow`, `e4m3`,
-    /// `nf4`, `mx e4m3`, `nvfp4`, `nvfp4 static`, `nvfp4 4/6`; or ModelOpt's `fp8`, `mxfp8`, `mxfp6`, `mxfp4`, `mxint8`.
+    /// A quantizer by the name of its format, which is what [`kind`](QuantizerConfig::kind) prints: `int8`, `uint4`,
+    /// `int4 narrow`, `e4m3`, `nf4`, `mx e4m3`, `nvfp4`, `nvfp4 static`, `nvfp4 4/6`; or ModelOpt's `fp8`, `mxfp8`,
+    /// `mxfp6`, `mxfp4`, `mxint8`.
     ///
-    /// MX formats come in blocks of 32 with a dynamic range, NVFP4 in blocks of 16; all others per tensor with a static range.
+    /// MX formats come in blocks of 32 with a dynamic range, NVFP4 in blocks of 16; all others per tensor with a static
+    /// range.
     ///
     /// # Errors
     ///
@@ -56,7 +58,8 @@ impl QuantizerConfig {
     /// # Example
     ///
     /// ```
-    /// use burn_quant::{Format, QuantizerConfig};
+    /// use burn_quant::QuantizerConfig;
+    /// use burn_quant::config::Format;
     ///
     /// assert_eq!(QuantizerConfig::named("int4")?, QuantizerConfig::int(4));
     /// assert_eq!(QuantizerConfig::named("mxfp4")?, QuantizerConfig::mx(Format::E2M1));
@@ -71,7 +74,8 @@ impl QuantizerConfig {
         })
     }
 
-    /// The name that stands for format, scales, granularity and range, where there is one: what a recipe leaves out then.
+    /// The name that stands for format, scales, granularity and range, where there is one: what a recipe leaves out
+    /// then.
     pub(super) fn name(&self) -> Option<(String, QuantizerConfig)> {
         let bare = QuantizerConfig::new(self.format).with_scale(self.scale).kind();
         let named = named(&bare)?;

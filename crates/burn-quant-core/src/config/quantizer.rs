@@ -36,7 +36,8 @@ pub enum Granularity {
 }
 
 impl Granularity {
-    /// Returns the groups that this granularity makes of a tensor. The contracted axes of a kernel count as one for blocks.
+    /// Returns the groups that this granularity makes of a tensor. The contracted axes of a kernel count as one for
+    /// blocks.
     pub fn groups(&self, role: Role, shape: &[usize]) -> Groups {
         let shape = &self.divided_shape(role, shape)[..];
         let all = |axis: AxisGroups| vec![axis; shape.len()];
@@ -71,7 +72,8 @@ impl Granularity {
         Groups::new(shape, &axes)
     }
 
-    /// The shape that the groups divide: that of the tensor, but for blocks of a kernel, whose contracted axes count as one.
+    /// The shape that the groups divide: that of the tensor, but for blocks of a kernel, whose contracted axes count as
+    /// one.
     pub(crate) fn divided_shape(&self, role: Role, shape: &[usize]) -> Vec<usize> {
         match (self, role) {
             (Granularity::Block { .. } | Granularity::Block2d { .. }, Role::Weight(layout)) => {
@@ -135,8 +137,9 @@ pub enum Rounding {
 ///
 /// # Source
 ///
-/// ModelOpt 0.47, the `bias` attribute. There the bias of a dynamic-block format is calibrated and then ignored, and a dynamic
-/// range is taken from the values before the subtraction; here it acts on every format, and ranges are those after it.
+/// ModelOpt 0.47, the `bias` attribute. There the bias of a dynamic-block format is calibrated and then ignored, and a
+/// dynamic range is taken from the values before the subtraction; here it acts on every format, and ranges are those
+/// after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BiasConfig {
@@ -193,13 +196,13 @@ impl BiasConfig {
 
 /// An orthogonal rotation of blocks along the contracted axis, before rounding: it spreads outliers over their block.
 ///
-/// `x ← x · D · H / √block` with the Walsh-Hadamard matrix `H` in Sylvester's order and `D` a diagonal of signs. Rotating
-/// both factors of a product by the same rotation leaves the product as it is.
+/// `x ← x · D · H / √block` with the Walsh-Hadamard matrix `H` in Sylvester's order and `D` a diagonal of signs.
+/// Rotating both factors of a product by the same rotation leaves the product as it is.
 ///
 /// # Source
 ///
-/// Ashkboos et al. 2024, "QuaRot", arXiv:2404.00456; ModelOpt 0.47, the `rotate` attribute, which has no signs. Arithmetic is
-/// f32, its `rotate_fp32`.
+/// Ashkboos et al. 2024, "QuaRot", arXiv:2404.00456; ModelOpt 0.47, the `rotate` attribute, which has no signs.
+/// Arithmetic is f32, its `rotate_fp32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rotation {
@@ -230,7 +233,8 @@ pub enum AfterRounding {
 /// # Example
 ///
 /// ```
-/// use burn_quant::{Format, Granularity, QuantizerConfig};
+/// use burn_quant::QuantizerConfig;
+/// use burn_quant::config::{Format, Granularity};
 ///
 /// let config = QuantizerConfig::int(4).per_block(128);
 /// assert_eq!(config.granularity, Granularity::Block { size: 128 });
@@ -311,8 +315,8 @@ impl QuantizerConfig {
 
     /// A microscaling format: blocks of 32 elements of a format under a power of two each, taken from the data.
     ///
-    /// MXFP8 is [`Format::E4M3`] or [`Format::E5M2`], MXFP6 [`Format::E3M2`] or [`Format::E2M3`], MXFP4 [`Format::E2M1`];
-    /// see [`QuantizerConfig::mxint8`] for the integers.
+    /// MXFP8 is [`Format::E4M3`] or [`Format::E5M2`], MXFP6 [`Format::E3M2`] or [`Format::E2M3`], MXFP4
+    /// [`Format::E2M1`]; see [`QuantizerConfig::mxint8`] for the integers.
     pub fn mx(format: Format) -> Self {
         Self { scale: ScaleFormat::E8M0, ..Self::new(format).per_block(32).dynamic() }
     }

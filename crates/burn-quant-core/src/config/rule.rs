@@ -20,8 +20,8 @@ pub enum Action {
 
 /// A glob over quantizer names, and what the quantizers that match do.
 ///
-/// Names are `<layer path>.weight_quantizer`, `.input_quantizer` and `.output_quantizer`; in globs `*` crosses dots, and `?`,
-/// `[ab]`, `[!ab]` and `{a,b}` mean what they do in a shell.
+/// Names are `<layer path>.weight_quantizer`, `.input_quantizer` and `.output_quantizer`; in globs `*` crosses dots,
+/// and `?`, `[ab]`, `[!ab]` and `{a,b}` mean what they do in a shell.
 ///
 /// A rule that configures or enables is for products: `*input_quantizer` means the inputs of linear layers,
 /// convolutions and attention, and quantizers in structs of yours. It leaves norms, pools and rectifiers in float,

@@ -17,7 +17,9 @@ impl QuantizerConfig {
     /// # Example
     ///
     /// ```
-    /// use burn_quant::{Format, InvalidConfig, QuantizerConfig, Range, ScaleFormat};
+    /// use burn_quant::QuantizerConfig;
+    /// use burn_quant::config::{Format, Range, ScaleFormat};
+    /// use burn_quant::error::InvalidConfig;
     ///
     /// let mut mxfp4 = QuantizerConfig::mx(Format::E2M1);
     /// assert_eq!(mxfp4.validate(), Ok(()));

@@ -1,6 +1,7 @@
 //! A quantizer's configuration as recipes have it: a name for what has one, and nothing that is as it would be anyway.
 //!
-//! Short: `format = "nvfp4"`. Whole: `format = "e2m1"`, `granularity`, `scale`, `range`. Both are read; the short one is written.
+//! Short: `format = "nvfp4"`. Whole: `format = "e2m1"`, `granularity`, `scale`, `range`. Both are read; the short one
+//! is written.
 
 use std::fmt;
 

@@ -9,7 +9,8 @@ pub use import::ImportProblem;
 
 use crate::layout::Role;
 
-/// Makes `Debug` print what `Display` does: a `main` that returns a `Result` prints `Debug`, and the advice must not be lost there.
+/// Makes `Debug` print what `Display` does: a `main` that returns a `Result` prints `Debug`, and the advice must not be
+/// lost there.
 #[doc(hidden)] // of the toolkit's own crates
 #[macro_export]
 macro_rules! debug_is_display {
@@ -56,11 +57,12 @@ pub enum QuantError {
         /// The most similar names of quantizers that exist.
         near_misses: Vec<String>,
     },
-    /// A pattern is for activations, and no layer of the model quantizes any: burn's layers have quantizers for weights only.
+    /// A pattern is for activations, and no layer of the model quantizes any: burn's layers have quantizers for weights
+    /// only.
     #[error(
-        "pattern `{pattern}` is for activations, and the model quantizes none: its {weights} weights are those of layers without \
-         activation quantizers; replace `use burn::nn` by `use burn_quant::nn`, or take a weight-only configuration such as \
-         `int8_weight_only`"
+        "pattern `{pattern}` is for activations, and the model quantizes none: its {weights} weights are those of \
+         layers without activation quantizers; replace `use burn::nn` by `use burn_quant::nn`, or take a weight-only \
+         configuration such as `int8_weight_only`"
     )]
     NoActivations {
         /// The glob.
@@ -70,8 +72,8 @@ pub enum QuantError {
     },
     /// Rules enable weights, and later ones disable all of them.
     #[error(
-        "the rule for `{enabled_by}` enables weights, and that for `{disabled_by}` disables the last of them: no weight is quantized; \
-         change the order of the rules, or leave one out"
+        "the rule for `{enabled_by}` enables weights, and that for `{disabled_by}` disables the last of them: no \
+         weight is quantized; change the order of the rules, or leave one out"
     )]
     NoWeightEnabled {
         /// The glob of the last rule that enables a weight.
@@ -92,7 +94,7 @@ pub enum QuantError {
     },
     /// A recipe names an algorithm that nobody registered.
     #[error(
-        "no algorithm `{name}` is registered{}: call `Quantization::with_algorithm` first",
+        "no algorithm `{name}` is registered{}: register it with `QuantizeOptions::with_algorithm`",
         if known.is_empty() { String::new() } else { format!(" (but `{}`)", known.join("`, `")) }
     )]
     UnknownAlgorithm {
@@ -103,7 +105,8 @@ pub enum QuantError {
     },
     /// A recipe names an algorithm that is not built in, without options.
     #[error(
-        "there is no algorithm `{name}`{}: one of your own is `{{ custom = {{ name = \"{name}\" }} }}`, and some take options",
+        "there is no algorithm `{name}`{}: one of your own is `{{ custom = {{ name = \"{name}\" }} }}`, and some take \
+         options",
         misses(near_misses)
     )]
     NoAlgorithm {
@@ -166,7 +169,8 @@ pub enum QuantError {
     },
     /// The algorithm works on calibration data, and there is none.
     #[error(
-        "the algorithm `{algorithm}` needs calibration data: call `quantize` with a forward loop, or calibrate by `max` or `mse`"
+        "the algorithm `{algorithm}` needs calibration data: call `quantize` with a forward loop, or calibrate by \
+         `max` or `mse`"
     )]
     NeedsData {
         /// The algorithm.
@@ -234,8 +238,8 @@ pub enum QuantError {
     },
     /// A weight already has a reparameterization of another kind; burn cannot nest them.
     #[error(
-        "weight `{path}` already has the reparameterization `{found}`, and burn cannot nest them: \
-         materialize it first, or disable the weight's quantizer"
+        "weight `{path}` already has the reparameterization `{found}`, and burn cannot nest them: materialize it \
+         first, or disable the weight's quantizer"
     )]
     ForeignReparameterization {
         /// The path of the parameter.
@@ -245,8 +249,8 @@ pub enum QuantError {
     },
     /// Static activation quantizers need calibration data, and no forward loop was given.
     #[error(
-        "{} of the enabled quantizers need calibration data, first `{}`: call `quantize` with a forward loop, \
-         or use a weight-only or dynamic configuration",
+        "{} of the enabled quantizers need calibration data, first `{}`: call `quantize` with a forward loop, or use \
+         a weight-only or dynamic configuration",
         names.len(), names[0]
     )]
     NeedsForwardLoop {
@@ -261,8 +265,8 @@ pub enum QuantError {
     },
     /// The loop ran no batch through the model that it was given.
     #[error(
-        "the forward loop ran no batch through the model that it was given, so `{name}` saw nothing: run the model that the \
-         closure is given, not one from outside, and give at least one batch"
+        "the forward loop ran no batch through the model that it was given, so `{name}` saw nothing: run the model \
+         that the closure is given, not one from outside, and give at least one batch"
     )]
     NothingObserved {
         /// One of the quantizers that were to see data.
@@ -276,7 +280,8 @@ pub enum QuantError {
     },
     /// Two steps of a sequence cannot both act on a quantizer.
     #[error(
-        "`{first}` and `{second}` do not go together at `{at}`: {why}; leave one out, or restrict each to its own layers"
+        "`{first}` and `{second}` do not go together at `{at}`: {why}; leave one out, or restrict each to its own \
+         layers"
     )]
     StepsConflict {
         /// The quantizer, or where else they meet.
@@ -302,8 +307,8 @@ pub enum QuantError {
     },
     /// A layer does something that burn's layer of its kind does not.
     #[error(
-        "burn's layer has no `{quantizer}`, and this one {what}: disable it first if its effect may be lost, or keep the \
-         quantized layer"
+        "burn's layer has no `{quantizer}`, and this one {what}: disable it first if its effect may be lost, or keep \
+         the quantized layer"
     )]
     NotBurn {
         /// The field of the layer, or the name of the quantizer in a model.
@@ -335,7 +340,8 @@ pub enum QuantError {
     NonFinite {
         /// The quantizer.
         name: String,
-        /// The first call of the quantizer with bad data, counted from 0; unknown of statistics that come from elsewhere.
+        /// The first call of the quantizer with bad data, counted from 0; unknown of statistics that come from
+        /// elsewhere.
         batch: Option<u64>,
     },
     /// An unsigned quantizer saw a negative value.
@@ -372,8 +378,8 @@ pub enum QuantError {
     },
     /// No selection of formats fits into a budget.
     #[error(
-        "no selection of formats has {} bits per parameter: the least is {least:.4}; allow more, add a smaller format, \
-         or leave parameters that are not quantized uncounted",
+        "no selection of formats has {} bits per parameter: the least is {least:.4}; allow more, add a smaller \
+         format, or leave parameters that are not quantized uncounted",
         number(*effective_bits)
     )]
     Infeasible {
@@ -390,10 +396,11 @@ pub enum QuantError {
         /// Why.
         reason: NotScoredReason,
     },
-    /// The score of a format is no number: the float model, or the model with this format, computes a NaN or an infinity.
+    /// The score of a format is no number: the float model, or the model with this format, computes a NaN or an
+    /// infinity.
     #[error(
-        "the score of `{layer}` as {format} is {score}: look for a NaN or an infinity in the batches, in the loss, or in the outputs \
-         of the model with this format"
+        "the score of `{layer}` as {format} is {score}: look for a NaN or an infinity in the batches, in the loss, or \
+         in the outputs of the model with this format"
     )]
     ScoreNotFinite {
         /// The first layer of the group.
@@ -413,7 +420,8 @@ pub enum QuantError {
     },
     /// The data of a search made no batch.
     #[error(
-        "{step} ran no batch: `data` is called once for every format and once for scoring, and makes the batches anew each time"
+        "{step} ran no batch: `data` is called once for every format and once for scoring, and makes the batches anew \
+         each time"
     )]
     NoBatches {
         /// What the batches were for.
@@ -457,14 +465,14 @@ pub enum NotScoredReason {
     },
     /// The layer never recorded an output.
     #[error(
-        "no batch reached it, or it is a layer of yours whose forward does not call `TensorQuantizer::layer`; score batches that \
-         reach it, or disable it"
+        "no batch reached it, or it is a layer of yours whose forward does not call `TensorQuantizer::layer`; score \
+         batches that reach it, or disable it"
     )]
     NotReached,
     /// The layer recorded outputs, and no gradient came back to them.
     #[error(
-        "it ran, and no gradient came back to its output: the loss does not depend on it, or it is detached; use its output in the \
-         loss, score by divergence, or disable it"
+        "it ran, and no gradient came back to its output: the loss does not depend on it, or it is detached; use its \
+         output in the loss, score by divergence, or disable it"
     )]
     NoGradient,
 }
@@ -503,8 +511,8 @@ pub enum InvalidConfig {
     },
     /// A quantizer looks for channels where its layer has none.
     #[error(
-        "{} has its channels elsewhere than a quantizer with `Role::{found:?}` looks for them: \
-         make it with `Role::{expected:?}`",
+        "{} has its channels elsewhere than a quantizer with `Role::{found:?}` looks for them: make it with \
+         `Role::{expected:?}`",
         article(layer)
     )]
     RoleOfLayer {

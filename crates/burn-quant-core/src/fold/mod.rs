@@ -13,16 +13,17 @@ use crate::quantizer::{Buffer, TensorQuantizer};
 
 /// Replaces every weight by its quantized value and removes the weight quantizers.
 ///
-/// The outputs do not change, and the model needs no rounding of weights any more. A disabled weight quantizer is removed
-/// without effect. Activation quantizers stay; where one is disabled, its pre-quantization scale and its branch of low rank are
-/// merged into the weight behind it, equal to f32 rounding. Tied parameters of which only some were quantized are
-/// different now, and no longer tied.
+/// The outputs do not change, and the model needs no rounding of weights any more. A disabled weight quantizer is
+/// removed without effect. Activation quantizers stay; where one is disabled, its pre-quantization scale and its branch
+/// of low rank are merged into the weight behind it, equal to f32 rounding. Tied parameters of which only some were
+/// quantized are different now, and no longer tied.
 ///
 /// Fold a model that is finished. Training would move its weights off their grid, and quantizing it again would round
-/// them twice: [`summary`](crate::summary::summary()) says which layers are folded, as long as their activations are quantized.
+/// them twice: [`summary`](crate::summary::summary()) says which layers are folded, as long as their activations are
+/// quantized.
 ///
-/// The weights are still those of the quantized layers: where inputs are smoothed and quantized, the weight has been divided
-/// by the scale. Use [`fold_to_burn`] for weights that burn's own layers can take.
+/// The weights are still those of the quantized layers: where inputs are smoothed and quantized, the weight has been
+/// divided by the scale. Use [`fold_to_burn`] for weights that burn's own layers can take.
 ///
 /// # Errors
 ///
@@ -39,10 +40,10 @@ use crate::quantizer::{Buffer, TensorQuantizer};
 /// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
 /// use burn::tensor::{Device, Tensor};
 /// use burn_nn::LinearConfig;
-/// use burn_quant::{QuantConfig, Quantizers, fold_weights, quantize_weights};
+/// use burn_quant::{Quantizers, fold_weights, presets, quantize_weights};
 ///
 /// let device = Device::flex();
-/// let (model, _) = quantize_weights(LinearConfig::new(8, 4).init(&device), &QuantConfig::int8_weight_only())?;
+/// let (model, _) = quantize_weights(LinearConfig::new(8, 4).init(&device), &presets::int8_weight_only())?;
 /// let x = Tensor::<2>::ones([1, 8], &device);
 /// let folded = fold_weights(model.clone())?;
 /// assert_eq!(folded.forward(x.clone()).to_data(), model.forward(x).to_data());
@@ -79,10 +80,11 @@ pub fn fold_weights<M: Module>(model: M) -> Result<M, QuantError> {
 /// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
 /// use burn::tensor::{Device, Tensor};
 /// use burn_nn::LinearConfig;
-/// use burn_quant::{QuantConfig, Quantizers, quantize_weights, with_folded_weights};
+/// use burn_quant::{Quantizers, presets, quantize_weights};
+/// use burn_quant::fold::with_folded_weights;
 ///
 /// let device = Device::flex();
-/// let (model, _) = quantize_weights(LinearConfig::new(8, 4).init(&device), &QuantConfig::int8_weight_only())?;
+/// let (model, _) = quantize_weights(LinearConfig::new(8, 4).init(&device), &presets::int8_weight_only())?;
 /// let x = Tensor::<2>::ones([1, 8], &device);
 /// let y = with_folded_weights(&model, |folded| folded.forward(x.clone()))?;
 /// assert_eq!(y.to_data(), model.forward(x).to_data());
@@ -124,12 +126,13 @@ fn untied<M: Module>(model: M, ties: Vec<Vec<String>>) -> M {
     if apart.is_empty() { model } else { map(model, &mut Untie(apart)) }
 }
 
-/// Folds a model whose record burn's own layers can take: every parameter has the value that burn's layer multiplies with.
+/// Folds a model whose record burn's own layers can take: every parameter has the value that burn's layer multiplies
+/// with.
 ///
 /// # Errors
 ///
-/// Those of [`fold_weights`], and [`QuantError::NotBurn`] with the first activation quantizer that is enabled or scales its
-/// input: burn's layers cannot do what it does.
+/// Those of [`fold_weights`], and [`QuantError::NotBurn`] with the first activation quantizer that is enabled or scales
+/// its input: burn's layers cannot do what it does.
 ///
 /// # Example
 ///
@@ -137,10 +140,11 @@ fn untied<M: Module>(model: M, ties: Vec<Vec<String>>) -> M {
 /// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
 /// use burn::tensor::Device;
 /// use burn_quant::nn::LinearConfig;
-/// use burn_quant::{QuantConfig, QuantError, fold_to_burn, quantize_weights};
+/// use burn_quant::{QuantError, presets, quantize_weights};
+/// use burn_quant::fold::fold_to_burn;
 ///
 /// let layer = LinearConfig::new(8, 4).init(&Device::flex());
-/// let (layer, _) = quantize_weights(layer, &QuantConfig::mxfp8_default())?; // inputs too
+/// let (layer, _) = quantize_weights(layer, &presets::mxfp8_default())?; // inputs too
 /// assert!(matches!(fold_to_burn(layer), Err(QuantError::NotBurn { .. })));
 /// # Ok(()) }
 /// # #[cfg(not(feature = "flex"))] fn main() {}

@@ -65,8 +65,8 @@ impl ModelIndex {
         index
     }
 
-    /// Makes linear weights whose shape is not known before: burn keeps the shape of one in column layout as it is in memory,
-    /// `[out, in]`, until the weight is made and lies `[in, out]`.
+    /// Makes linear weights whose shape is not known before: burn keeps the shape of one in column layout as it is in
+    /// memory, `[out, in]`, until the weight is made and lies `[in, out]`.
     fn make_shapes_known<M: Module>(&mut self, model: &M) {
         struct Make<'a> {
             wanted: HashMap<&'a str, usize>,
@@ -115,8 +115,8 @@ impl ModelIndex {
         own.iter().map(|place| &self.parameters[*place])
     }
 
-    /// The paths of the layers of a model, each once: what owns a parameter or a quantizer. A parameter that is the whole model,
-    /// or stands at its root, is called by its own name.
+    /// The paths of the layers of a model, each once: what owns a parameter or a quantizer. A parameter that is the
+    /// whole model, or stands at its root, is called by its own name.
     pub fn layer_paths(&self) -> Vec<String> {
         let owned = self.parameters.iter().map(|parameter| parameter.path.as_str()).chain(self.quantizers.names());
         let mut known = HashSet::new();

@@ -42,7 +42,8 @@ impl LayerRef {
 
 /// Finds all weights of a model with an enabled quantizer, in the order of the model's fields.
 ///
-/// `pointwise` counts convolutions of one pixel, whose weights `[out, in, 1, ...]` are matrices, among the linear layers.
+/// `pointwise` counts convolutions of one pixel, whose weights `[out, in, 1, ...]` are matrices, among the linear
+/// layers.
 pub fn layers(index: &ModelIndex, pointwise: bool) -> Vec<LayerRef> {
     let quantizers = &index.quantizers;
     let weights = || index.parameters().iter().filter(|weight| quantizers.find(&weight.quantizer).is_some());
@@ -79,7 +80,8 @@ pub fn layers(index: &ModelIndex, pointwise: bool) -> Vec<LayerRef> {
     weights().filter(enabled).map(layer).collect()
 }
 
-/// Whether a weight is a matrix in all that its quantizer does: no axis but those of channels is longer than 1, or divided.
+/// Whether a weight is a matrix in all that its quantizer does: no axis but those of channels is longer than 1, or
+/// divided.
 fn is_pointwise(weight: &ParameterRef, quantizer: &TensorQuantizer) -> bool {
     let pixel = weight.shape.len() > 2 && weight.shape[2..].iter().all(|len| *len == 1);
     let mut stages = std::iter::once(quantizer.config()).chain(&quantizer.config().then);

@@ -50,9 +50,9 @@ impl Path {
 
     /// The name of the quantizer at this path.
     ///
-    /// An activation quantizer is named by its path. A weight quantizer, which burn keeps below its parameter, stands beside
-    /// it by name: `fc.weight.weight_quantizer` is called `fc.weight_quantizer`, and that of a parameter `fc.kernel` is
-    /// `fc.kernel_weight_quantizer`.
+    /// An activation quantizer is named by its path. A weight quantizer, which burn keeps below its parameter, stands
+    /// beside it by name: `fc.weight.weight_quantizer` is called `fc.weight_quantizer`, and that of a parameter
+    /// `fc.kernel` is `fc.kernel_weight_quantizer`.
     pub fn quantizer_name(&self) -> String {
         match self.0.split_last() {
             Some((last, parameter)) if last.container == REPARAMETERIZATION => {

@@ -19,8 +19,8 @@ struct Found {
 
 /// The quantizers of a model by name, in the order of the model's fields: taken out, edited, put back.
 ///
-/// They are found in any nesting of structs, `Vec`s, `Option`s, and inside the weights of unmodified burn layers; the model
-/// needs nothing but `#[derive(Module)]`. The copies are independent of the model until they are installed.
+/// They are found in any nesting of structs, `Vec`s, `Option`s, and inside the weights of unmodified burn layers; the
+/// model needs nothing but `#[derive(Module)]`. The copies are independent of the model until they are installed.
 ///
 /// # Example
 ///
@@ -28,10 +28,10 @@ struct Found {
 /// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
 /// use burn::tensor::Device;
 /// use burn_nn::LinearConfig;
-/// use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, quantize_weights};
+/// use burn_quant::{QuantizerConfig, Quantizers, presets, quantize_weights};
 ///
 /// let model = LinearConfig::new(4, 2).init(&Device::flex()); // burn's own layer
-/// let (model, _) = quantize_weights(model, &QuantConfig::int8_weight_only())?;
+/// let (model, _) = quantize_weights(model, &presets::int8_weight_only())?;
 ///
 /// let mut quantizers = Quantizers::of(&model);
 /// assert_eq!(quantizers.names().collect::<Vec<_>>(), ["weight_quantizer"]);

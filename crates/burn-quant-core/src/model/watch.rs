@@ -38,7 +38,8 @@ impl<M> Deref for Watched<M> {
 ///
 /// use burn::tensor::{Device, Tensor};
 /// use burn_quant::nn::LinearConfig;
-/// use burn_quant::{TensorQuantizer, tap::{AnyTensor, Flow, Tap, watch}};
+/// use burn_quant::TensorQuantizer;
+/// use burn_quant::tap::{AnyTensor, Flow, Tap, watch};
 ///
 /// #[derive(Debug, Default)]
 /// struct Shapes(Mutex<Vec<Vec<usize>>>);

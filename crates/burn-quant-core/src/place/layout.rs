@@ -11,8 +11,8 @@ use crate::quantizer::TensorQuantizer;
 
 /// Weight layouts by type name of the container and name of the field.
 ///
-/// The table starts with burn's layers; register those of your own, and the layers of other crates. A later registration of
-/// the same field replaces an earlier one, and a registration by path comes before all others.
+/// The table starts with burn's layers; register those of your own, and the layers of other crates. A later
+/// registration of the same field replaces an earlier one, and a registration by path comes before all others.
 ///
 /// | container | weight | channel axis | blocks along |
 /// |---|---|---|---|
@@ -35,14 +35,17 @@ use crate::quantizer::TensorQuantizer;
 /// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
 /// use burn::module::{Module, Param};
 /// use burn::tensor::{Device, Tensor};
-/// use burn_quant::{QuantConfig, Quantization, Quantizers, WeightLayout, WeightLayouts};
+/// use burn_quant::{Quantizers, presets, quantize_with};
+/// use burn_quant::calibrate::QuantizeOptions;
+/// use burn_quant::place::{WeightLayout, WeightLayouts};
 ///
 /// #[derive(Module, Debug)]
 /// struct Projection { kernel: Param<Tensor<2>> } // [out, in], unlike burn's Linear
 ///
 /// let model = Projection { kernel: Param::from_tensor(Tensor::ones([8, 4], &Device::flex())) };
 /// let layouts = WeightLayouts::new().register("Projection", "kernel", WeightLayout::new(0, 1));
-/// let (model, _) = Quantization::new(&QuantConfig::int8_weight_only()).with_layouts(layouts).run_weights(model)?;
+/// let options = QuantizeOptions::new().with_layouts(layouts);
+/// let (model, _) = quantize_with(model, &presets::int8_weight_only(), options, |_| {})?;
 /// assert_eq!(Quantizers::of(&model).get("kernel_weight_quantizer")?.amax().unwrap().dims(), [8]);
 /// # Ok(()) }
 /// # #[cfg(not(feature = "flex"))] fn main() {}
@@ -78,7 +81,7 @@ impl WeightLayouts {
     /// # Example
     ///
     /// ```
-    /// use burn_quant::{WeightLayout, WeightLayouts};
+    /// use burn_quant::place::{WeightLayout, WeightLayouts};
     ///
     /// let layouts = WeightLayouts::new().register_at("encoder.*.kernel", WeightLayout::new(0, 1));
     /// assert_ne!(layouts, WeightLayouts::new());

@@ -49,18 +49,18 @@ impl Plan {
 
 /// Attaches a quantizer to every known weight of a model and configures all quantizers as the rules say.
 ///
-/// Nothing is calibrated. Ranges that still fit are kept, so placing the same configuration again changes nothing. Weights
-/// that no rule enables get a disabled quantizer, which is the identity and can be enabled later; a weight with a
-/// reparameterization of another kind is left alone unless a rule enables its quantizer.
+/// Nothing is calibrated. Ranges that still fit are kept, so placing the same configuration again changes nothing.
+/// Weights that no rule enables get a disabled quantizer, which is the identity and can be enabled later; a weight with
+/// a reparameterization of another kind is left alone unless a rule enables its quantizer.
 ///
 /// `rules` is a configuration, or a list of rules.
 ///
 /// # Errors
 ///
-/// [`QuantError::NoMatch`] for a required rule without a match, [`QuantError::NoActivations`] for one that is for activations, where the
-/// model quantizes none, [`QuantError::NoWeightEnabled`] if rules enable weights and later ones disable all of them,
-/// [`QuantError::BadPattern`], [`QuantError::Config`] for a configuration that does not fit its quantizer, and
-/// [`QuantError::ForeignReparameterization`].
+/// [`QuantError::NoMatch`] for a required rule without a match, [`QuantError::NoActivations`] for one that is for
+/// activations, where the model quantizes none, [`QuantError::NoWeightEnabled`] if rules enable weights and later ones
+/// disable all of them, [`QuantError::BadPattern`], [`QuantError::Config`] for a configuration that does not fit its
+/// quantizer, and [`QuantError::ForeignReparameterization`].
 pub fn place<M: Module>(
     model: M,
     rules: &(impl AsRef<[Rule]> + ?Sized),

@@ -19,9 +19,9 @@ use crate::model::Quantizers;
 /// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
 /// # use burn::tensor::Device;
 /// # use burn_nn::LinearConfig;
-/// # use burn_quant::{QuantConfig, Quantizers, disable, enable, quantize_weights};
+/// # use burn_quant::{Quantizers, disable, enable, presets, quantize_weights};
 /// # let model = LinearConfig::new(4, 2).init(&Device::flex());
-/// let (model, _) = quantize_weights(model, &QuantConfig::int8_weight_only())?;
+/// let (model, _) = quantize_weights(model, &presets::int8_weight_only())?;
 /// let model = disable(model, "*weight_quantizer")?; // float again
 /// let model = enable(model, "*weight_quantizer")?; // and back
 /// assert!(Quantizers::of(&model).get("weight_quantizer")?.is_enabled());
@@ -39,7 +39,8 @@ pub fn enable<M: Module>(model: M, pattern: &str) -> Result<M, QuantError> {
     quantizers.install(model)
 }
 
-/// Switches the quantizers whose name matches a glob off: they become the identity and keep their configuration and range.
+/// Switches the quantizers whose name matches a glob off: they become the identity and keep their configuration and
+/// range.
 ///
 /// # Errors
 ///

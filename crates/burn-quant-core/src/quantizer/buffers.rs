@@ -1,5 +1,5 @@
-//! The tensors that a quantizer keeps: constants of the model, recorded and moved with its weights; a learned range is a
-//! parameter like any other.
+//! The tensors that a quantizer keeps: constants of the model, recorded and moved with its weights; a learned range is
+//! a parameter like any other.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +20,8 @@ pub enum Buffer {
     Bias,
     /// The factor of each channel that is multiplied in before everything else.
     PreQuantScale,
-    /// The first factor of a branch of low rank, `[in, rank]` row by row. The quantizer of a layer's input has a branch of SVDQuant,
-    /// that of a weight one which is trained: `Lora`.
+    /// The first factor of a branch of low rank, `[in, rank]` row by row. The quantizer of a layer's input has a branch
+    /// of SVDQuant, that of a weight one which is trained: `Lora`.
     LowRankDown,
     /// The second factor, `[rank, out]` row by row.
     LowRankUp,
@@ -124,8 +124,9 @@ impl Buffers {
             let mapped = mapper.map_float(param);
             mapper.exit_module(buffer.name(), CONTAINER);
             let (mapped_id, after) = (mapped.id, mapped.val());
-            // As burn's running statistics are: a mapper may load or move a buffer, but does not make it trainable, and a
-            // cast of the model leaves it in f32. A learned range may also be stepped, to where it is positive, and frozen.
+            // As burn's running statistics are: a mapper may load or move a buffer, but does not make it trainable, and
+            // a cast of the model leaves it in f32. A learned range may also be stepped, to where it is positive, and
+            // frozen.
             let kept = match after.dtype() {
                 DType::F32 if buffer == Buffer::Amax && self.learned && after.is_require_grad() => {
                     mapped.map(|stepped| {
@@ -146,7 +147,8 @@ impl Buffers {
         Self { values: self.values.into_iter().map(|(buffer, param)| (buffer, f(param))).collect(), ..self }
     }
 
-    /// The same values in tensors that were made on a device: a learned range is trained if gradients are recorded there.
+    /// The same values in tensors that were made on a device: a learned range is trained if gradients are recorded
+    /// there.
     pub(super) fn recreated_on(mut self, device: &Device) -> Self {
         for buffer in Buffer::ALL {
             if let Some(values) = self.get(buffer) {

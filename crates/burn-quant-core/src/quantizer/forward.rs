@@ -14,13 +14,13 @@ use crate::config::{AfterRounding, BiasSource, Range, Rounding};
 use crate::layout::Role;
 
 impl TensorQuantizer {
-    /// Quantizes and dequantizes a tensor; the same shape and dtype. Factors of low rank that a weight has are added to it
-    /// afterwards.
+    /// Quantizes and dequantizes a tensor; the same shape and dtype. Factors of low rank that a weight has are added to
+    /// it afterwards.
     ///
     /// # Panics
     ///
-    /// If it is static and was never calibrated, or calibrated for another number of channels or blocks; if a rotation does
-    /// not fit the axis.
+    /// If it is static and was never calibrated, or calibrated for another number of channels or blocks; if a rotation
+    /// does not fit the axis.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let x = if matches!(x.dtype(), DType::QFloat(_)) { x.dequantize() } else { x }; // burn's own quantization
         let adaptation = self.adaptation(&x);
@@ -134,7 +134,8 @@ impl TensorQuantizer {
         }
     }
 
-    /// What a branch of low rank adds to the outputs of a layer with these inputs, if there is one: `(x ⊙ s) · down · up`.
+    /// What a branch of low rank adds to the outputs of a layer with these inputs, if there is one:
+    /// `(x ⊙ s) · down · up`.
     ///
     /// The layer must add it: [`TensorQuantizer::layer`] does.
     pub fn low_rank<const D: usize>(&self, x: &Tensor<D>) -> Option<Tensor<D>> {
@@ -238,9 +239,9 @@ impl TensorQuantizer {
 
     /// The range, with the paper's scale on its gradient if LSQ learns it.
     ///
-    /// LSQ divides the gradient of a step by `√(N · hi)`, with `N` the weights that share the step, or the activations of one
-    /// example. For `amax = hi · step` the same change of the step is that of `hi / √(N · hi)` times the gradient of amax, by `hi` once
-    /// for the derivative and once for the change itself.
+    /// LSQ divides the gradient of a step by `√(N · hi)`, with `N` the weights that share the step, or the activations
+    /// of one example. For `amax = hi · step` the same change of the step is that of `hi / √(N · hi)` times the
+    /// gradient of amax, by `hi` once for the derivative and once for the change itself.
     fn learnable<const D: usize>(&self, x: &Tensor<D>, groups: &Groups) -> Tensor<1> {
         let amax = self.calibrated(Buffer::Amax);
         match self.config.gradient {
@@ -260,7 +261,8 @@ impl TensorQuantizer {
     fn calibrated(&self, buffer: Buffer) -> Tensor<1> {
         self.buffer(buffer).unwrap_or_else(|| {
             panic!(
-                "TensorQuantizer: static but never calibrated (no {}); run `quantize`, set it, or disable the quantizer",
+                "TensorQuantizer: static but never calibrated (no {}); run `quantize`, set it, or disable the \
+                 quantizer",
                 buffer.name()
             )
         })

@@ -1,9 +1,10 @@
 //! How a quantizer makes itself known to a traversal of this project.
 //!
-//! burn's visitors and mappers see parameters, not the modules that own them, and what is attached to a parameter reaches
-//! them through a type-erased wrapper. A quantizer therefore enters and leaves a module of a reserved name when it is
-//! traversed. A visitor of this project answers: between the two the quantizer lies in a slot of this thread, and the visitor
-//! takes a copy of it (visit) or exchanges it (map). To any other visitor it is a module without parameters.
+//! burn's visitors and mappers see parameters, not the modules that own them, and what is attached to a parameter
+//! reaches them through a type-erased wrapper. A quantizer therefore enters and leaves a module of a reserved name when
+//! it is traversed. A visitor of this project answers: between the two the quantizer lies in a slot of this thread, and
+//! the visitor takes a copy of it (visit) or exchanges it (map). To any other visitor it is a module without
+//! parameters.
 //!
 //! The slot is empty before and after each exchange, so traversals may be nested and may panic.
 

@@ -7,7 +7,8 @@ use super::{Buffer, TensorQuantizer};
 use crate::config::{BiasSource, Range};
 
 impl TensorQuantizer {
-    /// Quantizes rows of a table `[rows, features]`: the same as selecting them from the quantized table, `[indices, features]`.
+    /// Quantizes rows of a table `[rows, features]`: the same as selecting them from the quantized table,
+    /// `[indices, features]`.
     ///
     /// Only the selected rows are quantized, unless what a row becomes depends on the others.
     ///

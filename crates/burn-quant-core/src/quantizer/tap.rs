@@ -4,8 +4,8 @@
 //! x ──► smoothing ──► Tap::input ──► rounding ──► Tap::output ──► layer ──► Tap::layer
 //! ```
 //!
-//! A quantizer holds its tap weakly. The taps belong to the scope that installed them, [`watch`](crate::model::watch), and
-//! end with it: a clone that was made meanwhile quantizes like any other afterwards.
+//! A quantizer holds its tap weakly. The taps belong to the scope that installed them, [`watch`](crate::model::watch),
+//! and end with it: a clone that was made meanwhile quantizes like any other afterwards.
 
 use std::sync::{Arc, Weak};
 
@@ -92,15 +92,15 @@ impl TapSlot {
 }
 
 impl TensorQuantizer {
-    /// Runs the layer that this quantizer stands before: quantizes the input, multiplies, adds the branch of low rank if
-    /// there is one, and shows the call to a [`Tap`].
+    /// Runs the layer that this quantizer stands before: quantizes the input, multiplies, adds the branch of low rank
+    /// if there is one, and shows the call to a [`Tap`].
     ///
     /// ```text
     /// y = product(Q(x ⊙ s), weight, bias) + (x ⊙ s) · down · up
     /// ```
     ///
-    /// `product` computes the layer from any input and weight; its bias may be left out. A layer of yours that calls this can
-    /// be scored by gradients, as those of `nn` can.
+    /// `product` computes the layer from any input and weight; its bias may be left out. A layer of yours that calls
+    /// this can be scored by gradients, as those of `nn` can.
     ///
     /// # Example
     ///
@@ -108,7 +108,8 @@ impl TensorQuantizer {
     /// # #[cfg(feature = "flex")] {
     /// use burn::module::{Module, Param};
     /// use burn::tensor::{Device, Tensor};
-    /// use burn_quant::{Role, TensorQuantizer};
+    /// use burn_quant::TensorQuantizer;
+    /// use burn_quant::place::Role;
     ///
     /// #[derive(Module, Debug)]
     /// struct Projection { weight: Param<Tensor<2>>, input_quantizer: TensorQuantizer }
@@ -120,7 +121,8 @@ impl TensorQuantizer {
     /// }
     /// # let weight = Param::from_tensor(Tensor::ones([3, 2], &Device::flex()));
     /// # let layer = Projection { weight, input_quantizer: TensorQuantizer::disabled(Role::ChannelsLast) };
-    /// # assert_eq!(layer.forward(Tensor::ones([1, 3], &Device::flex())).into_data().try_into_vec::<f32>().unwrap(), [3.0, 3.0]);
+    /// # let y = layer.forward(Tensor::ones([1, 3], &Device::flex()));
+    /// # assert_eq!(y.into_data().try_into_vec::<f32>().unwrap(), [3.0, 3.0]);
     /// # }
     /// ```
     pub fn layer<const D: usize, const W: usize>(

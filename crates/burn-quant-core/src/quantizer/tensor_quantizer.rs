@@ -16,19 +16,19 @@ use crate::layout::Role;
 /// Quantizes and dequantizes a tensor: a field of a layer, or attached to a weight.
 ///
 /// ```text
-/// x ──► · pre_quant_scale ──► rotation ──► − bias ──► rounding ──► + bias ──► inverse rotation ──► the rest of the chain
+/// x ► · pre_quant_scale ► rotation ► − bias ► rounding ► + bias ► inverse rotation ► the rest of the chain
 /// ```
 ///
-/// A new quantizer is disabled: it is exactly the identity until a configuration enables it, so a model with slots trains
-/// in float like any other. Its buffers, the range `amax` above all, are constants of the model: they are recorded, moved and
-/// cloned with the weights, stay f32 when they are cast, and no optimizer changes them.
+/// A new quantizer is disabled: it is exactly the identity until a configuration enables it, so a model with slots
+/// trains in float like any other. Its buffers, the range `amax` above all, are constants of the model: they are
+/// recorded, moved and cloned with the weights, stay f32 when they are cast, and no optimizer changes them.
 ///
-/// As a field of your own module it needs a call of [`forward`](TensorQuantizer::forward) at the tensor it quantizes; rules
-/// find it by the path of the field. As the reparameterization of a weight it is placed by `quantize`.
+/// As a field of your own module it needs a call of [`forward`](TensorQuantizer::forward) at the tensor it quantizes;
+/// rules find it by the path of the field. As the reparameterization of a weight it is placed by `quantize`.
 ///
-/// A configuration with further ones in [`then`](QuantizerConfig::then) makes a chain: each of its stages is a quantizer with
-/// a range of its own, calibrated on the tensor as it comes in. The first stage has the name of the chain, the others
-/// have it with `.1`, `.2` appended.
+/// A configuration with further ones in [`then`](QuantizerConfig::then) makes a chain: each of its stages is a
+/// quantizer with a range of its own, calibrated on the tensor as it comes in. The first stage has the name of the
+/// chain, the others have it with `.1`, `.2` appended.
 ///
 /// Clones are independent. While a model is watched they report to one place; once the watching ends they do not.
 ///
@@ -37,7 +37,8 @@ use crate::layout::Role;
 /// ```
 /// # #[cfg(feature = "flex")] {
 /// use burn::tensor::{Device, Tensor};
-/// use burn_quant::{QuantizerConfig, Role, TensorQuantizer};
+/// use burn_quant::{QuantizerConfig, TensorQuantizer};
+/// use burn_quant::place::Role;
 ///
 /// let x = Tensor::<1>::from_data([-1.0, 0.3, 0.6], &Device::flex());
 /// let mut quantizer = TensorQuantizer::disabled(Role::ChannelsLast);
@@ -123,8 +124,8 @@ impl TensorQuantizer {
         self.buffer(Buffer::Amax)
     }
 
-    /// Changes what it does. A range or bias is kept if it is one of the same elements, after the same bias and rotation, and
-    /// dropped otherwise.
+    /// Changes what it does. A range or bias is kept if it is one of the same elements, after the same bias and
+    /// rotation, and dropped otherwise.
     pub fn set_config(&mut self, config: QuantizerConfig) {
         let same_range = config.granularity == self.config.granularity
             && config.has_range_of_tensor() == self.config.has_range_of_tensor()
@@ -173,7 +174,8 @@ impl TensorQuantizer {
     /// ```
     /// # #[cfg(feature = "flex")] {
     /// use burn::tensor::{Device, Tensor};
-    /// use burn_quant::{QuantizerConfig, Role, TensorQuantizer};
+    /// use burn_quant::{QuantizerConfig, TensorQuantizer};
+    /// use burn_quant::place::Role;
     ///
     /// let mut quantizer = TensorQuantizer::new(QuantizerConfig::int(8), Role::ChannelsLast);
     /// assert!(quantizer.try_set_amax(Tensor::from_data([f32::NAN], &Device::flex())).is_err());
@@ -226,8 +228,8 @@ impl TensorQuantizer {
         self.enabled = true;
     }
 
-    /// Switches it off, with its chain; it keeps its configuration and buffers. A pre-quantization scale still acts: the
-    /// weights that follow have been divided by it.
+    /// Switches it off, with its chain; it keeps its configuration and buffers. A pre-quantization scale still acts:
+    /// the weights that follow have been divided by it.
     pub fn disable(&mut self) {
         self.enabled = false;
     }
@@ -296,7 +298,8 @@ impl TensorQuantizer {
         Some(self.config.bias.as_ref()?.granularity.groups(self.role, shape))
     }
 
-    /// Returns how many numbers a buffer has for a tensor of this shape; `None` for the factors of a branch, whose rank is free.
+    /// Returns how many numbers a buffer has for a tensor of this shape; `None` for the factors of a branch, whose rank
+    /// is free.
     ///
     /// # Panics
     ///

@@ -47,9 +47,9 @@ impl<const D: usize> TensorCache<D> {
 
 /// Keys and values of the tokens so far, for attention that is written by hand.
 ///
-/// What goes in has been quantized, each token on its own: `k_bmm_quantizer` and `v_bmm_quantizer` act before it, and nothing in it is
-/// quantized again. That is the same as quantizing all tokens at once, for every granularity but a dynamic range of the whole
-/// tensor, which would change with every token.
+/// What goes in has been quantized, each token on its own: `k_bmm_quantizer` and `v_bmm_quantizer` act before it, and
+/// nothing in it is quantized again. That is the same as quantizing all tokens at once, for every granularity but a
+/// dynamic range of the whole tensor, which would change with every token.
 ///
 /// # Shapes
 ///

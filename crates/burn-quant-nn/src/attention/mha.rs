@@ -52,8 +52,8 @@ mirrored_config! {
 /// ```
 ///
 /// The quantizers of the products are off until a rule names them: `*[qkv]_bmm_quantizer`, `*p_bmm_quantizer`, or
-/// the keys and values alone, `*[kv]_bmm_quantizer`, which is a quantized cache. Channels and blocks lie along the features of a head,
-/// and for `p` along the keys.
+/// the keys and values alone, `*[kv]_bmm_quantizer`, which is a quantized cache. Channels and blocks lie along the
+/// features of a head, and for `p` along the keys.
 #[derive(Module, Debug)]
 pub struct QuantMultiHeadAttention {
     /// Projection of queries.

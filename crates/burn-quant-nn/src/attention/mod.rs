@@ -30,8 +30,8 @@ fn attention_weights(scores: Tensor<4>, quiet: bool) -> Tensor<4> {
 
 /// `[batch, tokens, heads · d_head]` as `[batch, tokens, heads, d_head]`: what the quantizers of products see.
 ///
-/// Features of a head come last, so channels and blocks lie along them, and a token's range is that of one head. Keys and
-/// values of a token are quantized without those of other tokens, unless the range is that of the whole tensor.
+/// Features of a head come last, so channels and blocks lie along them, and a token's range is that of one head. Keys
+/// and values of a token are quantized without those of other tokens, unless the range is that of the whole tensor.
 fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
     let [batch, tokens, features] = x.dims();
     x.reshape([batch, tokens, heads, features / heads])

@@ -16,7 +16,8 @@ use burn_quant_core::quantizer::TensorQuantizer;
 macro_rules! quantized_convolution {
     (
         $layer:ident => $quant:ident,
-        rank $rank:literal, weight $weight_shape:literal, groups $groups:ident, forward ($($argument:ident: $argument_type:ty),*),
+        rank $rank:literal, weight $weight_shape:literal, groups $groups:ident,
+            forward ($($argument:ident: $argument_type:ty),*),
         $(note $note:literal,)?
         { $($(#[$attribute:meta])* $field:ident: $type:ty = $doc:literal,)* }
     ) => {
@@ -24,7 +25,8 @@ macro_rules! quantized_convolution {
         ///
         /// # Shapes
         ///
-        #[doc = concat!("`weight`: `", $weight_shape, "`; input `[batch, channels_in, ...]`, output `[batch, channels_out, ...]`.")]
+        #[doc = concat!("`weight`: `", $weight_shape, "`; input `[batch, channels_in, ...]`, output `[batch, \
+            channels_out, ...]`.")]
         $(
             ///
             #[doc = $note]

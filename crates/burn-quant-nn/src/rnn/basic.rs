@@ -78,7 +78,8 @@ pub struct QuantRnn {
 impl QuantRnn {
     /// The hidden states of a sequence, and the last one.
     ///
-    /// Shapes: `[batch, steps, features]`, or `[steps, batch, features]` unless `batch_first`; a state is `[batch, d_hidden]`.
+    /// Shapes: `[batch, steps, features]`, or `[steps, batch, features]` unless `batch_first`; a state is
+    /// `[batch, d_hidden]`.
     pub fn forward(&self, batched_input: Tensor<3>, state: Option<RnnState<2>>) -> (Tensor<3>, RnnState<2>) {
         let input = batch_first(batched_input, self.batch_first);
         let (states, last) = self.along(input, state.map(|state| state.hidden), Order::of(self.reverse));

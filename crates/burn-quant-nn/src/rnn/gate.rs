@@ -41,8 +41,8 @@ impl QuantGateController {
         })
     }
 
-    /// The gate for a sequence `[batch, steps, d_input]`: the inputs' products of all steps, and the hidden layer with its weight
-    /// quantized.
+    /// The gate for a sequence `[batch, steps, d_input]`: the inputs' products of all steps, and the hidden layer with
+    /// its weight quantized.
     pub(super) fn along(&self, sequence: &Tensor<3>) -> GateAlong<'_> {
         GateAlong { inputs: self.input_transform.forward(sequence.clone()), hidden: self.hidden_transform.prepared() }
     }

@@ -90,7 +90,8 @@ pub struct QuantGru {
 }
 
 impl QuantGru {
-    /// The hidden states `[batch, steps, d_hidden]` of a sequence `[batch, steps, d_input]`; a state is `[batch, d_hidden]`.
+    /// The hidden states `[batch, steps, d_hidden]` of a sequence `[batch, steps, d_input]`; a state is
+    /// `[batch, d_hidden]`.
     pub fn forward(&self, batched_input: Tensor<3>, state: Option<Tensor<2>>) -> Tensor<3> {
         self.along(batched_input, state, Order::Forward).0
     }

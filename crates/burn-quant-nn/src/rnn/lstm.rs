@@ -112,15 +112,16 @@ pub struct QuantLstm {
 impl QuantLstm {
     /// The hidden states of a sequence, and the last state.
     ///
-    /// Shapes: `[batch, steps, features]`, or `[steps, batch, features]` unless `batch_first`; a state is `[batch, d_hidden]`.
+    /// Shapes: `[batch, steps, features]`, or `[steps, batch, features]` unless `batch_first`; a state is
+    /// `[batch, d_hidden]`.
     pub fn forward(&self, batched_input: Tensor<3>, state: Option<LstmState<2>>) -> (Tensor<3>, LstmState<2>) {
         let input = batch_first(batched_input, self.batch_first);
         let (states, last) = self.along(input, state, Order::of(self.reverse));
         (batch_first(states, self.batch_first), last)
     }
 
-    /// The same for steps `[batch, 1, d_input]` with their numbers below `seq_length`, in the order in which they are read; the hidden
-    /// states are in the order of their numbers.
+    /// The same for steps `[batch, 1, d_input]` with their numbers below `seq_length`, in the order in which they are
+    /// read; the hidden states are in the order of their numbers.
     ///
     /// # Panics
     ///

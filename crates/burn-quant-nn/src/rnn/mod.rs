@@ -1,11 +1,12 @@
 //! burn's recurrent layers of quantized gates.
 //!
-//! A gate is two [`QuantLinear`](super::QuantLinear) layers, one for the inputs and one for the hidden state, so every rule and every
-//! algorithm for linear layers serves recurrent ones too. A weight is quantized once a forward, not once a step, and the products of the
-//! inputs are computed for all steps at once; a dynamic range of the whole tensor is therefore that of the whole sequence.
+//! A gate is two [`QuantLinear`](super::QuantLinear) layers, one for the inputs and one for the hidden state, so every
+//! rule and every algorithm for linear layers serves recurrent ones too. A weight is quantized once a forward, not once
+//! a step, and the products of the inputs are computed for all steps at once; a dynamic range of the whole tensor is
+//! therefore that of the whole sequence.
 //!
-//! The reference quantizes the cell state of an LSTM with the quantizer of its inputs. Here it stays in float: no product
-//! reads it.
+//! The reference quantizes the cell state of an LSTM with the quantizer of its inputs. Here it stays in float: no
+//! product reads it.
 
 mod basic;
 mod gate;

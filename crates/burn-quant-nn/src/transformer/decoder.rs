@@ -175,8 +175,8 @@ impl From<TransformerDecoder> for QuantTransformerDecoder {
 
 /// A layer of [`QuantTransformerDecoder`].
 ///
-/// If norms come first, `norm_3`, `norm_1` and `norm_2` are those of the three blocks, in their order, else `norm_1`, `norm_2` and
-/// `norm_3`.
+/// If norms come first, `norm_3`, `norm_1` and `norm_2` are those of the three blocks, in their order, else `norm_1`,
+/// `norm_2` and `norm_3`.
 #[derive(Module, Debug)]
 pub struct QuantTransformerDecoderLayer {
     /// Attention to the memory: the second block.

@@ -1,7 +1,7 @@
 //! Codes of 1 to 16 bits, one after the other without gaps: integers of any width, 6-bit floats.
 //!
-//! Code `i` occupies bits `i·n` to `i·n + n − 1` of the packed bytes, lowest bits first; the last byte is filled up with
-//! zeros. Four 6-bit codes are three bytes, as OCP MX implementations store them.
+//! Code `i` occupies bits `i·n` to `i·n + n − 1` of the packed bytes, lowest bits first; the last byte is filled up
+//! with zeros. Four 6-bit codes are three bytes, as OCP MX implementations store them.
 //!
 //! # Example
 //!

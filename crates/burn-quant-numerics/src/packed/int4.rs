@@ -4,8 +4,8 @@
 //! s = 7 · (1 / amax), 1 if amax = 0      q = clamp(rne(x · s), −8, 7) + 8      y = (q − 8) / s
 //! ```
 //!
-//! Blocks run over the elements as they come, across the ends of rows. Source: ModelOpt 0.47, `INT4QTensor`; there a block of
-//! zeros has an infinite scale.
+//! Blocks run over the elements as they come, across the ends of rows. Source: ModelOpt 0.47, `INT4QTensor`; there a
+//! block of zeros has an infinite scale.
 //!
 //! # Example
 //!
@@ -73,7 +73,8 @@ pub fn unpack(packed: &[u8], block: usize, scales: &[f32], y: &mut [f32]) -> Res
 mod tests {
     use super::*;
 
-    /// The packing vector of the reference: `sin(0.1·(c+1)²)`, doubled for the first block of 16 and quartered for the second.
+    /// The packing vector of the reference: `sin(0.1·(c+1)²)`, doubled for the first block of 16 and quartered for the
+    /// second.
     #[test]
     fn the_bytes_of_the_reference() {
         let x = crate::oracle::packing_vector();

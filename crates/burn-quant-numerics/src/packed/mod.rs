@@ -5,7 +5,7 @@
 //! | [`int8`] | a byte each | `amax / 127`, f32 |
 //! | [`fp8`] | an E4M3 byte each | `amax / 448`, f32 |
 //! | [`int4`] | two a byte, the first in the high nibble, offset by 8 | `7 / amax` per block, f32 |
-//! | [`nf4`] | two a byte, the first in the high nibble | amax per block, f32 or [doubly quantized](nf4::DoubleScales) |
+//! | [`nf4`] | two a byte, high nibble first | amax per block, f32 or [doubly quantized](nf4::DoubleScales) |
 //! | [`nvfp4`] | two a byte, the first in the low nibble, sign in the highest bit | E4M3 per block, f32 per tensor |
 //! | [`mx`] | FP8 and INT8 a byte each, FP4 as above, FP6 as [`bits`] | E8M0 per block |
 //! | [`bits`] | any width, lowest bits first | |

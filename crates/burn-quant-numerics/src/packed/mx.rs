@@ -36,8 +36,8 @@ use crate::{E8m0, Format, Grid, IntFormat};
 ///
 /// # Errors
 ///
-/// [`PackError::Format`] for a format without an MX layout, [`PackError::EmptyBlock`], and [`PackError::Length`] unless there
-/// is a scale for each block.
+/// [`PackError::Format`] for a format without an MX layout, [`PackError::EmptyBlock`], and [`PackError::Length`] unless
+/// there is a scale for each block.
 pub fn scales(format: Format, x: &[f32], block: usize, scales: &mut [u8]) -> Result<(), PackError> {
     let max = Elements::of(format)?.max();
     check("scales", scales.len(), blocks(x.len(), block)?)?;

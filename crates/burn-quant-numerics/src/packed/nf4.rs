@@ -7,8 +7,8 @@
 //!          c = clamp(rne((s − z) · d), ±127)         s' = c / d + z
 //! ```
 //!
-//! Source: Dettmers et al. 2023, "QLoRA", arXiv:2305.14314, §3; ModelOpt 0.47, `NF4QTensor`, which cannot restore scales of
-//! more than one row.
+//! Source: Dettmers et al. 2023, "QLoRA", arXiv:2305.14314, §3; ModelOpt 0.47, `NF4QTensor`, which cannot restore
+//! scales of more than one row.
 //!
 //! # Example
 //!
@@ -89,7 +89,8 @@ impl<'a> DoubleScales<'a> {
     ///
     /// # Errors
     ///
-    /// [`PackError::EmptyBlock`], and [`PackError::Length`] unless there are a code for each scale and a factor for each row.
+    /// [`PackError::EmptyBlock`], and [`PackError::Length`] unless there are a code for each scale and a factor for
+    /// each row.
     pub fn quantize(
         scales: &[f32],
         block: usize,

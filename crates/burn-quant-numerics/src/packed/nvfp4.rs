@@ -8,8 +8,9 @@
 //! y = E2M1 value · s · s₂
 //! ```
 //!
-//! Source: ModelOpt 0.47, `NVFP4QTensor`. A scale is never zero there, where that of fake quantization may be: a block whose
-//! scale underflows is the one thing that packs to other values. A tensor of zeros gives NaN scales there, and zeros here.
+//! Source: ModelOpt 0.47, `NVFP4QTensor`. A scale is never zero there, where that of fake quantization may be: a block
+//! whose scale underflows is the one thing that packs to other values. A tensor of zeros gives NaN scales there, and
+//! zeros here.
 //!
 //! # Example
 //!

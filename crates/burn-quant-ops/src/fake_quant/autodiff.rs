@@ -6,8 +6,9 @@
 //! learned        dL/dx, dL/damax as in `learned.rs`        saves x; y is recomputed from it
 //! ```
 //!
-//! The op is memory-bound: under gradient checkpointing its output is recomputed, not kept. Ranges that are not learned are
-//! captured constants and not nodes of the graph, which also keeps an untracked parent from turning the op compute-bound.
+//! The op is memory-bound: under gradient checkpointing its output is recomputed, not kept. Ranges that are not learned
+//! are captured constants and not nodes of the graph, which also keeps an untracked parent from turning the op
+//! compute-bound.
 
 use burn::backend::Autodiff;
 use burn::backend::Backend;

@@ -7,7 +7,8 @@
 //! dL/damax, Pact           0                             Σ dL/dy · y / amax
 //! ```
 //!
-//! The grid reaches from `lo` to `hi` steps: for two signed bits from −2 to 1 times amax. A range of zero has no gradient.
+//! The grid reaches from `lo` to `hi` steps: for two signed bits from −2 to 1 times amax. A range of zero has no
+//! gradient.
 
 use burn::backend::Backend;
 use burn::backend::tensor::{BoolTensor, FloatTensor};

@@ -37,8 +37,8 @@ use ranges::Inputs;
 
 /// The gradient of fake quantization with respect to its input, and to ranges that are learned.
 ///
-/// Rounding has derivative zero almost everywhere, so training uses a straight-through estimator. The last two rules also
-/// have a gradient to static ranges with f32 scales, summed over their groups; with any other scales they are
+/// Rounding has derivative zero almost everywhere, so training uses a straight-through estimator. The last two rules
+/// also have a gradient to static ranges with f32 scales, summed over their groups; with any other scales they are
 /// [`Clipped`](GradientRule::Clipped).
 ///
 /// Source: Bengio et al. 2013, arXiv:1308.3432; the first two rules are those of ModelOpt 0.47.
@@ -57,11 +57,11 @@ pub enum GradientRule {
     /// The gradient passes where the grid reaches, `lo <= x / scale <= hi`, and ranges get that of a learned step size:
     /// `∂y/∂amax = (y − x) / amax` there, and `y / amax` beyond.
     ///
-    /// Source: Esser et al. 2020, "Learned Step Size Quantization", arXiv:1902.08153, eq. 3, in units of amax: `∂y/∂step` is `hi` times as
-    /// large. The paper's gradient scale is the caller's.
+    /// Source: Esser et al. 2020, "Learned Step Size Quantization", arXiv:1902.08153, eq. 3, in units of amax:
+    /// `∂y/∂step` is `hi` times as large. The paper's gradient scale is the caller's.
     Lsq,
-    /// The gradient passes where the grid reaches, and ranges get that of a learned clipping value: `∂y/∂amax` is 0 there, and
-    /// `y / amax` beyond, which is 1 for values above.
+    /// The gradient passes where the grid reaches, and ranges get that of a learned clipping value: `∂y/∂amax` is 0
+    /// there, and `y / amax` beyond, which is 1 for values above.
     ///
     /// Source: Choi et al. 2018, "PACT", arXiv:1805.06085, §3.
     Pact,
@@ -149,13 +149,13 @@ pub trait FakeQuantOps: Backend {
 /// Rounds every element of `x` to the grid of its group and back to a real value.
 ///
 /// `y = grid.fake_quant(x, grid.scale(amax[group]))` with the [`Grid`](burn_quant_numerics::Grid) of the format and the
-/// scales, computed in f32 and rounded once to the dtype of `x`. Elements beyond amax are clipped; NaN stays NaN. Ranges
-/// that come from the data are found in the same pass over memory, as long as a group fits the cache.
+/// scales, computed in f32 and rounded once to the dtype of `x`. Elements beyond amax are clipped; NaN stays NaN.
+/// Ranges that come from the data are found in the same pass over memory, as long as a group fits the cache.
 ///
 /// # Shapes and units
 ///
-/// `x` and the result: the shape that `spec.groups` divides; [`Ranges`]: in the units of `x`. f32, f16 and bf16 are native;
-/// f64 is computed in f32, as in the reference.
+/// `x` and the result: the shape that `spec.groups` divides; [`Ranges`]: in the units of `x`. f32, f16 and bf16 are
+/// native; f64 is computed in f32, as in the reference.
 ///
 /// # Gradient
 ///
@@ -198,8 +198,8 @@ pub fn fake_quant<const D: usize>(x: Tensor<D>, ranges: impl Into<Ranges>, spec:
 
 /// [`fake_quant`] around a bias: `y = fake_quant(x − bias) + bias`.
 ///
-/// Difference and sum are rounded to the dtype of `x`, as in the reference. Ranges, given or taken from the data, are those
-/// of `x − bias`. The bias has no gradient.
+/// Difference and sum are rounded to the dtype of `x`, as in the reference. Ranges, given or taken from the data, are
+/// those of `x − bias`. The bias has no gradient.
 ///
 /// # Panics
 ///

@@ -44,8 +44,8 @@ impl From<Tensor<1>> for Ranges {
 ///
 /// # Source
 ///
-/// ModelOpt 0.47, affine quantization. There, a dynamic range is taken from `x`, and the formats with block scales ignore
-/// the bias; here both mean what they say: the range is that of `x − bias`, and every format subtracts and adds.
+/// ModelOpt 0.47, affine quantization. There, a dynamic range is taken from `x`, and the formats with block scales
+/// ignore the bias; here both mean what they say: the range is that of `x − bias`, and every format subtracts and adds.
 #[derive(Clone, Debug)]
 pub struct Bias {
     /// The bias of each of its groups, f32 `[groups]` in the units of `x`.

@@ -75,8 +75,9 @@ pub(super) fn clip_gradient<B: Backend>(
 
 /// [`fake_quant`] with its gradient rule, for a backend where burn's autodiff records the composition.
 ///
-/// `y = q + (v − detach(v))` with `v = x` where the gradient passes and 0 elsewhere: the bracket is exactly zero, so the
-/// value is `q` bit for bit, and its derivative is the mask. Infinities would make the bracket NaN: they never pass.
+/// `y = q + (v − detach(v))` with `v = x` where the gradient passes and 0 elsewhere: the bracket is exactly zero, so
+/// the value is `q` bit for bit, and its derivative is the mask. Infinities would make the bracket NaN: they never
+/// pass.
 pub(super) fn straight_through<B: Backend>(
     x: FloatTensor<B>,
     amax: FloatTensor<B>,

@@ -123,8 +123,8 @@ impl FlexElement for f16 {
     }
 }
 
-/// f16 by the processor's own conversions, eight at a time. `half` has them too, behind a check and a copy for every eight
-/// elements, which takes longer than the rest of the kernel.
+/// f16 by the processor's own conversions, eight at a time. `half` has them too, behind a check and a copy for every
+/// eight elements, which takes longer than the rest of the kernel.
 #[cfg(target_arch = "x86_64")]
 mod f16c {
     use std::arch::x86_64::{

@@ -22,8 +22,8 @@ pub(crate) const CHUNK: usize = 64 * 1024;
 /// Elements converted to f32 at a time: 8 KiB, well inside the first-level cache with its source.
 pub(crate) const TILE: usize = 2048;
 
-/// The axes of a tensor in memory order, outer to inner, without those of length 1, if its elements lie densely; `None` for
-/// views with gaps, overlaps or reversed axes.
+/// The axes of a tensor in memory order, outer to inner, without those of length 1, if its elements lie densely; `None`
+/// for views with gaps, overlaps or reversed axes.
 fn memory_order(tensor: &FlexTensor) -> Option<Vec<usize>> {
     let (shape, strides) = (tensor.layout().shape(), tensor.layout().strides());
     let mut order = row_major_order(tensor);

@@ -38,8 +38,8 @@ impl GroupAmaxOps for burn_cubecl::CubeBackend {}
 
 /// The largest magnitude of each group of elements, without a gradient.
 ///
-/// `amax[g] = max |x_i|`, exact in any dtype. A group with a NaN or an infinity gives NaN or infinity, so one look at the
-/// result finds bad data.
+/// `amax[g] = max |x_i|`, exact in any dtype. A group with a NaN or an infinity gives NaN or infinity, so one look at
+/// the result finds bad data.
 ///
 /// # Shapes and units
 ///

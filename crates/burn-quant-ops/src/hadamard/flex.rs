@@ -1,7 +1,7 @@
 //! The CPU kernel: blocks are transformed as f32 in the cache, on all cores.
 //!
-//! A block of a row is a run; blocks along an axis before the last stand in columns, and strips of columns are transformed
-//! together. The order of additions is that of the reference, so the bits are too.
+//! A block of a row is a run; blocks along an axis before the last stand in columns, and strips of columns are
+//! transformed together. The order of additions is that of the reference, so the bits are too.
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;

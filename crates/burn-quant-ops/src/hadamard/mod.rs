@@ -59,8 +59,8 @@ impl Hadamard {
         1.0 / (self.block as f32).sqrt()
     }
 
-    /// The signs of an axis of `len` elements, ±1: the top bits of a SplitMix64 sequence, so that they depend on nothing but
-    /// the seed. Source: Steele et al. 2014, "Fast splittable pseudorandom number generators", OOPSLA.
+    /// The signs of an axis of `len` elements, ±1: the top bits of a SplitMix64 sequence, so that they depend on
+    /// nothing but the seed. Source: Steele et al. 2014, "Fast splittable pseudorandom number generators", OOPSLA.
     pub(crate) fn signs_of(self, len: usize) -> Option<Vec<f32>> {
         let mut state = self.signs?;
         let mut next = || {
@@ -94,8 +94,8 @@ impl HadamardOps for burn_cubecl::CubeBackend {}
 
 /// Rotates blocks of a tensor along an axis by a Walsh-Hadamard matrix, with random signs if a seed is given.
 ///
-/// `y = x · D · H / √block`, or `x · H · D / √block` for the inverse; computed in f32, rounded once to the dtype of `x`.
-/// Differentiable: the gradient is the inverse rotation of the gradient.
+/// `y = x · D · H / √block`, or `x · H · D / √block` for the inverse; computed in f32, rounded once to the dtype of
+/// `x`. Differentiable: the gradient is the inverse rotation of the gradient.
 ///
 /// # Shapes and units
 ///
@@ -107,7 +107,8 @@ impl HadamardOps for burn_cubecl::CubeBackend {}
 ///
 /// # Source
 ///
-/// Sylvester's construction; ModelOpt 0.47, `rotate`; random signs as in Ashkboos et al. 2024, "QuaRot", arXiv:2404.00456.
+/// Sylvester's construction; ModelOpt 0.47, `rotate`; random signs as in Ashkboos et al. 2024, "QuaRot",
+/// arXiv:2404.00456.
 ///
 /// # Example
 ///

@@ -4,8 +4,8 @@
 //! L = w · T² · KL( softmax(t / T) ‖ softmax(s / T) ) + (1 − w) · L_task        mean over examples
 //! ```
 //!
-//! Source: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, §2; ModelOpt 0.47,
-//! logits distillation, whose temperature is 1 and whose loss is not multiplied by `T²`.
+//! Source: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, §2; ModelOpt
+//! 0.47, logits distillation, whose temperature is 1 and whose loss is not multiplied by `T²`.
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;

@@ -4,8 +4,9 @@
 //! W′ = Q(W) + A · B        A [rows, rank] from N(0, 1 / rank²), B [rank, columns] of zeros
 //! ```
 //!
-//! Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685, §4.1; over a quantized base: Dettmers et
-//! al. 2023, "QLoRA", arXiv:2305.14314. There is no `alpha`: with Adam it does what the learning rate does (Hu et al., §4.1).
+//! Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685, §4.1; over a
+//! quantized base: Dettmers et al. 2023, "QLoRA", arXiv:2305.14314. There is no `alpha`: with Adam it does what the
+//! learning rate does (Hu et al., §4.1).
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Distribution, Tensor};
@@ -17,8 +18,9 @@ use burn_quant_core::quantizer::Buffer;
 
 /// Trains a quantized model by factors of low rank, and nothing else.
 ///
-/// The factors belong to the quantizer of the weight, so that there is one composite on it and not two: they are recorded, saved,
-/// restored and moved with it, and [`fold_weights`](burn_quant_core::fold::fold_weights) adds them to the weight for good.
+/// The factors belong to the quantizer of the weight, so that there is one composite on it and not two: they are
+/// recorded, saved, restored and moved with it, and [`fold_weights`](burn_quant_core::fold::fold_weights) adds them to
+/// the weight for good.
 ///
 /// # Example
 ///
@@ -27,10 +29,11 @@ use burn_quant_core::quantizer::Buffer;
 /// use burn::tensor::Device;
 /// use burn_nn::LinearConfig;
 /// use burn_quant::train::Lora;
-/// use burn_quant::{Buffer, QuantConfig, Quantizers, quantize_weights};
+/// use burn_quant::{Quantizers, presets, quantize_weights};
+/// use burn_quant::quantizer::Buffer;
 ///
 /// let layer = LinearConfig::new(64, 32).init(&Device::flex());
-/// let (layer, _) = quantize_weights(layer, &QuantConfig::int4_blockwise_weight_only())?;
+/// let (layer, _) = quantize_weights(layer, &presets::int4_blockwise_weight_only())?;
 /// let layer = Lora::new(4).adapt(layer)?;
 /// let quantizers = Quantizers::of(&layer);
 /// let factor = quantizers.get("weight_quantizer")?.buffer(Buffer::LowRankDown).unwrap();
@@ -63,8 +66,9 @@ impl Lora {
 
     /// Freezes a model and gives its quantized matrices factors, with which it computes what it computed before.
     ///
-    /// A matrix is a weight of two axes whose quantizer is on; other weights are frozen and stay as they are. Factors that are there
-    /// already are made anew. As with burn's own adapters, `unfreeze` makes everything trainable, the weights too.
+    /// A matrix is a weight of two axes whose quantizer is on; other weights are frozen and stay as they are. Factors
+    /// that are there already are made anew. As with burn's own adapters, `unfreeze` makes everything trainable, the
+    /// weights too.
     ///
     /// # Errors
     ///

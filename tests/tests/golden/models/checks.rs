@@ -2,7 +2,11 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
-use burn_quant::{Buffer, Granularity, Quantizers, Report, Role, TensorQuantizer};
+use burn_quant::calibrate::Report;
+use burn_quant::config::Granularity;
+use burn_quant::place::Role;
+use burn_quant::quantizer::Buffer;
+use burn_quant::{Quantizers, TensorQuantizer};
 
 use crate::index::{Case, Golden, bitwise, close, frobenius, values, within};
 
@@ -83,8 +87,8 @@ pub(super) fn sqnr(golden: &Golden, case: &Case, y: &[f32]) -> f64 {
     -20.0 * frobenius(y, &golden.values(float, &float.expected["y"])).log10()
 }
 
-/// The tolerance of scales, and of what is multiplied by them. The reference takes the means of a half-precision model in half
-/// precision, burn-quant in f32: there they agree to a unit in the last place of the dtype.
+/// The tolerance of scales, and of what is multiplied by them. The reference takes the means of a half-precision model
+/// in half precision, burn-quant in f32: there they agree to a unit in the last place of the dtype.
 fn tolerance(case: &Case) -> f64 {
     let tolerance = case.tolerance("params_rel").unwrap_or(1e-5);
     if is_half(case) { f64::max(tolerance, (-7f64).exp2()) } else { tolerance }

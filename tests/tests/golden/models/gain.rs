@@ -1,7 +1,8 @@
 //! How much closer to the float model burn-quant's algorithms get than the reference's results.
 
 use burn::tensor::{DType, Device};
-use burn_quant::{Algorithm, ColumnOrder, Identity, Inputs, QuantConfig, Sharing, quantize};
+use burn_quant::config::{ColumnOrder, Identity, Inputs, Sharing};
+use burn_quant::{Algorithm, QuantConfig, quantize};
 
 use super::{Loader, Mlp, Network, Source, Sums, Transformer, checks::sqnr};
 use crate::config;
@@ -9,8 +10,8 @@ use crate::index::{Case, Golden, values};
 
 /// Signal to noise of outputs, ours and the reference's, in decibels: for 4-bit weights by AWQ and by GPTQ.
 ///
-/// With the reference's options the results are equal. Ours are AWQ with half the steps of its grids, and GPTQ with the strongest channels
-/// first, on what AWQ-lite leaves: what one observation of the data allows.
+/// With the reference's options the results are equal. Ours are AWQ with half the steps of its grids, and GPTQ with the
+/// strongest channels first, on what AWQ-lite leaves: what one observation of the data allows.
 pub(crate) fn gain(golden: &Golden, device: &Device) {
     let awq = Algorithm::AwqFull {
         alpha_step: 0.05,

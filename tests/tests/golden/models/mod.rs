@@ -12,7 +12,9 @@ use burn::module::{ModuleVisitor, Param};
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{DType, Device, Int, Tensor};
-use burn_quant::{Action, AxisGroups, Buffer, Granularity, QuantConfig, Rule, quantize};
+use burn_quant::config::{Action, AxisGroups, Granularity};
+use burn_quant::quantizer::Buffer;
+use burn_quant::{QuantConfig, Rule, quantize};
 use burn_quant_tests::compare::agrees;
 
 use self::checks::{check_amax, check_buffer, check_choices, check_low_rank, check_weight, is_half, sqnr};
@@ -50,8 +52,8 @@ pub(crate) fn run(golden: &Golden, case: &Case, device: &Device) -> Outcome {
     .into()
 }
 
-/// The reference cuts the last axis of a tensor into blocks, which for images and kernels is the width; burn-quant's blocks run
-/// along what a convolution sums over. Here convolutions are told the reference's.
+/// The reference cuts the last axis of a tensor into blocks, which for images and kernels is the width; burn-quant's
+/// blocks run along what a convolution sums over. Here convolutions are told the reference's.
 fn blocks_along_rows_of_images(config: QuantConfig) -> QuantConfig {
     use AxisGroups::{Blocks, Each};
     let of_convolutions = |quantizer: &str| {
@@ -158,9 +160,9 @@ fn train<M: Network>(source: &Source<'_>, mut model: M, batches: Vec<M::Input>, 
         let expected = expected.as_f64().expect("a loss");
         let found = f64::from(values(loss.clone().without_autodiff())[0]);
         // Shaders compute exp and erf to a few units in the last place: there a rounding flips now and then, and steps
-        // of training add up. A flip in NVFP4 can be that of a block's scale, an eighth of 16 values at once: one step of
-        // the transformer is off by 3.9e-2, the next by 2e-3 again. The first step, with its gradients, is held to the
-        // same tolerance everywhere.
+        // of training add up. A flip in NVFP4 can be that of a block's scale, an eighth of 16 values at once: one step
+        // of the transformer is off by 3.9e-2, the next by 2e-3 again. The first step, with its gradients, is held to
+        // the same tolerance everywhere.
         let on_host = burn_quant_tests::device().0 == "flex";
         let tolerance = match case.name.contains("nvfp4") {
             _ if step == 0 || on_host => 1e-3,
@@ -182,8 +184,8 @@ fn train<M: Network>(source: &Source<'_>, mut model: M, batches: Vec<M::Input>, 
     Ok(())
 }
 
-/// Each gradient within a relative error of 1e-2. What is zero but for rounding, as the gradient of a key's bias under a
-/// softmax, may be off by the precision of f32 relative to the whole gradient.
+/// Each gradient within a relative error of 1e-2. What is zero but for rounding, as the gradient of a key's bias under
+/// a softmax, may be off by the precision of f32 relative to the whole gradient.
 fn check_gradients(golden: &Golden, case: &Case, found: &BTreeMap<String, Vec<f32>>) -> Result<(), String> {
     let norms = case.other["grad_norms"].as_object().expect("the norms of all gradients").values();
     let whole = norms.map(|norm| norm.as_f64().expect("a norm").powi(2)).sum::<f64>().sqrt();

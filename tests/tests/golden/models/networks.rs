@@ -4,8 +4,9 @@ use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, PaddingConfig2d, conv::Conv2dConfig};
 use burn::tensor::activation::{gelu, relu, softmax};
 use burn::tensor::{DType, Device, Tensor};
+use burn_quant::TensorQuantizer;
 use burn_quant::nn::{QuantConv2d, QuantLinear};
-use burn_quant::{Role, TensorQuantizer};
+use burn_quant::place::Role;
 
 use super::Source;
 use crate::index::{close, values};

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::tensor::{Device, Int, Tensor};
+use burn_quant::config::Identity;
 use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, Cost, Objective, SearchFormat, SearchState};
-use burn_quant::{Algorithm, Identity, QuantConfig};
+use burn_quant::{Algorithm, QuantConfig};
 use burn_quant_tests::compare::agrees;
 use serde_json::Value;
 

@@ -6,7 +6,7 @@ use burn::nn::{LinearConfig, PaddingConfig1d};
 use burn::tensor::{Device, Tensor};
 use burn_quant::nn::QuantConv1d;
 use burn_quant::ops::has_kernels;
-use burn_quant::{QuantConfig, quantize_weights, summary};
+use burn_quant::{presets, quantize_weights, summary};
 use burn_quant_tests::{device, devices};
 
 use crate::{assert_close, spread, values};
@@ -15,8 +15,7 @@ use crate::{assert_close, spread, values};
 /// devices with kernels it says nothing.
 pub(super) fn f56() {
     let table = |device: &Device| {
-        let (layer, _) =
-            quantize_weights(LinearConfig::new(8, 4).init(device), &QuantConfig::int8_weight_only()).unwrap();
+        let (layer, _) = quantize_weights(LinearConfig::new(8, 4).init(device), &presets::int8_weight_only()).unwrap();
         summary(&layer)
     };
     for (name, device) in devices() {

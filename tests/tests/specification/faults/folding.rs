@@ -4,12 +4,13 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::Linear;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor};
+use burn_quant::calibrate::Warning;
+use burn_quant::fold::with_folded_weights;
 use burn_quant::nn::conv::{Conv2d, Conv2dConfig};
 use burn_quant::nn::{BatchNorm, BatchNormConfig, QuantLinear};
 use burn_quant::prepare::fold_batch_norm;
 use burn_quant::{
-    Algorithm, QuantConfig, QuantError, Quantizers, Warning, fold_weights, quantize, quantize_weights, summary,
-    with_folded_weights,
+    Algorithm, QuantConfig, QuantError, Quantizers, fold_weights, presets, quantize, quantize_weights, summary,
 };
 use burn_quant_store::{StoreError, from_bytes, to_bytes};
 use burn_quant_tests::device;
@@ -70,7 +71,7 @@ pub(super) fn f48() {
     assert_close(&values(net.valid().forward(x.clone().without_autodiff())), &expected, 1e-5, "folded");
 
     let run = |net: &Net| drop(net.forward(x.clone().without_autodiff()));
-    let (mut net, _) = quantize(net, &QuantConfig::int8_default(), run).unwrap();
+    let (mut net, _) = quantize(net, &presets::int8_default(), run).unwrap();
     for _ in 0..3 {
         let gradients = (net.forward(x.clone()) - 0.5).powi_scalar(2).mean().backward();
         let gradients = GradientsParams::from_grads(gradients, &net);
@@ -104,7 +105,7 @@ fn linear(device: &Device) -> QuantLinear {
 pub(super) fn f53() {
     let (_, device) = device();
     let x = spread::<2>([4, 8], &device);
-    let config = QuantConfig::int8_default();
+    let config = presets::int8_default();
     let run = |layer: &QuantLinear| drop(layer.forward(x.clone()));
     let (layer, report) = quantize(linear(&device), &config, run).unwrap();
     assert_eq!((summary(&layer).folded().count(), report.warnings.len()), (0, 0));
@@ -127,7 +128,7 @@ pub(super) fn f53() {
     let inputs = QuantConfig { rules: inputs.rules[1..].to_vec(), ..inputs };
     let (layer, report) = quantize(linear(&device), &inputs, run).unwrap();
     assert_eq!((summary(&layer).folded().count(), report.warnings.len()), (0, 0));
-    let (layer, _) = quantize_weights(linear(&device), &QuantConfig::int8_weight_only()).unwrap();
+    let (layer, _) = quantize_weights(linear(&device), &presets::int8_weight_only()).unwrap();
     assert_eq!(summary(&fold_weights(layer).unwrap()).folded().count(), 0, "a plain model");
 }
 
@@ -136,7 +137,7 @@ pub(super) fn f53() {
 pub(super) fn f37_temporary_fold() {
     let (_, device) = device();
     let x = spread::<2>([16, 8], &device);
-    let config = QuantConfig::int8_default().with_algorithm(Algorithm::svdquant(2));
+    let config = presets::int8_default().with_algorithm(Algorithm::svdquant(2));
     let (layer, _) = quantize(linear(&device), &config, |layer| drop(layer.forward(x.clone()))).unwrap();
     let (file, y) = (to_bytes(&layer).unwrap(), values(layer.forward(x.clone())));
     let (names, folded) = with_folded_weights(&layer, |folded| {

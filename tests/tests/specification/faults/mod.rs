@@ -33,7 +33,8 @@ index! {
     f03_steps_that_undo_others_are_refused = solving::steps_that_undo_others_are_refused;
     f04_a_channel_without_weights_does_not_set_the_range = solving::a_channel_without_weights_does_not_set_the_range;
     f05_small_blocks_under_e4m3_scales_keep_their_values = numbers::f05;
-    f06_output_channels_of_transposed_convolutions = placing::output_channels_of_transposed_convolutions_are_counted_in_each_group;
+    f06_output_channels_of_transposed_convolutions =
+        placing::output_channels_of_transposed_convolutions_are_counted_in_each_group;
     f07_a_block_without_inputs_keeps_its_range = solving::a_block_without_inputs_keeps_its_range;
     f08_an_empty_loop_is_an_error = solving::an_empty_loop_is_an_error;
     f09_an_activation_of_zeros_is_a_warning = observing::an_activation_of_zeros_is_a_warning;
@@ -46,7 +47,8 @@ index! {
     f16_a_clone_does_not_go_on_observing = observing::a_clone_does_not_go_on_observing;
     f17_tied_weights_do_not_diverge_under_one_id = plain::tied_weights_do_not_diverge_under_one_id;
     f18_burns_adapters_and_ours = plain::burns_adapters_and_ours;
-    f19_blocks_of_kernels_lie_along_the_contracted_elements = placing::blocks_of_kernels_lie_along_the_contracted_elements;
+    f19_blocks_of_kernels_lie_along_the_contracted_elements =
+        placing::blocks_of_kernels_lie_along_the_contracted_elements;
     f20_local_hessian_falls_back_to_squared_error = solving::local_hessian_falls_back_to_squared_error;
     f21_gptq_follows_dynamic_ranges_of_channels = solving::gptq_follows_dynamic_ranges_of_channels;
     f21_one_range_clips_gradients_in_the_dtype_of_the_tensor = numbers::f21;
@@ -54,7 +56,8 @@ index! {
     f23_distillation_of_logits_that_a_mask_rules_out_is_a_number = searching::f23_distillation;
     f23_scores_by_divergence_are_never_negative_nor_nan_and_are_saved_before_a_budget_can_fail = searching::f23;
     f24_a_model_is_walked_through_a_few_times = observing::a_model_is_walked_through_a_few_times;
-    f25_a_column_layout_is_known_before_the_weight_is_made = placing::a_column_layout_is_known_before_the_weight_is_made;
+    f25_a_column_layout_is_known_before_the_weight_is_made =
+        placing::a_column_layout_is_known_before_the_weight_is_made;
     f26_an_expert_without_tokens_can_learn_its_range = observing::an_expert_without_tokens_can_learn_its_range;
     f27_tensors_that_burn_quantized_do_not_panic = placing::tensors_that_burn_quantized_do_not_panic;
     f28_a_nan_is_where_the_error_says = observing::a_nan_is_where_the_error_says;

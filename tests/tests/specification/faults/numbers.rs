@@ -1,11 +1,12 @@
 //! Faults of numbers: scales, gradients, and how tests compare.
 
 use burn::tensor::{DType, Tensor};
+use burn_quant::QuantizerConfig;
+use burn_quant::TensorQuantizer;
+use burn_quant::config::{BlockScale, Format, GradientRule, IntFormat, IntSpan, ScaleFormat, Signedness};
 use burn_quant::ops::{FakeQuant, Groups, Ranges, fake_quant};
-use burn_quant::{
-    BlockScale, Format, GradientRule, IntFormat, IntSpan, QuantizerConfig, Role, ScaleFormat, Signedness,
-};
-use burn_quant::{Buffer, TensorQuantizer};
+use burn_quant::place::Role;
+use burn_quant::quantizer::Buffer;
 use burn_quant_tests::{compare, devices};
 
 use crate::{assert_close, values};
@@ -86,14 +87,15 @@ pub(super) fn f40() {
 /// refused, the quantized one taken, also with one flip.
 pub(super) fn f42() {
     use burn::module::Param;
-    use burn_quant::{QuantConfig, nn::QuantLinear, quantize};
+    use burn_quant::nn::QuantLinear;
+    use burn_quant::{presets, quantize};
     let (_, device) = burn_quant_tests::device();
     let layer = || -> QuantLinear {
         burn::nn::Linear { weight: Param::from_tensor(crate::spread([32, 16], &device)), bias: None }.into()
     };
     let x = crate::spread::<2>([16, 32], &device) * 0.9;
     let run = |layer: &QuantLinear| drop(layer.forward(x.clone()));
-    let (quantized, _) = quantize(layer(), &QuantConfig::int8_default(), run).unwrap();
+    let (quantized, _) = quantize(layer(), &presets::int8_default(), run).unwrap();
     let (float, expected) = (values(layer().forward(x.clone())), values(quantized.forward(x.clone())));
     let off = compare::relative_error(&float, &expected);
     assert!(off > 1e-3 && off < 2e-2, "{off}");

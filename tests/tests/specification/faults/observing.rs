@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use burn::module::{Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
+use burn_quant::calibrate::{Histogram, SkipReason, Warning};
+use burn_quant::config::HistogramConfig;
 use burn_quant::nn::{LinearConfig, QuantLinear};
+use burn_quant::place::Role;
 use burn_quant::{
-    Algorithm, Histogram, HistogramConfig, QuantConfig, QuantError, QuantizerConfig, Quantizers, Role, Rule,
-    SkipReason, TensorQuantizer, Warning, disable, enable, quantize, quantize_weights,
+    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, TensorQuantizer, disable, enable, presets,
+    quantize, quantize_weights,
 };
 use burn_quant_tests::device;
 
@@ -24,7 +27,7 @@ pub(super) fn an_activation_of_zeros_is_a_warning() {
     let (_, device) = device();
     let zeros = Tensor::<2>::zeros([3, 4], &device);
     let (layer, report) =
-        quantize(linear(&device), &QuantConfig::int8_default(), |layer| drop(layer.forward(zeros.clone()))).unwrap();
+        quantize(linear(&device), &presets::int8_default(), |layer| drop(layer.forward(zeros.clone()))).unwrap();
     assert_eq!(report.warnings, [Warning::OnlyZeros { quantizer: "input_quantizer".into() }]);
     assert!(report.to_string().contains("`input_quantizer` saw only zeros and will give only zeros"), "{report}");
     assert_eq!(values(layer.forward(spread([1, 4], &device))), values(layer.bias.unwrap().val()), "as it says");
@@ -39,8 +42,7 @@ pub(super) fn counts_do_not_wrap() {
     // tensors on one device are counted there, in as many histograms as their elements need
     let (_, device) = device();
     let x = Tensor::<2>::ones([64, 4], &device);
-    let config =
-        QuantConfig::int8_default().with_algorithm(Algorithm::Percentile { percentile: 99.0, histogram: config });
+    let config = presets::int8_default().with_algorithm(Algorithm::Percentile { percentile: 99.0, histogram: config });
     let (_, report) = quantize(linear(&device), &config, |layer| {
         (0..3).for_each(|_| drop(layer.forward(x.clone())));
     })
@@ -53,7 +55,7 @@ pub(super) fn counts_do_not_wrap() {
 pub(super) fn two_ranges_for_one_activation_are_refused() {
     let (_, device) = device();
     let steps = |steps: Vec<Algorithm>| {
-        let config = QuantConfig::int8_default().with_algorithm(Algorithm::Sequence(steps));
+        let config = presets::int8_default().with_algorithm(Algorithm::Sequence(steps));
         quantize(linear(&device), &config, |layer| drop(layer.forward(spread::<2>([8, 4], &device)))).map(|_| ())
     };
     let conflict = |found: Result<(), QuantError>| match found.unwrap_err() {
@@ -65,15 +67,15 @@ pub(super) fn two_ranges_for_one_activation_are_refused() {
     let (at, first, second) = conflict(steps(vec![Algorithm::percentile(99.0), Algorithm::smoothquant(0.5)]));
     assert_eq!((at.as_str(), first.as_str(), second.as_str()), ("input_quantizer", "smoothquant", "percentile"));
     let gptq = |inputs| {
-        let order = burn_quant::ColumnOrder::Natural;
+        let order = burn_quant::config::ColumnOrder::Natural;
         Algorithm::Gptq { damping: 0.01, block_size: 128, order, inputs }
     };
     let hessian = Algorithm::LocalHessian {
-        search: burn_quant::RangeSearch::default(),
+        search: burn_quant::config::RangeSearch::default(),
         block_size: 16,
-        inputs: burn_quant::Inputs::Float,
+        inputs: burn_quant::config::Inputs::Float,
     };
-    let (at, ..) = conflict(steps(vec![hessian, gptq(burn_quant::Inputs::Quantized)]));
+    let (at, ..) = conflict(steps(vec![hessian, gptq(burn_quant::config::Inputs::Quantized)]));
     assert_eq!(at, "the inputs of layers");
 }
 
@@ -172,7 +174,7 @@ pub(super) fn a_model_is_walked_through_a_few_times() {
         };
         Counted { layers: (0..layers).map(|_| layer()).collect() }
     };
-    let config = QuantConfig::int8_weight_only();
+    let config = presets::int8_weight_only();
     for layers in [200, 2000] {
         let before = TRAVERSALS.load(Ordering::Relaxed);
         let (_, report) = quantize(model(layers), &config, |_| {}).unwrap();
@@ -227,7 +229,7 @@ pub(super) fn a_nan_is_where_the_error_says() {
     let (_, device) = device();
     let x = spread::<2>([3, 4], &device);
     let nan = x.clone().slice_fill([0..1, 0..1], f32::NAN);
-    let error = quantize(linear(&device), &QuantConfig::int8_default(), |layer| {
+    let error = quantize(linear(&device), &presets::int8_default(), |layer| {
         [&x, &x, &nan].into_iter().for_each(|x| drop(layer.forward(x.clone())));
     })
     .unwrap_err();
@@ -235,7 +237,7 @@ pub(super) fn a_nan_is_where_the_error_says() {
     assert!(error.to_string().contains("in its call 2, counted from 0"), "{error}");
     let mut broken = linear(&device);
     broken.weight = Param::from_tensor(spread([4, 2], &device).slice_fill([0..1, 0..1], f32::INFINITY));
-    let error = quantize_weights(broken, &QuantConfig::int8_weight_only()).unwrap_err();
+    let error = quantize_weights(broken, &presets::int8_weight_only()).unwrap_err();
     assert_eq!(error, QuantError::NonFiniteWeight { name: "weight_quantizer".into() });
 }
 
@@ -321,7 +323,7 @@ fn ranges(layer: &QuantLinear) -> usize {
 pub(super) fn traversals_may_be_nested() {
     let (_, device) = device();
     let model = Curious(linear(&device));
-    let (model, _) = quantize_weights(model, &QuantConfig::int8_weight_only()).unwrap();
+    let (model, _) = quantize_weights(model, &presets::int8_weight_only()).unwrap();
     let names: Vec<String> = Quantizers::of(&model).names().map(String::from).collect();
     assert_eq!(names, ["weight_quantizer", "input_quantizer", "output_quantizer"]);
     let model = enable(disable(model, "*").unwrap(), "weight_quantizer").unwrap();

@@ -5,11 +5,15 @@ use burn::nn::conv::{Conv2dConfig, ConvTranspose2dConfig};
 use burn::nn::{LinearConfig, LinearLayout};
 use burn::tensor::Tensor;
 use burn::tensor::quantization::{Calibration, QuantScheme};
+use burn_quant::calibrate::{QuantizeOptions, Warning};
+use burn_quant::config::Rotation;
+use burn_quant::error::InvalidConfig;
 use burn_quant::nn::{self as quant, QuantConvTranspose2d, QuantLinear};
+use burn_quant::place::{Role, WeightLayout, WeightLayouts};
 use burn_quant::train::Lora;
 use burn_quant::{
-    Algorithm, InvalidConfig, QuantConfig, QuantError, Quantization, QuantizerConfig, Quantizers, Role, Rotation, Rule,
-    TensorQuantizer, Warning, WeightLayout, WeightLayouts, quantize, quantize_weights,
+    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, TensorQuantizer, presets, quantize,
+    quantize_weights, quantize_with,
 };
 use burn_quant_tests::device;
 
@@ -29,14 +33,14 @@ pub(super) fn output_channels_of_transposed_convolutions_are_counted_in_each_gro
         let config = ConvTranspose2dConfig::new([4, 4], [2, 2]).with_groups(4).with_bias(with_bias);
         let mut layer: QuantConvTranspose2d = config.init(&device).into();
         layer.weight = Param::from_tensor(kernel.clone());
-        let (layer, _) = quantize_weights(layer, &QuantConfig::int8_weight_only()).unwrap();
+        let (layer, _) = quantize_weights(layer, &presets::int8_weight_only()).unwrap();
         assert_eq!(ranges(&layer, "weight_quantizer"), largest, "one range for each kernel, bias: {with_bias}");
         let last = values(layer.weight.val().slice(3..4));
         assert!(last.iter().any(|w| w.abs() > 5e-4), "the smallest kernel is not rounded to zero: {last:?}");
     }
     // burn's own layer, whose groups its bias tells: six channels in two groups of three
     let layer = ConvTranspose2dConfig::new([4, 6], [2, 2]).with_groups(2).init(&device);
-    let (layer, _) = quantize_weights(layer, &QuantConfig::int8_weight_only()).unwrap();
+    let (layer, _) = quantize_weights(layer, &presets::int8_weight_only()).unwrap();
     assert_eq!(ranges(&layer, "weight_quantizer").len(), 6);
     // blocks do not reach from one group into the next
     let config = QuantConfig::new().with_rule(Rule::set("weight_quantizer", QuantizerConfig::int(4).per_block(4)));
@@ -59,13 +63,13 @@ pub(super) fn several_weights_of_one_struct_are_solved_apart() {
     let layout = WeightLayout::new(1, 0);
     let layouts = WeightLayouts::new().register("Pair", "left", layout).register("Pair", "right", layout);
     let config = QuantConfig::new().with_rule(Rule::set("*weight_quantizer", QuantizerConfig::nvfp4_static()));
-    let config = config.with_algorithm(Algorithm::Mse(burn_quant::RangeSearch::E4m3Scales));
-    let (pair, report) = Quantization::new(&config).with_layouts(layouts).run_weights(pair).unwrap();
+    let config = config.with_algorithm(Algorithm::Mse(burn_quant::config::RangeSearch::E4m3Scales));
+    let (pair, report) = quantize_with(pair, &config, QuantizeOptions::new().with_layouts(layouts), |_| {}).unwrap();
     let layers: Vec<&str> = report.layers.iter().map(|layer| layer.layer.as_str()).collect();
     assert_eq!(layers, ["left", "right"]);
     let global = |name: &str| {
         let quantizers = Quantizers::of(&pair);
-        values(quantizers.get(name).unwrap().buffer(burn_quant::Buffer::GlobalAmax).unwrap())[0]
+        values(quantizers.get(name).unwrap().buffer(burn_quant::quantizer::Buffer::GlobalAmax).unwrap())[0]
     };
     assert_eq!(global("right_weight_quantizer"), 4.0 * global("left_weight_quantizer"), "no shared range");
 }
@@ -93,15 +97,15 @@ pub(super) fn a_struct_is_not_burns_because_of_its_name() {
         let weight = Param::from_tensor(spread([5, 3], &device)); // [out, in]
         theirs::QuantumNet { fc: theirs::Linear { weight, bias: Param::from_tensor(Tensor::zeros([5], &device)) } }
     };
-    let config = QuantConfig::int8_weight_only();
+    let config = presets::int8_weight_only();
     let error = quantize_weights(net(), &config).unwrap_err();
     assert!(matches!(error, QuantError::NoMatch { .. }), "no weight is known: {error}");
     // registered by path, its output channels are rows
     let layouts = WeightLayouts::new().register_at("fc.weight", WeightLayout::new(0, 1));
-    let (net, _) = Quantization::new(&config).with_layouts(layouts).run_weights(net()).unwrap();
+    let (net, _) = quantize_with(net(), &config, QuantizeOptions::new().with_layouts(layouts), |_| {}).unwrap();
     assert_eq!(ranges(&net, "fc.weight_quantizer").len(), 5);
-    assert_eq!(burn_quant::burn_layer_name("QuantumNet"), "QuantumNet");
-    assert_eq!(burn_quant::burn_layer_name("QuantConv2d"), "Conv2d");
+    assert_eq!(burn_quant::place::burn_layer_name("QuantumNet"), "QuantumNet");
+    assert_eq!(burn_quant::place::burn_layer_name("QuantConv2d"), "Conv2d");
 }
 
 /// Blocks of a kernel lie along all that one output sums over.
@@ -127,7 +131,7 @@ pub(super) fn a_column_layout_is_known_before_the_weight_is_made() {
     let (_, device) = device();
     let layer = |bias| LinearConfig::new(8, 6).with_layout(LinearLayout::Col).with_bias(bias).init(&device);
     for bias in [true, false] {
-        let config = QuantConfig::int8_weight_only();
+        let config = presets::int8_weight_only();
         let (layer8, _) = quantize_weights(layer(bias), &config).unwrap();
         assert_eq!(ranges(&layer8, "weight_quantizer").len(), 6, "output channels, bias: {bias}");
         let factors = Lora::new(2).adapt(layer8).unwrap();
@@ -136,7 +140,7 @@ pub(super) fn a_column_layout_is_known_before_the_weight_is_made() {
         let rotated = QuantizerConfig::int(4).per_channel().rotated(Rotation { block: Some(8), ..Rotation::default() });
         let config = QuantConfig::new().with_rule(Rule::set("weight_quantizer", rotated));
         quantize_weights(layer(bias), &config).unwrap();
-        let gptq = QuantConfig::int8_weight_only().with_algorithm(Algorithm::gptq());
+        let gptq = presets::int8_weight_only().with_algorithm(Algorithm::gptq());
         let run = |layer: &QuantLinear| drop(layer.forward(spread::<2>([32, 8], &device)));
         let (_, report) = quantize(QuantLinear::from(layer(bias)), &gptq, run).unwrap();
         assert_eq!(report.layers[0].steps[0].skipped, None, "bias: {bias}");
@@ -149,11 +153,11 @@ pub(super) fn tensors_that_burn_quantized_do_not_panic() {
     let mut burns = Quantizer::new(Calibration::MinMax, QuantScheme::default());
     let float = LinearConfig::new(8, 4).with_bias(false).init(&device);
     let quantized = float.clone().quantize_weights(&mut burns);
-    match quantize_weights(quantized, &QuantConfig::int8_weight_only()).unwrap_err() {
+    match quantize_weights(quantized, &presets::int8_weight_only()).unwrap_err() {
         QuantError::BurnQuantized { path } => assert_eq!(path, "weight"),
         other => panic!("{other}"),
     }
-    let (ours, _) = quantize_weights(float, &QuantConfig::int8_weight_only()).unwrap();
+    let (ours, _) = quantize_weights(float, &presets::int8_weight_only()).unwrap();
     let both = ours.quantize_weights(&mut burns);
     assert!(values(both.forward(spread::<2>([2, 8], &device))).iter().all(|y| y.is_finite()));
 }
@@ -169,7 +173,8 @@ pub(super) fn what_stays_in_float_is_in_the_report() {
     let layout = WeightLayout::new(1, 0);
     let layouts = WeightLayouts::new().register("Pair", "left", layout).register("Piar", "right", layout);
     let (_, report) =
-        Quantization::new(&QuantConfig::int8_weight_only()).with_layouts(layouts).run_weights(pair).unwrap();
+        quantize_with(pair, &presets::int8_weight_only(), QuantizeOptions::new().with_layouts(layouts), |_| {})
+            .unwrap();
     assert_eq!(report.float, ["0.right"], "biases are vectors");
     assert_eq!(report.warnings, [Warning::UnusedLayout { layout: "Piar.right".into() }]);
 }
@@ -246,7 +251,7 @@ pub(super) fn rules_are_for_products() {
 
     let disabled = |name: &str| format!(r#"{{"quantizer_name": "{name}", "enable": false}}"#);
     let floats =
-        QuantConfig::int8_default().rules.into_iter().filter(|rule| rule.action == burn_quant::Action::Disable);
+        presets::int8_default().rules.into_iter().filter(|rule| rule.action == burn_quant::config::Action::Disable);
     let classes = ["nn.BatchNorm1d", "nn.BatchNorm2d", "nn.BatchNorm3d", "nn.LeakyReLU", "nn.Embedding"];
     let classes =
         classes.map(|class| format!(r#"{{"parent_class": "{class}", "quantizer_name": "*", "enable": false}}"#));
@@ -261,7 +266,7 @@ pub(super) fn rules_are_for_products() {
     .collect();
     let json = format!(r#"{{"quant_cfg": [{}], "algorithm": {{"method": "smoothquant"}}}}"#, entries.join(","));
     let read = QuantConfig::from_modelopt_json(&json).unwrap();
-    let preset = QuantConfig::int8_smoothquant();
+    let preset = presets::int8_smoothquant();
     assert_eq!(read.algorithm, preset.algorithm);
     assert_eq!(on(&read), on(&preset));
     let products = ["conv.weight_quantizer", "conv.input_quantizer", "fc.weight_quantizer", "fc.input_quantizer"];

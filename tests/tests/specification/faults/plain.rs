@@ -3,11 +3,15 @@
 use burn::module::{Module, ModuleMapper, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
+use burn_quant::calibrate::Warning;
+use burn_quant::fold::fold_to_burn;
 use burn_quant::nn::{EmbeddingConfig, QuantLinear};
+use burn_quant::place::Role;
+use burn_quant::quantizer::Buffer;
 use burn_quant::train::Lora;
 use burn_quant::{
-    Algorithm, Buffer, QuantConfig, QuantError, QuantizerConfig, Quantizers, Role, Rule, TensorQuantizer, Warning,
-    disable, fold_to_burn, fold_weights, quantize, quantize_weights, solve,
+    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, TensorQuantizer, calibrate, disable,
+    fold_weights, presets, quantize, quantize_weights,
 };
 use burn_quant_tests::device;
 
@@ -44,7 +48,7 @@ pub(super) fn burns_layer_computes_the_same() {
         assert_close(&values(folded.forward(x.clone())), &expected, 1e-5, &format!("folded after {name}"));
     }
     // inputs that are rounded cannot leave
-    let config = QuantConfig::int8_default().with_algorithm(Algorithm::smoothquant(0.5));
+    let config = presets::int8_default().with_algorithm(Algorithm::smoothquant(0.5));
     let (layer, _) = quantize(linear(&device), &config, |layer| drop(layer.forward(x.clone()))).unwrap();
     let refused = QuantError::NotBurn { quantizer: "input_quantizer".into(), what: "is enabled" };
     assert_eq!(layer.to_burn().unwrap_err(), refused);
@@ -128,11 +132,11 @@ pub(super) fn burns_adapters_and_ours() {
 
 /// Impossible options are taken as the least possible one; impossible ranges are refused where they are set.
 pub(super) fn impossible_numbers_end() {
-    let seen = burn_quant::Histogram { origin: 0.0, width: 0.5, counts: vec![9, 5, 4, 1] };
-    let int4 = burn_quant::IntFormat::signed(4).unwrap();
-    assert_eq!(solve::entropy(&seen, int4, 0, 0), solve::entropy(&seen, int4, 1, 1), "and it ends");
-    assert!(solve::entropy(&seen, int4, 0, 0).unwrap() > 0.0, "a range of nothing is none");
-    assert_eq!(solve::histogram_mse(&seen, int4.into(), 0, 0), solve::histogram_mse(&seen, int4.into(), 0, 1));
+    let seen = burn_quant::calibrate::Histogram { origin: 0.0, width: 0.5, counts: vec![9, 5, 4, 1] };
+    let int4 = burn_quant::config::IntFormat::signed(4).unwrap();
+    assert_eq!(calibrate::entropy(&seen, int4, 0, 0), calibrate::entropy(&seen, int4, 1, 1), "and it ends");
+    assert!(calibrate::entropy(&seen, int4, 0, 0).unwrap() > 0.0, "a range of nothing is none");
+    assert_eq!(calibrate::histogram_mse(&seen, int4.into(), 0, 0), calibrate::histogram_mse(&seen, int4.into(), 0, 1));
 
     let (_, device) = device();
     let mut quantizer = TensorQuantizer::new(QuantizerConfig::int(8), Role::ChannelsLast);
@@ -155,7 +159,7 @@ pub(super) fn an_embedding_quantizes_the_rows_it_looks_up() {
         QuantizerConfig::int(4).per_block(4),
         QuantizerConfig::int(4).dynamic(),
         QuantizerConfig::int(4).per_channel().dynamic(),
-        QuantizerConfig::mx(burn_quant::Format::E2M1),
+        QuantizerConfig::mx(burn_quant::config::Format::E2M1),
         QuantizerConfig::nvfp4(),
         QuantizerConfig::nvfp4_static(),
         QuantizerConfig::int(4).per_block(4).then(QuantizerConfig::e4m3()),

@@ -3,18 +3,21 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Device;
-use burn_quant::nn::QuantLinear;
-use burn_quant::search::SearchFormat;
-use burn_quant::{
-    Action, Algorithm, BlockScale, Format, GradientRule, Granularity, Identity, ImportProblem, InvalidConfig,
-    NotScoredReason, QuantConfig, QuantError, QuantizerConfig, Range, RangeSearch, Role, Rule, ScaleFormat, Sharing,
-    SkipReason, Unscaled, quantize, quantize_weights,
+use burn_quant::calibrate::SkipReason;
+use burn_quant::config::{
+    Action, BlockScale, Format, GradientRule, Granularity, Identity, Range, RangeSearch, ScaleFormat, Sharing, Unscaled,
 };
+use burn_quant::error::{ImportProblem, InvalidConfig, NotScoredReason};
+use burn_quant::nn::QuantLinear;
+use burn_quant::place::Role;
+use burn_quant::search::SearchFormat;
+use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, Rule, presets, quantize, quantize_weights};
 use burn_quant_tests::device;
 
 use crate::spread;
 
-/// The sentence of every error that the crate can return, by the name of its variant; numbers are as large as they come.
+/// The sentence of every error that the crate can return, by the name of its variant; numbers are as large as they
+/// come.
 fn every_error() -> Vec<(&'static str, String)> {
     let huge = 1e300;
     let (tiny, large) = (1e-38f32, 3e38f32);
@@ -220,7 +223,7 @@ pub(super) fn f47() {
     let x = spread([2, 16], &device);
     let forward = |model: &Plain| drop(model.head.forward(model.fc.forward(x.clone())));
     // what every newcomer tries first
-    let error = quantize(plain(&device), &QuantConfig::int8_default(), forward).unwrap_err();
+    let error = quantize(plain(&device), &presets::int8_default(), forward).unwrap_err();
     assert_eq!(error, QuantError::NoActivations { pattern: "*input_quantizer".into(), weights: 2 });
     let said = error.to_string();
     assert!(said.contains("replace `use burn::nn` by `use burn_quant::nn`") && !said.contains("optional"), "{said}");
@@ -232,7 +235,7 @@ pub(super) fn f47() {
     assert!(matches!(quantize_weights(layer, &typo), Err(QuantError::NoMatch { .. })));
     // a loop that runs nothing, or another model
     let layer: QuantLinear = LinearConfig::new(16, 16).init(&device).into();
-    let unused = quantize(layer, &QuantConfig::int8_default(), |_| {}).unwrap_err();
+    let unused = quantize(layer, &presets::int8_default(), |_| {}).unwrap_err();
     assert_eq!(unused, QuantError::NothingObserved { name: "input_quantizer".into() });
     let said = unused.to_string();
     assert!(
@@ -257,7 +260,8 @@ fn algorithm(json: &str) -> Result<Algorithm, ImportProblem> {
 pub(super) fn f36_algorithms() {
     // as ModelOpt 0.47 writes its configurations out: every option, those of the machinery with their defaults
     let common = r#""moe_calib_experts_ratio": null, "layerwise": {"enable": false,
-        "get_qdq_activations_from_prev_layer": false, "checkpoint_dir": null, "save_every": 1, "calib_mutates_weights": true}"#;
+        "get_qdq_activations_from_prev_layer": false, "checkpoint_dir": null, "save_every": 1,
+        "calib_mutates_weights": true}"#;
     let multipliers = |unscaled| RangeSearch::Multipliers { start: 0.25, stop: 4.0, step: 0.1, unscaled };
     for (options, expected) in [
         (
@@ -266,8 +270,8 @@ pub(super) fn f36_algorithms() {
             Algorithm::Max,
         ),
         (
-            r#""method": "mse", "step_size": 0.1, "start_multiplier": 0.25, "stop_multiplier": 4.0, "fp8_scale_sweep": false,
-               "distributed_sync": false, "shared_states": null"#,
+            r#""method": "mse", "step_size": 0.1, "start_multiplier": 0.25, "stop_multiplier": 4.0,
+               "fp8_scale_sweep": false, "distributed_sync": false, "shared_states": null"#,
             Algorithm::Mse(multipliers(Unscaled::Tried)),
         ),
         (r#""method": "awq_lite", "alpha_step": 0.1, "debug": true"#, Algorithm::awq_lite()),
@@ -330,7 +334,7 @@ pub(super) fn f36_algorithms() {
     assert_eq!(key, "learnable_amax");
 
     // and the layers that ModelOpt 0.47 leaves in float are those of the presets
-    assert!(QuantConfig::int8_default().rules.contains(&Rule::disable("*self_attention.conv1d*").optional()));
+    assert!(presets::int8_default().rules.contains(&Rule::disable("*self_attention.conv1d*").optional()));
 }
 
 pub(super) fn f36_axes() {
@@ -383,10 +387,10 @@ pub(super) fn f36_none_enabled() {
                           {"quantizer_name": "*", "enable": false}]}"#,
     );
     assert_eq!(error(&reversed.unwrap()), none("*weight_quantizer", "*"));
-    let config = QuantConfig::int8_weight_only().with_rule(Rule::disable("fc.*")).with_rule(Rule::disable("head.*"));
+    let config = presets::int8_weight_only().with_rule(Rule::disable("fc.*")).with_rule(Rule::disable("head.*"));
     assert_eq!(error(&config), none("*weight_quantizer", "head.*"));
     // one that is left is enough, and rules that ask for no weight may leave none
-    let config = QuantConfig::int8_weight_only().with_rule(Rule::disable("fc.*"));
+    let config = presets::int8_weight_only().with_rule(Rule::disable("fc.*"));
     assert!(quantize_weights(plain(&device), &config).is_ok());
     assert!(quantize_weights(plain(&device), &QuantConfig::new().with_rule(Rule::disable("*"))).is_ok());
 }
@@ -406,13 +410,13 @@ pub(super) fn f54_preset() {
         action = { set = { format = "int4" } }
         "#,
     );
-    let expected = QuantConfig::int8_default()
+    let expected = presets::int8_default()
         .with_rule(Rule::set("encoder.0.*weight_quantizer", QuantizerConfig::int(4)))
         .with_algorithm(Algorithm::smoothquant(1.0));
     assert_eq!(config, expected);
     // alone it is the preset, with the preset's own algorithm; ModelOpt's names will do
-    assert_eq!(toml(r#"preset = "int4_awq""#), QuantConfig::int4_awq());
-    assert_eq!(QuantConfig::from_json(r#"{"preset": "INT4_AWQ_CFG"}"#), Ok(QuantConfig::int4_awq()));
+    assert_eq!(toml(r#"preset = "int4_awq""#), presets::int4_awq());
+    assert_eq!(QuantConfig::from_json(r#"{"preset": "INT4_AWQ_CFG"}"#), Ok(presets::int4_awq()));
     let nothing = QuantConfig::from_json(r#"{"algorithm": "max"}"#).unwrap_err().to_string();
     assert!(nothing.contains("neither `rules` nor a `preset`"), "{nothing}");
 }
@@ -443,7 +447,7 @@ pub(super) fn f54_formats() {
         assert_eq!(set(name), config, "{name}");
     }
     // what the summary prints of any quantizer of a preset can be read
-    for preset in QuantConfig::presets() {
+    for preset in presets::all() {
         for rule in (preset.config)().rules {
             let Action::Set(config) = rule.action else { continue };
             let plain = QuantizerConfig { bias: None, rotation: None, ..QuantizerConfig::new(config.format) };
@@ -557,17 +561,23 @@ quantize:
         axis: 0
     - $import: inputs
 ";
-    let files = |name: &str| {
-        match name {
+    // a list comes as a second document, after the imports
+    let inputs = "imports:
+  int8: configs/numerics/int8
+---
+- quantizer_name: '*input_quantizer'
+  cfg:
+    $import: int8
+- quantizer_name: '*kv*input_quantizer'
+  enable: false
+";
+    let int8 = "num_bits: 8\nblock_sizes:\n  -1: 32\n  type: dynamic\n  scale_bits: e8m0\n";
+    let files = |name: &str| match name {
         "configs/ptq/units/base_disable_all" => Ok("quantizer_name: '*'\nenable: false\n".to_string()),
         "configs/numerics/fp8" => Ok("num_bits: e4m3\naxis:\n".to_string()),
-        // a list comes as a second document, after the imports
-        "configs/ptq/units/inputs" => Ok("imports:\n  int8: configs/numerics/int8\n---\n- quantizer_name: '*input_quantizer'\n  \
-                                          cfg:\n    $import: int8\n- quantizer_name: '*kv*input_quantizer'\n  enable: false\n"
-            .to_string()),
-        "configs/numerics/int8" => Ok("num_bits: 8\nblock_sizes:\n  -1: 32\n  type: dynamic\n  scale_bits: e8m0\n".to_string()),
+        "configs/ptq/units/inputs" => Ok(inputs.to_string()),
+        "configs/numerics/int8" => Ok(int8.to_string()),
         other => Err(format!("no file {other}")),
-    }
     };
     let config = QuantConfig::from_modelopt_yaml(recipe, files).unwrap_or_else(|e| panic!("{e}"));
     let json = r#"{"quant_cfg": [

@@ -7,11 +7,11 @@ use burn::nn::{Linear, LinearConfig};
 use burn::store::ModuleRecord;
 use burn::tensor::{Bytes, DType, Device, Tensor};
 use burn_pack::{Reader, Tensor as PackTensor, Writer};
+use burn_quant::config::{AxisGroups, Granularity, Rotation};
+use burn_quant::error::InvalidConfig;
 use burn_quant::nn::QuantLinear;
-use burn_quant::{
-    AxisGroups, Granularity, InvalidConfig, Plan, PlannedQuantizer, QuantConfig, QuantError, QuantizerConfig, Role,
-    Rotation, WeightLayout, quantize, quantize_weights,
-};
+use burn_quant::place::{Plan, PlannedQuantizer, Role, WeightLayout};
+use burn_quant::{QuantConfig, QuantError, QuantizerConfig, presets, quantize, quantize_weights};
 use burn_quant_store::{
     ForQuantLayers, Restore, StoreError, from_bytes, load_checkpoint, restore, save, to_bytes, with_new_digest,
 };
@@ -53,7 +53,7 @@ impl Net {
 
     fn quantized(device: &Device) -> Self {
         let x = spread([5, 4], device);
-        quantize(Self::new(device), &QuantConfig::int8_default(), |net| drop(net.forward(x.clone()))).unwrap().0
+        quantize(Self::new(device), &presets::int8_default(), |net| drop(net.forward(x.clone()))).unwrap().0
     }
 }
 

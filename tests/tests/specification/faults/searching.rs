@@ -6,13 +6,14 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use burn_quant::error::NotScoredReason;
 use burn_quant::nn::QuantLinear;
 use burn_quant::search::{
     AutoQuantization, AutoQuantizeConfig, Choice, SearchFormat, SearchSpace, SearchState, auto_quantize,
 };
 use burn_quant::train::Distillation;
 use burn_quant::{
-    Algorithm, NotScoredReason, QuantConfig, QuantError, QuantizerConfig, Rule, quantize, quantize_weights, summary,
+    Algorithm, QuantConfig, QuantError, QuantizerConfig, Rule, presets, quantize, quantize_weights, summary,
 };
 use burn_quant_tests::device;
 
@@ -87,13 +88,13 @@ pub(super) fn f15() {
     // an algorithm for some layers only is the same kind of pattern
     let (_, device) = device();
     let algorithm = Algorithm::OfLayers { layers: vec!["haed".into()], algorithm: Box::new(Algorithm::gptq()) };
-    let config = QuantConfig::int8_weight_only().with_algorithm(algorithm);
+    let config = presets::int8_weight_only().with_algorithm(algorithm);
     let found = quantize(Mlp::new(&device), &config, |model| drop(model.forward(&batches(&device)[0])));
     assert_eq!(found.unwrap_err(), no_layer("layers", "haed", &["head", "fc"]));
 }
 
-/// What is searched by divergence: the logits of `x + f(x)`, where `f` is a layer whose weights are multiples of the INT8 step, so that the
-/// quantized layer computes the same.
+/// What is searched by divergence: the logits of `x + f(x)`, where `f` is a layer whose weights are multiples of the
+/// INT8 step, so that the quantized layer computes the same.
 pub(super) fn f23() {
     let (_, device) = device();
     let exact = || {
@@ -304,7 +305,7 @@ pub(super) fn f59_reports() {
     let (model, report) = run(&rules);
     let report = report.to_string();
     assert!(report.ends_with("2 of 6 quantizers enabled, 1 pass over the data"), "{report}");
-    let (_, weights) = quantize_weights(Mlp::new(&device), &QuantConfig::int8_weight_only()).unwrap();
+    let (_, weights) = quantize_weights(Mlp::new(&device), &presets::int8_weight_only()).unwrap();
     assert!(weights.to_string().ends_with("2 of 6 quantizers enabled, no data"), "{weights}");
 
     // fc: 256 codes of 4 bits, 16 scales and that of the input; head: 64 weights in half precision

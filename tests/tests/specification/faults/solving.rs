@@ -4,11 +4,13 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::nn::conv::Conv2dConfig;
 use burn::tensor::{Device, Tensor};
+use burn_quant::calibrate::smoothquant;
+use burn_quant::calibrate::{Report, SkipReason, Warning};
+use burn_quant::config::{Granularity, Inputs, RangeSearch};
 use burn_quant::nn::{LinearConfig, QuantConv2d, QuantLinear};
-use burn_quant::solve::smoothquant;
+use burn_quant::quantizer::Buffer;
 use burn_quant::{
-    Algorithm, Buffer, Granularity, Inputs, QuantConfig, QuantError, QuantizerConfig, Quantizers, RangeSearch, Report,
-    Rule, SkipReason, Warning, quantize, quantize_weights,
+    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, presets, quantize, quantize_weights,
 };
 use burn_quant_tests::device;
 
@@ -123,7 +125,7 @@ pub(super) fn a_channel_without_weights_does_not_set_the_range() {
     let weight = Tensor::from_data([[0.5, 0.125], [-0.25, 1.0], [0.0, 0.0]], &device);
     let layer = QuantLinear::from(Linear { weight: Param::from_tensor(weight), bias: None });
     let x = Tensor::<2>::from_data([[1.0, 2.0, 100.0], [-0.6, 1.1, 40.0]], &device);
-    let config = QuantConfig::int8_default().with_algorithm(Algorithm::smoothquant(1.0));
+    let config = presets::int8_default().with_algorithm(Algorithm::smoothquant(1.0));
     let (layer, _) = quantize(layer, &config, |layer| drop(layer.forward(x.clone()))).unwrap();
     let buffer = |buffer| values(layer.input_quantizer.buffer(buffer).unwrap());
     assert_close(&buffer(Buffer::PreQuantScale), &[1.0, 0.5, 0.01], 1e-6, "ModelOpt's scale");
@@ -198,8 +200,9 @@ pub(super) fn local_hessian_falls_back_to_squared_error() {
 /// Exponents and shares are decimal numbers, as in ModelOpt.
 pub(super) fn steps_are_decimal_numbers() {
     let exponent = |step| {
-        let sharing = burn_quant::Sharing::Separate;
-        let algorithm = Algorithm::AwqLite { alpha_step: step, sharing, identity: burn_quant::Identity::NotTried };
+        let sharing = burn_quant::config::Sharing::Separate;
+        let algorithm =
+            Algorithm::AwqLite { alpha_step: step, sharing, identity: burn_quant::config::Identity::NotTried };
         solved(algorithm).unwrap().1.layers[0].steps[0].choices["alpha"]
     };
     // nine steps of 0.1 are 0.9, and not 0.90000004
@@ -238,8 +241,8 @@ pub(super) fn awq_is_never_worse_than_nothing() {
     let weight = Tensor::<2>::from_data([[1.0], [0.001], [1.0], [0.001]], &device);
     let layer = QuantLinear::from(Linear { weight: Param::from_tensor(weight), bias: None });
     let x = Tensor::<2>::from_data([[0.01, 10.0, 0.01, 10.0], [0.01, -10.0, 0.01, 10.0]], &device);
-    let identity = burn_quant::Identity::NotTried;
-    let forced = Algorithm::AwqLite { alpha_step: 1.0, sharing: burn_quant::Sharing::Separate, identity };
+    let identity = burn_quant::config::Identity::NotTried;
+    let forced = Algorithm::AwqLite { alpha_step: 1.0, sharing: burn_quant::config::Sharing::Separate, identity };
     let (_, report) = quantize(layer, &w4().with_algorithm(forced), |layer| drop(layer.forward(x.clone()))).unwrap();
     let layer = &report.layers[0];
     let grew = layer.error_after > layer.error_before;

@@ -4,11 +4,15 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor};
+use burn_quant::calibrate::{ModelStatistics, SkipReason, Warning, calibrate, observe};
+use burn_quant::config::Sharing;
 use burn_quant::nn::QuantLinear;
+use burn_quant::place::place;
+use burn_quant::quantizer::Buffer;
 use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, SearchFormat, SearchState};
 use burn_quant::{
-    Algorithm, Buffer, ModelStatistics, QuantConfig, QuantizerConfig, Quantizers, Rule, Sharing, SkipReason,
-    TensorQuantizer, Warning, calibrate, disable, fold_weights, observe, place, quantize, quantize_weights, summary,
+    Algorithm, QuantConfig, QuantizerConfig, Quantizers, Rule, TensorQuantizer, disable, fold_weights, presets,
+    quantize, quantize_weights, summary,
 };
 use burn_quant_tests::device;
 
@@ -27,7 +31,7 @@ fn buffer<M: Module>(model: &M, quantizer: &str, buffer: Buffer) -> Vec<f32> {
 pub(super) fn t02() {
     let (_, device) = device();
     let zeros = Tensor::<2>::zeros([3, 32], &device);
-    let config = QuantConfig::nvfp4_default();
+    let config = presets::nvfp4_default();
     let (layer, report) =
         quantize(linear::<32, 4>(1.0, &device), &config, |layer| drop(layer.forward(zeros.clone()))).unwrap();
     assert_eq!(report.warnings, [Warning::OnlyZeros { quantizer: "input_quantizer".into() }]);
@@ -71,7 +75,7 @@ pub(super) fn t20() {
             assert_eq!(values(expert.input_quantizer.amax().unwrap()), seen, "{name}");
             assert_eq!(values(expert.weight.base()), values(float.weight.val()), "{name}");
         }
-        let all = |layer: &&burn_quant::LayerReport, reason: SkipReason| {
+        let all = |layer: &&burn_quant::calibrate::LayerReport, reason: SkipReason| {
             layer.steps.iter().all(|step| step.skipped == Some(reason.clone()))
         };
         let layers: Vec<&str> = report
@@ -115,7 +119,7 @@ pub(super) fn t21() {
         model.experts[0].up_proj.forward(x.clone());
     };
     let rules = QuantConfig::new().with_rule(Rule::set("*weight_quantizer", QuantizerConfig::nvfp4_static()));
-    let mse = Algorithm::Mse(burn_quant::RangeSearch::E4m3Scales);
+    let mse = Algorithm::Mse(burn_quant::config::RangeSearch::E4m3Scales);
     for algorithm in [Algorithm::Max, mse, Algorithm::gptq()] {
         let name = algorithm.name().to_string();
         let config = rules.clone().with_algorithm(algorithm);
@@ -167,7 +171,7 @@ pub(super) fn t23() {
             let float =
                 Projections { q_proj: linear::<16, 8>(0.1, &device), k_proj: linear::<16, 8>(0.2, &device), v_proj };
             let what = format!("{}, values: {}", algorithm.name(), float.v_proj.is_some());
-            let config = QuantConfig::int8_default()
+            let config = presets::int8_default()
                 .with_rule(Rule::disable("v_proj.*").optional())
                 .with_algorithm(algorithm.clone());
             let (model, _) = quantize(float.clone(), &config, |model: &Projections| drop(model.forward(&x))).unwrap();
@@ -214,7 +218,7 @@ pub(super) fn t24() {
     let x = spread::<2>([32, 16], &device);
     for algorithm in [Algorithm::smoothquant(0.5), Algorithm::awq_lite()] {
         let name = algorithm.name().to_string();
-        let config = QuantConfig::int8_default().with_algorithm(algorithm);
+        let config = presets::int8_default().with_algorithm(algorithm);
         let (model, _) = quantize(float.clone(), &config, |model| drop(model.forward(x.clone()))).unwrap();
         assert!(model.fc.input_quantizer.buffer(Buffer::PreQuantScale).is_some(), "{name}: smoothed");
         let off = disable(model, "*").unwrap();
@@ -245,7 +249,7 @@ pub(super) fn t25() {
             .collect::<Vec<_>>()
     };
     let before = weights(&float);
-    let format = |name: &str, algorithm| SearchFormat::new(name, QuantConfig::int8_default().with_algorithm(algorithm));
+    let format = |name: &str, algorithm| SearchFormat::new(name, presets::int8_default().with_algorithm(algorithm));
     let formats = [format("smooth", Algorithm::smoothquant(0.5)), format("awq", Algorithm::awq_full())];
     let config = AutoQuantizeConfig::new(16.0, formats).with_batches(2, 2);
     let data = |device: &Device| vec![spread::<2>([8, 16], device), spread::<2>([8, 16], device) * 0.5];
@@ -273,7 +277,7 @@ pub(super) fn t25() {
     let x = spread::<2>([32, 16], &device).slice_fill([0..32, 2..4], 0.0);
     for algorithm in [Algorithm::smoothquant(0.5), Algorithm::smoothquant(1.0), Algorithm::awq_lite()] {
         let name = algorithm.name().to_string();
-        let config = QuantConfig::int8_default().with_algorithm(algorithm);
+        let config = presets::int8_default().with_algorithm(algorithm);
         let (layer, _) = quantize(dead.clone(), &config, |layer| drop(layer.forward(x.clone()))).unwrap();
         let scale = values(layer.input_quantizer.buffer(Buffer::PreQuantScale).expect("it is smoothed"));
         assert!(scale.iter().all(|s| *s > 0.0 && s.is_finite()), "{name}: {scale:?}");
@@ -312,7 +316,7 @@ pub(super) fn t32() {
     let largest = values(x.clone().abs().max())[0];
     for gains in [[1.0, 10.0], [10.0, 1.0]] {
         let run = |layer: &QuantLinear| gains.iter().for_each(|gain| drop(layer.forward(x.clone() * *gain)));
-        let (layer, report) = quantize(linear::<16, 8>(1.0, &device), &QuantConfig::int8_default(), run).unwrap();
+        let (layer, report) = quantize(linear::<16, 8>(1.0, &device), &presets::int8_default(), run).unwrap();
         assert_eq!(buffer(&layer, "input_quantizer", Buffer::Amax), [10.0 * largest], "{gains:?}");
         assert_eq!(report.statistics.get("input_quantizer").unwrap().calls, 2);
     }

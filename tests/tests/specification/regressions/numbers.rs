@@ -4,14 +4,19 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{DType, Device, Tensor};
+use burn_quant::calibrate::{ModelStatistics, observe};
+use burn_quant::config::{
+    AxisGroups, BlockScale, Format, GradientRule, HistogramConfig, IntFormat, IntSpan, RangeSearch, ScaleFormat,
+    Signedness,
+};
 use burn_quant::nn::QuantLinear;
 use burn_quant::ops::numerics::packed::{fp8, int4, int8, mx, nf4, nvfp4};
 use burn_quant::ops::numerics::{AnyGrid, Grid, Minifloat, TwoLevel};
 use burn_quant::ops::{FakeQuant, Groups, Ranges, fake_quant, group_amax};
+use burn_quant::place::{Role, place};
+use burn_quant::quantizer::Buffer;
 use burn_quant::{
-    Algorithm, AxisGroups, BlockScale, Buffer, Format, GradientRule, HistogramConfig, IntFormat, IntSpan,
-    ModelStatistics, QuantConfig, QuantizerConfig, Quantizers, RangeSearch, Role, Rule, ScaleFormat, Signedness,
-    TensorQuantizer, observe, place, quantize, quantize_weights, solve,
+    Algorithm, QuantConfig, QuantizerConfig, Quantizers, Rule, TensorQuantizer, calibrate, quantize, quantize_weights,
 };
 use burn_quant_tests::compare::relative_error;
 use burn_quant_tests::devices;
@@ -315,7 +320,7 @@ pub(super) fn t11() {
         observe(&layer, &algorithm, run).unwrap()
     };
     let histogram = |seen: &ModelStatistics| seen.get("input_quantizer").unwrap().histogram.clone().unwrap();
-    let union = burn_quant::Histogram::of(&both, &HistogramConfig::default());
+    let union = burn_quant::calibrate::Histogram::of(&both, &HistogramConfig::default());
     let merged = observed(&[&low]).merge(observed(&[&high])).unwrap();
     let mut sorted = both.clone();
     sorted.sort_by(f32::total_cmp);
@@ -324,7 +329,7 @@ pub(super) fn t11() {
         assert_eq!(seen.total(), 1000, "{what}: no count is lost");
         assert_eq!((seen.origin, seen.width), (union.origin, union.width), "{what}");
         assert!(seen.counts == union.counts, "{what}: other counts");
-        let found = solve::percentile(&seen, 99.0).unwrap();
+        let found = calibrate::percentile(&seen, 99.0).unwrap();
         assert!((found - exact).abs() <= seen.width, "{what}: {found}, exactly {exact}, bins of {}", seen.width);
     }
     // the other way round is the same

@@ -5,7 +5,7 @@ use burn::nn::LinearConfig;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor};
 use burn_quant::nn::QuantLinear;
-use burn_quant::{QuantConfig, Quantizers, quantize, summary};
+use burn_quant::{Quantizers, presets, quantize, summary};
 use burn_quant_store::{StoreError, from_bytes, to_bytes};
 
 use crate::{assert_same, spread, values};
@@ -75,7 +75,7 @@ pub(super) fn t41() {
     let (_, plain) = burn_quant_tests::device();
     let device = plain.clone().autodiff();
     let x = spread::<2>([8, 6], &device);
-    let config = QuantConfig::int8_default();
+    let config = presets::int8_default();
     let (start, _) = quantize(Net::new(&device), &config, |net| drop(net.forward(x.clone()))).unwrap();
 
     let (half, _) = trained(start.clone(), 0..5, &device);

@@ -4,10 +4,10 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{DType, Device, Tensor};
 use burn_quant::nn::QuantLinear;
+use burn_quant::place::{Plan, Role};
 use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, SearchFormat, SearchGroup, SearchState, auto_quantize};
 use burn_quant::{
-    Plan, QuantConfig, QuantizerConfig, Quantizers, Role, Rule, TensorQuantizer, fold_weights, quantize,
-    quantize_weights,
+    QuantConfig, QuantizerConfig, Quantizers, Rule, TensorQuantizer, fold_weights, presets, quantize, quantize_weights,
 };
 use burn_quant_store::{from_bytes, to_bytes};
 use burn_quant_tests::device;
@@ -194,7 +194,7 @@ pub(super) fn t39() {
     let (_, device) = device();
     let net = || Net { body: linear::<16, 16>(0.2, &device), head: linear::<16, 4>(0.1, &device) };
     let x = spread::<2>([8, 16], &device);
-    let preset = QuantConfig::int8_default().with_rule(Rule::disable("head.*"));
+    let preset = presets::int8_default().with_rule(Rule::disable("head.*"));
     let json = r#"{"preset": "int8_default", "rules": [{"quantizer": "head.*", "action": "disable"}]}"#;
     let toml = "preset = \"int8_default\"\n[[rules]]\nquantizer = \"head.*\"\naction = \"disable\"\n";
     let modelopt = r#"{"quant_cfg": [{"quantizer_name": "*", "enable": false},

@@ -14,13 +14,13 @@ use burn_quant_core::error::QuantError;
 /// How the ranges of static quantizers are found, and what else calibration does.
 ///
 /// An algorithm says what it does to a layer; those of *layers* work on linear layers with a slot before them
-/// ([`QuantLinear`](burn_quant_nn::QuantLinear)), and every other quantizer gets its range by [`Algorithm::Max`]. What was skipped is
-/// in the [report](crate::solve::LayerReport) with its reason. Defaults are those of ModelOpt 0.47.
+/// ([`QuantLinear`](burn_quant_nn::QuantLinear)), and every other quantizer gets its range by [`Algorithm::Max`]. What
+/// was skipped is in the [report](crate::solve::LayerReport) with its reason. Defaults are those of ModelOpt 0.47.
 ///
 /// | algorithm | of | statistics | file |
 /// |---|---|---|---|
 /// | `max` | all | largest magnitude | `max.rs` |
-/// | `percentile`, `entropy`, `histogram_mse` | activations | histogram | `percentile.rs`, `entropy.rs`, `histogram_mse.rs` |
+/// | `percentile`, `entropy`, `histogram_mse` | activations | histogram | a file of the same name |
 /// | `mean_magnitude` | all with f32 scales | mean magnitude of each channel | `mean_magnitude.rs` |
 /// | `moving_average` | activations | largest magnitude of each batch | `moving_average.rs` |
 /// | `activation_headroom` | NVFP4 activations | histogram of block ranges | `activation_headroom.rs` |
@@ -35,10 +35,11 @@ use burn_quant_core::error::QuantError;
 /// # Example
 ///
 /// ```
-/// use burn_quant::{Algorithm, QuantConfig, Sharing};
+/// use burn_quant::{Algorithm, presets};
+/// use burn_quant::config::Sharing;
 ///
 /// let smooth = Algorithm::SmoothQuant { alpha: 0.5, sharing: Sharing::Separate };
-/// let config = QuantConfig::int8_default().with_algorithm(Algorithm::Sequence(vec![smooth, Algorithm::gptq()]));
+/// let config = presets::int8_default().with_algorithm(Algorithm::Sequence(vec![smooth, Algorithm::gptq()]));
 /// assert_eq!(config.algorithm.name(), "sequence");
 /// ```
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
@@ -50,7 +51,8 @@ pub enum Algorithm {
     /// The largest magnitude seen: see [`solve::max`](crate::solve::max).
     #[default]
     Max,
-    /// The range below which a share of the magnitudes of activations lies: see [`solve::percentile`](crate::solve::percentile()).
+    /// The range below which a share of the magnitudes of activations lies: see
+    /// [`solve::percentile`](crate::solve::percentile()).
     Percentile {
         /// The share, in percent; 99.99 by default.
         #[serde(default = "default::percentile")]
@@ -71,7 +73,8 @@ pub enum Algorithm {
         #[serde(default, skip_serializing_if = "is_default")]
         histogram: HistogramConfig,
     },
-    /// The range of activations of least squared rounding error: see [`solve::histogram_mse`](crate::solve::histogram_mse()).
+    /// The range of activations of least squared rounding error: see
+    /// [`solve::histogram_mse`](crate::solve::histogram_mse()).
     HistogramMse {
         /// The least range that is tried, in bins; 128 by default.
         #[serde(default = "default::start_bin")]
@@ -329,8 +332,8 @@ impl Algorithm {
     ///
     /// # Errors
     ///
-    /// [`QuantError::NoAlgorithm`] with the most similar names. Sequences, algorithms for some layers only, and custom ones have no
-    /// defaults.
+    /// [`QuantError::NoAlgorithm`] with the most similar names. Sequences, algorithms for some layers only, and custom
+    /// ones have no defaults.
     ///
     /// # Example
     ///

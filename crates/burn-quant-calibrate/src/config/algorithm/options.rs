@@ -41,8 +41,8 @@ impl Default for RangeSearch {
 
 /// Whether layers that share an input are solved together.
 ///
-/// Layers share an input if they are siblings by name (`q_proj`, `k_proj`, `v_proj`; `gate_proj`, `up_proj`; `w1`, `w3` of one
-/// parent) and saw the same data, bit for bit.
+/// Layers share an input if they are siblings by name (`q_proj`, `k_proj`, `v_proj`; `gate_proj`, `up_proj`; `w1`, `w3`
+/// of one parent) and saw the same data, bit for bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sharing {
@@ -71,8 +71,8 @@ pub enum Inputs {
     /// Those of the float model: one observation is enough.
     #[default]
     Float,
-    /// Those of the model with quantized activations, as in ModelOpt: their ranges must be known first, so the data is read
-    /// twice. The same as `Float` for weight-only configurations.
+    /// Those of the model with quantized activations, as in ModelOpt: their ranges must be known first, so the data is
+    /// read twice. The same as `Float` for weight-only configurations.
     Quantized,
 }
 
@@ -111,11 +111,12 @@ impl Default for HistogramConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BinWidth {
-    /// The least power of two with which `2 · bins` bins hold everything: histograms of any shards of the data merge exactly.
+    /// The least power of two with which `2 · bins` bins hold everything: histograms of any shards of the data merge
+    /// exactly.
     #[default]
     PowerOfTwo,
-    /// The largest magnitude of the first batch over `bins`, as in ModelOpt; later batches add bins. Depends on the order
-    /// of batches, so shards do not merge.
+    /// The largest magnitude of the first batch over `bins`, as in ModelOpt; later batches add bins. Depends on the
+    /// order of batches, so shards do not merge.
     FirstBatch,
 }
 

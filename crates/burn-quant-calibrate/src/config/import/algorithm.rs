@@ -29,8 +29,8 @@ pub(super) fn algorithm(at: &str, value: &Value) -> Result<(Algorithm, Learning)
     }
 }
 
-/// ModelOpt's learned ranges: values are divided by one, rounded, and multiplied by another. If both are one tensor that is learned, it is
-/// [`GradientRule::Lsq`](burn_quant_ops::GradientRule::Lsq).
+/// ModelOpt's learned ranges: values are divided by one, rounded, and multiplied by another. If both are one tensor
+/// that is learned, it is [`GradientRule::Lsq`](burn_quant_ops::GradientRule::Lsq).
 fn lsq(at: &str, options: &Map<String, Value>) -> Result<(Algorithm, Learning), Problem> {
     const OPTIONS: [&str; 5] = ["method", "scale_algorithm", "learnable_amax", "tied_amax", "quantize_pre_scale"];
     keys(at, options, &[&OPTIONS[..], &COMMON].concat())?;
@@ -68,7 +68,8 @@ fn common(reader: &Reader<'_>) -> Result<(), Problem> {
         return reader.unsupported(
             "moe_calib_experts_ratio",
             ratio,
-            "experts that no token reaches take the range of their siblings; route the calibration data wider in your model",
+            "experts that no token reaches take the range of their siblings; route the calibration data wider in your \
+             model",
         );
     }
     let Some((at, layerwise)) = reader.get("layerwise") else { return Ok(()) };

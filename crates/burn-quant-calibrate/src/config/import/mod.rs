@@ -4,8 +4,9 @@
 //! { "quant_cfg": [ { "quantizer_name", "parent_class", "cfg", "enable" }, ... ], "algorithm": ... }
 //! ```
 //!
-//! The ordered list of entries and the deprecated dictionary are both read. Patterns keep their order and meaning. ModelOpt
-//! writes axes by number for PyTorch's layouts; roles are found from them, and an axis that has none is an error:
+//! The ordered list of entries and the deprecated dictionary are both read. Patterns keep their order and meaning.
+//! ModelOpt writes axes by number for PyTorch's layouts; roles are found from them, and an axis that has none is an
+//! error:
 //!
 //! | ModelOpt | weights | activations |
 //! |---|---|---|
@@ -17,8 +18,8 @@
 //! | `block_sizes: {-1: n, -2: m}`, `{1: n, 0: m}` | two-dimensional blocks | error |
 //! | `block_sizes: {-1: null}` | per channel | per token |
 //!
-//! Unknown keys, and attributes that mean nothing here, are errors. Entries may match nothing, as in ModelOpt; if none of those
-//! that configure quantizers matches, placing the configuration is an error.
+//! Unknown keys, and attributes that mean nothing here, are errors. Entries may match nothing, as in ModelOpt; if none
+//! of those that configure quantizers matches, placing the configuration is an error.
 //!
 //! Source: ModelOpt 0.47, `QuantizeConfig` and `QuantizerAttributeConfig`.
 
@@ -60,8 +61,8 @@ impl QuantConfig {
     /// | `block_sizes: {-1: null}` | per channel | per token |
     ///
     /// Without an algorithm, ranges that would be static are dynamic, as ModelOpt's are that nothing calibrates.
-    /// `effective_bits` and `trt_high_precision_dtype` are checked and left out: bits are counted, and exporters have options
-    /// of their own.
+    /// `effective_bits` and `trt_high_precision_dtype` are checked and left out: bits are counted, and exporters have
+    /// options of their own.
     ///
     /// # Example
     ///
@@ -76,7 +77,8 @@ impl QuantConfig {
     ///     ],
     ///     "algorithm": "max"
     /// }"#)?;
-    /// assert_eq!(config.rules[1], Rule::set("*weight_quantizer", QuantizerConfig::int(8).per_channel()).one_of("quant_cfg"));
+    /// let weights = QuantizerConfig::int(8).per_channel();
+    /// assert_eq!(config.rules[1], Rule::set("*weight_quantizer", weights).one_of("quant_cfg"));
     /// # Ok::<(), burn_quant::QuantError>(())
     /// ```
     pub fn from_modelopt_json(json: &str) -> Result<Self, QuantError> {

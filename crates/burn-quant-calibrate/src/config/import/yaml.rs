@@ -26,8 +26,8 @@ const DEEPEST: usize = 16;
 impl QuantConfig {
     /// Reads a recipe of ModelOpt in YAML.
     ///
-    /// `import` gives the text of a file by the path that the recipe's `imports` has, such as `configs/numerics/fp8`: a file of ModelOpt's
-    /// folder `modelopt_recipes`, with `.yaml` after it.
+    /// `import` gives the text of a file by the path that the recipe's `imports` has, such as `configs/numerics/fp8`: a
+    /// file of ModelOpt's folder `modelopt_recipes`, with `.yaml` after it.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The arithmetic of `burn-quant-numerics` on vectors of a GPU.
 //!
-//! Rounding uses the `round` instruction and integers: adding a large constant does not survive fast-math. Minima and maxima
-//! of a GPU drop NaN, so NaN is selected back at the end, and ranges are maxima of bit patterns.
+//! Rounding uses the `round` instruction and integers: adding a large constant does not survive fast-math. Minima and
+//! maxima of a GPU drop NaN, so NaN is selected back at the end, and ranges are maxima of bit patterns.
 
 use burn_quant_numerics::{BlockScale, Format, MIN_AMAX, Minifloat, NF4_TABLE};
 use cubecl::post_processing::minifloat::{f32_to_ue8m0_bits, ue8m0_bits_to_f32};

@@ -19,8 +19,8 @@ use super::{Target, has_f64, vector_size};
 use crate::fake_quant::Call;
 use crate::fake_quant::layout::Layout;
 
-/// Vectors that a unit keeps: a block of 32 rows of columns, or of 128 elements of a row. The loops over them are unrolled,
-/// so that they are registers; more would take long to compile.
+/// Vectors that a unit keeps: a block of 32 rows of columns, or of 128 elements of a row. The loops over them are
+/// unrolled, so that they are registers; more would take long to compile.
 const KEPT: usize = 32;
 /// Units of a cube that share a row.
 const UNITS: usize = 256;

@@ -24,8 +24,8 @@ pub(super) fn fake_quant(
     let count = calculate_cube_count_elemwise(&x.client, units, dim);
     let Arithmetic { elements, rule, grid } = Arithmetic::of(call, has_f64(&x));
     let Target { y, view } = Target::of(&x);
-    // SAFETY: the kernel checks its position against the output, which has the shape of `x`; the groups of those positions
-    // are within amax and bias, whose lengths the caller has checked.
+    // SAFETY: the kernel checks its position against the output, which has the shape of `x`; the groups of those
+    // positions are within amax and bias, whose lengths the caller has checked.
     unsafe {
         fake_quant_kernel::launch_unchecked(
             &y.client,

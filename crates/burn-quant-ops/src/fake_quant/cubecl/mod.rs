@@ -1,5 +1,5 @@
-//! The fused GPU kernels, for every CubeCL runtime: one vectorised read and write per element, in place if the buffer can
-//! be reused.
+//! The fused GPU kernels, for every CubeCL runtime: one vectorised read and write per element, in place if the buffer
+//! can be reused.
 //!
 //! * `arithmetic` the grids
 //! * `groups` which range or bias belongs to an element

@@ -1,11 +1,11 @@
 //! Ranges from the data: groups that lie together in memory are read from it once.
 //!
 //! ```text
-//! batch of blocks, a few KiB ──► amax of each ──► factors of all, as vectors ──► round      all within the first-level cache
+//! batch of blocks, a few KiB ──► amax of each ──► factors of all, as vectors ──► round   all within the L1 cache
 //! ```
 //!
-//! Two layouts do so: blocks and tokens, whose elements are consecutive, and blocks along an axis before the last, as the
-//! weights of linear layers have them, whose elements stand in columns. Other groups are read twice.
+//! Two layouts do so: blocks and tokens, whose elements are consecutive, and blocks along an axis before the last, as
+//! the weights of linear layers have them, whose elements stand in columns. Other groups are read twice.
 
 use std::mem::MaybeUninit;
 

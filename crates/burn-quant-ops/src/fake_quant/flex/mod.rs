@@ -1,7 +1,7 @@
 //! The fused CPU kernels: one read and one write per element, on all cores, in place if the buffer is uniquely owned.
 //!
-//! * `grids` the arithmetic of a call, chosen once; the loops are those of `burn-quant-numerics`, compiled for the vector
-//!   instructions at hand
+//! * `grids` the arithmetic of a call, chosen once; the loops are those of `burn-quant-numerics`, compiled for the
+//!   vector instructions at hand
 //! * `rounding` given ranges, in any layout
 //! * `dynamic` ranges from the data, found while it is in the cache
 //! * `shift` a bias around either

@@ -6,10 +6,10 @@
 //! y  = rne(y₀ + (q − y₀·s) · r)   two fused multiply-adds; equals rne(q / s)
 //! ```
 //!
-//! A vector division takes longer than everything else the kernel does. Source: Markstein 1990, "Computation of elementary
-//! functions on the IBM RISC System/6000 processor", IBM J. Res. Dev. 34(1). That `y` is the quotient was checked for every
-//! code `|q| <= 65535` with every one of the 2^23 significands of `s`; powers of two factor out as long as nothing leaves
-//! the normal numbers, hence [`Reciprocal::fits`]: scales between `2^-60` and `2^60`.
+//! A vector division takes longer than everything else the kernel does. Source: Markstein 1990, "Computation of
+//! elementary functions on the IBM RISC System/6000 processor", IBM J. Res. Dev. 34(1). That `y` is the quotient was
+//! checked for every code `|q| <= 65535` with every one of the 2^23 significands of `s`; powers of two factor out as
+//! long as nothing leaves the normal numbers, hence [`Reciprocal::fits`]: scales between `2^-60` and `2^60`.
 
 use burn_quant_numerics::{Grid, IntGrid, MIN_AMAX, Scale};
 

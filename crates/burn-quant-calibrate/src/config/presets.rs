@@ -1,4 +1,15 @@
-//! The built-in configurations: those of ModelOpt 0.47, by the same names.
+//! The built-in configurations: those of ModelOpt 0.47, by the same names in snake case.
+//!
+//! # Example
+//!
+//! ```
+//! use burn_quant::{QuantizerConfig, Rule, presets};
+//!
+//! let config = presets::int8_weight_only() // refined
+//!     .with_rule(Rule::set("decoder.*weight_quantizer", QuantizerConfig::int(4).per_block(32)))
+//!     .with_rule(Rule::disable("decoder.last.*"));
+//! assert_eq!(config.rules.last().unwrap().quantizer, "decoder.last.*");
+//! ```
 
 use burn_quant_ops::AxisGroups;
 use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat};
@@ -58,7 +69,7 @@ pub struct Preset {
     /// The name of its function, and in recipes.
     pub name: &'static str,
     /// ModelOpt's name: a constant, or a file of its recipes.
-    pub reference: &'static str,
+    pub modelopt_name: &'static str,
     /// Makes it.
     pub config: fn() -> QuantConfig,
 }
@@ -70,11 +81,11 @@ impl Preset {
     ///
     /// [`QuantError::UnknownPreset`] with the most similar names.
     pub fn named(name: &str) -> Result<&'static Self, QuantError> {
-        let all = QuantConfig::presets();
-        let found = all.iter().find(|preset| preset.name == name || preset.reference == name);
+        let all = all();
+        let found = all.iter().find(|preset| preset.name == name || preset.modelopt_name == name);
         found.ok_or_else(|| {
             let names = if name.contains(char::is_uppercase) {
-                near_misses(name, all.iter().map(|preset| preset.reference))
+                near_misses(name, all.iter().map(|preset| preset.modelopt_name))
             } else {
                 near_misses(name, all.iter().map(|preset| preset.name))
             };
@@ -93,10 +104,10 @@ impl QuantConfig {
     /// # Example
     ///
     /// ```
-    /// use burn_quant::QuantConfig;
+    /// use burn_quant::{QuantConfig, presets};
     ///
-    /// assert_eq!(QuantConfig::preset("int8_default")?, QuantConfig::int8_default());
-    /// assert_eq!(QuantConfig::preset("INT8_DEFAULT_CFG")?, QuantConfig::int8_default());
+    /// assert_eq!(QuantConfig::preset("int8_default")?, presets::int8_default());
+    /// assert_eq!(QuantConfig::preset("INT8_DEFAULT_CFG")?, presets::int8_default());
     /// # Ok::<(), burn_quant::QuantError>(())
     /// ```
     pub fn preset(name: &str) -> Result<Self, QuantError> {
@@ -106,31 +117,27 @@ impl QuantConfig {
 
 macro_rules! presets {
     ($( $(#[$doc:meta])* $name:ident = $reference:literal: $body:expr; )*) => {
-        impl QuantConfig {
-            $(
-                $(#[$doc])*
-                #[doc = ""]
-                #[doc = concat!("ModelOpt's `", $reference, "`.")]
-                pub fn $name() -> Self {
-                    $body
-                }
-            )*
-
-            /// All built-in configurations, in the order of ModelOpt's table.
-            ///
-            /// # Example
-            ///
-            /// ```
-            /// use burn_quant::QuantConfig;
-            ///
-            /// let awq = QuantConfig::presets().iter().find(|preset| preset.name == "int4_awq").unwrap();
-            /// assert_eq!((awq.reference, (awq.config)()), ("INT4_AWQ_CFG", QuantConfig::int4_awq()));
-            /// ```
-            pub fn presets() -> &'static [Preset] {
-                const {
-                    &[$(Preset { name: stringify!($name), reference: $reference, config: QuantConfig::$name }),*]
-                }
+        $(
+            $(#[$doc])*
+            #[doc = ""]
+            #[doc = concat!("ModelOpt's `", $reference, "`.")]
+            pub fn $name() -> QuantConfig {
+                $body
             }
+        )*
+
+        /// Returns all built-in configurations, in the order of ModelOpt's table.
+        ///
+        /// # Example
+        ///
+        /// ```
+        /// use burn_quant::presets;
+        ///
+        /// let awq = presets::all().iter().find(|preset| preset.name == "int4_awq").unwrap();
+        /// assert_eq!((awq.modelopt_name, (awq.config)()), ("INT4_AWQ_CFG", presets::int4_awq()));
+        /// ```
+        pub fn all() -> &'static [Preset] {
+            const { &[$(Preset { name: stringify!($name), modelopt_name: $reference, config: $name }),*] }
         }
     };
 }
@@ -141,7 +148,7 @@ presets! {
 
     /// INT8 weights per output channel and activations per tensor, with outliers of activations moved into the weights.
     int8_smoothquant = "INT8_SMOOTHQUANT_CFG":
-        QuantConfig::int8_default().with_algorithm(Algorithm::smoothquant(1.0));
+        int8_default().with_algorithm(Algorithm::smoothquant(1.0));
 
     /// INT8 weights per output channel; activations in float.
     int8_weight_only = "INT8_WEIGHT_ONLY_CFG": preset([set(WEIGHTS, int8_per_channel()), off(INPUTS)]);
@@ -167,7 +174,7 @@ presets! {
 
     /// INT4 weights in blocks of 128 with channels scaled by search; activations in float.
     int4_awq = "INT4_AWQ_CFG":
-        QuantConfig::int4_blockwise_weight_only().with_algorithm(Algorithm::awq_lite());
+        int4_blockwise_weight_only().with_algorithm(Algorithm::awq_lite());
 
     /// INT4 weights in blocks of 128, then E4M3, with channels scaled by search; E4M3 activations per tensor.
     w4a8_awq_beta = "W4A8_AWQ_BETA_CFG": preset([
@@ -263,16 +270,16 @@ presets! {
     ]));
 
     /// E4M3 for hybrid state-space models, attention and latent projections in float.
-    mamba_moe_fp8_aggressive = "MAMBA_MOE_FP8_AGGRESSIVE_CFG": mamba(QuantConfig::fp8_default(), &[]);
+    mamba_moe_fp8_aggressive = "MAMBA_MOE_FP8_AGGRESSIVE_CFG": mamba(fp8_default(), &[]);
 
     /// The same, mixer projections in float too.
-    mamba_moe_fp8_conservative = "MAMBA_MOE_FP8_CONSERVATIVE_CFG": mamba(QuantConfig::fp8_default(), &MIXERS);
+    mamba_moe_fp8_conservative = "MAMBA_MOE_FP8_CONSERVATIVE_CFG": mamba(fp8_default(), &MIXERS);
 
     /// NVFP4 for hybrid state-space models, attention and latent projections in float.
-    mamba_moe_nvfp4_aggressive = "MAMBA_MOE_NVFP4_AGGRESSIVE_CFG": mamba(QuantConfig::nvfp4_default(), &[]);
+    mamba_moe_nvfp4_aggressive = "MAMBA_MOE_NVFP4_AGGRESSIVE_CFG": mamba(nvfp4_default(), &[]);
 
     /// The same, mixer projections in float too.
-    mamba_moe_nvfp4_conservative = "MAMBA_MOE_NVFP4_CONSERVATIVE_CFG": mamba(QuantConfig::nvfp4_default(), &MIXERS);
+    mamba_moe_nvfp4_conservative = "MAMBA_MOE_NVFP4_CONSERVATIVE_CFG": mamba(nvfp4_default(), &MIXERS);
 
     /// NVFP4 layers around E4M3 attention.
     nvfp4_fp8_mha = "NVFP4_FP8_MHA_CONFIG": {
@@ -288,17 +295,17 @@ presets! {
         ])
     };
 
-    /// E4M3 keys and values, per tensor; to be [added](QuantConfig::with_fragment) to another configuration.
+    /// E4M3 keys and values, per tensor; to be [added](QuantConfig::extend) to another configuration.
     fp8_kv = "FP8_KV_CFG": rules([set(KEYS_AND_VALUES, QuantizerConfig::e4m3())]);
 
-    /// E4M3 keys and values around a bias per head and feature; to be [added](QuantConfig::with_fragment).
+    /// E4M3 keys and values around a bias per head and feature; to be [added](QuantConfig::extend).
     fp8_affine_kv = "FP8_AFFINE_KV_CFG":
         rules([set(KEYS_AND_VALUES, QuantizerConfig::e4m3().with_bias(per_head_and_feature()))]);
 
-    /// NVFP4 keys and values; to be [added](QuantConfig::with_fragment) to another configuration.
+    /// NVFP4 keys and values; to be [added](QuantConfig::extend) to another configuration.
     nvfp4_kv = "NVFP4_KV_CFG": rules([set(KEYS_AND_VALUES, QuantizerConfig::nvfp4())]);
 
-    /// NVFP4 keys and values around a bias per head and feature; to be [added](QuantConfig::with_fragment).
+    /// NVFP4 keys and values around a bias per head and feature; to be [added](QuantConfig::extend).
     ///
     /// ModelOpt calibrates this bias and then ignores it; here it is used.
     nvfp4_affine_kv = "NVFP4_AFFINE_KV_CFG":
@@ -311,10 +318,10 @@ presets! {
         set("*v_bmm_quantizer", QuantizerConfig::nvfp4()),
     ]);
 
-    /// E4M3 keys and values on the format's own range, ±448: a cast; to be [added](QuantConfig::with_fragment).
+    /// E4M3 keys and values on the format's own range, ±448: a cast; to be [added](QuantConfig::extend).
     kv_fp8_cast = "kv/fp8_cast": rules([set(KEYS_AND_VALUES, QuantizerConfig::e4m3().constant(448.0))]);
 
-    /// NVFP4 keys and values under a constant range of 448; to be [added](QuantConfig::with_fragment).
+    /// NVFP4 keys and values under a constant range of 448; to be [added](QuantConfig::extend).
     kv_nvfp4_cast = "kv/nvfp4_cast": rules([set(KEYS_AND_VALUES, QuantizerConfig::nvfp4().constant(448.0))]);
 
     /// E4M3 for diffusion models, attention weights included.
@@ -338,7 +345,8 @@ presets! {
         off("*").within("LayerNorm"),
     ]);
 
-    /// NVFP4 linear layers and E4M3 convolutions for diffusion models; projections to queries, keys and values in float.
+    /// NVFP4 linear layers and E4M3 convolutions for diffusion models; projections to queries, keys and values in
+    /// float.
     diffusion_nvfp4_fp8_conv = "diffusion/nvfp4_fp8_conv": rules([
         set(WEIGHTS, QuantizerConfig::nvfp4()).within("Linear").one_of(LAYERS),
         set(INPUTS, QuantizerConfig::nvfp4()).within("Linear").one_of(LAYERS),
