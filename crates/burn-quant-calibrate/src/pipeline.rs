@@ -27,8 +27,8 @@ use burn_quant_core::place::{Plan, WeightLayouts};
 ///
 /// `forward_loop` gets a copy of the model in validation mode that computes in float, and runs the calibration batches.
 /// It is called once, unless a [memory budget](QuantizeOptions::with_memory_budget) splits what is to be collected, or
-/// an algorithm asks for [quantized inputs](crate::config::Inputs::Quantized). Clones that it makes of the model
-/// observe too, until the loop ends.
+/// an algorithm asks for [quantized inputs](crate::config::CalibrationInputs::Quantized). Clones that it makes of the
+/// model observe too, until the loop ends.
 ///
 /// Quantizing a quantized model applies the new rules and calibrates again.
 ///
@@ -589,7 +589,7 @@ pub fn calibrate<M: Module>(
 /// Whether the layers that algorithms are restricted to are there.
 fn check_layers(index: &ModelIndex, algorithm: &Algorithm) -> Result<(), QuantError> {
     let restricted = algorithm.steps().iter().filter_map(|step| match step {
-        Algorithm::OfLayers { layers, .. } => Some(layers),
+        Algorithm::ForLayers { layers, .. } => Some(layers),
         _ => None,
     });
     let globs: Vec<&String> = restricted.flatten().collect();

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn_quant_ops::has_kernels;
 
 use crate::bits;
-use crate::config::{Range, Rounding};
+use crate::config::{RangeSource, Rounding};
 use crate::layout::Role;
 use crate::model::ModelIndex;
 use crate::model::Quantizers;
@@ -56,7 +56,7 @@ enum Shown {
 
 impl Summary {
     /// Prints quantizers that are off too.
-    pub fn with_disabled(mut self) -> Self {
+    pub fn keep_float(mut self) -> Self {
         self.shown = Shown::All;
         self
     }
@@ -84,7 +84,7 @@ impl Summary {
 /// After them how many there are of each format, and bits per parameter; then layers that are folded, and devices
 /// without fused kernels, if any.
 ///
-/// [`Summary::with_disabled`] shows those that are off too. Ranges are read from the device.
+/// [`Summary::keep_float`] shows those that are off too. Ranges are read from the device.
 ///
 /// # Example
 ///
@@ -163,9 +163,9 @@ fn line(name: String, stage: &TensorQuantizer) -> Line {
     let config = stage.config();
     let (range, amax) = match config.range {
         _ if config.rounding == Rounding::Off => ("", String::new()),
-        Range::Dynamic => ("dynamic", String::new()),
-        Range::Constant(amax) => ("constant", format!("{amax:.4e}")),
-        Range::Static => ("static", stage.amax().map_or("uncalibrated".into(), ends)),
+        RangeSource::Dynamic => ("dynamic", String::new()),
+        RangeSource::Constant(amax) => ("constant", format!("{amax:.4e}")),
+        RangeSource::Static => ("static", stage.amax().map_or("uncalibrated".into(), ends)),
     };
     Line { name, format: config.kind(), granularity: config.granularity.to_string(), range, amax }
 }

@@ -1,4 +1,4 @@
-//! burn's embedding with a slot after it.
+//! burn's embedding with an activation quantizer after it.
 
 use burn::config::Config;
 use burn::module::{Module, Param};
@@ -9,7 +9,7 @@ use burn_quant_core::error::QuantError;
 use burn_quant_core::layout::Role;
 use burn_quant_core::quantizer::TensorQuantizer;
 
-mirrored_config! {
+config_like_burns! {
     EmbeddingConfig, QuantEmbeddingConfig => QuantEmbedding (device) {
         /// Number of vectors.
         n_embedding: usize,

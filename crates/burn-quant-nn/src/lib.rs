@@ -7,10 +7,11 @@
 //! `nn::Linear` is [`QuantLinear`] here, `nn::LinearConfig` is [`QuantLinearConfig`], and so on for each layer of the
 //! table, also in [`conv`], [`pool`], [`norm`], [`attention`] and [`transformer`]; everything else is burn's own. A
 //! layer has the fields and a configuration the builders of burn's, so models compile as they are and pretrained
-//! records load. New slots are disabled: a layer computes what burn's does until its model is quantized. `From` burn's
-//! layer makes one from a trained layer, and `to_burn` gives burn's layer back, or says what it cannot carry.
+//! records load. New activation quantizers are disabled: a layer computes what burn's does until its model is
+//! quantized. `From` burn's layer makes one from a trained layer, and `to_burn` gives burn's layer back, or says what
+//! it cannot carry.
 //!
-//! | layers | slots |
+//! | layers | activation quantizers |
 //! |---|---|
 //! | [`QuantLinear`], convolutions, [`QuantDeformConv2d`] | `input_quantizer`, `output_quantizer` |
 //! | [`QuantMultiHeadAttention`], [`QuantCrossAttention`] | those of four linear layers; `[qkvp]_bmm_quantizer` |
@@ -53,9 +54,9 @@ pub mod conv;
 mod embedding;
 mod linear;
 mod rnn;
-mod slots;
 mod swiglu;
 pub mod transformer;
+mod wrapped;
 
 pub use attention::{
     QuantCrossAttention, QuantCrossAttentionConfig, QuantMultiHeadAttention, QuantMultiHeadAttentionConfig,
@@ -71,13 +72,13 @@ pub use rnn::{
     QuantBiGru, QuantBiGruConfig, QuantBiLstm, QuantBiLstmConfig, QuantBiRnn, QuantBiRnnConfig, QuantGateController,
     QuantGru, QuantGruConfig, QuantLstm, QuantLstmConfig, QuantRnn, QuantRnnConfig,
 };
-pub use slots::*;
 pub use swiglu::{QuantSwiGlu, QuantSwiGluConfig};
 pub use transformer::{
     QuantPositionWiseFeedForward, QuantPositionWiseFeedForwardConfig, QuantTransformerDecoder,
     QuantTransformerDecoderConfig, QuantTransformerDecoderLayer, QuantTransformerEncoder,
     QuantTransformerEncoderConfig, QuantTransformerEncoderLayer,
 };
+pub use wrapped::*;
 
 #[doc(no_inline)]
 pub use burn_nn::*;

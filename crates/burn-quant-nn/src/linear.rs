@@ -1,4 +1,4 @@
-//! burn's linear layer with slots.
+//! burn's linear layer with activation quantizers.
 
 use burn::config::Config;
 use burn::module::{Module, Param};
@@ -11,7 +11,7 @@ use burn_quant_core::layout::Role;
 use burn_quant_core::quantizer::parameter::in_place_of;
 use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
 
-mirrored_config! {
+config_like_burns! {
     LinearConfig, QuantLinearConfig => QuantLinear (device) {
         /// Features of the input.
         d_input: usize,

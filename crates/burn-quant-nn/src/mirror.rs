@@ -4,7 +4,7 @@
 ///
 /// The fields are written once more because a derived configuration can be neither inherited nor re-exported with
 /// another `init`; the conversions name every field, so a change in burn does not compile here.
-macro_rules! mirrored_config {
+macro_rules! config_like_burns {
     (
         $burn:ident, $config:ident => $layer:ident ($($device:ident)?) {
             $($(#[$attribute:meta])* $field:ident: $type:ty,)*
@@ -20,16 +20,16 @@ macro_rules! mirrored_config {
             )*
         }
 
-        mirrors_config! { $burn, $config => $layer ($($device)?) { $($field),* } }
+        config_conversions! { $burn, $config => $layer ($($device)?) { $($field),* } }
     };
 }
 
-/// What [`mirrored_config`] adds to the fields; by itself for those whose default is another field, which a macro
+/// What [`config_like_burns`] adds to the fields; by itself for those whose default is another field, which a macro
 /// cannot name.
-macro_rules! mirrors_config {
+macro_rules! config_conversions {
     ($burn:ident, $config:ident => $layer:ident ($($device:ident)?) { $($field:ident),* }) => {
         impl $config {
-            /// A layer with fresh parameters and disabled slots.
+            /// A layer with fresh parameters and disabled activation quantizers.
             pub fn init(&self $(, $device: &Device)?) -> $layer {
                 $burn::from(self.clone()).init($($device)?).into()
             }

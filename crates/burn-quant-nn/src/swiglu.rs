@@ -1,4 +1,4 @@
-//! burn's gated unit with slots in its linear layers.
+//! burn's gated unit with activation quantizers in its linear layers.
 
 use burn::config::Config;
 use burn::module::Module;
@@ -9,7 +9,7 @@ use burn_nn::{Initializer, LinearLayout, SwiGlu, SwiGluConfig};
 use super::QuantLinear;
 use burn_quant_core::error::QuantError;
 
-mirrored_config! {
+config_like_burns! {
     SwiGluConfig, QuantSwiGluConfig => QuantSwiGlu (device) {
         /// Features of the input.
         d_input: usize,

@@ -19,7 +19,7 @@ use super::progress::Clock;
 use super::state::fingerprint;
 use super::units::{Layout, Planned};
 use super::{
-    AutoQuantizeConfig, Base, Cost, QuantizerState, ScoreMethod, SearchGroup, SearchProgress, SearchState, Unit,
+    AutoQuantizeConfig, BaseResult, Cost, QuantizerState, ScoreMethod, SearchGroup, SearchProgress, SearchState, Unit,
     divergence, gram_score,
 };
 use burn_quant_calibrate::pipeline::{QuantizeOptions, quantize_with};
@@ -43,8 +43,8 @@ use burn_quant_core::place::{WeightLayouts, place};
 /// # Errors
 ///
 /// [`QuantError::Search`] for a configuration that makes no sense, [`QuantError::Infeasible`] before any calibration
-/// for a budget below the least bits, [`QuantError::NotScored`] for a layer without a slot, and those of
-/// [`quantize`](burn_quant_calibrate::pipeline::quantize()).
+/// for a budget below the least bits, [`QuantError::NotScored`] for a layer without an activation quantizer, and those
+/// of [`quantize`](burn_quant_calibrate::pipeline::quantize()).
 ///
 /// # Example
 ///
@@ -252,11 +252,11 @@ impl<'a> AutoQuantization<'a> {
     }
 
     /// Scores by the divergence of logits `[..., classes]` from those of the float model; needs neither gradients nor
-    /// slots.
+    /// activation quantizers.
     ///
     /// # Errors
     ///
-    /// As [`AutoQuantization::by_gradient`], but for slots.
+    /// As [`AutoQuantization::by_gradient`], but for activation quantizers.
     pub fn by_divergence<M, I, const D: usize>(
         mut self,
         model: M,
@@ -279,8 +279,9 @@ impl<'a> AutoQuantization<'a> {
     ///
     /// # Errors
     ///
-    /// As [`AutoQuantization::by_gradient`], but for slots: a layer without one is scored by its weight alone.
-    pub fn by_gram<M, I, O>(
+    /// As [`AutoQuantization::by_gradient`], but for activation quantizers: a layer without one is scored by its weight
+    /// alone.
+    pub fn by_layer_error<M, I, O>(
         mut self,
         model: M,
         data: impl Fn(&Device) -> I,
@@ -296,7 +297,7 @@ impl<'a> AutoQuantization<'a> {
             forward(model, batch)
         };
         let (batches, mut run) = (self.config.calibration_batches, calibration(&data, &counted));
-        let (base, mut state) = self.calibrated(model, ScoreMethod::Gram, &mut run)?;
+        let (base, mut state) = self.calibrated(model, ScoreMethod::LayerError, &mut run)?;
         if state.scored_batches == 0 {
             ran.set(0);
             let scored = gram_score::score(&base, &mut state, |model: &M| run(model, batches));
@@ -379,7 +380,7 @@ impl<'a> AutoQuantization<'a> {
         &self,
         float: &M,
         groups: Vec<SearchGroup>,
-        base: Base,
+        base: BaseResult,
         method: ScoreMethod,
     ) -> Result<SearchState, QuantError> {
         let (counted, other_bits) = self.config.count_others(float, &groups, &base)?;
@@ -462,7 +463,7 @@ fn calibration<'a, M: Module, I: IntoIterator, O>(
 }
 
 /// What the base configuration made of a model.
-fn base_of<M: Module>(float: &M, base: &M, layout: &Layout<'_>) -> Result<Base, QuantError> {
+fn base_of<M: Module>(float: &M, base: &M, layout: &Layout<'_>) -> Result<BaseResult, QuantError> {
     let quantizers = Quantizers::of(base);
     let searched: Vec<&String> = layout.units().flat_map(|(_, unit)| unit.quantizers()).collect();
     let units: Vec<Unit> = layers(&ModelIndex::of(base), false).into_iter().map(Unit::of).collect();
@@ -480,5 +481,5 @@ fn base_of<M: Module>(float: &M, base: &M, layout: &Layout<'_>) -> Result<Base, 
     };
     let others = quantizers.iter().filter(|(name, quantizer)| quantizer.is_enabled() && !own(name));
     let quantizers = others.map(|(name, quantizer)| (name.to_string(), QuantizerState::of(quantizer))).collect();
-    Ok(Base { layers, quantizers })
+    Ok(BaseResult { layers, quantizers })
 }

@@ -21,7 +21,7 @@ pub struct SearchFormat {
     pub name: String,
     /// What it does, and how it is calibrated.
     pub config: QuantConfig,
-    /// Bits of an element under [`Cost::Reference`], if not those that follow from the configuration.
+    /// Bits of an element under [`Cost::ModelOpt`], if not those that follow from the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits: Option<f64>,
     /// Batches that it is calibrated with, if fewer than the others.
@@ -94,18 +94,18 @@ fn formats<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SearchForma
     Ok(written.into_iter().map(|Written(format)| format).collect())
 }
 
-/// Formats of some layers, in place of those of all layers.
+/// Formats of some layers, which replace those of all layers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SearchSpace {
+pub struct SearchOverride {
     /// Globs of the paths of layers. Every group that they match is to be covered whole, and by one space only.
     pub layers: Vec<String>,
     /// What these layers may get.
     #[serde(deserialize_with = "formats")]
     pub formats: Vec<SearchFormat>,
-    /// Whether they may stay as they are.
-    #[serde(default = "yes")]
-    pub unquantized: bool,
+    /// Whether they may stay in float.
+    #[serde(default = "yes", alias = "unquantized")]
+    pub allow_float: bool,
 }
 
 fn yes() -> bool {
@@ -128,7 +128,8 @@ pub enum Cost {
     },
     /// ModelOpt's rule: the fewest bits of the quantizers of a layer, scales not counted but for NVFP4's (4.5), 16 if
     /// it is not quantized. Bits per weight of the layers that are searched.
-    Reference,
+    #[serde(rename = "modelopt", alias = "reference")]
+    ModelOpt,
 }
 
 impl Default for Cost {
@@ -148,7 +149,8 @@ pub enum Objective {
     Largest,
     /// ModelOpt's bisection of the largest score, 100 halvings whose last selection counts, even where it is above the
     /// budget.
-    ReferenceBisection,
+    #[serde(rename = "modelopt_bisection", alias = "reference_bisection")]
+    ModelOptBisection,
 }
 
 /// What [`auto_quantize`](super::auto_quantize) searches for, within how many bits.
@@ -159,7 +161,7 @@ pub enum Objective {
 /// use burn_quant::search::{AutoQuantizeConfig, SearchFormat};
 ///
 /// let formats = ["int4_blockwise_weight_only", "int8_default"].map(|name| SearchFormat::preset(name).unwrap());
-/// let config = AutoQuantizeConfig::new(6.0, formats).with_disabled("head");
+/// let config = AutoQuantizeConfig::new(6.0, formats).keep_float("head");
 /// assert_eq!(AutoQuantizeConfig::from_json(&config.to_json())?, config);
 /// # Ok::<(), burn_quant::QuantError>(())
 /// ```
@@ -172,29 +174,29 @@ pub struct AutoQuantizeConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "formats")]
     pub formats: Vec<SearchFormat>,
     /// Other formats for some layers.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub spaces: Vec<SearchSpace>,
-    /// What is done to the model first; searched layers are taken out of it. With it and without formats, only the
-    /// layers of spaces are searched.
+    #[serde(default, alias = "spaces", skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<SearchOverride>,
+    /// Configuration applied before the search. Its rules are ignored for layers that are searched. With it and without
+    /// formats, only the layers of overrides are searched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<QuantConfig>,
     /// Regular expressions of layers that get one format together: those with an equal first capture.
     #[serde(default = "default_groups")]
     pub groups: Vec<String>,
     /// Globs of layers that stay as they are, with their groups; they count.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub disabled: Vec<String>,
+    #[serde(default, alias = "disabled", skip_serializing_if = "Vec::is_empty")]
+    pub keep_float: Vec<String>,
     /// How bits are counted.
     #[serde(default)]
     pub cost: Cost,
     /// Globs of layers and parameters that do not count; a group does not count if they match all of its layers or
     /// their weights.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub uncounted: Vec<String>,
-    /// How much layers of experts count, the share of them that a token uses: 1 for the size of the model, less for the
-    /// weights that are read for a token.
-    #[serde(default = "whole", skip_serializing_if = "is_whole")]
-    pub expert_share: f64,
+    #[serde(default, alias = "uncounted", skip_serializing_if = "Vec::is_empty")]
+    pub exclude_from_budget: Vec<String>,
+    /// Weight of expert layers in the budget: 1.0 budgets the size of the model, `top_k / experts` the bytes that are
+    /// read per token.
+    #[serde(default = "whole", alias = "expert_share", skip_serializing_if = "is_whole")]
+    pub active_expert_fraction: f64,
     /// What is minimised.
     #[serde(default)]
     pub objective: Objective,
@@ -253,13 +255,13 @@ impl AutoQuantizeConfig {
         Self {
             effective_bits,
             formats: formats.into_iter().collect(),
-            spaces: Vec::new(),
+            overrides: Vec::new(),
             base: None,
             groups: default_groups(),
-            disabled: Vec::new(),
+            keep_float: Vec::new(),
             cost: Cost::default(),
-            uncounted: Vec::new(),
-            expert_share: 1.0,
+            exclude_from_budget: Vec::new(),
+            active_expert_fraction: 1.0,
             objective: Objective::Sum,
             calibration_batches: calibration_batches(),
             score_batches: score_batches(),
@@ -268,8 +270,8 @@ impl AutoQuantizeConfig {
     }
 
     /// The same with other formats for some layers.
-    pub fn with_space(mut self, space: SearchSpace) -> Self {
-        self.spaces.push(space);
+    pub fn with_override(mut self, space: SearchOverride) -> Self {
+        self.overrides.push(space);
         self
     }
 
@@ -286,14 +288,14 @@ impl AutoQuantizeConfig {
     }
 
     /// The same with layers that stay as they are, by a glob.
-    pub fn with_disabled(mut self, layers: impl Into<String>) -> Self {
-        self.disabled.push(layers.into());
+    pub fn keep_float(mut self, layers: impl Into<String>) -> Self {
+        self.keep_float.push(layers.into());
         self
     }
 
     /// The same with layers or parameters that do not count, by a glob.
-    pub fn with_uncounted(mut self, layers: impl Into<String>) -> Self {
-        self.uncounted.push(layers.into());
+    pub fn exclude_from_budget(mut self, layers: impl Into<String>) -> Self {
+        self.exclude_from_budget.push(layers.into());
         self
     }
 
@@ -370,7 +372,7 @@ impl AutoQuantizeConfig {
     /// All formats, those of spaces too, each once.
     pub(super) fn all_formats(&self) -> Vec<&SearchFormat> {
         let mut all: Vec<&SearchFormat> = Vec::new();
-        for format in self.formats.iter().chain(self.spaces.iter().flat_map(|space| &space.formats)) {
+        for format in self.formats.iter().chain(self.overrides.iter().flat_map(|space| &space.formats)) {
             if !all.contains(&format) {
                 all.push(format);
             }
@@ -381,13 +383,16 @@ impl AutoQuantizeConfig {
     pub(super) fn validate(&self) -> Result<(), QuantError> {
         let invalid = |problem: String| Err(QuantError::Search { problem });
         check_bits(self.effective_bits)?;
-        if !(self.expert_share > 0.0 && self.expert_share <= 1.0) {
-            return invalid(format!("`expert_share` is above 0 and at most 1, found {}", number(self.expert_share)));
+        if !(self.active_expert_fraction > 0.0 && self.active_expert_fraction <= 1.0) {
+            return invalid(format!(
+                "`active_expert_fraction` is above 0 and at most 1, found {}",
+                number(self.active_expert_fraction)
+            ));
         }
         if self.all_formats().is_empty() {
-            return invalid("there is no format to choose: give `formats`, or `spaces`".into());
+            return invalid("there is no format to choose: give `formats`, or `overrides`".into());
         }
-        if let Some(space) = self.spaces.iter().find(|space| space.formats.is_empty() && !space.unquantized) {
+        if let Some(space) = self.overrides.iter().find(|space| space.formats.is_empty() && !space.allow_float) {
             return invalid(format!("the space of `{}` has nothing to choose", space.layers.join("`, `")));
         }
         let all = self.all_formats();

@@ -22,7 +22,7 @@ impl Cost {
     pub(super) fn float_bits(self) -> f64 {
         match self {
             Cost::Exact { float_bits } => f64::from(float_bits),
-            Cost::Reference => 16.0,
+            Cost::ModelOpt => 16.0,
         }
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use globset::GlobMatcher;
 
 use super::units::{Layout, Planned, matchers};
-use super::{AutoQuantizeConfig, Base, Candidate, Choice, Cost, SearchGroup, SearchState, Unit, cost};
+use super::{AutoQuantizeConfig, BaseResult, Candidate, Choice, Cost, SearchGroup, SearchState, Unit, cost};
 use burn_quant_calibrate::observe::experts;
 use burn_quant_core::bits;
 use burn_quant_core::error::QuantError;
@@ -17,24 +17,24 @@ use burn_quant_core::quantizer::TensorQuantizer;
 impl AutoQuantizeConfig {
     /// Groups with their choices and what those cost, as far as it is known before calibration.
     pub(super) fn planned_groups(&self, layout: &Layout<'_>) -> Result<Vec<SearchGroup>, QuantError> {
-        let (cost, uncounted) = (self.cost, matchers(&self.uncounted)?);
+        let (cost, exclude_from_budget) = (self.cost, matchers(&self.exclude_from_budget)?);
         let mut first = 0;
         let mut groups = Vec::new();
         for group in &layout.groups {
             let units = first..first + group.units.len();
             first = units.end;
-            let share = self.share(&group.units, left_out(&group.units, &uncounted));
+            let share = self.share(&group.units, left_out(&group.units, &exclude_from_budget));
             let planned_bits = |planned: &Planned, unit: &Unit| match (planned, cost) {
                 (None, _) => cost.float_bits() * unit.elements() as f64,
                 (Some(planned), Cost::Exact { float_bits }) => bits_of_planned(unit, planned, float_bits),
-                (Some(_), Cost::Reference) => unreachable!("counted by format"),
+                (Some(_), Cost::ModelOpt) => unreachable!("counted by format"),
             };
             let mut choices = Vec::new();
             for &format in &group.formats {
                 let planned = || group.units.iter().zip(&layout.planned[format][units.clone()]);
                 let whole: f64 = match cost {
                     Cost::Exact { .. } => planned().map(|(unit, planned)| planned_bits(planned, unit)).sum(),
-                    Cost::Reference => {
+                    Cost::ModelOpt => {
                         let configs = planned().flat_map(|(_, planned)| planned.iter().flatten());
                         let enabled =
                             configs.filter(|(_, planned)| planned.enabled).map(|(_, planned)| &planned.config);
@@ -50,7 +50,7 @@ impl AutoQuantizeConfig {
             }
             let elements: usize = group.units.iter().map(Unit::elements).sum();
             let float = cost.float_bits() * elements as f64 * share;
-            choices.push(Choice { format: None, cost: float, score: None, allowed: group.unquantized });
+            choices.push(Choice { format: None, cost: float, score: None, allowed: group.allow_float });
             choices.sort_by(|a, b| a.cost.total_cmp(&b.cost));
             groups.push(SearchGroup { units: group.units.clone(), choices });
         }
@@ -58,10 +58,10 @@ impl AutoQuantizeConfig {
     }
 
     /// How much a group counts.
-    fn share(&self, units: &[Unit], uncounted: bool) -> f64 {
-        match uncounted {
+    fn share(&self, units: &[Unit], exclude_from_budget: bool) -> f64 {
+        match exclude_from_budget {
             true => 0.0,
-            false if units.iter().all(|unit| experts::is_expert(&unit.layer)) => self.expert_share,
+            false if units.iter().all(|unit| experts::is_expert(&unit.layer)) => self.active_expert_fraction,
             false => 1.0,
         }
     }
@@ -71,10 +71,10 @@ impl AutoQuantizeConfig {
         &self,
         float: &M,
         groups: &[SearchGroup],
-        base: &Base,
+        base: &BaseResult,
     ) -> Result<(f64, f64), QuantError> {
-        let uncounted = matchers(&self.uncounted)?;
-        let counts = |units: &[Unit]| self.share(units, left_out(units, &uncounted));
+        let exclude_from_budget = matchers(&self.exclude_from_budget)?;
+        let counts = |units: &[Unit]| self.share(units, left_out(units, &exclude_from_budget));
         let searched = groups
             .iter()
             .map(|group| counts(&group.units) * group.units.iter().map(Unit::elements).sum::<usize>() as f64);
@@ -84,7 +84,8 @@ impl AutoQuantizeConfig {
             let units: Vec<&Unit> = groups.iter().flat_map(|group| &group.units).collect();
             for weight in ModelIndex::of(float).parameters() {
                 let layer = weight.path.rsplit_once('.').map_or("", |(layer, _)| layer);
-                let left_out = uncounted.iter().any(|glob| glob.is_match(layer) || glob.is_match(&weight.path));
+                let left_out =
+                    exclude_from_budget.iter().any(|glob| glob.is_match(layer) || glob.is_match(&weight.path));
                 if left_out || units.iter().any(|unit| unit.weight == weight.path) {
                     continue;
                 }

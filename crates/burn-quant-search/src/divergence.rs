@@ -5,8 +5,8 @@
 //! p = softmax of the float model, q with only group g in format r
 //! ```
 //!
-//! It needs no gradients, labels or slots: any model will do, weight-only formats of unmodified layers too. It costs
-//! one forward pass per batch, group and format.
+//! It needs no gradients, labels or activation quantizers: any model will do, weight-only formats of unmodified layers
+//! too. It costs one forward pass per batch, group and format.
 //!
 //! Source: ModelOpt 0.47, `AutoQuantizeKLDivSearcher`.
 

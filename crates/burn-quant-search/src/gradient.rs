@@ -67,7 +67,7 @@ impl GradientScorer {
                 }
                 let slot = unit.input_quantizer.as_ref().ok_or_else(|| {
                     let container = index.parameter_at(&unit.weight).map(|weight| weight.container.clone());
-                    let reason = NotScoredReason::NoSlot { container: container.unwrap_or_default() };
+                    let reason = NotScoredReason::NoActivationQuantizer { container: container.unwrap_or_default() };
                     QuantError::NotScored { layer: unit.layer.clone(), reason }
                 })?;
                 let (float, tap) = (floats.float(unit, &index.quantizers), Arc::<GradientTap>::default());

@@ -45,9 +45,9 @@ pub use auto_quantize::AutoQuantization;
 #[cfg(feature = "autodiff")]
 pub use auto_quantize::auto_quantize;
 pub use candidate::{Candidate, QuantizerState};
-pub use config::{AutoQuantizeConfig, Cost, Objective, SearchFormat, SearchSpace, default_groups};
+pub use config::{AutoQuantizeConfig, Cost, Objective, SearchFormat, SearchOverride, default_groups};
 pub use curve::{Curve, CurvePoint};
 pub use progress::SearchProgress;
-pub use state::{Base, Choice, ScoreMethod, SearchGroup, SearchState, Selection};
+pub use state::{BaseResult, Choice, ScoreMethod, SearchGroup, SearchState, Selection};
 pub use table::SearchTable;
 pub use units::Unit;

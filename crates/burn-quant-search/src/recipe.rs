@@ -54,7 +54,7 @@ fn in_turn(mut algorithms: Vec<(Algorithm, Vec<String>)>) -> Algorithm {
     let mut steps: Vec<Algorithm> = Vec::new();
     for (algorithm, layers) in algorithms {
         let of_layers =
-            |step: &Algorithm| Algorithm::OfLayers { layers: layers.clone(), algorithm: Box::new(step.clone()) };
+            |step: &Algorithm| Algorithm::ForLayers { layers: layers.clone(), algorithm: Box::new(step.clone()) };
         steps.extend(algorithm.steps().iter().map(of_layers));
     }
     match steps.len() {

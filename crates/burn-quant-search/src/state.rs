@@ -26,7 +26,8 @@ pub enum ScoreMethod {
     /// Divergence of the outputs from those of the float model: `divergence.rs`.
     Divergence,
     /// Relative squared error of the outputs of layers, from statistics alone: `gram_score.rs`.
-    Gram,
+    #[serde(alias = "gram")]
+    LayerError,
 }
 
 /// One of the formats that a group may get.
@@ -83,11 +84,11 @@ pub struct Selection {
     pub budget: f64,
     /// The sum of the scores, or the largest of them if that was minimised.
     pub score: f64,
-    /// Whether the bits are within the budget: always, except under [`Objective::ReferenceBisection`].
+    /// Whether the bits are within the budget: always, except under [`Objective::ModelOptBisection`].
     pub within_budget: bool,
     /// How far the score may be above the least that the budget allows: 0 if no selection is better, which the solver
     /// proves unless its memory runs out. Not known, and 0, of selections of one's own and under
-    /// [`Objective::ReferenceBisection`].
+    /// [`Objective::ModelOptBisection`].
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gap: f64,
 }
@@ -99,7 +100,7 @@ fn is_zero(number: &f64) -> bool {
 /// What the base configuration of a search makes of the layers that are not searched.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Base {
+pub struct BaseResult {
     /// Layers with a quantized weight.
     pub layers: Vec<(Unit, Candidate)>,
     /// All other quantizers, by name.
@@ -125,7 +126,7 @@ pub struct SearchState {
     pub groups: Vec<SearchGroup>,
     /// What the base configuration makes of the model.
     #[serde(default)]
-    pub base: Base,
+    pub base: BaseResult,
     /// Bits of all parameters that are not searched, and count.
     pub other_bits: f64,
     /// Parameters that count.
@@ -165,7 +166,7 @@ impl SearchState {
         let knapsack::Solution { chosen, gap } = match self.config.objective {
             Objective::Sum => knapsack::solve(&groups, budget).map_err(infeasible)?,
             Objective::Largest if within(least, budget) => proven(minimax::smallest_maximum(&groups, budget)),
-            Objective::ReferenceBisection if within(least, budget) => proven(minimax::bisection(&groups, budget)),
+            Objective::ModelOptBisection if within(least, budget) => proven(minimax::bisection(&groups, budget)),
             _ => return Err(infeasible(least)),
         };
         let item = |(group, j): (&Vec<Item>, &usize)| group[*j];
@@ -184,7 +185,7 @@ impl SearchState {
             budget: effective_bits,
             score: match self.config.objective {
                 Objective::Sum => scores.sum(),
-                Objective::Largest | Objective::ReferenceBisection => scores.fold(0.0, f64::max),
+                Objective::Largest | Objective::ModelOptBisection => scores.fold(0.0, f64::max),
             },
             within_budget: within(cost, budget),
             gap,

@@ -28,7 +28,7 @@ pub struct Unit {
     pub bias: Option<String>,
     /// The name of its weight's quantizer.
     pub weight_quantizer: String,
-    /// The name of its input's quantizer, if it has a slot.
+    /// The name of its input's quantizer, if it has an activation quantizer.
     pub input_quantizer: Option<String>,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Group {
     /// The formats that it may get, by their place among all.
     pub(super) formats: Vec<usize>,
     /// Whether it may stay as it is.
-    pub(super) unquantized: bool,
+    pub(super) allow_float: bool,
 }
 
 /// A model's layers in groups, and what all formats are to them: `planned[format][unit]`, units in the order of the
@@ -128,7 +128,7 @@ impl<'a> Layout<'a> {
             let units = first..first + group.units.len();
             group.formats.retain(|format| self.planned[*format][units.clone()].iter().any(Option::is_some));
             if group.formats.is_empty() {
-                group.unquantized = true;
+                group.allow_float = true;
             }
             first = units.end;
         }
@@ -167,10 +167,10 @@ fn patterns_match<M: Module>(base: &M, config: &AutoQuantizeConfig, units: &[Uni
     let layers: Vec<&str> = layers.iter().map(String::as_str).collect();
     let parameters = index.parameters().iter().map(|parameter| parameter.path.as_str());
     let counted: Vec<&str> = layers.iter().copied().chain(parameters).collect();
-    let spaces = config.spaces.iter().flat_map(|space| &space.layers);
-    let globs = spaces.map(|glob| ("spaces", glob, &searched));
-    let globs = globs.chain(config.disabled.iter().map(|glob| ("disabled", glob, &layers)));
-    let globs = globs.chain(config.uncounted.iter().map(|glob| ("uncounted", glob, &counted)));
+    let spaces = config.overrides.iter().flat_map(|space| &space.layers);
+    let globs = spaces.map(|glob| ("overrides", glob, &searched));
+    let globs = globs.chain(config.keep_float.iter().map(|glob| ("keep_float", glob, &layers)));
+    let globs = globs.chain(config.exclude_from_budget.iter().map(|glob| ("exclude_from_budget", glob, &counted)));
     for (option, pattern, names) in globs {
         let glob = matcher(pattern)?;
         if !names.iter().any(|name| glob.is_match(name)) {
@@ -228,7 +228,7 @@ fn of_space(
     let place = |format: &SearchFormat| formats.iter().position(|other| *other == format).expect("it is one of all");
     let places = |formats: &[SearchFormat]| formats.iter().map(place).collect::<Vec<_>>();
     let mut found: Option<(&[String], Group)> = None;
-    for space in &config.spaces {
+    for space in &config.overrides {
         let covered = covered(&units, &matchers(&space.layers)?);
         if covered == 0 {
             continue;
@@ -244,14 +244,14 @@ fn of_space(
                 format!("the spaces of `{}` and `{}` both cover `{}`", other.join("`, `"), space_of(), group());
             return Err(QuantError::Search { problem });
         }
-        let group = Group { units: units.clone(), formats: places(&space.formats), unquantized: space.unquantized };
+        let group = Group { units: units.clone(), formats: places(&space.formats), allow_float: space.allow_float };
         found = Some((&space.layers, group));
     }
     let searched = !config.formats.is_empty() || config.base.is_none();
-    let default = || Group { formats: places(&config.formats), unquantized: true, units: units.clone() };
+    let default = || Group { formats: places(&config.formats), allow_float: true, units: units.clone() };
     let group = found.map(|(_, group)| group).or_else(|| searched.then(default));
-    let disabled = covered(&units, &matchers(&config.disabled)?) > 0;
-    Ok(group.map(|group| if disabled { Group { formats: Vec::new(), unquantized: true, ..group } } else { group }))
+    let disabled = covered(&units, &matchers(&config.keep_float)?) > 0;
+    Ok(group.map(|group| if disabled { Group { formats: Vec::new(), allow_float: true, ..group } } else { group }))
 }
 
 /// How many units match a glob.

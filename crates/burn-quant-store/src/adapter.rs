@@ -1,4 +1,4 @@
-//! Checkpoints of other frameworks into layers with slots.
+//! Checkpoints of other frameworks into layers with activation quantizers.
 
 use burn::module::Module;
 use burn_pack::Tensor;
@@ -12,7 +12,7 @@ use crate::StoreError;
 /// # Errors
 ///
 /// [`StoreError::Checkpoint`] with the words of burn-store, and with what is missing if a weight is transposed or is
-/// not found: an adapter in [`ForQuantLayers`].
+/// not found: an adapter in [`QuantLayerAdapter`].
 pub fn load_checkpoint<M: Module, S: ModuleStore>(mut model: M, store: &mut S) -> Result<(M, ApplyResult), StoreError> {
     match model.load_from(store) {
         Ok(applied) if applied.errors.is_empty() => Ok((model, applied)),
@@ -34,7 +34,7 @@ pub fn load_checkpoint<M: Module, S: ModuleStore>(mut model: M, store: &mut S) -
 /// use burn::module::Module;
 /// use burn::tensor::Device;
 /// use burn_quant::nn::{Linear, LinearConfig};
-/// use burn_quant_store::{ForQuantLayers, load_checkpoint};
+/// use burn_quant_store::{QuantLayerAdapter, load_checkpoint};
 /// use burn_store::{BurnToPyTorchAdapter, ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore};
 ///
 /// #[derive(Module, Debug)]
@@ -44,17 +44,17 @@ pub fn load_checkpoint<M: Module, S: ModuleStore>(mut model: M, store: &mut S) -
 /// # let path = folder.path().join("pytorch.safetensors");
 /// let net = || Net { fc: LinearConfig::new(3, 2).init(&Device::flex()) };
 /// let trained = net();
-/// let mut file = SafetensorsStore::from_file(&path).with_to_adapter(ForQuantLayers(BurnToPyTorchAdapter));
+/// let mut file = SafetensorsStore::from_file(&path).with_to_adapter(QuantLayerAdapter(BurnToPyTorchAdapter));
 /// trained.save_into(&mut file)?; // `fc.weight` is [2, 3] in it, as PyTorch has it
 ///
-/// let mut file = SafetensorsStore::from_file(&path).with_from_adapter(ForQuantLayers(PyTorchToBurnAdapter));
+/// let mut file = SafetensorsStore::from_file(&path).with_from_adapter(QuantLayerAdapter(PyTorchToBurnAdapter));
 /// let (loaded, _) = load_checkpoint(net(), &mut file)?;
 /// assert_eq!(loaded.fc.weight.to_data(), trained.fc.weight.to_data());
 /// # Ok(()) }
 /// # #[cfg(not(feature = "flex"))] fn main() {}
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ForQuantLayers<A>(pub A);
+pub struct QuantLayerAdapter<A>(pub A);
 
 /// The name of burn's layer for one of ours, `Struct:Linear` for `Struct:QuantLinear`; any other name as it is.
 fn burns(module_type: &str) -> String {
@@ -64,7 +64,7 @@ fn burns(module_type: &str) -> String {
     }
 }
 
-impl<A: ModuleAdapter + Clone + 'static> ModuleAdapter for ForQuantLayers<A> {
+impl<A: ModuleAdapter + Clone + 'static> ModuleAdapter for QuantLayerAdapter<A> {
     fn adapt(&self, tensor: Tensor, context: ModuleContext<'_>) -> Tensor {
         let containers: Vec<String> = context.module_type().map(burns).into_iter().collect();
         self.0.adapt(tensor, ModuleContext::new(&containers))

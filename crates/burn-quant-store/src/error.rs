@@ -160,7 +160,7 @@ pub enum StoreError {
     /// A checkpoint of another framework could not be loaded.
     #[error(
         "{reason}; if shapes are reversed or names differ, give the store \
-             `.with_from_adapter(ForQuantLayers(adapter))`, as adapters do not know quantized layers"
+             `.with_from_adapter(QuantLayerAdapter(adapter))`, as adapters do not know quantized layers"
     )]
     Checkpoint {
         /// The words of burn-store.

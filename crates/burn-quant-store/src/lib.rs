@@ -17,7 +17,7 @@
 //! The digest finds damage; it is no signature.
 //!
 //! [`Restore`] restores a part of a model, or one whose layers have other paths; [`load_checkpoint`] and
-//! [`ForQuantLayers`] read checkpoints of other frameworks.
+//! [`QuantLayerAdapter`] read checkpoints of other frameworks.
 //!
 //! # Reading the weights with burn alone
 //!
@@ -56,7 +56,7 @@ mod schema;
 mod search;
 mod statistics;
 
-pub use adapter::{ForQuantLayers, load_checkpoint};
+pub use adapter::{QuantLayerAdapter, load_checkpoint};
 pub use error::StoreError;
 #[doc(hidden)]
 pub use file::with_new_digest;

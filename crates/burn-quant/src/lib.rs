@@ -71,12 +71,12 @@ pub use burn_quant_nn as nn;
 pub mod config {
     pub use burn_quant_calibrate::config::presets::Preset;
     pub use burn_quant_calibrate::config::{
-        Algorithm, BinWidth, ColumnOrder, HistogramConfig, Identity, Inputs, QuantConfig, RangeSearch, Sharing,
-        Unscaled, Zeros,
+        ActOrder, Algorithm, BinWidth, CalibrationInputs, HistogramConfig, Identity, IncludeMax, QuantConfig,
+        RangeSearch, SiblingScales, Zeros,
     };
     pub use burn_quant_core::config::{
-        Action, AfterRounding, BiasConfig, BiasMethod, BiasSource, Granularity, QuantizerConfig, Range, Rotation,
-        Rounding, Rule,
+        Action, BiasConfig, BiasMethod, BiasSource, Granularity, QuantizerConfig, RangeSource, Rotation,
+        RotationOutput, Rounding, Rule,
     };
     pub use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, ScaleFormat, Signedness};
     pub use burn_quant_ops::{AxisGroups, GradientRule};

@@ -12,7 +12,7 @@ use crate::{bar, integers};
 /// Integer weights of 4 to 8 bits with 8-bit inputs; embeddings, half of the model, stay as they are and do not count.
 pub fn config(effective_bits: f64, batches: usize) -> AutoQuantizeConfig {
     let config = AutoQuantizeConfig::new(effective_bits, [4, 5, 6, 8].map(|bits| integers(bits, 8)));
-    config.with_batches(batches, batches).with_uncounted("embeddings.*")
+    config.with_batches(batches, batches).exclude_from_budget("embeddings.*")
 }
 
 /// Reads the published model, searches, and compares.

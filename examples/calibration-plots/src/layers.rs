@@ -5,7 +5,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNormConfig, Linear};
 use burn::tensor::{Device, Tensor};
 use burn_quant::calibrate::LayerReport;
-use burn_quant::config::{ColumnOrder, Inputs};
+use burn_quant::config::{ActOrder, CalibrationInputs};
 use burn_quant::nn::QuantLinear;
 use burn_quant::prepare::{LinearMap, equalize, fold_batch_norm};
 use burn_quant::quantizer::Buffer;
@@ -181,8 +181,9 @@ fn by_bits(name: &str, x: &Tensor<2>, algorithm: &Algorithm) -> Result<Series, Q
 
 fn gptq(device: &Device) -> Result<Plot, QuantError> {
     let x = correlated(device);
-    let order = ColumnOrder::Activations;
-    let act_order = Algorithm::Gptq { damping: 0.01, block_size: 128, order, inputs: Inputs::Float };
+    let order = ActOrder::On;
+    let act_order =
+        Algorithm::Gptq { damping: 0.01, block_size: 128, act_order: order, inputs: CalibrationInputs::Float };
     let series = vec![
         by_bits("nearest", &x, &Algorithm::Max)?,
         by_bits("GPTQ", &x, &Algorithm::gptq())?,

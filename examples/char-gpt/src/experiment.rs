@@ -100,7 +100,7 @@ fn trained() -> Vec<(&'static str, QuantConfig)> {
     vec![
         ("W4A8", layers(int(4).per_channel(), int(8))),
         ("W3A3", layers(int(3).per_channel().clipped(), int(3).clipped())),
-        ("W3A3, LSQ", layers(int(3).per_channel().lsq(), int(3).lsq()).with_algorithm(Algorithm::MeanMagnitude)),
+        ("W3A3, LSQ", layers(int(3).per_channel().lsq(), int(3).lsq()).with_algorithm(Algorithm::LsqInit)),
     ]
 }
 

@@ -62,7 +62,7 @@ pub fn lsq(bits: u8) -> QuantConfig {
         .with_rule(Rule::set("blocks.*input_quantizer", QuantizerConfig::uint(bits).lsq()))
         .with_rule(Rule::set("{stem,fc}.weight_quantizer", int(8).lsq()))
         .with_rule(Rule::set("{stem,fc}.input_quantizer", int(8).lsq()))
-        .with_algorithm(Algorithm::MeanMagnitude)
+        .with_algorithm(Algorithm::LsqInit)
 }
 
 /// Runs the whole example.

@@ -5,7 +5,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use burn_quant::nn::conv::{Conv2d, Conv2dConfig};
 use burn_quant::nn::pool::{MaxPool2d, MaxPool2dConfig};
-use burn_quant::nn::{Linear, LinearConfig, PaddingConfig2d}; // burn's layers with slots
+use burn_quant::nn::{Linear, LinearConfig, PaddingConfig2d}; // burn's layers with activation quantizers
 
 /// A network that [`train`](crate::train::train) trains.
 pub trait Classifier: Module {
@@ -19,7 +19,8 @@ impl Classifier for Cnn {
     }
 }
 
-/// Two convolutions, two linear layers. Its slots are disabled when it is built: it is an ordinary float model.
+/// Two convolutions, two linear layers. Its activation quantizers are disabled when it is built: it is an ordinary
+/// float model.
 #[derive(Module, Debug)]
 pub struct Cnn {
     conv1: Conv2d,

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_quant::config::{RangeSearch, Unscaled};
+use burn_quant::config::{IncludeMax, RangeSearch};
 use burn_quant::nn::conv::{Conv2d, Conv2dConfig};
 use burn_quant::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn_quant::prepare::{equalize, fold_batch_norm};
 use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, Rule, quantize};
-use burn_quant_store::ForQuantLayers;
+use burn_quant_store::QuantLayerAdapter;
 use burn_store::{ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter, PytorchStore};
 use image::imageops::FilterType;
 
@@ -125,7 +125,7 @@ impl EfficientNet {
         let mut store = PytorchStore::from_file(path).with_key_remapping(r"(^|\.)_", "$1");
         let tensors = store.get_all_tensors()?.values().cloned().collect();
         // the store's own `load_from` has an adapter that cannot be exchanged
-        let result = self.apply(tensors, None, Some(Box::new(ForQuantLayers(PyTorchToBurnAdapter))), false);
+        let result = self.apply(tensors, None, Some(Box::new(QuantLayerAdapter(PyTorchToBurnAdapter))), false);
         if !result.errors.is_empty() || !result.missing.is_empty() {
             return Err(format!("{}: {result}", path.display()).into());
         }
@@ -223,7 +223,7 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig, bool)> {
             .with_rule(Rule::set("*input_quantizer", QuantizerConfig::int(8)))
     };
     let int = QuantizerConfig::int;
-    let search = RangeSearch::Multipliers { start: 0.4, stop: 1.0, step: 0.05, unscaled: Unscaled::Tried };
+    let search = RangeSearch::Multipliers { start: 0.4, stop: 1.0, step: 0.05, include_max: IncludeMax::Always };
     // a depthwise kernel has 9 or 25 weights for a channel: there is little to gain, and everything to lose
     let w4 = || {
         layers(int(4).per_channel())

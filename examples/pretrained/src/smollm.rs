@@ -102,7 +102,7 @@ impl SmolLm {
             norm.gamma = Param::from_tensor(gamma);
             Ok(norm)
         };
-        let slot = || TensorQuantizer::disabled(Role::ChannelsLast);
+        let off = || TensorQuantizer::disabled(Role::ChannelsLast);
         let layer = |i: usize| -> Result<Layer, GgufError> {
             let named = |part: &str| format!("blk.{i}.{part}.weight");
             Ok(Layer {
@@ -112,8 +112,8 @@ impl SmolLm {
                     k_proj: linear(named("attn_k"))?,
                     v_proj: linear(named("attn_v"))?,
                     o_proj: linear(named("attn_output"))?,
-                    k_bmm_quantizer: slot(),
-                    v_bmm_quantizer: slot(),
+                    k_bmm_quantizer: off(),
+                    v_bmm_quantizer: off(),
                     head: size.head,
                 },
                 post_norm: norm(named("ffn_norm"))?,

@@ -4,8 +4,8 @@
 //! role.
 
 use burn_quant::config::{
-    AfterRounding, AxisGroups, BiasConfig, BlockScale, Format, GradientRule, Granularity, Identity, IntFormat, IntSpan,
-    Range, RangeSearch, Rotation, ScaleFormat, Signedness, Unscaled,
+    AxisGroups, BiasConfig, BlockScale, Format, GradientRule, Granularity, Identity, IncludeMax, IntFormat, IntSpan,
+    RangeSearch, RangeSource, Rotation, RotationOutput, ScaleFormat, Signedness,
 };
 use burn_quant::{Algorithm, QuantConfig, QuantizerConfig};
 use serde_json::Value;
@@ -53,9 +53,9 @@ fn bias(value: &Value, index: &dyn Fn(i64) -> usize, rank: usize) -> Option<Bias
 }
 
 fn rotation(value: &Value) -> Option<Rotation> {
-    let after = if value["mode"] == "rotate_back" { AfterRounding::RotateBack } else { AfterRounding::Stay };
+    let after = if value["mode"] == "rotate_back" { RotationOutput::Original } else { RotationOutput::Rotated };
     let block = value["block_size"].as_u64().map(|block| block as usize);
-    (*value == Value::Bool(true) || value["enable"] == true).then_some(Rotation { block, signs: None, after })
+    (*value == Value::Bool(true) || value["enable"] == true).then_some(Rotation { block, signs: None, output: after })
 }
 
 /// The configuration for a tensor of this rank, axis by axis as the reference writes them.
@@ -83,7 +83,7 @@ pub(crate) fn by_axes(attributes: &Value, rank: usize) -> QuantizerConfig {
     let mut config = QuantizerConfig::new(format(attributes)).with_granularity(Granularity::Axes(axes));
     config.scale = scale(&attributes["block_sizes"]);
     if attributes["type"] == "dynamic" || config.scale == ScaleFormat::E8M0 {
-        config.range = Range::Dynamic;
+        config.range = RangeSource::Dynamic;
     }
     if attributes["pass_through_bwd"] == false {
         config.gradient = GradientRule::Clipped;
@@ -118,7 +118,7 @@ pub(crate) fn model(config: &Value) -> Result<QuantConfig, String> {
 
 /// The reference's steps miss the multiplier one, which burn-quant tries too: here it does not.
 pub(crate) fn as_the_reference(search: &mut RangeSearch) {
-    if let RangeSearch::Multipliers { unscaled, .. } = search {
-        *unscaled = Unscaled::IfMet;
+    if let RangeSearch::Multipliers { include_max, .. } = search {
+        *include_max = IncludeMax::OnGrid;
     }
 }

@@ -140,7 +140,7 @@ fn transformers_generate_with_a_quantized_cache_what_they_compute_at_once() {
     }
 }
 
-/// Attention of a layer that is written by hand: its slots are fields, its cache a [`KvCache`].
+/// Attention of a layer that is written by hand: its activation quantizers are fields, its cache a [`KvCache`].
 #[derive(Module, Debug)]
 struct OwnAttention {
     k_bmm_quantizer: TensorQuantizer,
@@ -159,10 +159,10 @@ impl OwnAttention {
 #[test]
 fn a_cache_of_ones_own_layer_keeps_what_was_quantized() {
     let (_, device) = device();
-    let slot = || TensorQuantizer::disabled(Role::ChannelsLast);
+    let off = || TensorQuantizer::disabled(Role::ChannelsLast);
     let x: Tensor<4> = spread([1, 2, 4, 16], &device);
     for (name, config) in kv_formats() {
-        let layer = OwnAttention { k_bmm_quantizer: slot(), v_bmm_quantizer: slot() };
+        let layer = OwnAttention { k_bmm_quantizer: off(), v_bmm_quantizer: off() };
         let calibrate = |layer: &OwnAttention| drop(layer.forward(x.clone(), &mut KvCache::new()));
         let (layer, _) = quantize(layer, &kv_cache(config), calibrate).unwrap();
         let whole = values(layer.forward(x.clone(), &mut KvCache::new()).narrow(2, 3, 1));

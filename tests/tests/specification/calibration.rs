@@ -5,7 +5,9 @@ use burn::nn::conv::Conv2dConfig;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
 use burn_quant::calibrate::{Histogram, LayerReport, QuantizeOptions, SkipReason, calibrate, observe};
-use burn_quant::config::{ColumnOrder, HistogramConfig, Identity, Inputs, RangeSearch, Sharing, Unscaled};
+use burn_quant::config::{
+    ActOrder, CalibrationInputs, HistogramConfig, Identity, IncludeMax, RangeSearch, SiblingScales,
+};
 use burn_quant::nn::{QuantConv2d, QuantLinear};
 use burn_quant::place::place;
 use burn_quant::quantizer::Buffer;
@@ -123,7 +125,8 @@ fn svdquant_and_gptq_give_the_numbers_of_the_reference() {
     assert_close(&(0..8).map(product).collect::<Vec<_>>(), &expected);
     assert_close(&buffer(&layer, "weight_quantizer", Buffer::Amax), &[0.9175698, 0.6567807, 0.5728265, 0.704422]);
 
-    let gptq = Algorithm::Gptq { damping: 0.01, block_size: 4, order: ColumnOrder::Natural, inputs: Inputs::Float };
+    let gptq =
+        Algorithm::Gptq { damping: 0.01, block_size: 4, act_order: ActOrder::Off, inputs: CalibrationInputs::Float };
     let (layer, _) = reference(w4(4), gptq);
     let weight = values(layer.weight.val().transpose());
     let expected = [0.1427962, 0.4283887, 0.7139812, 0.9995736, 0.7017519, -0.4210511, -1.1228031, 0.0];
@@ -144,14 +147,14 @@ fn a_range_search_tries_the_range_itself_where_the_reference_does_not() {
     };
     // row 1: 3.58e-5 with the reference's multipliers, 3.01e-5 by max
     let multipliers =
-        |unscaled| Algorithm::Mse(RangeSearch::Multipliers { start: 0.25, stop: 4.0, step: 0.1, unscaled });
-    let (reference, max) = (weight(multipliers(Unscaled::IfMet)), weight(Algorithm::Max));
+        |include_max| Algorithm::Mse(RangeSearch::Multipliers { start: 0.25, stop: 4.0, step: 0.1, include_max });
+    let (reference, max) = (weight(multipliers(IncludeMax::OnGrid)), weight(Algorithm::Max));
     assert!((reference - 3.58e-5).abs() < 1e-7, "{reference}");
     assert!((max - 3.01e-5).abs() < 1e-7, "{max}");
-    assert!(weight(multipliers(Unscaled::Tried)) <= max);
+    assert!(weight(multipliers(IncludeMax::Always)) <= max);
 }
 
-/// A model with siblings, a convolution, a layer without a slot and one that no data reaches.
+/// A model with siblings, a convolution, a layer without an activation quantizer and one that no data reaches.
 #[derive(Module, Debug)]
 struct Net {
     conv: QuantConv2d,
@@ -212,7 +215,7 @@ fn every_layer_that_is_passed_by_is_in_the_report_with_its_reason() {
     let (model, report) = quantize(Net::new(&device), &config, |model| drop(model.forward(x.clone()))).unwrap();
     let skipped = |layer: &str| report_of(&report.layers, layer).steps[0].skipped.clone();
     assert_eq!(skipped("conv"), Some(SkipReason::NotLinear));
-    assert_eq!(skipped("plain"), Some(SkipReason::NoSlot));
+    assert_eq!(skipped("plain"), Some(SkipReason::NoActivationQuantizer));
     assert_eq!(skipped("idle"), Some(SkipReason::NoData));
     assert_eq!(skipped("attention.o_proj"), None);
     // all weights are calibrated all the same, and a layer without data has the form of the others
@@ -252,9 +255,9 @@ fn siblings_share_a_scale_if_they_are_asked_to() {
             values(Quantizers::of(&model).get(&name).unwrap().buffer(Buffer::PreQuantScale).unwrap())
         })
     };
-    let [q, k] = scales(Sharing::Joint);
+    let [q, k] = scales(SiblingScales::Shared);
     assert_eq!(q, k);
-    let [q, k] = scales(Sharing::Separate);
+    let [q, k] = scales(SiblingScales::PerLayer);
     assert_ne!(q, k);
 }
 
@@ -381,7 +384,7 @@ fn histograms_do_not_depend_on_the_order_of_batches() {
 /// All algorithms of layers, and the formats they are tried on.
 fn algorithms() -> Vec<Algorithm> {
     let act_order =
-        Algorithm::Gptq { damping: 0.01, block_size: 5, order: ColumnOrder::Activations, inputs: Inputs::Quantized };
+        Algorithm::Gptq { damping: 0.01, block_size: 5, act_order: ActOrder::On, inputs: CalibrationInputs::Quantized };
     vec![
         Algorithm::Mse(RangeSearch::default()),
         Algorithm::Mse(RangeSearch::E4m3Scales),
@@ -396,7 +399,7 @@ fn algorithms() -> Vec<Algorithm> {
             alpha_step: 0.25,
             min_clip_ratio: 0.5,
             shrink_step: 0.1,
-            sharing: Sharing::Joint,
+            sharing: SiblingScales::Shared,
             identity: Identity::Tried,
         },
         Algorithm::svdquant(3),
@@ -574,9 +577,12 @@ fn options_out_of_range_are_errors() {
     option(Algorithm::percentile(100.5), "percentile");
     option(Algorithm::svdquant(0), "rank");
     option(Algorithm::ActivationHeadroom { anchor_percentile: 1.0, upper_percentile: 99.0, rho: 3e4 }, "rho");
-    let search = RangeSearch::Multipliers { start: 2.0, stop: 1.0, step: 0.1, unscaled: Default::default() };
+    let search = RangeSearch::Multipliers { start: 2.0, stop: 1.0, step: 0.1, include_max: Default::default() };
     option(Algorithm::Mse(search), "stop");
-    option(Algorithm::AwqLite { alpha_step: 0.0, sharing: Sharing::Separate, identity: Identity::Tried }, "alpha_step");
+    option(
+        Algorithm::AwqLite { alpha_step: 0.0, sharing: SiblingScales::PerLayer, identity: Identity::Tried },
+        "alpha_step",
+    );
     let nested = Algorithm::Sequence(vec![Algorithm::Sequence(vec![])]);
     assert_eq!(run(nested), QuantError::AlgorithmInSequence { name: "sequence".into() });
     let custom = |options| Algorithm::Custom { name: "mine".into(), options };

@@ -4,9 +4,10 @@ use burn::module::Module;
 use burn::nn::LinearConfig;
 use burn::tensor::{Device, Tensor};
 use burn_quant::calibrate::observe;
-use burn_quant::config::Granularity;
+use burn_quant::config::{ActOrder, Granularity, IncludeMax, RangeSearch, RotationOutput, SiblingScales};
 use burn_quant::error::InvalidConfig;
 use burn_quant::nn::QuantLinear;
+use burn_quant::search::{AutoQuantizeConfig, Cost, Objective};
 use burn_quant::{
     Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, disable, enable, presets, quantize,
     quantize_weights,
@@ -234,4 +235,44 @@ fn unknown_fields_and_impossible_values_of_a_recipe_are_errors() {
             "{infinite}"
         );
     }
+}
+
+/// Words that recipes had before they were renamed.
+#[test]
+fn older_words_of_recipes_are_read() {
+    let algorithm = |json: &str| -> Algorithm { serde_json::from_str(json).unwrap_or_else(|e| panic!("{json}: {e}")) };
+    let grid = RangeSearch::Multipliers { start: 0.5, stop: 1.0, step: 0.1, include_max: IncludeMax::OnGrid };
+    let gptq = |act_order| Algorithm::Gptq { damping: 0.01, block_size: 128, act_order, inputs: Default::default() };
+    let only = |algorithm| Algorithm::ForLayers { layers: vec!["fc*".into()], algorithm: Box::new(algorithm) };
+    for (older, expected) in [
+        (r#""mean_magnitude""#, Algorithm::LsqInit),
+        (r#"{"of_layers": {"layers": ["fc*"], "algorithm": "mean_magnitude"}}"#, only(Algorithm::LsqInit)),
+        (
+            r#"{"mse": {"multipliers": {"start": 0.5, "stop": 1.0, "step": 0.1, "unscaled": "if_met"}}}"#,
+            Algorithm::Mse(grid),
+        ),
+        (
+            r#"{"smoothquant": {"alpha": 0.5, "sharing": "joint"}}"#,
+            Algorithm::SmoothQuant { alpha: 0.5, sharing: SiblingScales::Shared },
+        ),
+        (r#"{"gptq": {"order": "activations"}}"#, gptq(ActOrder::On)),
+        (r#"{"gptq": {"order": "natural"}}"#, gptq(ActOrder::Off)),
+    ] {
+        assert_eq!(algorithm(older), expected, "{older}");
+    }
+    let rotated = r#"{"format": "int8", "rotation": {"after": "rotate_back"}}"#;
+    let rotated: QuantizerConfig = serde_json::from_str(rotated).unwrap();
+    assert_eq!(rotated.rotation.unwrap().output, RotationOutput::Original);
+
+    let search = r#"{
+        "effective_bits": 6.0, "formats": ["int8_default"],
+        "spaces": [{"layers": ["fc1"], "formats": ["int4_awq"], "unquantized": false}],
+        "disabled": ["head"], "uncounted": ["embed"], "expert_share": 0.25,
+        "cost": "reference", "objective": "reference_bisection"
+    }"#;
+    let search = AutoQuantizeConfig::from_json(search).unwrap();
+    assert!(search.overrides.len() == 1 && !search.overrides[0].allow_float);
+    assert_eq!((search.keep_float, search.exclude_from_budget), (vec!["head".to_string()], vec!["embed".to_string()]));
+    assert_eq!((search.active_expert_fraction, search.cost), (0.25, Cost::ModelOpt));
+    assert_eq!(search.objective, Objective::ModelOptBisection);
 }

@@ -32,7 +32,7 @@ macro_rules! is_burns {
             assert_close(&values($output), &expected, 0.0, "burn's layer again");
             assert!(
                 Quantizers::of(&quantized).iter().all(|(_, quantizer)| !quantizer.is_enabled()),
-                "slots begin disabled"
+                "activation quantizers begin disabled"
             );
         }
     };

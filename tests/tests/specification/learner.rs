@@ -51,7 +51,7 @@ impl Classifier {
         let config = QuantConfig::new()
             .with_rule(Rule::set("*weight_quantizer", QuantizerConfig::int(4).per_channel().lsq()))
             .with_rule(Rule::set("*input_quantizer", QuantizerConfig::int(8).lsq()))
-            .with_algorithm(Algorithm::MeanMagnitude);
+            .with_algorithm(Algorithm::LsqInit);
         let x = spread::<2>([8, 4], device) * observed;
         quantize(Self::new(device), &config, |model| drop(model.forward(x.clone()))).unwrap().0
     }

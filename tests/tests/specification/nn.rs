@@ -1,4 +1,5 @@
-//! The layers with slots: burn's layers until they are quantized, and then the composition of their quantizers.
+//! The layers with activation quantizers: burn's layers until they are quantized, and then the composition of their
+//! quantizers.
 
 use burn::nn::conv::{
     Conv1dConfig, Conv2dConfig, Conv3dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig, ConvTranspose3dConfig,
@@ -39,7 +40,7 @@ macro_rules! specifies {
             let layer: $quant = float.clone().into();
             let x = spread($input, &device);
             let same = values(layer.forward(x.clone()));
-            assert_same(&same, &values(float.forward(x.clone())), "disabled slots are the identity");
+            assert_same(&same, &values(float.forward(x.clone())), "disabled quantizers are the identity");
 
             let (layer, _) = quantize(layer, &int4_everywhere(), |layer| drop(layer.forward(x.clone()))).unwrap();
             let mut by_hand = float.clone();

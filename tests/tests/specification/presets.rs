@@ -6,8 +6,8 @@ use burn::module::Module;
 use burn::nn::LinearConfig;
 use burn::tensor::{Device, Tensor};
 use burn_quant::config::{
-    Action, AxisGroups, BiasConfig, BlockScale, Format, Granularity, Identity, Range, RangeSearch, Rotation,
-    ScaleFormat, Sharing, Unscaled,
+    Action, AxisGroups, BiasConfig, BlockScale, Format, Granularity, Identity, IncludeMax, RangeSearch, RangeSource,
+    Rotation, ScaleFormat, SiblingScales,
 };
 use burn_quant::error::{ImportProblem, InvalidConfig};
 use burn_quant::nn::QuantLinear;
@@ -43,12 +43,12 @@ fn attributes(shorthand: &str) -> Option<QuantizerConfig> {
         return Some(attributes(config)?.rotated(Rotation::default()));
     }
     if let Some(config) = shorthand.strip_suffix("=448") {
-        return Some(QuantizerConfig { range: Range::Constant(448.0), ..attributes(config)? });
+        return Some(QuantizerConfig { range: RangeSource::Constant(448.0), ..attributes(config)? });
     }
     let mx = |format| QuantizerConfig {
         scale: ScaleFormat::E8M0,
         granularity: Granularity::Block { size: 32 },
-        range: Range::Dynamic,
+        range: RangeSource::Dynamic,
         ..QuantizerConfig::new(format)
     };
     let nv = |blocks, size| QuantizerConfig {
@@ -59,14 +59,14 @@ fn attributes(shorthand: &str) -> Option<QuantizerConfig> {
     let e4m3 = QuantizerConfig::new(Format::E4M3);
     Some(match shorthand {
         "off" => return None,
-        "rotate" => QuantizerConfig::int(8).rotated(Rotation::default()).unrounded(),
+        "rotate" => QuantizerConfig::int(8).rotated(Rotation::default()).rotate_only(),
         "I8" => QuantizerConfig::int(8),
         "I8c" => QuantizerConfig { granularity: Granularity::PerChannel, ..QuantizerConfig::int(8) },
         "I4b" => QuantizerConfig { granularity: Granularity::Block { size: 128 }, ..QuantizerConfig::int(4) },
         "F8" => e4m3,
         "F8c" => QuantizerConfig { granularity: Granularity::PerChannel, ..e4m3 },
-        "F8d" => QuantizerConfig { range: Range::Dynamic, ..e4m3 },
-        "F8t" => QuantizerConfig { granularity: Granularity::PerToken, range: Range::Dynamic, ..e4m3 },
+        "F8d" => QuantizerConfig { range: RangeSource::Dynamic, ..e4m3 },
+        "F8t" => QuantizerConfig { granularity: Granularity::PerToken, range: RangeSource::Dynamic, ..e4m3 },
         "F8b" => QuantizerConfig { granularity: Granularity::Block2d { rows: 128, cols: 128 }, ..e4m3 },
         "MX4" => mx(Format::E2M1),
         "MX6" => mx(Format::E3M2),
@@ -151,7 +151,7 @@ fn the_options_of_algorithms_are_those_of_the_table() {
     assert_eq!(algorithm(presets::int8_smoothquant()), Algorithm::smoothquant(1.0));
     assert_eq!(algorithm(presets::int4_awq()), Algorithm::awq_lite());
     assert_eq!(algorithm(presets::nvfp4_svdquant_default()), Algorithm::svdquant(32));
-    let four_over_six = RangeSearch::Multipliers { start: 1.0, stop: 1.5, step: 0.5, unscaled: Unscaled::Tried };
+    let four_over_six = RangeSearch::Multipliers { start: 1.0, stop: 1.5, step: 0.5, include_max: IncludeMax::Always };
     assert_eq!(algorithm(presets::nvfp4_four_over_six()), Algorithm::Mse(four_over_six));
     let sweep = algorithm(presets::nvfp4_w4a4_weight_mse_fp8_sweep());
     assert_eq!(sweep, Algorithm::Mse(RangeSearch::E4m3Scales));
@@ -182,10 +182,9 @@ struct Experts {
 impl Block {
     fn new(device: &Device) -> Self {
         let linear = || LinearConfig::new(64, 64).init(device).into();
-        let slot = || burn_quant::TensorQuantizer::disabled(burn_quant::place::Role::ChannelsLast);
+        let off = || burn_quant::TensorQuantizer::disabled(burn_quant::place::Role::ChannelsLast);
         let experts = Experts { experts: vec![linear()] };
-        let attention =
-            Attention { q_bmm_quantizer: slot(), k_bmm_quantizer: slot(), v_bmm_quantizer: slot(), experts };
+        let attention = Attention { q_bmm_quantizer: off(), k_bmm_quantizer: off(), v_bmm_quantizer: off(), experts };
         Self { mlp: linear(), o_proj: linear(), lm_head: linear(), attention }
     }
 
@@ -277,7 +276,7 @@ fn entries_keep_their_order_and_roles_are_found_for_axes() {
     );
     assert_eq!(
         config.algorithm,
-        Algorithm::AwqLite { alpha_step: 0.25, sharing: Sharing::Separate, identity: Identity::Tried }
+        Algorithm::AwqLite { alpha_step: 0.25, sharing: SiblingScales::PerLayer, identity: Identity::Tried }
     );
 }
 
@@ -295,15 +294,15 @@ fn block_formats_constants_rotations_and_biases_are_read() {
     assert_eq!(of(nv), QuantizerConfig::nvfp4().constant(448.0));
     assert_eq!(of(r#"{"num_bits": [4, 3], "constant_amax": 2688}"#), QuantizerConfig::e4m3().constant(2688.0));
     let rotated = r#"{"num_bits": 8, "rotate": {"enable": true, "mode": "rotate_back", "block_size": 16}}"#;
-    let after = burn_quant::config::AfterRounding::RotateBack;
-    assert_eq!(of(rotated), QuantizerConfig::int(8).rotated(Rotation { block: Some(16), signs: None, after }));
+    let after = burn_quant::config::RotationOutput::Original;
+    assert_eq!(of(rotated), QuantizerConfig::int(8).rotated(Rotation { block: Some(16), signs: None, output: after }));
     let affine = r#"{"num_bits": [4, 3], "bias": {"-2": null, "-4": null, "type": "static", "method": "max_min"}}"#;
     use AxisGroups::{Each, Whole};
     let bias = BiasConfig::new(Granularity::Axes(vec![Whole, Each, Whole, Each])).max_min();
     assert_eq!(of(affine), QuantizerConfig::e4m3().with_bias(bias));
     // off, but it rotates
     let json = r#"{"quant_cfg": [{"quantizer_name": "*q_bmm_quantizer", "cfg": {"rotate": true}, "enable": false}]}"#;
-    let rotates = QuantizerConfig::int(8).rotated(Rotation::default()).unrounded();
+    let rotates = QuantizerConfig::int(8).rotated(Rotation::default()).rotate_only();
     assert_eq!(import(json).rules, [Rule::set("*q_bmm_quantizer", rotates).one_of("quant_cfg")]);
 }
 
@@ -330,7 +329,7 @@ fn without_an_algorithm_ranges_are_dynamic() {
     let config = import(r#"{"quant_cfg": [{"quantizer_name": "*", "cfg": {"num_bits": [4, 3]}}], "algorithm": null}"#);
     assert_eq!(config.algorithm, Algorithm::None);
     let Action::Set(attributes) = &config.rules[0].action else { panic!("attributes") };
-    assert_eq!(attributes.range, Range::Dynamic);
+    assert_eq!(attributes.range, RangeSource::Dynamic);
     let empty = import("{}");
     assert_eq!((empty.rules.len(), empty.algorithm), (1, Algorithm::Max), "ModelOpt's defaults");
 }

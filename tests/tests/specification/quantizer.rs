@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::LinearConfig;
 use burn::tensor::{DType, Device, Tensor};
 use burn_quant::calibrate::observe;
-use burn_quant::config::{AxisGroups, BiasConfig, BlockScale, Format, Granularity, Range, Rotation, ScaleFormat};
+use burn_quant::config::{AxisGroups, BiasConfig, BlockScale, Format, Granularity, RangeSource, Rotation, ScaleFormat};
 use burn_quant::error::InvalidConfig;
 use burn_quant::nn::{self, QuantLinear};
 use burn_quant::ops::numerics::{Grid, IntFormat, Minifloat, TwoLevel};
@@ -201,7 +201,7 @@ fn a_rotation_keeps_products_and_spreads_outliers() {
         let w = spread([32, 3], &device);
         let exact = values(x.clone().matmul(w.clone()));
         let rotation = Rotation { signs: Some(7), ..Rotation::default() };
-        let rotate = |role| TensorQuantizer::new(QuantizerConfig::int(8).rotated(rotation).unrounded(), role);
+        let rotate = |role| TensorQuantizer::new(QuantizerConfig::int(8).rotated(rotation).rotate_only(), role);
         let weight = Role::Weight(burn_quant::place::WeightLayout::new(1, 0));
         let product = rotate(Role::ChannelsLast).forward(x.clone()).matmul(rotate(weight).forward(w));
         for (found, expected) in values(product).iter().zip(&exact) {
@@ -212,7 +212,7 @@ fn a_rotation_keeps_products_and_spreads_outliers() {
         assert!(largest < 1.5, "{name}: 8 / sqrt(32) = 1.41 and little else, found {largest}");
 
         // rotated back, the error of INT4 is spread over the block instead of wiping out what is small
-        let back = Rotation { after: burn_quant::config::AfterRounding::RotateBack, ..rotation };
+        let back = Rotation { output: burn_quant::config::RotationOutput::Original, ..rotation };
         let error = |config: QuantizerConfig| {
             values((quantizer(config.dynamic()).forward(x.clone()) - x.clone()).abs().mean())[0]
         };
@@ -228,7 +228,7 @@ fn the_gradient_of_a_rotation_is_its_inverse() {
     for device in [device.clone().autodiff(), device.autodiff().gradient_checkpointing()] {
         let x = spread([3, 8], &device).require_grad();
         let rotation = Rotation { block: Some(4), signs: Some(3), ..Rotation::default() };
-        let rotate = quantizer(QuantizerConfig::int(8).rotated(rotation).unrounded());
+        let rotate = quantizer(QuantizerConfig::int(8).rotated(rotation).rotate_only());
         let upstream = spread([3, 8], &device) + 0.5;
         let gradients = (rotate.forward(x.clone()) * upstream.clone()).sum().backward();
         // dL/dx = upstream · Rᵀ, and rotating that gives upstream again
@@ -344,7 +344,7 @@ fn combinations_that_cannot_be_are_refused_at_once() {
             block(QuantizerConfig::int(4)).with_scale(four_over_six),
             FormatOfScale { format: QuantizerConfig::int(4).format, scale: four_over_six },
         ),
-        (range(Range::Static, QuantizerConfig::mxint8()), StaticPowersOfTwo),
+        (range(RangeSource::Static, QuantizerConfig::mxint8()), StaticPowersOfTwo),
         (QuantizerConfig::mxint8().constant(1.0), ConstantPowersOfTwo),
         (QuantizerConfig::nvfp4_static().dynamic(), StaticBlocksOfDynamicRange),
         (QuantizerConfig::nvfp4_static().constant(1.0), StaticBlocksOfConstantRange),
@@ -354,7 +354,7 @@ fn combinations_that_cannot_be_are_refused_at_once() {
         (QuantizerConfig::uint(8).with_bias(BiasConfig::new(Granularity::PerTensor)), BiasOfUnsigned),
         (rotated(12), RotationBlock { found: 12 }),
         (rotated(1), RotationBlock { found: 1 }),
-        (QuantizerConfig::int(8).unrounded(), NothingToDo),
+        (QuantizerConfig::int(8).rotate_only(), NothingToDo),
         (QuantizerConfig::int(8).then(QuantizerConfig::int(4).then(QuantizerConfig::int(2))), NestedChain),
         (QuantizerConfig::int(8).then(QuantizerConfig::int(8).per_block(0)), EmptyBlock),
     ] {
@@ -396,5 +396,8 @@ fn what_does_not_suit_a_tensor_is_refused_by_the_quantizers_name() {
 fn slots_take_little_of_the_stack() {
     // a module lies on the stack, and that of a thread is small: a quantizer keeps what it has on the heap
     assert!(size_of::<TensorQuantizer>() <= 160);
-    assert!(size_of::<nn::Lstm>() <= 3 * size_of::<burn::nn::Lstm>(), "eight layers with two slots each");
+    assert!(
+        size_of::<nn::Lstm>() <= 3 * size_of::<burn::nn::Lstm>(),
+        "eight layers with two activation quantizers each"
+    );
 }

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 use burn_quant::nn::{self as quant, QuantLinear};
 use burn_quant::place::Plan;
 use burn_quant::search::{
-    AutoQuantization, AutoQuantizeConfig, Cost, Objective, SearchFormat, SearchProgress, SearchSpace, SearchState,
+    AutoQuantization, AutoQuantizeConfig, Cost, Objective, SearchFormat, SearchOverride, SearchProgress, SearchState,
     auto_quantize,
 };
 use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, presets, quantize};
@@ -123,12 +123,12 @@ fn bits_are_those_of_codes_scales_and_everything_else() {
     assert_eq!(state.other_bits, 16.0 * (32.0 + 16.0 + 4.0), "biases");
     assert_eq!(state.counted, (512 + 32 + 512 + 16 + 64 + 4) as f64, "all parameters");
 
-    let (_, state) = search(&config(8.0).with_cost(Cost::Reference)).unwrap();
+    let (_, state) = search(&config(8.0).with_cost(Cost::ModelOpt)).unwrap();
     let costs: Vec<f64> = state.groups[2].choices.iter().map(|choice| choice.cost).collect();
     assert_eq!(costs, [4.0 * 64.0, 8.0 * 64.0, 16.0 * 64.0]);
     assert_eq!((state.other_bits, state.counted), (0.0, 1088.0), "weights alone");
 
-    let (_, state) = search(&config(12.0).with_uncounted("fc1").with_uncounted("*.bias")).unwrap();
+    let (_, state) = search(&config(12.0).exclude_from_budget("fc1").exclude_from_budget("*.bias")).unwrap();
     assert!(state.groups[0].choices.iter().all(|choice| choice.cost == 0.0));
     assert_eq!((state.other_bits, state.counted), (0.0, 512.0 + 64.0));
     let best = state.best.unwrap();
@@ -174,11 +174,11 @@ fn a_budget_below_the_least_bits_fails_before_any_calibration() {
 fn rules_of_a_format_say_which_layers_can_have_it() {
     let mut int4 = int4();
     int4.config = int4.config.with_rule(Rule::disable("head.*"));
-    let config = AutoQuantizeConfig::new(12.0, [int4, int8()]).with_batches(3, 3).with_disabled("fc2");
+    let config = AutoQuantizeConfig::new(12.0, [int4, int8()]).with_batches(3, 3).keep_float("fc2");
     let (_, state) = search(&config).unwrap();
     let some = |names: &[&str]| names.iter().map(|name| Some(name.to_string())).chain([None]).collect::<Vec<_>>();
     assert_eq!(formats(&state, "fc1"), some(&["int4", "int8"]));
-    assert_eq!(formats(&state, "fc2"), some(&[]), "disabled");
+    assert_eq!(formats(&state, "fc2"), some(&[]), "keep_float");
     assert_eq!(formats(&state, "head"), some(&["int8"]));
 }
 
@@ -196,18 +196,18 @@ fn layers_of_a_group_get_one_format() {
 
 #[test]
 fn spaces_have_formats_of_their_own() {
-    let space = |layers: &[&str], unquantized| SearchSpace {
+    let space = |layers: &[&str], allow_float| SearchOverride {
         layers: layers.iter().map(|layer| layer.to_string()).collect(),
         formats: vec![int8()],
-        unquantized,
+        allow_float,
     };
-    let (_, state) = search(&config(12.0).with_space(space(&["fc1"], false))).unwrap();
+    let (_, state) = search(&config(12.0).with_override(space(&["fc1"], false))).unwrap();
     assert_eq!(state.groups[0].choices.iter().filter(|choice| choice.allowed).count(), 1);
     assert_eq!(state.best.unwrap().formats["fc1"].as_deref(), Some("int8"), "it has no other choice");
 
-    let partly = config(12.0).with_group("^(fc)[12]$").with_space(space(&["fc1"], true));
+    let partly = config(12.0).with_group("^(fc)[12]$").with_override(space(&["fc1"], true));
     assert!(problem(search(&partly)).contains("covers only a part of the group `fc1`, `fc2`"));
-    let twice = config(12.0).with_space(space(&["fc*"], true)).with_space(space(&["fc1"], true));
+    let twice = config(12.0).with_override(space(&["fc*"], true)).with_override(space(&["fc1"], true));
     assert!(problem(search(&twice)).contains("both cover `fc1`"));
 }
 
@@ -224,7 +224,7 @@ fn a_search_is_read_from_a_recipe() {
     let config = AutoQuantizeConfig::from_toml(recipe).unwrap();
     let mine = QuantConfig::new().with_rule(Rule::enable("*weight_quantizer"));
     let formats = [SearchFormat::preset("int8_default").unwrap(), SearchFormat::new("mine", mine)];
-    assert_eq!(config, AutoQuantizeConfig::new(6.0, formats).with_cost(Cost::Reference));
+    assert_eq!(config, AutoQuantizeConfig::new(6.0, formats).with_cost(Cost::ModelOpt));
     assert_eq!(AutoQuantizeConfig::from_toml(&config.to_toml()).unwrap(), config);
     assert_eq!(AutoQuantizeConfig::from_json(&config.to_json()).unwrap(), config);
 
@@ -242,8 +242,8 @@ fn a_base_configuration_holds_what_is_not_searched() {
     let base = presets::fp8_default()
         .with_rule(Rule::set("head.output_quantizer", QuantizerConfig::int(8)))
         .with_algorithm(Algorithm::awq_lite());
-    let space = SearchSpace { layers: vec!["fc2".into()], formats: vec![int4(), int8()], unquantized: true };
-    let config = AutoQuantizeConfig::new(10.0, []).with_batches(3, 3).with_base(base).with_space(space);
+    let space = SearchOverride { layers: vec!["fc2".into()], formats: vec![int4(), int8()], allow_float: true };
+    let config = AutoQuantizeConfig::new(10.0, []).with_batches(3, 3).with_base(base).with_override(space);
     let (model, state) = search(&config).unwrap();
     assert_eq!(state.groups.len(), 1);
     let plan = Plan::of(&model);
@@ -328,7 +328,7 @@ fn a_search_is_continued_where_it_stopped() {
     assert!(refused(&int8_only, Mlp::new(&device)).contains("other formats"));
     let other_data = AutoQuantizeConfig { data: "test".into(), ..config.clone() };
     assert!(refused(&other_data, Mlp::new(&device)).contains("data"));
-    assert!(refused(&config.clone().with_disabled("fc1"), Mlp::new(&device)).contains("another configuration"));
+    assert!(refused(&config.clone().keep_float("fc1"), Mlp::new(&device)).contains("another configuration"));
     let mut changed = Mlp::new(&device);
     changed.fc1.weight = changed.fc1.weight.map(|weight| weight * 2.0);
     assert!(refused(&config, changed).contains("other weights"));
@@ -380,7 +380,7 @@ fn progress_is_told_step_by_step() {
     assert_eq!(steps, ["3 groups, 2 formats", "int4 1/2", "int8 2/2", "1/3", "2/3", "3/3", "solved"]);
 }
 
-/// burn's own layers: no slots, weights only.
+/// burn's own layers: no activation quantizers, weights only.
 #[derive(Module, Debug)]
 struct Unmodified {
     fc1: Linear,
@@ -412,9 +412,9 @@ fn unmodified_models_are_scored_by_divergence_or_statistics() {
     assert!(scores.iter().all(|score| *score > 0.0), "{scores:?}");
     assert_eq!(Quantizers::of(&model).iter().filter(|(_, q)| q.is_enabled()).count(), 1, "the better half");
 
-    let gram = AutoQuantization::new(&config).by_gram(Unmodified::new(&device), batches, forward);
+    let gram = AutoQuantization::new(&config).by_layer_error(Unmodified::new(&device), batches, forward);
     let (_, state) = gram.unwrap();
-    // a layer without a slot is scored by its weight: ‖ΔW‖² / ‖W‖²
+    // a layer without an activation quantizer is scored by its weight: ‖ΔW‖² / ‖W‖²
     let (quantized, _) = burn_quant::quantize_weights(Unmodified::new(&device), &int4().config).unwrap();
     let float = Unmodified::new(&device).fc1.weight.val();
     let change = values((quantized.fc1.weight.val() - float.clone()).powf_scalar(2.0).sum())[0];
@@ -432,7 +432,7 @@ fn statistics_tell_the_error_of_outputs() {
     let float = || QuantLinear::from(Linear { weight: Param::from_tensor(spread([16, 8], &device)), bias: None });
     let config = AutoQuantizeConfig::new(12.0, [int4(), int8()]).with_batches(1, 1);
     let forward = |layer: &QuantLinear, x: &Tensor<2>| layer.forward(x.clone());
-    let (_, state) = AutoQuantization::new(&config).by_gram(float(), data, forward).unwrap();
+    let (_, state) = AutoQuantization::new(&config).by_layer_error(float(), data, forward).unwrap();
     for format in ["int4", "int8"] {
         let layer = state.apply(float(), &state.uniform(format).unwrap()).unwrap();
         let x = data(&device).remove(0);
@@ -540,7 +540,7 @@ fn experts_share_a_format_and_count_as_often_as_tokens_read_them() {
     let (_, state) = auto_quantize(model.clone(), &config, batches, forward, loss).unwrap();
     assert_eq!(state.groups.len(), 1, "experts of a layer share a format");
     config.groups.clear();
-    config.expert_share = 0.25;
+    config.active_expert_fraction = 0.25;
     let (_, state) = auto_quantize(model, &config, batches, forward, loss).unwrap();
     let scores: Vec<f64> = state.groups.iter().map(|group| group.choices[0].score.unwrap()).collect();
     assert!(scores[0] > 0.0 && scores[1..] == [scores[0]; 2], "experts without tokens are scored like the first");

@@ -49,7 +49,7 @@ fn step(layer: QuantLinear, device: &Device, rate: f64) -> QuantLinear {
 #[test]
 fn learned_ranges_begin_with_the_mean_magnitude() {
     let (_, device) = device();
-    let config = config(|| QuantizerConfig::int(3).lsq()).with_algorithm(Algorithm::MeanMagnitude);
+    let config = config(|| QuantizerConfig::int(3).lsq()).with_algorithm(Algorithm::LsqInit);
     let layer = calibrated(&device, &config);
     let expected = |x: Vec<f32>| 2.0 * x.iter().map(|x| x.abs()).sum::<f32>() / x.len() as f32 * 3f32.sqrt();
     let weight = expected(values(spread([6, 4], &device)));
@@ -59,7 +59,7 @@ fn learned_ranges_begin_with_the_mean_magnitude() {
 
     let per_channel = QuantConfig::new()
         .with_rule(Rule::set("weight_quantizer", QuantizerConfig::int(3).per_channel().lsq()))
-        .with_algorithm(Algorithm::MeanMagnitude);
+        .with_algorithm(Algorithm::LsqInit);
     let (layer, _) = quantize_weights(self::layer(&device), &per_channel).unwrap();
     let columns = values(spread::<2>([6, 4], &device).transpose());
     let expected: Vec<f32> = columns.chunks(6).map(|column| expected(column.to_vec())).collect();
@@ -74,7 +74,7 @@ fn an_image_begins_with_the_mean_magnitude_of_all_its_values() {
     let (_, device) = device();
     let images = spread::<4>([2, 3, 4, 5], &device);
     let layer: QuantConv2d = Conv2dConfig::new([3, 2], [3, 3]).init(&device).into();
-    let config = config(|| QuantizerConfig::int(2).lsq()).with_algorithm(Algorithm::MeanMagnitude);
+    let config = config(|| QuantizerConfig::int(2).lsq()).with_algorithm(Algorithm::LsqInit);
     let (layer, _) = quantize(layer, &config, |layer| drop(layer.forward(images.clone()))).unwrap();
     let images = values(images);
     let mean = images.iter().map(|x| x.abs()).sum::<f32>() / images.len() as f32;
@@ -88,7 +88,7 @@ fn a_learned_range_moves_as_a_step_size_with_the_papers_gradient_scale() {
     let (_, plain) = device();
     let device = plain.autodiff();
     let rule = Rule::set("weight_quantizer", QuantizerConfig::int(3).lsq());
-    let config = QuantConfig::new().with_rule(rule).with_algorithm(Algorithm::MeanMagnitude);
+    let config = QuantConfig::new().with_rule(rule).with_algorithm(Algorithm::LsqInit);
     let (layer, _) = quantize_weights(self::layer(&device), &config).unwrap();
     let before = amax(&layer, "weight_quantizer")[0];
 
@@ -171,7 +171,7 @@ fn learning_three_bit_ranges_fits_better_than_training_under_fixed_ones() {
         values((layer.forward(x.clone()) - target.clone()).powi_scalar(2).mean().without_autodiff())[0]
     };
     let fixed = error(|| QuantizerConfig::int(3), Algorithm::Max);
-    let learned = error(|| QuantizerConfig::int(3).lsq(), Algorithm::MeanMagnitude);
+    let learned = error(|| QuantizerConfig::int(3).lsq(), Algorithm::LsqInit);
     assert!(learned < 0.9 * fixed, "learned {learned}, fixed {fixed}");
 }
 
@@ -245,13 +245,13 @@ fn plain_of(device: &Device) -> Device {
 fn factors_of_low_rank_are_trained_over_a_frozen_quantized_weight() {
     use burn_quant::fold_weights;
     use burn_quant::quantizer::Buffer;
-    use burn_quant::train::Lora;
+    use burn_quant::train::QuantLora;
 
     let (_, plain) = device();
     let device = plain.autodiff();
     let int4 = QuantConfig::new().with_rule(Rule::set("weight_quantizer", QuantizerConfig::int(4).per_channel()));
     let (quantized, _) = quantize_weights(layer(&device), &int4).unwrap();
-    let adapted = Lora::new(2).adapt(quantized.clone()).unwrap();
+    let adapted = QuantLora::new(2).adapt(quantized.clone()).unwrap();
     let x = spread::<2>([5, 6], &device);
     let outputs = |layer: &QuantLinear| values(layer.forward(x.clone()).without_autodiff());
     assert_eq!(outputs(&adapted), outputs(&quantized), "the second factor begins with zeros");
@@ -281,9 +281,9 @@ fn factors_of_low_rank_are_trained_over_a_frozen_quantized_weight() {
     let folded = fold_weights(trained.clone()).unwrap();
     assert_eq!(outputs(&folded), outputs(&trained), "folded");
 
-    let none = Lora::new(2).with_pattern("head.*").adapt(trained.clone()).unwrap_err();
+    let none = QuantLora::new(2).with_pattern("head.*").adapt(trained.clone()).unwrap_err();
     assert!(matches!(none, QuantError::NoMatch { pattern, .. } if pattern == "head.*"));
-    let float = Lora::new(2).adapt(layer(&device)).unwrap_err();
+    let float = QuantLora::new(2).adapt(layer(&device)).unwrap_err();
     assert!(matches!(float, QuantError::NoMatch { .. }), "nothing is quantized");
 }
 
@@ -300,7 +300,7 @@ fn weights_in_half_precision_are_trained_and_their_ranges_stay_f32() {
         let float = layer(&device);
         let weight = Param::from_tensor(float.weight.val().cast(dtype).detach());
         let float: QuantLinear = burn::nn::Linear { weight, bias: None }.into();
-        let config = config(|| QuantizerConfig::int(3).lsq()).with_algorithm(Algorithm::MeanMagnitude);
+        let config = config(|| QuantizerConfig::int(3).lsq()).with_algorithm(Algorithm::LsqInit);
         let x = spread::<2>([5, 6], &device).cast(dtype);
         let (quantized, _) = quantize(float, &config, |layer| drop(layer.forward(x.clone()))).unwrap();
         let loss = quantized.forward(x.clone()).powi_scalar(2).mean();

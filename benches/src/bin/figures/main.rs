@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use burn::tensor::{DType, Tensor};
 use burn_quant::calibrate::observe;
-use burn_quant::config::{ColumnOrder, GradientRule, Inputs};
+use burn_quant::config::{ActOrder, CalibrationInputs, GradientRule};
 use burn_quant::ops::{FakeQuant, Groups, Ranges, fake_quant, group_amax};
 use burn_quant::place::{WeightLayouts, place};
 use burn_quant::{Algorithm, QuantConfig, presets, quantize};
@@ -318,7 +318,7 @@ fn calibration_gain() -> Vec<Figure> {
     compare("W4 AWQ-full / nearest", w4(Algorithm::awq_full()), &nearest, Some(0.7));
     compare("W4 GPTQ / nearest", w4(Algorithm::gptq()), &nearest, Some(0.6));
     let act_order =
-        Algorithm::Gptq { damping: 0.01, block_size: 128, order: ColumnOrder::Activations, inputs: Inputs::Float };
+        Algorithm::Gptq { damping: 0.01, block_size: 128, act_order: ActOrder::On, inputs: CalibrationInputs::Float };
     compare("W4 GPTQ, act order / nearest", w4(act_order), &nearest, None);
     let both = Algorithm::Sequence(vec![Algorithm::awq_lite(), Algorithm::gptq()]);
     compare("W4 AWQ-lite and GPTQ / nearest", w4(both), &nearest, None);

@@ -10,7 +10,7 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor};
 use burn_quant::search::{
-    AutoQuantization, AutoQuantizeConfig, Base, Choice, ScoreMethod, SearchGroup, SearchState, Unit,
+    AutoQuantization, AutoQuantizeConfig, BaseResult, Choice, ScoreMethod, SearchGroup, SearchState, Unit,
 };
 use burn_quant_benches::{device, shortest};
 use char_gpt::model::{CharGpt, Size};
@@ -207,7 +207,7 @@ fn synthetic(seed: u64) -> SearchState {
         method: ScoreMethod::Gradient,
         model: 0,
         groups,
-        base: Base::default(),
+        base: BaseResult::default(),
         other_bits: 0.0,
         counted,
         candidates: BTreeMap::new(),

@@ -11,7 +11,8 @@ pub mod presets;
 mod written;
 
 pub use algorithm::{
-    Algorithm, BinWidth, ColumnOrder, HistogramConfig, Identity, Inputs, RangeSearch, Sharing, Unscaled, Zeros,
+    ActOrder, Algorithm, BinWidth, CalibrationInputs, HistogramConfig, Identity, IncludeMax, RangeSearch,
+    SiblingScales, Zeros,
 };
 pub use presets::Preset;
 

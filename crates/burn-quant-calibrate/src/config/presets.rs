@@ -14,7 +14,7 @@
 use burn_quant_ops::AxisGroups;
 use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat};
 
-use super::{Algorithm, QuantConfig, RangeSearch, Unscaled};
+use super::{Algorithm, IncludeMax, QuantConfig, RangeSearch};
 use burn_quant_core::config::{BiasConfig, Granularity, QuantizerConfig, Rotation, Rule, near_misses};
 use burn_quant_core::error::QuantError;
 
@@ -225,7 +225,7 @@ presets! {
     /// NVFP4 whose weight blocks choose between 6 and 4 as their largest element.
     nvfp4_four_over_six = "NVFP4_FOUR_OVER_SIX_CFG": {
         let weight = QuantizerConfig::nvfp4().with_scale(ScaleFormat::E4M3(BlockScale::StaticFourOverSix));
-        let search = RangeSearch::Multipliers { start: 1.0, stop: 1.5, step: 0.5, unscaled: Unscaled::Tried };
+        let search = RangeSearch::Multipliers { start: 1.0, stop: 1.5, step: 0.5, include_max: IncludeMax::Always };
         preset([set(WEIGHTS, weight), set(INPUTS, QuantizerConfig::nvfp4())]).with_algorithm(Algorithm::Mse(search))
     };
 
@@ -313,7 +313,7 @@ presets! {
 
     /// NVFP4 keys and values, keys after a rotation that queries share.
     nvfp4_kv_rotate = "NVFP4_KV_ROTATE_CFG": rules([
-        set("*q_bmm_quantizer", QuantizerConfig::default().rotated(Rotation::default()).unrounded()),
+        set("*q_bmm_quantizer", QuantizerConfig::default().rotated(Rotation::default()).rotate_only()),
         set("*k_bmm_quantizer", QuantizerConfig::nvfp4().rotated(Rotation::default())),
         set("*v_bmm_quantizer", QuantizerConfig::nvfp4()),
     ]);

@@ -321,8 +321,8 @@ impl DeviceBlockHistogram {
         let bins_per_octave = bins as f32 / (BlockHistogram::HIGHEST - BlockHistogram::LOWEST);
         let places = ((amax.clone().log() / std::f32::consts::LN_2 - BlockHistogram::LOWEST) * bins_per_octave).floor();
         let places = places.clamp(0.0, bins as f32 - 1.0);
-        let uncounted = amax.clone().equal_elem(0.0).bool_or(amax.clone().is_finite().bool_not());
-        let places = places.mask_fill(uncounted, bins as f32).int();
+        let exclude_from_budget = amax.clone().equal_elem(0.0).bool_or(amax.clone().is_finite().bool_not());
+        let places = places.mask_fill(exclude_from_budget, bins as f32).int();
         let largest = amax.max();
         let before = before.unwrap_or_else(|| Self {
             counts: Tensor::zeros([bins + 1], &device),

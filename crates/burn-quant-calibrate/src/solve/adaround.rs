@@ -21,7 +21,7 @@ use burn_quant_ops::numerics::{Format, ScaleFormat};
 use super::awq_clip::element_amax;
 use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage, host};
 use crate::observe::{Gram, InputStatistics};
-use burn_quant_core::config::Range;
+use burn_quant_core::config::RangeSource;
 
 const RATE: f32 = 0.01;
 const WARM_UP: f32 = 0.2;
@@ -64,8 +64,8 @@ impl CalibrationAlgorithm for AdaRound {
             return Err(SkipReason::WeightBias);
         }
         let amax = match (config.range, quantizer.amax()) {
-            (Range::Static, Some(amax)) => element_amax(layer, quantizer, amax),
-            (Range::Constant(amax), _) => layer.weight().full_like(amax),
+            (RangeSource::Static, Some(amax)) => element_amax(layer, quantizer, amax),
+            (RangeSource::Constant(amax), _) => layer.weight().full_like(amax),
             _ => return Err(SkipReason::DynamicRange),
         };
         let grid = format.grid();

@@ -15,14 +15,14 @@ use super::bias_correction::BiasCorrection;
 use super::entropy::Entropy;
 use super::gptq::Gptq;
 use super::histogram_mse::HistogramMse;
-use super::mean_magnitude::MeanMagnitude;
+use super::lsq_init::LsqInit;
 use super::moving_average::MovingAverage;
 use super::percentile::Percentile;
 use super::range_search::{LocalHessian, Mse};
 use super::smoothquant::SmoothQuant;
 use super::svdquant::SvdQuant;
 use super::{KernelProblem, LayerProblem};
-use crate::config::{Algorithm, Inputs};
+use crate::config::{Algorithm, CalibrationInputs};
 use crate::observe::Statistics;
 use crate::observe::{CaptureAt, InputStatistics, StatisticsRequest};
 use burn_quant_core::config::matcher;
@@ -216,7 +216,7 @@ impl Solution {
 pub enum SkipReason {
     /// The layer has no quantizer for its inputs.
     #[error("it has no quantizer for its inputs, as `Linear` and convolutions of `burn_quant::nn` have")]
-    NoSlot,
+    NoActivationQuantizer,
     /// No calibration data reached it, or not what the algorithm asked for.
     #[error("no calibration data reached it")]
     NoData,
@@ -325,10 +325,10 @@ impl Step {
         Self { algorithm, layers: None, at: CaptureAt::Float }
     }
 
-    fn on(mut self, inputs: Inputs, quantized: CaptureAt) -> Self {
+    fn on(mut self, inputs: CalibrationInputs, quantized: CaptureAt) -> Self {
         self.at = match inputs {
-            Inputs::Float => CaptureAt::Float,
-            Inputs::Quantized => quantized,
+            CalibrationInputs::Float => CaptureAt::Float,
+            CalibrationInputs::Quantized => quantized,
         };
         self
     }
@@ -370,7 +370,7 @@ impl Registry {
             Algorithm::ActivationHeadroom { anchor_percentile, upper_percentile, rho } => {
                 one(Step::new(ActivationHeadroom { anchor_percentile, upper_percentile, rho }))
             }
-            Algorithm::MeanMagnitude => one(Step::new(MeanMagnitude)),
+            Algorithm::LsqInit => one(Step::new(LsqInit)),
             Algorithm::Mse(search) => one(Step::new(Mse { search })),
             // what comes to the layer, as in the reference
             Algorithm::LocalHessian { search, block_size, inputs } => {
@@ -391,8 +391,8 @@ impl Registry {
                 one(Step::new(SvdQuant::new(rank, alpha_step, &skip_layers)?))
             }
             // what the layer multiplies, as in the reference
-            Algorithm::Gptq { damping, block_size, order, inputs } => {
-                one(Step::new(Gptq { damping, block_size, order }).on(inputs, CaptureAt::Output))
+            Algorithm::Gptq { damping, block_size, act_order, inputs } => {
+                one(Step::new(Gptq { damping, block_size, act_order }).on(inputs, CaptureAt::Output))
             }
             Algorithm::AdaRound { iterations, regularization } => {
                 one(Step::new(AdaRound { iterations, regularization }))
@@ -403,7 +403,7 @@ impl Registry {
                 let steps: Vec<Vec<Step>> = steps.iter().map(|step| self.steps(step)).collect::<Result<_, _>>()?;
                 Ok(steps.into_iter().flatten().collect())
             }
-            Algorithm::OfLayers { layers, algorithm } => {
+            Algorithm::ForLayers { layers, algorithm } => {
                 let globs = layers.iter().map(|glob| matcher(glob)).collect::<Result<Vec<_>, _>>()?;
                 let steps = self.steps(&algorithm)?.into_iter();
                 Ok(steps.map(|step| Step { layers: Some(globs.clone()), ..step }).collect())

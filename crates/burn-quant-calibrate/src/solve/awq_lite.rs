@@ -20,7 +20,7 @@ use burn_quant_ops::{Groups, group_amax};
 
 use super::decimal;
 use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage, host};
-use crate::config::{Identity, Sharing};
+use crate::config::{Identity, SiblingScales};
 use crate::observe::InputStatistics;
 use burn_quant_core::config::Granularity;
 use burn_quant_core::quantizer::TensorQuantizer;
@@ -32,7 +32,7 @@ const SCALES: (f32, f32) = (1e-4, 1e4);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AwqLite {
     pub(crate) alpha_step: f32,
-    pub(crate) sharing: Sharing,
+    pub(crate) sharing: SiblingScales,
     pub(crate) identity: Identity,
 }
 
@@ -55,8 +55,8 @@ impl CalibrationAlgorithm for AwqLite {
 
     fn siblings(&self, layers: &[LayerProblem]) -> Vec<Result<Solution, SkipReason>> {
         let together = match self.sharing {
-            Sharing::Joint => self.together(layers).ok(),
-            Sharing::Separate => None,
+            SiblingScales::Shared => self.together(layers).ok(),
+            SiblingScales::PerLayer => None,
         };
         together.unwrap_or_else(|| layers.iter().map(|layer| self.layer(layer)).collect())
     }

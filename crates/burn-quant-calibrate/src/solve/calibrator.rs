@@ -281,8 +281,11 @@ pub(super) fn inputs_of(layer: &LayerRef, index: &ModelIndex) -> Result<usize, S
     if layer.shape.len() != 2 {
         return Err(SkipReason::NotLinear);
     }
-    let input =
-        layer.input_quantizer.as_ref().and_then(|name| index.quantizers.find(name)).ok_or(SkipReason::NoSlot)?;
+    let input = layer
+        .input_quantizer
+        .as_ref()
+        .and_then(|name| index.quantizers.find(name))
+        .ok_or(SkipReason::NoActivationQuantizer)?;
     if input.role() != (if layer.pointwise { Role::ChannelsFirst } else { Role::ChannelsLast }) {
         return Err(SkipReason::NotLinear);
     }

@@ -23,9 +23,9 @@ use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 
 use super::awq_clip::element_amax;
 use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage, host};
-use crate::config::ColumnOrder;
+use crate::config::ActOrder;
 use crate::observe::InputStatistics;
-use burn_quant_core::config::{Granularity, Range};
+use burn_quant_core::config::{Granularity, RangeSource};
 use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
 
 /// GPTQ of a layer.
@@ -33,7 +33,7 @@ use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
 pub(crate) struct Gptq {
     pub(crate) damping: f32,
     pub(crate) block_size: usize,
-    pub(crate) order: ColumnOrder,
+    pub(crate) act_order: ActOrder,
 }
 
 impl CalibrationAlgorithm for Gptq {
@@ -63,7 +63,7 @@ impl CalibrationAlgorithm for Gptq {
             _ => 2.0 * f64::from(gram[i * inputs + j]),
         };
         let mut order: Vec<usize> = (0..inputs).collect();
-        if self.order == ColumnOrder::Activations {
+        if self.act_order == ActOrder::On {
             order.sort_by(|a, b| hessian(*b, *b).total_cmp(&hessian(*a, *a)));
         }
         let factor = inverse_factor(|i, j| hessian(order[i], order[j]), inputs, self.damping.into())
@@ -217,14 +217,14 @@ impl StageRounding {
         let of_weight = |groups| group_amax(layer.native(layer.weight()), &groups);
         let whole = || host(layer.weight().abs().max())[0];
         let global = match (config.scale, config.range) {
-            (ScaleFormat::E4M3(BlockScale::Dynamic), Range::Static) => host(calibrated(Buffer::Amax)?)[0],
-            (ScaleFormat::E4M3(BlockScale::Dynamic), Range::Constant(amax)) => amax,
-            (ScaleFormat::E4M3(BlockScale::Dynamic), Range::Dynamic) => whole(),
+            (ScaleFormat::E4M3(BlockScale::Dynamic), RangeSource::Static) => host(calibrated(Buffer::Amax)?)[0],
+            (ScaleFormat::E4M3(BlockScale::Dynamic), RangeSource::Constant(amax)) => amax,
+            (ScaleFormat::E4M3(BlockScale::Dynamic), RangeSource::Dynamic) => whole(),
             (ScaleFormat::E4M3(_), _) => host(calibrated(Buffer::GlobalAmax)?)[0],
             _ => 0.0,
         };
         let grid = AnyGrid::new(config.format, config.scale, global);
-        let dynamic = config.range == Range::Dynamic || config.scale == ScaleFormat::E4M3(BlockScale::Dynamic);
+        let dynamic = config.range == RangeSource::Dynamic || config.scale == ScaleFormat::E4M3(BlockScale::Dynamic);
         let ranges = match (dynamic, config.range, &config.granularity) {
             (true, _, Granularity::Block { size }) => {
                 let block = |row: usize| {
@@ -236,7 +236,7 @@ impl StageRounding {
             // a range per output follows the whole column, as it is when a row is rounded
             (true, _, Granularity::PerChannel) => Ranges::Blocks(vec![(0..inputs).collect(); inputs]),
             (true, ..) => fixed(layer, stage, of_weight(layer.native_groups(stage))),
-            (false, Range::Constant(amax), _) => {
+            (false, RangeSource::Constant(amax), _) => {
                 let one = of_weight(layer.native_groups(stage));
                 fixed(layer, stage, one.full_like(amax))
             }

@@ -155,17 +155,17 @@ impl LayerProblem {
     ///
     /// # Errors
     ///
-    /// [`SkipReason::NoSlot`] if the layer has none.
+    /// [`SkipReason::NoActivationQuantizer`] if the layer has none.
     pub fn input_quantizer(&self) -> Result<&TensorQuantizer, SkipReason> {
-        self.input_quantizer.as_ref().ok_or(SkipReason::NoSlot)
+        self.input_quantizer.as_ref().ok_or(SkipReason::NoActivationQuantizer)
     }
 
     /// What is known of the inputs as they are now: smoothed, if the layer is.
     ///
     /// # Errors
     ///
-    /// [`SkipReason::NoSlot`] if the layer has no quantizer for its inputs, [`SkipReason::NoData`] if no data reached
-    /// it, [`SkipReason::Overflow`] if sums over the data are too large for f32.
+    /// [`SkipReason::NoActivationQuantizer`] if the layer has no quantizer for its inputs, [`SkipReason::NoData`] if no
+    /// data reached it, [`SkipReason::Overflow`] if sums over the data are too large for f32.
     pub fn input(&self) -> Result<&LayerInput, SkipReason> {
         self.input_quantizer()?;
         self.input.as_ref().ok_or(if self.overflowed { SkipReason::Overflow } else { SkipReason::NoData })
@@ -262,8 +262,8 @@ impl LayerProblem {
     ///
     /// # Errors
     ///
-    /// [`SkipReason::NoSlot`] and [`SkipReason::NoData`] as [`LayerProblem::input`]; what [`LayerProblem::can_smooth`]
-    /// says.
+    /// [`SkipReason::NoActivationQuantizer`] and [`SkipReason::NoData`] as [`LayerProblem::input`]; what
+    /// [`LayerProblem::can_smooth`] says.
     pub fn smoothed(&self, factor: Tensor<1>) -> Result<Self, SkipReason> {
         let factor = self.within_dtype(factor);
         let input = self.input()?.clone().scaled(&factor);
@@ -312,8 +312,8 @@ impl LayerProblem {
     ///
     /// # Errors
     ///
-    /// [`SkipReason::NoSlot`]; [`SkipReason::InputChain`]; [`SkipReason::Rotated`]; [`SkipReason::InputGranularity`] if
-    /// the new range cannot be told from those of channels.
+    /// [`SkipReason::NoActivationQuantizer`]; [`SkipReason::InputChain`]; [`SkipReason::Rotated`];
+    /// [`SkipReason::InputGranularity`] if the new range cannot be told from those of channels.
     pub fn can_smooth(&self) -> Result<&TensorQuantizer, SkipReason> {
         let quantizer = self.input_quantizer()?;
         let config = quantizer.config();

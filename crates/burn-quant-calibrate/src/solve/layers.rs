@@ -89,7 +89,7 @@ impl Calibrator {
                     (None, _) => continue,
                     (Some(Ok(choices)), _) => StepReport::solved(step.name(), choices),
                     // why there is nothing to know of the inputs says more than that there is not
-                    (Some(Err(SkipReason::NoSlot | SkipReason::NoData)), Err(why)) => {
+                    (Some(Err(SkipReason::NoActivationQuantizer | SkipReason::NoData)), Err(why)) => {
                         StepReport::skipped(step.name(), why)
                     }
                     (Some(Err(why)), _) => StepReport::skipped(step.name(), why),

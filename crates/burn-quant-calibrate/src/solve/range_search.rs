@@ -20,7 +20,7 @@ use burn_quant_ops::numerics::{BlockScale, Minifloat, ScaleFormat};
 use super::awq_clip::{best_of, block_losses};
 use super::groups::sum_over;
 use super::{CalibrationAlgorithm, KernelProblem, LayerProblem, SkipReason, Solution, Stage, decimal};
-use crate::config::{RangeSearch, Unscaled};
+use crate::config::{IncludeMax, RangeSearch};
 use crate::observe::InputStatistics;
 use burn_quant_core::config::Granularity;
 use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
@@ -149,8 +149,8 @@ fn search(
     let amax = quantizer.amax().expect("it has ranges by max");
     let mut found = quantizer.clone();
     found.set_amax(match candidates {
-        RangeSearch::Multipliers { start, stop, step, unscaled } => {
-            let factors = multipliers(*start, *stop, *step, *unscaled);
+        RangeSearch::Multipliers { start, stop, step, include_max } => {
+            let factors = multipliers(*start, *stop, *step, *include_max);
             amax.clone() * best_of(quantizer, &amax, &factors, losses)
         }
         RangeSearch::E4m3Scales => {
@@ -163,7 +163,7 @@ fn search(
 }
 
 /// From start to stop in equal steps no longer than `step`, ascending.
-fn multipliers(start: f32, stop: f32, step: f32, unscaled: Unscaled) -> Vec<f32> {
+fn multipliers(start: f32, stop: f32, step: f32, include_max: IncludeMax) -> Vec<f32> {
     // decimal steps: 4 − 0.25 in steps of 0.1 are 38, not 37.5 by the last digit of an f32
     let (first, last, step) = (decimal(start), decimal(stop), decimal(step));
     let steps = ((last - first) / step).ceil().max(0.0) as usize;
@@ -173,7 +173,7 @@ fn multipliers(start: f32, stop: f32, step: f32, unscaled: Unscaled) -> Vec<f32>
         if i < half { width.mul_add(i as f32, start) } else { (-width).mul_add((steps - i) as f32, stop) }
     };
     let mut multipliers: Vec<f32> = (0..=steps).map(at).collect();
-    if unscaled == Unscaled::Tried && !multipliers.contains(&1.0) {
+    if include_max == IncludeMax::Always && !multipliers.contains(&1.0) {
         let place = multipliers.partition_point(|m| *m < 1.0);
         multipliers.insert(place, 1.0);
     }
@@ -191,12 +191,12 @@ mod tests {
 
     #[test]
     fn the_default_multipliers_are_39_and_one() {
-        let reference = multipliers(0.25, 4.0, 0.1, Unscaled::IfMet);
+        let reference = multipliers(0.25, 4.0, 0.1, IncludeMax::OnGrid);
         assert_eq!(reference.len(), 39);
         assert_eq!((reference[0], reference[38]), (0.25, 4.0));
         assert!(!reference.contains(&1.0));
-        assert_eq!(multipliers(0.25, 4.0, 0.1, Unscaled::Tried).len(), 40);
-        assert_eq!(multipliers(1.0, 1.5, 0.5, Unscaled::Tried), [1.0, 1.5]);
+        assert_eq!(multipliers(0.25, 4.0, 0.1, IncludeMax::Always).len(), 40);
+        assert_eq!(multipliers(1.0, 1.5, 0.5, IncludeMax::Always), [1.0, 1.5]);
         assert_eq!(e4m3_scales().len(), 126);
         assert_eq!(e4m3_scales()[125], 1.0);
     }

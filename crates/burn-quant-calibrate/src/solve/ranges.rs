@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{SkipReason, affine, max};
 use crate::observe::Statistics;
-use burn_quant_core::config::{Granularity, QuantizerConfig, Range};
+use burn_quant_core::config::{Granularity, QuantizerConfig, RangeSource};
 use burn_quant_core::error::{InvalidConfig, QuantError};
 use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
 use burn_quant_ops::numerics::ScaleFormat;
@@ -54,7 +54,7 @@ pub(super) fn set_ranges(
 /// Why it has no such range.
 pub(super) fn activation(quantizer: &TensorQuantizer) -> Result<&QuantizerConfig, SkipReason> {
     let config = quantizer.config();
-    if config.range != Range::Static || !config.has_static_range() {
+    if config.range != RangeSource::Static || !config.has_static_range() {
         return Err(SkipReason::DynamicRange);
     }
     if !config.then.is_empty() {

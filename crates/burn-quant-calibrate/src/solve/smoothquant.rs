@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 use burn_quant_ops::numerics::Format;
 
 use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage};
-use crate::config::Sharing;
+use crate::config::SiblingScales;
 use crate::observe::InputStatistics;
 use burn_quant_core::quantizer::TensorQuantizer;
 use burn_quant_ops::numerics::ScaleFormat;
@@ -28,7 +28,7 @@ const SCALES: (f32, f32) = (1e-4, 1e4);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SmoothQuant {
     pub(crate) alpha: f32,
-    pub(crate) sharing: Sharing,
+    pub(crate) sharing: SiblingScales,
 }
 
 /// The factor of each channel, given the largest magnitudes of its inputs and weights.
@@ -69,7 +69,7 @@ impl CalibrationAlgorithm for SmoothQuant {
 
     fn siblings(&self, layers: &[LayerProblem]) -> Vec<Result<Solution, SkipReason>> {
         let apart = || layers.iter().map(|layer| self.layer(layer)).collect();
-        if self.sharing == Sharing::Separate {
+        if self.sharing == SiblingScales::PerLayer {
             return apart();
         }
         let maxima: Vec<Vec<f32>> = layers.iter().map(|layer| row_amax(layer.weight())).collect();

@@ -14,7 +14,7 @@ use globset::GlobMatcher;
 
 use super::awq_lite::AwqLite;
 use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage, host};
-use crate::config::{Identity, Sharing};
+use crate::config::{Identity, SiblingScales};
 use crate::observe::InputStatistics;
 use burn_quant_core::config::matcher;
 use burn_quant_core::error::QuantError;
@@ -32,7 +32,7 @@ impl SvdQuant {
         let skipped = skip_layers.iter().map(|glob| matcher(glob)).collect::<Result<_, _>>()?;
         Ok(Self {
             rank,
-            smoothing: AwqLite { alpha_step, sharing: Sharing::Separate, identity: Identity::NotTried },
+            smoothing: AwqLite { alpha_step, sharing: SiblingScales::PerLayer, identity: Identity::NotTried },
             skipped,
         })
     }

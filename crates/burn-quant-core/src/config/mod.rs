@@ -7,7 +7,7 @@ mod validate;
 mod written;
 
 pub use quantizer::{
-    AfterRounding, BiasConfig, BiasMethod, BiasSource, Granularity, QuantizerConfig, Range, Rotation, Rounding,
+    BiasConfig, BiasMethod, BiasSource, Granularity, QuantizerConfig, RangeSource, Rotation, RotationOutput, Rounding,
 };
 pub use rule::{Action, Rule, matcher, near_misses};
 pub(crate) use validate::rotation_block;

@@ -112,7 +112,7 @@ impl std::fmt::Display for Granularity {
 /// Where the range of a quantizer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Range {
+pub enum RangeSource {
     /// Found in calibration, then fixed.
     #[default]
     Static,
@@ -212,20 +212,22 @@ pub struct Rotation {
     /// The seed of random signs; without one, all are positive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signs: Option<u64>,
-    /// What happens after rounding.
-    #[serde(default)]
-    pub after: AfterRounding,
+    /// Whether the rotation is undone after rounding.
+    #[serde(default, alias = "after")]
+    pub output: RotationOutput,
 }
 
-/// Whether a rotation is undone.
+/// In which coordinates a rotated tensor leaves its quantizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AfterRounding {
-    /// The result stays rotated: what it is multiplied with is rotated too.
+pub enum RotationOutput {
+    /// The result stays rotated: what it is multiplied with must be rotated too.
     #[default]
-    Stay,
+    #[serde(alias = "stay")]
+    Rotated,
     /// The inverse rotation is applied.
-    RotateBack,
+    #[serde(alias = "rotate_back")]
+    Original,
 }
 
 /// How one quantizer quantizes.
@@ -253,7 +255,7 @@ pub struct QuantizerConfig {
     /// The format of scales.
     pub scale: ScaleFormat,
     /// Where the range comes from; that of the tensor where scales have two levels.
-    pub range: Range,
+    pub range: RangeSource,
     /// The gradient to the input.
     pub gradient: GradientRule,
     /// Whether values are rounded.
@@ -280,7 +282,7 @@ impl QuantizerConfig {
             format,
             granularity: Granularity::PerTensor,
             scale: ScaleFormat::F32,
-            range: Range::Static,
+            range: RangeSource::Static,
             gradient: GradientRule::PassThrough,
             rounding: Rounding::Nearest,
             bias: None,
@@ -365,13 +367,13 @@ impl QuantizerConfig {
 
     /// The same with a dynamic range.
     pub fn dynamic(mut self) -> Self {
-        self.range = Range::Dynamic;
+        self.range = RangeSource::Dynamic;
         self
     }
 
     /// The same with a constant range, in the units of the tensor.
     pub fn constant(mut self, amax: f32) -> Self {
-        self.range = Range::Constant(amax);
+        self.range = RangeSource::Constant(amax);
         self
     }
 
@@ -382,7 +384,7 @@ impl QuantizerConfig {
     }
 
     /// The same with a range that training learns, as a step size: [`GradientRule::Lsq`]. Calibrate it with
-    /// `Algorithm::MeanMagnitude`, where the method begins, or with any other.
+    /// `Algorithm::LsqInit`, where the method begins, or with any other.
     pub fn lsq(mut self) -> Self {
         self.gradient = GradientRule::Lsq;
         self
@@ -407,7 +409,7 @@ impl QuantizerConfig {
     }
 
     /// The same without rounding: what is left is the rotation.
-    pub fn unrounded(mut self) -> Self {
+    pub fn rotate_only(mut self) -> Self {
         self.rounding = Rounding::Off;
         self
     }
@@ -441,7 +443,7 @@ impl QuantizerConfig {
 
     /// Whether this stage of a chain has a calibrated range.
     pub fn has_static_range(&self) -> bool {
-        self.rounding == Rounding::Nearest && self.range == Range::Static
+        self.rounding == Rounding::Nearest && self.range == RangeSource::Static
     }
 
     /// Whether this stage of a chain has a calibrated bias.

@@ -3,7 +3,7 @@
 use burn_quant_ops::AxisGroups;
 use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat, Signedness};
 
-use super::{Granularity, QuantizerConfig, Range, Rounding};
+use super::{Granularity, QuantizerConfig, RangeSource, Rounding};
 use crate::error::InvalidConfig;
 use crate::layout::Role;
 
@@ -18,12 +18,12 @@ impl QuantizerConfig {
     ///
     /// ```
     /// use burn_quant::QuantizerConfig;
-    /// use burn_quant::config::{Format, Range, ScaleFormat};
+    /// use burn_quant::config::{Format, RangeSource, ScaleFormat};
     /// use burn_quant::error::InvalidConfig;
     ///
     /// let mut mxfp4 = QuantizerConfig::mx(Format::E2M1);
     /// assert_eq!(mxfp4.validate(), Ok(()));
-    /// mxfp4.range = Range::Static;
+    /// mxfp4.range = RangeSource::Static;
     /// assert_eq!(mxfp4.validate(), Err(InvalidConfig::StaticPowersOfTwo));
     /// ```
     pub fn validate(&self) -> Result<(), InvalidConfig> {
@@ -34,7 +34,7 @@ impl QuantizerConfig {
         self.validate_scale()?;
         self.validate_range()?;
         self.validate_bias()?;
-        let has_range = self.range == Range::Static && self.scale == ScaleFormat::F32 && self.bias.is_none();
+        let has_range = self.range == RangeSource::Static && self.scale == ScaleFormat::F32 && self.bias.is_none();
         if self.gradient.learns_range() && !has_range {
             return Err(InvalidConfig::NoRangeToLearn);
         }
@@ -88,15 +88,15 @@ impl QuantizerConfig {
 
     fn validate_range(&self) -> Result<(), InvalidConfig> {
         match (self.scale, self.range) {
-            (_, Range::Constant(amax)) if !(amax.is_finite() && amax > 0.0) => {
+            (_, RangeSource::Constant(amax)) if !(amax.is_finite() && amax > 0.0) => {
                 Err(InvalidConfig::ConstantRange { found: amax })
             }
-            (ScaleFormat::E8M0, Range::Static) => Err(InvalidConfig::StaticPowersOfTwo),
-            (ScaleFormat::E8M0, Range::Constant(_)) => Err(InvalidConfig::ConstantPowersOfTwo),
-            (ScaleFormat::E4M3(BlockScale::Static | BlockScale::StaticFourOverSix), Range::Dynamic) => {
+            (ScaleFormat::E8M0, RangeSource::Static) => Err(InvalidConfig::StaticPowersOfTwo),
+            (ScaleFormat::E8M0, RangeSource::Constant(_)) => Err(InvalidConfig::ConstantPowersOfTwo),
+            (ScaleFormat::E4M3(BlockScale::Static | BlockScale::StaticFourOverSix), RangeSource::Dynamic) => {
                 Err(InvalidConfig::StaticBlocksOfDynamicRange)
             }
-            (ScaleFormat::E4M3(BlockScale::Static | BlockScale::StaticFourOverSix), Range::Constant(_)) => {
+            (ScaleFormat::E4M3(BlockScale::Static | BlockScale::StaticFourOverSix), RangeSource::Constant(_)) => {
                 Err(InvalidConfig::StaticBlocksOfConstantRange)
             }
             _ => Ok(()),

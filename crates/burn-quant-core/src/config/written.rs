@@ -11,7 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::quantizer::{BiasConfig, Granularity, QuantizerConfig, Range, Rotation, Rounding};
+use super::quantizer::{BiasConfig, Granularity, QuantizerConfig, RangeSource, Rotation, Rounding};
 use crate::error::QuantError;
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -28,7 +28,7 @@ pub(super) struct WrittenQuantizer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scale: Option<ScaleFormat>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    range: Option<Range>,
+    range: Option<RangeSource>,
     #[serde(default, skip_serializing_if = "is_default")]
     gradient: GradientRule,
     #[serde(default, skip_serializing_if = "is_default")]

@@ -379,7 +379,7 @@ pub enum QuantError {
     /// No selection of formats fits into a budget.
     #[error(
         "no selection of formats has {} bits per parameter: the least is {least:.4}; allow more, add a smaller \
-         format, or leave parameters that are not quantized uncounted",
+         format, or leave parameters that are not quantized exclude_from_budget",
         number(*effective_bits)
     )]
     Infeasible {
@@ -459,7 +459,7 @@ pub enum NotScoredReason {
         article(container),
         if container.starts_with("Quant") { "" } else { "use the layer of `burn_quant::nn` in its place, " }
     )]
-    NoSlot {
+    NoActivationQuantizer {
         /// The type of the layer.
         container: String,
     },

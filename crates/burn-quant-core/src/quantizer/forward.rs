@@ -10,7 +10,7 @@ use burn_quant_ops::{
 
 use super::{AnyTensor, Buffer, Flow, Tap, TensorQuantizer, bias};
 use crate::config::rotation_block;
-use crate::config::{AfterRounding, BiasSource, Range, Rounding};
+use crate::config::{BiasSource, RangeSource, RotationOutput, Rounding};
 use crate::layout::Role;
 
 impl TensorQuantizer {
@@ -71,8 +71,8 @@ impl TensorQuantizer {
             Rounding::Off => x,
             Rounding::Nearest => self.rounded(x),
         };
-        let y = match self.config.rotation.map(|rotation| rotation.after) {
-            Some(AfterRounding::RotateBack) => self.rotated(y, Direction::Inverse),
+        let y = match self.config.rotation.map(|rotation| rotation.output) {
+            Some(RotationOutput::Original) => self.rotated(y, Direction::Inverse),
             _ => y,
         };
         self.chain.iter().fold(y, |y, stage| stage.forward(y))
@@ -211,14 +211,14 @@ impl TensorQuantizer {
         let constant = |amax: f32, len: usize| Tensor::full([len], amax, (&x.device(), DType::F32));
         match (self.config.scale, self.config.range) {
             (ScaleFormat::E8M0, _) => Ranges::PowersOfTwo,
-            (ScaleFormat::F32, Range::Static) => Ranges::Static(self.learnable(x, groups)),
-            (ScaleFormat::F32, Range::Dynamic) => Ranges::Dynamic,
-            (ScaleFormat::F32, Range::Constant(amax)) => Ranges::Static(constant(amax, groups.len())),
+            (ScaleFormat::F32, RangeSource::Static) => Ranges::Static(self.learnable(x, groups)),
+            (ScaleFormat::F32, RangeSource::Dynamic) => Ranges::Dynamic,
+            (ScaleFormat::F32, RangeSource::Constant(amax)) => Ranges::Static(constant(amax, groups.len())),
             (ScaleFormat::E4M3(BlockScale::Dynamic), range) => Ranges::TwoLevel {
                 global_amax: match range {
-                    Range::Static => self.calibrated(Buffer::Amax),
-                    Range::Constant(amax) => constant(amax, 1),
-                    Range::Dynamic => {
+                    RangeSource::Static => self.calibrated(Buffer::Amax),
+                    RangeSource::Constant(amax) => constant(amax, 1),
+                    RangeSource::Dynamic => {
                         let x = x.clone().without_autodiff();
                         let x = match bias {
                             Some(bias) => bias::subtract(x, bias.values.clone().without_autodiff(), &bias.groups),

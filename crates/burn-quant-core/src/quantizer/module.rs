@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::buffers::Buffers;
 use super::{Buffer, TensorQuantizer, handshake};
-use crate::config::Range;
+use crate::config::RangeSource;
 use crate::layout::Role;
 
 const CONTAINER: &str = "Struct:TensorQuantizer";
@@ -129,10 +129,10 @@ impl TensorQuantizer {
     /// What one stage does, in a few words.
     fn description(&self) -> String {
         let range = match (self.config.range, self.buffers.has(Buffer::Amax)) {
-            (Range::Dynamic, _) => "dynamic",
-            (Range::Constant(_), _) => "constant",
-            (Range::Static, true) => "static",
-            (Range::Static, false) => "uncalibrated",
+            (RangeSource::Dynamic, _) => "dynamic",
+            (RangeSource::Constant(_), _) => "constant",
+            (RangeSource::Static, true) => "static",
+            (RangeSource::Static, false) => "uncalibrated",
         };
         format!("{} {} {range}", self.config.kind(), self.config.granularity)
     }

@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor};
 use burn_quant_ops::Groups;
 
 use super::{Buffer, TensorQuantizer};
-use crate::config::{BiasSource, Range};
+use crate::config::{BiasSource, RangeSource};
 
 impl TensorQuantizer {
     /// Quantizes rows of a table `[rows, features]`: the same as selecting them from the quantized table,
@@ -43,8 +43,8 @@ impl TensorQuantizer {
         let separate = |groups: &Groups| groups.counts()[0] == shape[0];
         let groups = self.groups(&shape);
         match self.config.range {
-            Range::Dynamic if of_tensor || !separate(&groups) => return None,
-            Range::Static if !of_tensor => self.select_buffer(Buffer::Amax, &groups, rows)?,
+            RangeSource::Dynamic if of_tensor || !separate(&groups) => return None,
+            RangeSource::Static if !of_tensor => self.select_buffer(Buffer::Amax, &groups, rows)?,
             _ if !separate(&groups) && groups.counts()[0] != 1 => return None,
             _ => {}
         }

@@ -9,7 +9,7 @@ use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat, Signedness};
 use super::buffers::Buffers;
 use super::tap::TapSlot;
 use super::{AnyTensor, Buffer, Tap};
-use crate::config::{BiasSource, QuantizerConfig, Range};
+use crate::config::{BiasSource, QuantizerConfig, RangeSource};
 use crate::error::QuantError;
 use crate::layout::Role;
 
@@ -19,9 +19,9 @@ use crate::layout::Role;
 /// x ► · pre_quant_scale ► rotation ► − bias ► rounding ► + bias ► inverse rotation ► the rest of the chain
 /// ```
 ///
-/// A new quantizer is disabled: it is exactly the identity until a configuration enables it, so a model with slots
-/// trains in float like any other. Its buffers, the range `amax` above all, are constants of the model: they are
-/// recorded, moved and cloned with the weights, stay f32 when they are cast, and no optimizer changes them.
+/// A new quantizer is disabled: it is exactly the identity until a configuration enables it, so a model with activation
+/// quantizers trains in float like any other. Its buffers, the range `amax` above all, are constants of the model: they
+/// are recorded, moved and cloned with the weights, stay f32 when they are cast, and no optimizer changes them.
 ///
 /// As a field of your own module it needs a call of [`forward`](TensorQuantizer::forward) at the tensor it quantizes;
 /// rules find it by the path of the field. As the reparameterization of a weight it is placed by `quantize`.
@@ -131,7 +131,7 @@ impl TensorQuantizer {
             && config.has_range_of_tensor() == self.config.has_range_of_tensor()
             && config.bias == self.config.bias
             && config.rotation == self.config.rotation;
-        if !same_range || config.range != Range::Static {
+        if !same_range || config.range != RangeSource::Static {
             self.buffers.clear(Buffer::Amax);
         }
         if !same_range || config.scale != self.config.scale {
@@ -211,7 +211,7 @@ impl TensorQuantizer {
     /// Whether its configuration has a use for a buffer.
     pub fn keeps(&self, buffer: Buffer) -> bool {
         match buffer {
-            Buffer::Amax => self.config.range == Range::Static,
+            Buffer::Amax => self.config.range == RangeSource::Static,
             Buffer::GlobalAmax => self.has_static_blocks(),
             Buffer::Bias => self.config.bias.as_ref().is_some_and(|bias| bias.source == BiasSource::Static),
             Buffer::PreQuantScale | Buffer::LowRankDown | Buffer::LowRankUp => true,

@@ -89,7 +89,7 @@ impl CrossAttentionCache {
 }
 
 impl QuantCrossAttentionConfig {
-    /// A layer with fresh parameters and disabled slots.
+    /// A layer with fresh parameters and disabled activation quantizers.
     ///
     /// # Panics
     ///
@@ -100,7 +100,7 @@ impl QuantCrossAttentionConfig {
         let linear = |inputs, outputs| -> QuantLinear {
             LinearConfig::new(inputs, outputs).with_initializer(initializer.clone()).init(device).into()
         };
-        let slot = || TensorQuantizer::disabled(Role::ChannelsLast);
+        let off = || TensorQuantizer::disabled(Role::ChannelsLast);
         QuantCrossAttention {
             query: linear(self.d_model, self.n_heads * self.d_head),
             key: linear(self.d_context, self.n_heads_kv * self.d_head),
@@ -113,10 +113,10 @@ impl QuantCrossAttentionConfig {
             scale: (self.d_head as f64).sqrt().recip(),
             min_float: self.min_float,
             quiet_softmax: self.quiet_softmax,
-            q_bmm_quantizer: slot(),
-            k_bmm_quantizer: slot(),
-            v_bmm_quantizer: slot(),
-            p_bmm_quantizer: slot(),
+            q_bmm_quantizer: off(),
+            k_bmm_quantizer: off(),
+            v_bmm_quantizer: off(),
+            p_bmm_quantizer: off(),
         }
     }
 }

@@ -12,7 +12,7 @@ use burn_quant_core::error::QuantError;
 use burn_quant_core::layout::Role;
 use burn_quant_core::quantizer::TensorQuantizer;
 
-mirrored_config! {
+config_like_burns! {
     MultiHeadAttentionConfig, QuantMultiHeadAttentionConfig => QuantMultiHeadAttention (device) {
         /// Features of the model.
         d_model: usize,
@@ -231,7 +231,7 @@ impl QuantMultiHeadAttention {
 
 impl From<MultiHeadAttention> for QuantMultiHeadAttention {
     fn from(layer: MultiHeadAttention) -> Self {
-        let slot = || TensorQuantizer::disabled(Role::ChannelsLast);
+        let off = || TensorQuantizer::disabled(Role::ChannelsLast);
         Self {
             query: layer.query.into(),
             key: layer.key.into(),
@@ -244,10 +244,10 @@ impl From<MultiHeadAttention> for QuantMultiHeadAttention {
             d_k: layer.d_k,
             min_float: layer.min_float,
             quiet_softmax: layer.quiet_softmax,
-            q_bmm_quantizer: slot(),
-            k_bmm_quantizer: slot(),
-            v_bmm_quantizer: slot(),
-            p_bmm_quantizer: slot(),
+            q_bmm_quantizer: off(),
+            k_bmm_quantizer: off(),
+            v_bmm_quantizer: off(),
+            p_bmm_quantizer: off(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! burn's convolutions with slots. One macro, as they differ in their fields only.
+//! burn's convolutions with activation quantizers. One macro, as they differ in their fields only.
 
 use burn::config::Config;
 use burn::module::{Module, Param, ParamId};
@@ -185,7 +185,7 @@ quantized_convolution! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     Conv1dConfig, QuantConv1dConfig => QuantConv1d (device) {
         /// Channels of the input.
         channels_in: usize,
@@ -214,7 +214,7 @@ mirrored_config! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     Conv2dConfig, QuantConv2dConfig => QuantConv2d (device) {
         /// Channels of the input and of the output.
         channels: [usize; 2],
@@ -241,7 +241,7 @@ mirrored_config! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     Conv3dConfig, QuantConv3dConfig => QuantConv3d (device) {
         /// Channels of the input and of the output.
         channels: [usize; 2],
@@ -268,7 +268,7 @@ mirrored_config! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     ConvTranspose1dConfig, QuantConvTranspose1dConfig => QuantConvTranspose1d (device) {
         /// Channels of the input and of the output.
         channels: [usize; 2],
@@ -298,7 +298,7 @@ mirrored_config! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     ConvTranspose2dConfig, QuantConvTranspose2dConfig => QuantConvTranspose2d (device) {
         /// Channels of the input and of the output.
         channels: [usize; 2],
@@ -328,7 +328,7 @@ mirrored_config! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     ConvTranspose3dConfig, QuantConvTranspose3dConfig => QuantConvTranspose3d (device) {
         /// Channels of the input and of the output.
         channels: [usize; 2],
@@ -358,7 +358,7 @@ mirrored_config! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     DeformConv2dConfig, QuantDeformConv2dConfig => QuantDeformConv2d (device) {
         /// Channels of the input and of the output.
         channels: [usize; 2],

@@ -9,7 +9,7 @@ use burn_nn::{BiRnn, BiRnnConfig, Initializer, Rnn, RnnConfig, RnnState};
 use super::{Order, QuantGateController, States, batch_first};
 use burn_quant_core::error::QuantError;
 
-mirrored_config! {
+config_like_burns! {
     RnnConfig, QuantRnnConfig => QuantRnn (device) {
         /// Features of the inputs.
         d_input: usize,
@@ -35,7 +35,7 @@ mirrored_config! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     BiRnnConfig, QuantBiRnnConfig => QuantBiRnn (device) {
         /// Features of the inputs.
         d_input: usize,

@@ -19,7 +19,7 @@ pub struct QuantGateController {
 }
 
 impl QuantGateController {
-    /// A gate with fresh parameters and disabled slots.
+    /// A gate with fresh parameters and disabled activation quantizers.
     pub fn new(d_input: usize, d_output: usize, bias: bool, initializer: Initializer, device: &Device) -> Self {
         GateController::new(d_input, d_output, bias, initializer, device).into()
     }

@@ -9,7 +9,7 @@ use burn_nn::{BiLstm, BiLstmConfig, Initializer, Lstm, LstmConfig, LstmState};
 use super::{Order, QuantGateController, States, batch_first};
 use burn_quant_core::error::QuantError;
 
-mirrored_config! {
+config_like_burns! {
     LstmConfig, QuantLstmConfig => QuantLstm (device) {
         /// Features of the inputs.
         d_input: usize,
@@ -44,7 +44,7 @@ mirrored_config! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     BiLstmConfig, QuantBiLstmConfig => QuantBiLstm (device) {
         /// Features of the inputs.
         d_input: usize,

@@ -12,7 +12,7 @@ use crate::QuantLayerNorm;
 use crate::attention::{MhaCache, MhaInput, QuantMultiHeadAttention, TensorCache};
 use burn_quant_core::error::QuantError;
 
-mirrored_config! {
+config_like_burns! {
     TransformerDecoderConfig, QuantTransformerDecoderConfig => QuantTransformerDecoder (device) {
         /// Features of the model.
         d_model: usize,
@@ -198,7 +198,7 @@ pub struct QuantTransformerDecoderLayer {
 }
 
 impl QuantTransformerDecoderLayer {
-    /// A layer with fresh parameters and disabled slots.
+    /// A layer with fresh parameters and disabled activation quantizers.
     pub fn new(config: &QuantTransformerDecoderConfig, device: &Device) -> Self {
         TransformerDecoderLayer::new(&config.clone().into(), device).into()
     }

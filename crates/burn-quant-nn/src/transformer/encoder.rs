@@ -12,7 +12,7 @@ use crate::QuantLayerNorm;
 use crate::attention::{MhaCache, MhaInput, QuantMultiHeadAttention, TensorCache};
 use burn_quant_core::error::QuantError;
 
-mirrored_config! {
+config_like_burns! {
     TransformerEncoderConfig, QuantTransformerEncoderConfig => QuantTransformerEncoder (device) {
         /// Features of the model.
         d_model: usize,
@@ -172,7 +172,7 @@ pub struct QuantTransformerEncoderLayer {
 }
 
 impl QuantTransformerEncoderLayer {
-    /// A layer with fresh parameters and disabled slots.
+    /// A layer with fresh parameters and disabled activation quantizers.
     pub fn new(config: &QuantTransformerEncoderConfig, device: &Device) -> Self {
         TransformerEncoderLayer::new(&config.clone().into(), device).into()
     }

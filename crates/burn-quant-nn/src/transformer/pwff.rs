@@ -10,7 +10,7 @@ use burn_nn::{Dropout, Initializer};
 use crate::QuantLinear;
 use burn_quant_core::error::QuantError;
 
-mirrored_config! {
+config_like_burns! {
     PositionWiseFeedForwardConfig, QuantPositionWiseFeedForwardConfig => QuantPositionWiseFeedForward (device) {
         /// Features of the model.
         d_model: usize,

@@ -28,13 +28,13 @@ use burn_quant_core::quantizer::Buffer;
 /// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
 /// use burn::tensor::Device;
 /// use burn_nn::LinearConfig;
-/// use burn_quant::train::Lora;
+/// use burn_quant::train::QuantLora;
 /// use burn_quant::{Quantizers, presets, quantize_weights};
 /// use burn_quant::quantizer::Buffer;
 ///
 /// let layer = LinearConfig::new(64, 32).init(&Device::flex());
 /// let (layer, _) = quantize_weights(layer, &presets::int4_blockwise_weight_only())?;
-/// let layer = Lora::new(4).adapt(layer)?;
+/// let layer = QuantLora::new(4).adapt(layer)?;
 /// let quantizers = Quantizers::of(&layer);
 /// let factor = quantizers.get("weight_quantizer")?.buffer(Buffer::LowRankDown).unwrap();
 /// assert_eq!(factor.dims(), [64 * 4]);
@@ -42,19 +42,19 @@ use burn_quant_core::quantizer::Buffer;
 /// # #[cfg(not(feature = "flex"))] fn main() {}
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lora {
+pub struct QuantLora {
     rank: usize,
     pattern: String,
 }
 
-impl Lora {
+impl QuantLora {
     /// Factors of a rank beside every quantized matrix.
     ///
     /// # Panics
     ///
     /// If the rank is zero.
     pub fn new(rank: usize) -> Self {
-        assert!(rank > 0, "Lora: a rank is at least 1");
+        assert!(rank > 0, "QuantLora: a rank is at least 1");
         Self { rank, pattern: "*".into() }
     }
 

@@ -17,4 +17,4 @@ mod distillation;
 mod lora;
 
 pub use distillation::Distillation;
-pub use lora::Lora;
+pub use lora::QuantLora;

@@ -1,7 +1,7 @@
 //! How much closer to the float model burn-quant's algorithms get than the reference's results.
 
 use burn::tensor::{DType, Device};
-use burn_quant::config::{ColumnOrder, Identity, Inputs, Sharing};
+use burn_quant::config::{ActOrder, CalibrationInputs, Identity, SiblingScales};
 use burn_quant::{Algorithm, QuantConfig, quantize};
 
 use super::{Loader, Mlp, Network, Source, Sums, Transformer, checks::sqnr};
@@ -17,11 +17,11 @@ pub(crate) fn gain(golden: &Golden, device: &Device) {
         alpha_step: 0.05,
         min_clip_ratio: 0.5,
         shrink_step: 0.025,
-        sharing: Sharing::Separate,
+        sharing: SiblingScales::PerLayer,
         identity: Identity::Tried,
     };
-    let order = ColumnOrder::Activations;
-    let gptq = Algorithm::Gptq { damping: 0.01, block_size: 128, order, inputs: Inputs::Float };
+    let order = ActOrder::On;
+    let gptq = Algorithm::Gptq { damping: 0.01, block_size: 128, act_order: order, inputs: CalibrationInputs::Float };
     let gptq = Algorithm::Sequence(vec![Algorithm::awq_lite(), gptq]);
     for (suffix, algorithm) in [("int4_block32_awq_full", awq), ("int4_block32_gptq", gptq)] {
         for model in ["mlp", "transformer"] {

@@ -224,7 +224,7 @@ impl ModuleVisitor for Gradients<'_> {
         let names = self.path.iter().map(|(name, _)| match name.as_str() {
             "gamma" => "weight",
             "beta" => "bias",
-            "layer" => "", // the norm inside a norm with a slot
+            "layer" => "", // the norm inside a norm with an activation quantizer
             name => name,
         });
         let name = names.filter(|name| !name.is_empty()).collect::<Vec<_>>().join(".");

@@ -154,7 +154,7 @@ impl Network for Cnn {
     }
 }
 
-/// A layer norm with a slot: the reference quantizes their inputs.
+/// A layer norm with an activation quantizer: the reference quantizes their inputs.
 #[derive(Module, Debug)]
 struct Norm {
     layer: LayerNorm,

@@ -45,9 +45,9 @@ fn config(case: &Case) -> AutoQuantizeConfig {
         format
     });
     let bits = case.config["constraints"]["effective_bits"].as_f64().expect("a budget");
-    let config = AutoQuantizeConfig::new(bits, formats).with_cost(Cost::Reference);
+    let config = AutoQuantizeConfig::new(bits, formats).with_cost(Cost::ModelOpt);
     let config = config.with_batches(steps, number(&case.config["num_score_steps"]));
-    if case.config["method"] == "kl_div" { config.with_objective(Objective::ReferenceBisection) } else { config }
+    if case.config["method"] == "kl_div" { config.with_objective(Objective::ModelOptBisection) } else { config }
 }
 
 /// The blocks along rows of images are for convolutions, which not every model has.

@@ -67,15 +67,15 @@ pub(super) fn two_ranges_for_one_activation_are_refused() {
     let (at, first, second) = conflict(steps(vec![Algorithm::percentile(99.0), Algorithm::smoothquant(0.5)]));
     assert_eq!((at.as_str(), first.as_str(), second.as_str()), ("input_quantizer", "smoothquant", "percentile"));
     let gptq = |inputs| {
-        let order = burn_quant::config::ColumnOrder::Natural;
-        Algorithm::Gptq { damping: 0.01, block_size: 128, order, inputs }
+        let order = burn_quant::config::ActOrder::Off;
+        Algorithm::Gptq { damping: 0.01, block_size: 128, act_order: order, inputs }
     };
     let hessian = Algorithm::LocalHessian {
         search: burn_quant::config::RangeSearch::default(),
         block_size: 16,
-        inputs: burn_quant::config::Inputs::Float,
+        inputs: burn_quant::config::CalibrationInputs::Float,
     };
-    let (at, ..) = conflict(steps(vec![hessian, gptq(burn_quant::config::Inputs::Quantized)]));
+    let (at, ..) = conflict(steps(vec![hessian, gptq(burn_quant::config::CalibrationInputs::Quantized)]));
     assert_eq!(at, "the inputs of layers");
 }
 
@@ -212,7 +212,7 @@ pub(super) fn an_expert_without_tokens_can_learn_its_range() {
     let (_, device) = device();
     let model = Experts { experts: (0..2).map(|_| linear(&device)).collect() };
     let rules = QuantConfig::new().with_rule(Rule::set("*_quantizer", QuantizerConfig::int(4).lsq()));
-    let config = rules.with_rule(Rule::disable("*output_quantizer")).with_algorithm(Algorithm::MeanMagnitude);
+    let config = rules.with_rule(Rule::disable("*output_quantizer")).with_algorithm(Algorithm::LsqInit);
     let x = spread::<2>([8, 4], &device);
     let (model, report) = quantize(model, &config, |model| drop(model.experts[0].forward(x.clone()))).unwrap();
     let of = |expert: usize| {

@@ -10,7 +10,7 @@ use burn_quant::config::Rotation;
 use burn_quant::error::InvalidConfig;
 use burn_quant::nn::{self as quant, QuantConvTranspose2d, QuantLinear};
 use burn_quant::place::{Role, WeightLayout, WeightLayouts};
-use burn_quant::train::Lora;
+use burn_quant::train::QuantLora;
 use burn_quant::{
     Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, TensorQuantizer, presets, quantize,
     quantize_weights, quantize_with,
@@ -134,7 +134,7 @@ pub(super) fn a_column_layout_is_known_before_the_weight_is_made() {
         let config = presets::int8_weight_only();
         let (layer8, _) = quantize_weights(layer(bias), &config).unwrap();
         assert_eq!(ranges(&layer8, "weight_quantizer").len(), 6, "output channels, bias: {bias}");
-        let factors = Lora::new(2).adapt(layer8).unwrap();
+        let factors = QuantLora::new(2).adapt(layer8).unwrap();
         assert_eq!(factors.forward(spread::<2>([3, 8], &device)).dims(), [3, 6]);
         // eight inputs can be rotated, six cannot
         let rotated = QuantizerConfig::int(4).per_channel().rotated(Rotation { block: Some(8), ..Rotation::default() });

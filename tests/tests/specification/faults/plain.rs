@@ -8,7 +8,7 @@ use burn_quant::fold::fold_to_burn;
 use burn_quant::nn::{EmbeddingConfig, QuantLinear};
 use burn_quant::place::Role;
 use burn_quant::quantizer::Buffer;
-use burn_quant::train::Lora;
+use burn_quant::train::QuantLora;
 use burn_quant::{
     Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, TensorQuantizer, calibrate, disable,
     fold_weights, presets, quantize, quantize_weights,
@@ -74,7 +74,7 @@ fn trained<M: Module>(model: &M, quantizer: &str) -> bool {
 pub(super) fn frozen_ranges_stay_frozen() {
     let device = device().1.autodiff();
     let rules = QuantConfig::new().with_rule(Rule::set("weight_quantizer", QuantizerConfig::int(4).lsq()));
-    let config = rules.with_algorithm(Algorithm::MeanMagnitude);
+    let config = rules.with_algorithm(Algorithm::LsqInit);
     let (layer, _) = quantize_weights(linear(&device), &config).unwrap();
     assert!(trained(&layer, "weight_quantizer"), "a learned range is trained");
     let frozen = layer.clone().map(&mut Freeze);
@@ -82,7 +82,7 @@ pub(super) fn frozen_ranges_stay_frozen() {
     assert!(!trained(&again, "weight_quantizer"), "calibrated again, and still frozen");
     assert!(!trained(&Module::train(again.valid()), "weight_quantizer"), "after validation too");
 
-    let adapted = Lora::new(2).adapt(layer).unwrap();
+    let adapted = QuantLora::new(2).adapt(layer).unwrap();
     assert!(!trained(&adapted, "weight_quantizer"), "adapters are trained, and nothing else");
     let quantizers = Quantizers::of(&adapted);
     let factor = quantizers.get("weight_quantizer").unwrap().buffer(Buffer::LowRankUp).unwrap();
@@ -122,7 +122,7 @@ pub(super) fn tied_weights_do_not_diverge_under_one_id() {
 pub(super) fn burns_adapters_and_ours() {
     let (_, device) = device();
     let (layer, _) = quantize_weights(linear(&device), &w4(Algorithm::Max)).unwrap();
-    let adapted = Lora::new(2).adapt(layer.clone()).unwrap();
+    let adapted = QuantLora::new(2).adapt(layer.clone()).unwrap();
     assert!(adapted.weight.reparameterization::<TensorQuantizer>().is_some(), "quantized and adapted");
     assert_eq!(values(adapted.weight.val()), values(layer.weight.val()), "the same before training");
     // `param.map` of burn drops what is attached: the weight is float again, and says so

@@ -5,7 +5,8 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Device;
 use burn_quant::calibrate::SkipReason;
 use burn_quant::config::{
-    Action, BlockScale, Format, GradientRule, Granularity, Identity, Range, RangeSearch, ScaleFormat, Sharing, Unscaled,
+    Action, BlockScale, Format, GradientRule, Granularity, Identity, IncludeMax, RangeSearch, RangeSource, ScaleFormat,
+    SiblingScales,
 };
 use burn_quant::error::{ImportProblem, InvalidConfig, NotScoredReason};
 use burn_quant::nn::QuantLinear;
@@ -77,7 +78,7 @@ fn every_error() -> Vec<(&'static str, String)> {
         QuantError::SearchState { problem: text() },
         QuantError::Checkpoint { reason: text() },
         QuantError::Recipe { language: "TOML", reason: text() },
-        NotScoredReason::NoSlot { container: "QuantEmbedding".into() },
+        NotScoredReason::NoActivationQuantizer { container: "QuantEmbedding".into() },
         NotScoredReason::NotReached {},
         NotScoredReason::NoGradient {},
         InvalidConfig::EmptyBlock {},
@@ -118,7 +119,7 @@ fn every_error() -> Vec<(&'static str, String)> {
         ImportProblem::Class { class: "nn.Bilinear".into() },
         ImportProblem::Unsupported { key: "backend", value: text(), instead: "write a module of your own" },
         ImportProblem::Invalid(InvalidConfig::EmptyBlock),
-        SkipReason::NoSlot {},
+        SkipReason::NoActivationQuantizer {},
         SkipReason::NoData {},
         SkipReason::Overflow {},
         SkipReason::NoTokens {},
@@ -180,7 +181,7 @@ pub(super) fn f30() {
         assert!(longest <= 20, "{name}: a number of {longest} digits: {error}");
     }
     // a layer that is one of `burn_quant::nn` is not told to become one
-    let slot = |container: &str| NotScoredReason::NoSlot { container: container.into() }.to_string();
+    let slot = |container: &str| NotScoredReason::NoActivationQuantizer { container: container.into() }.to_string();
     assert!(slot("Linear").contains("use the layer of `burn_quant::nn` in its place"));
     assert_eq!(
         slot("QuantEmbedding"),
@@ -262,7 +263,7 @@ pub(super) fn f36_algorithms() {
     let common = r#""moe_calib_experts_ratio": null, "layerwise": {"enable": false,
         "get_qdq_activations_from_prev_layer": false, "checkpoint_dir": null, "save_every": 1,
         "calib_mutates_weights": true}"#;
-    let multipliers = |unscaled| RangeSearch::Multipliers { start: 0.25, stop: 4.0, step: 0.1, unscaled };
+    let multipliers = |include_max| RangeSearch::Multipliers { start: 0.25, stop: 4.0, step: 0.1, include_max };
     for (options, expected) in [
         (
             r#""method": "max", "distributed_sync": true, "sync_expert_weight_amax": false, "shared_states": null,
@@ -272,7 +273,7 @@ pub(super) fn f36_algorithms() {
         (
             r#""method": "mse", "step_size": 0.1, "start_multiplier": 0.25, "stop_multiplier": 4.0,
                "fp8_scale_sweep": false, "distributed_sync": false, "shared_states": null"#,
-            Algorithm::Mse(multipliers(Unscaled::Tried)),
+            Algorithm::Mse(multipliers(IncludeMax::Always)),
         ),
         (r#""method": "awq_lite", "alpha_step": 0.1, "debug": true"#, Algorithm::awq_lite()),
         (
@@ -326,7 +327,7 @@ pub(super) fn f36_algorithms() {
     let none = lsq(r#""scale_algorithm": null, "learnable_amax": [], "quantize_pre_scale": true"#).unwrap();
     assert_eq!(
         (gradient(&none, 0), none.algorithm),
-        (GradientRule::PassThrough, Algorithm::Mse(multipliers(Unscaled::Tried)))
+        (GradientRule::PassThrough, Algorithm::Mse(multipliers(IncludeMax::Always)))
     );
     let Err(ImportProblem::Unsupported { key, .. }) = lsq(r#""learnable_amax": ["post"]"#) else {
         panic!("dual ranges")
@@ -491,13 +492,13 @@ pub(super) fn f54_algorithms() {
     assert_eq!(
         read("{ gptq = { damping = 0.05 } }"),
         match Algorithm::gptq() {
-            Algorithm::Gptq { block_size, order, inputs, .. } =>
-                Algorithm::Gptq { damping: 0.05, block_size, order, inputs },
+            Algorithm::Gptq { block_size, act_order, inputs, .. } =>
+                Algorithm::Gptq { damping: 0.05, block_size, act_order, inputs },
             other => other,
         }
     );
     assert_eq!(read(r#"["awq_lite", "gptq"]"#), Algorithm::Sequence(vec![Algorithm::awq_lite(), Algorithm::gptq()]));
-    let joint = Algorithm::AwqLite { alpha_step: 0.1, sharing: Sharing::Joint, identity: Identity::Tried };
+    let joint = Algorithm::AwqLite { alpha_step: 0.1, sharing: SiblingScales::Shared, identity: Identity::Tried };
     assert_eq!(read(r#"{ awq_lite = { sharing = "joint" } }"#), joint);
     for algorithm in [joint, Algorithm::Sequence(vec![Algorithm::smoothquant(0.5), Algorithm::gptq()])] {
         let config = QuantConfig::new().with_algorithm(algorithm);
@@ -516,12 +517,16 @@ pub(super) fn f54_old() {
         {"quantizer": "c", "action": {"set": {"format": {"int": {"bits": 4, "signedness": "unsigned", "span": "full"}},
             "granularity": "per_channel", "range": {"constant": 2.0}, "gradient": "lsq"}}}
     ], "algorithm": {"awq_lite": {"alpha_step": 0.2, "sharing": "joint"}}}"#;
-    let third = QuantizerConfig { range: Range::Constant(2.0), ..QuantizerConfig::uint(4).per_channel().lsq() };
+    let third = QuantizerConfig { range: RangeSource::Constant(2.0), ..QuantizerConfig::uint(4).per_channel().lsq() };
     let expected = QuantConfig::new()
         .with_rule(Rule::set("a", QuantizerConfig::nvfp4()))
         .with_rule(Rule::set("b", QuantizerConfig::mx(Format::E2M1)))
         .with_rule(Rule::set("c", third))
-        .with_algorithm(Algorithm::AwqLite { alpha_step: 0.2, sharing: Sharing::Joint, identity: Identity::Tried });
+        .with_algorithm(Algorithm::AwqLite {
+            alpha_step: 0.2,
+            sharing: SiblingScales::Shared,
+            identity: Identity::Tried,
+        });
     assert_eq!(QuantConfig::from_json(recipe), Ok(expected));
 }
 

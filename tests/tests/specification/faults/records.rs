@@ -13,7 +13,7 @@ use burn_quant::nn::QuantLinear;
 use burn_quant::place::{Plan, PlannedQuantizer, Role, WeightLayout};
 use burn_quant::{QuantConfig, QuantError, QuantizerConfig, presets, quantize, quantize_weights};
 use burn_quant_store::{
-    ForQuantLayers, Restore, StoreError, from_bytes, load_checkpoint, restore, save, to_bytes, with_new_digest,
+    QuantLayerAdapter, Restore, StoreError, from_bytes, load_checkpoint, restore, save, to_bytes, with_new_digest,
 };
 use burn_store::{BurnToPyTorchAdapter, ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore};
 
@@ -275,13 +275,13 @@ pub(super) fn f57() {
 
     // a checkpoint of PyTorch has [out, in]
     let checkpoint = folder.path().join("pytorch.safetensors");
-    let adapter = ForQuantLayers(BurnToPyTorchAdapter);
+    let adapter = QuantLayerAdapter(BurnToPyTorchAdapter);
     model.save_into(&mut SafetensorsStore::from_file(&checkpoint).with_to_adapter(adapter)).unwrap();
     let mut store =
         SafetensorsStore::from_file(&checkpoint).with_from_adapter(PyTorchToBurnAdapter).allow_partial(true);
     let error = load_checkpoint(float(), &mut store).unwrap_err().to_string();
-    assert!(error.contains("fc.weight") && error.contains("ForQuantLayers"), "{error}");
-    let adapter = ForQuantLayers(PyTorchToBurnAdapter);
+    assert!(error.contains("fc.weight") && error.contains("QuantLayerAdapter"), "{error}");
+    let adapter = QuantLayerAdapter(PyTorchToBurnAdapter);
     let mut store = SafetensorsStore::from_file(&checkpoint).with_from_adapter(adapter).allow_partial(true);
     let (loaded, _) = load_checkpoint(float(), &mut store).unwrap();
     assert_same(&values(loaded.fc.weight.val()), &values(model.fc.weight.base()), "through the adapter");

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use burn_quant::error::NotScoredReason;
 use burn_quant::nn::QuantLinear;
 use burn_quant::search::{
-    AutoQuantization, AutoQuantizeConfig, Choice, SearchFormat, SearchSpace, SearchState, auto_quantize,
+    AutoQuantization, AutoQuantizeConfig, Choice, SearchFormat, SearchOverride, SearchState, auto_quantize,
 };
 use burn_quant::train::Distillation;
 use burn_quant::{
@@ -69,12 +69,16 @@ pub(super) fn f15() {
         let near_misses = near_misses.iter().map(|name| name.to_string()).collect();
         QuantError::NoLayer { option, pattern: pattern.into(), near_misses }
     };
-    let space = |layer: &str| SearchSpace { layers: vec![layer.into()], formats: vec![format(8)], unquantized: true };
+    let space =
+        |layer: &str| SearchOverride { layers: vec![layer.into()], formats: vec![format(8)], allow_float: true };
     for (typo, error) in [
-        (config(12.0).with_disabled("haed"), no_layer("disabled", "haed", &["head", "fc"])),
-        (config(12.0).with_space(space("haed")), no_layer("spaces", "haed", &["head", "fc"])),
+        (config(12.0).keep_float("haed"), no_layer("keep_float", "haed", &["head", "fc"])),
+        (config(12.0).with_override(space("haed")), no_layer("overrides", "haed", &["head", "fc"])),
         (config(12.0).with_group("^(haed)"), no_layer("groups", "^(haed)", &["head", "fc"])),
-        (config(12.0).with_uncounted("haed.*"), no_layer("uncounted", "haed.*", &["head", "head.weight", "fc.weight"])),
+        (
+            config(12.0).exclude_from_budget("haed.*"),
+            no_layer("exclude_from_budget", "haed.*", &["head", "head.weight", "fc.weight"]),
+        ),
     ] {
         assert_eq!(search(&typo).unwrap_err(), error);
     }
@@ -82,12 +86,12 @@ pub(super) fn f15() {
     let mut int4 = format(4);
     int4.config = int4.config.with_rule(Rule::disable("head.*"));
     let config =
-        AutoQuantizeConfig::new(16.0, [int4]).with_batches(3, 3).with_disabled("head").with_uncounted("*.weight");
+        AutoQuantizeConfig::new(16.0, [int4]).with_batches(3, 3).keep_float("head").exclude_from_budget("*.weight");
     assert!(matches!(search(&config), Err(QuantError::Search { problem }) if problem == "no parameter counts"));
 
     // an algorithm for some layers only is the same kind of pattern
     let (_, device) = device();
-    let algorithm = Algorithm::OfLayers { layers: vec!["haed".into()], algorithm: Box::new(Algorithm::gptq()) };
+    let algorithm = Algorithm::ForLayers { layers: vec!["haed".into()], algorithm: Box::new(Algorithm::gptq()) };
     let config = presets::int8_weight_only().with_algorithm(algorithm);
     let found = quantize(Mlp::new(&device), &config, |model| drop(model.forward(&batches(&device)[0])));
     assert_eq!(found.unwrap_err(), no_layer("layers", "haed", &["head", "fc"]));
@@ -124,14 +128,14 @@ pub(super) fn f23() {
     // exact costs are known after calibration: scales of channels of AWQ bring 8.5 bits to more
     let mut awq = format(8);
     awq.config.algorithm = Algorithm::awq_lite();
-    let tight = AutoQuantizeConfig::new(10.2, [awq]).with_batches(3, 3).with_space(SearchSpace {
+    let tight = AutoQuantizeConfig::new(10.2, [awq]).with_batches(3, 3).with_override(SearchOverride {
         layers: vec!["*".into()],
         formats: vec![{
             let mut awq = format(8);
             awq.config.algorithm = Algorithm::awq_lite();
             awq
         }],
-        unquantized: false,
+        allow_float: false,
     });
     let search = AutoQuantization::new(&tight).with_checkpoint(keep);
     let found = search.by_divergence(Mlp::new(&device), batches, Mlp::forward);
@@ -192,7 +196,7 @@ pub(super) fn f29() {
     let config = AutoQuantizeConfig::new(16.0, [weights]).with_batches(3, 3);
     let forward = |model: &Plain, x: &Tensor<2>| model.fc.forward(x.clone());
     let Err(error) = auto_quantize(plain, &config, batches, forward, mean_square) else { panic!("no slot") };
-    let reason = NotScoredReason::NoSlot { container: "Linear".into() };
+    let reason = NotScoredReason::NoActivationQuantizer { container: "Linear".into() };
     assert_eq!(error, QuantError::NotScored { layer: "fc".into(), reason });
     let advice = "a `Linear` has no quantizer for its input; use the layer of `burn_quant::nn` in its place";
     assert!(error.to_string().contains(advice), "{error}");
@@ -223,7 +227,7 @@ pub(super) fn f29_numbers() {
 
     // batches are those that there were, not those that were asked for
     let many = AutoQuantizeConfig::new(12.0, [format_of(8)]).with_batches(512, 128);
-    let (_, state) = AutoQuantization::new(&many).by_gram(Mlp::new(&device), batches, Mlp::forward).unwrap();
+    let (_, state) = AutoQuantization::new(&many).by_layer_error(Mlp::new(&device), batches, Mlp::forward).unwrap();
     assert_eq!(state.scored_batches, 3);
     let weights = {
         let mut format = format_of(8);
@@ -232,7 +236,7 @@ pub(super) fn f29_numbers() {
     };
     let none = |_: &Device| Vec::<Tensor<2>>::new();
     let scoring = QuantError::NoBatches { step: "scoring" };
-    let gram = AutoQuantization::new(&weights).by_gram(Mlp::new(&device), none, Mlp::forward);
+    let gram = AutoQuantization::new(&weights).by_layer_error(Mlp::new(&device), none, Mlp::forward);
     assert_eq!(gram.err(), Some(scoring.clone()));
     let divergence = AutoQuantization::new(&weights).by_divergence(Mlp::new(&device), none, Mlp::forward);
     assert_eq!(divergence.err(), Some(scoring.clone()));
@@ -320,5 +324,5 @@ pub(super) fn f59_reports() {
     );
     let last = "2 of 6 quantizers enabled: 1 int4, 1 int8; 8.10 bits per parameter, 16 where it is in float";
     assert_eq!(lines[3..], [last]);
-    assert_eq!(table.with_disabled().to_string().lines().count(), 1 + 6 + 1, "all of them, where that is asked for");
+    assert_eq!(table.keep_float().to_string().lines().count(), 1 + 6 + 1, "all of them, where that is asked for");
 }

@@ -6,7 +6,7 @@ use burn::nn::conv::Conv2dConfig;
 use burn::tensor::{Device, Tensor};
 use burn_quant::calibrate::smoothquant;
 use burn_quant::calibrate::{Report, SkipReason, Warning};
-use burn_quant::config::{Granularity, Inputs, RangeSearch};
+use burn_quant::config::{CalibrationInputs, Granularity, RangeSearch};
 use burn_quant::nn::{LinearConfig, QuantConv2d, QuantLinear};
 use burn_quant::quantizer::Buffer;
 use burn_quant::{
@@ -107,7 +107,7 @@ pub(super) fn steps_that_undo_others_are_refused() {
             other => panic!("{names:?}: {other}"),
         }
         // each for its own layer: nothing is undone
-        let only = |algorithm, layer: &str| Algorithm::OfLayers { layers: vec![layer.into()], algorithm };
+        let only = |algorithm, layer: &str| Algorithm::ForLayers { layers: vec![layer.into()], algorithm };
         let apart = sequence([only(Box::new(first), "first"), only(Box::new(then), "second")]);
         let (x, config) = (with_outlier(&device().1).1, w4_of("*weight_quantizer").with_algorithm(apart));
         let two = quantize(Two::new(), &config, |model: &Two| model.forward(&x));
@@ -170,7 +170,7 @@ pub(super) fn an_empty_loop_is_an_error() {
 pub(super) fn local_hessian_falls_back_to_squared_error() {
     let (_, device) = device();
     let (search, block_size) = (RangeSearch::default(), 8);
-    let hessian = |block_size| Algorithm::LocalHessian { search, block_size, inputs: Inputs::Float };
+    let hessian = |block_size| Algorithm::LocalHessian { search, block_size, inputs: CalibrationInputs::Float };
     let config = QuantizerConfig::int(4).per_block(8);
     let rules = || QuantConfig::new().with_rule(Rule::set("weight_quantizer", config.clone()));
 
@@ -200,7 +200,7 @@ pub(super) fn local_hessian_falls_back_to_squared_error() {
 /// Exponents and shares are decimal numbers, as in ModelOpt.
 pub(super) fn steps_are_decimal_numbers() {
     let exponent = |step| {
-        let sharing = burn_quant::config::Sharing::Separate;
+        let sharing = burn_quant::config::SiblingScales::PerLayer;
         let algorithm =
             Algorithm::AwqLite { alpha_step: step, sharing, identity: burn_quant::config::Identity::NotTried };
         solved(algorithm).unwrap().1.layers[0].steps[0].choices["alpha"]
@@ -242,7 +242,7 @@ pub(super) fn awq_is_never_worse_than_nothing() {
     let layer = QuantLinear::from(Linear { weight: Param::from_tensor(weight), bias: None });
     let x = Tensor::<2>::from_data([[0.01, 10.0, 0.01, 10.0], [0.01, -10.0, 0.01, 10.0]], &device);
     let identity = burn_quant::config::Identity::NotTried;
-    let forced = Algorithm::AwqLite { alpha_step: 1.0, sharing: burn_quant::config::Sharing::Separate, identity };
+    let forced = Algorithm::AwqLite { alpha_step: 1.0, sharing: burn_quant::config::SiblingScales::PerLayer, identity };
     let (_, report) = quantize(layer, &w4().with_algorithm(forced), |layer| drop(layer.forward(x.clone()))).unwrap();
     let layer = &report.layers[0];
     let grew = layer.error_after > layer.error_before;
@@ -259,8 +259,8 @@ pub(super) fn weights_without_data_are_solved_all_the_same() {
     assert_eq!(Module::num_params(&layer), 16 * 8 + 2 * 8, "a range for each block of 8");
 }
 
-/// Inputs whose products are too large for f32 leave a layer as it is, with the reason, and so do weights whose errors
-/// are; nothing becomes a NaN.
+/// CalibrationInputs whose products are too large for f32 leave a layer as it is, with the reason, and so do weights
+/// whose errors are; nothing becomes a NaN.
 pub(super) fn what_overflows_leaves_a_layer_as_it_is() {
     let (layer, x) = with_outlier(&device().1);
     let algorithms = [

@@ -5,7 +5,7 @@ use burn::nn::Linear;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor};
 use burn_quant::calibrate::{ModelStatistics, SkipReason, Warning, calibrate, observe};
-use burn_quant::config::Sharing;
+use burn_quant::config::SiblingScales;
 use burn_quant::nn::QuantLinear;
 use burn_quant::place::place;
 use burn_quant::quantizer::Buffer;
@@ -164,8 +164,8 @@ pub(super) fn t23() {
     let (_, device) = device();
     let gain: Vec<f32> = (0..16).map(|c| if c == 5 { 50.0 } else { 1.0 }).collect();
     let x = spread::<2>([32, 16], &device) * Tensor::<1>::from_data(gain.as_slice(), &device).unsqueeze();
-    let awq = Algorithm::AwqLite { alpha_step: 0.1, sharing: Sharing::Joint, identity: Default::default() };
-    let smooth = Algorithm::SmoothQuant { alpha: 0.5, sharing: Sharing::Joint };
+    let awq = Algorithm::AwqLite { alpha_step: 0.1, sharing: SiblingScales::Shared, identity: Default::default() };
+    let smooth = Algorithm::SmoothQuant { alpha: 0.5, sharing: SiblingScales::Shared };
     for algorithm in [smooth, awq] {
         for v_proj in [Some(linear::<16, 8>(0.3, &device)), None] {
             let float =

@@ -342,7 +342,7 @@ pub(super) fn t14() {
     let (_, device) = burn_quant_tests::device();
     let weight = spread::<2>([60, 512], &device) * 0.4;
     let (start, stop, step) = (0.5f32, 1.0, 0.1);
-    let search = RangeSearch::Multipliers { start, stop, step, unscaled: Default::default() };
+    let search = RangeSearch::Multipliers { start, stop, step, include_max: Default::default() };
     let config = weights_only(QuantizerConfig::nvfp4_static()).with_algorithm(Algorithm::Mse(search));
     let (layer, _) = quantize_weights(linear(weight.clone()), &config).unwrap();
     let quantizers = Quantizers::of(&layer);

@@ -220,11 +220,11 @@ pub(super) fn t39() {
     let mut format = int(8);
     format.config = format.config.with_rule(Rule::disable("head.*"));
     let by_rule = AutoQuantizeConfig::new(16.0, [format]).with_batches(1, 1);
-    let by_list = AutoQuantizeConfig::new(16.0, [int(8)]).with_batches(1, 1).with_disabled("head");
+    let by_list = AutoQuantizeConfig::new(16.0, [int(8)]).with_batches(1, 1).keep_float("head");
     for config in [by_rule, by_list] {
         let data = |device: &Device| vec![spread::<2>([8, 16], device)];
         let forward = |net: &Net, x: &Tensor<2>| net.forward(x);
-        let (_, state) = AutoQuantization::new(&config).by_gram(net(), data, forward).unwrap();
+        let (_, state) = AutoQuantization::new(&config).by_layer_error(net(), data, forward).unwrap();
         let cheapest = state.solve(state.bits_range().0).unwrap();
         let head = cheapest.formats.get("head").cloned().flatten();
         assert_eq!((cheapest.formats["body"].as_deref(), head), (Some("int8"), None));

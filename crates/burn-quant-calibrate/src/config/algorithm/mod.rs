@@ -3,7 +3,9 @@
 mod options;
 mod validate;
 
-pub use options::{BinWidth, ColumnOrder, HistogramConfig, Identity, Inputs, RangeSearch, Sharing, Unscaled, Zeros};
+pub use options::{
+    ActOrder, BinWidth, CalibrationInputs, HistogramConfig, Identity, IncludeMax, RangeSearch, SiblingScales, Zeros,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,15 +15,16 @@ use burn_quant_core::error::QuantError;
 
 /// How the ranges of static quantizers are found, and what else calibration does.
 ///
-/// An algorithm says what it does to a layer; those of *layers* work on linear layers with a slot before them
-/// ([`QuantLinear`](burn_quant_nn::QuantLinear)), and every other quantizer gets its range by [`Algorithm::Max`]. What
-/// was skipped is in the [report](crate::solve::LayerReport) with its reason. Defaults are those of ModelOpt 0.47.
+/// An algorithm says what it does to a layer; those of *layers* work on linear layers with an activation quantizer
+/// before them ([`QuantLinear`](burn_quant_nn::QuantLinear)), and every other quantizer gets its range by
+/// [`Algorithm::Max`]. What was skipped is in the [report](crate::solve::LayerReport) with its reason. Defaults are
+/// those of ModelOpt 0.47.
 ///
 /// | algorithm | of | statistics | file |
 /// |---|---|---|---|
 /// | `max` | all | largest magnitude | `max.rs` |
 /// | `percentile`, `entropy`, `histogram_mse` | activations | histogram | a file of the same name |
-/// | `mean_magnitude` | all with f32 scales | mean magnitude of each channel | `mean_magnitude.rs` |
+/// | `lsq_init` | all with f32 scales | mean magnitude of each channel | `lsq_init.rs` |
 /// | `moving_average` | activations | largest magnitude of each batch | `moving_average.rs` |
 /// | `activation_headroom` | NVFP4 activations | histogram of block ranges | `activation_headroom.rs` |
 /// | `mse`, `local_hessian` | weights | none; Gram matrix | `range_search.rs` |
@@ -36,9 +39,9 @@ use burn_quant_core::error::QuantError;
 ///
 /// ```
 /// use burn_quant::{Algorithm, presets};
-/// use burn_quant::config::Sharing;
+/// use burn_quant::config::SiblingScales;
 ///
-/// let smooth = Algorithm::SmoothQuant { alpha: 0.5, sharing: Sharing::Separate };
+/// let smooth = Algorithm::SmoothQuant { alpha: 0.5, sharing: SiblingScales::PerLayer };
 /// let config = presets::int8_default().with_algorithm(Algorithm::Sequence(vec![smooth, Algorithm::gptq()]));
 /// assert_eq!(config.algorithm.name(), "sequence");
 /// ```
@@ -92,8 +95,9 @@ pub enum Algorithm {
         #[serde(default = "default::momentum")]
         momentum: f32,
     },
-    /// Twice the mean magnitude by the square root of the highest code: where learned ranges begin.
-    MeanMagnitude,
+    /// LSQ initialisation: `amax = 2·mean(|x|)·√q_max`, where learned ranges begin.
+    #[serde(alias = "mean_magnitude")]
+    LsqInit,
     /// The range of least squared rounding error of each weight.
     Mse(RangeSearch),
     /// The range of least error of each weight's output, estimated per block.
@@ -106,7 +110,7 @@ pub enum Algorithm {
         block_size: usize,
         /// The inputs that the error is measured on.
         #[serde(default, skip_serializing_if = "is_default")]
-        inputs: Inputs,
+        inputs: CalibrationInputs,
     },
     /// The range of activation tensors under E4M3 block scales, with headroom.
     ActivationHeadroom {
@@ -128,7 +132,7 @@ pub enum Algorithm {
         alpha: f32,
         /// Whether layers with a common input get a common scale.
         #[serde(default, skip_serializing_if = "is_default")]
-        sharing: Sharing,
+        sharing: SiblingScales,
     },
     /// Scales of input channels by search.
     AwqLite {
@@ -137,7 +141,7 @@ pub enum Algorithm {
         alpha_step: f32,
         /// Whether layers with a common input get a common scale.
         #[serde(default, skip_serializing_if = "is_default")]
-        sharing: Sharing,
+        sharing: SiblingScales,
         /// Whether no smoothing is a candidate.
         #[serde(default)]
         identity: Identity,
@@ -164,7 +168,7 @@ pub enum Algorithm {
         shrink_step: f32,
         /// Whether layers with a common input get a common scale.
         #[serde(default, skip_serializing_if = "is_default")]
-        sharing: Sharing,
+        sharing: SiblingScales,
         /// Whether no smoothing is a candidate.
         #[serde(default)]
         identity: Identity,
@@ -190,12 +194,12 @@ pub enum Algorithm {
         /// Columns that are corrected together; 128 by default.
         #[serde(default = "default::gptq_block")]
         block_size: usize,
-        /// The order in which columns are rounded.
-        #[serde(default, skip_serializing_if = "is_default")]
-        order: ColumnOrder,
+        /// Whether columns are rounded in the order of their activations.
+        #[serde(default, alias = "order", skip_serializing_if = "is_default")]
+        act_order: ActOrder,
         /// The inputs that the error is measured on.
         #[serde(default, skip_serializing_if = "is_default")]
-        inputs: Inputs,
+        inputs: CalibrationInputs,
     },
     /// Rounding up or down as learned against the output error of the layer.
     #[serde(rename = "adaround")]
@@ -211,8 +215,9 @@ pub enum Algorithm {
     BiasCorrection,
     /// Several, one after the other, on the statistics of one observation.
     Sequence(Vec<Algorithm>),
-    /// One for some layers only; the others keep what they have.
-    OfLayers {
+    /// One algorithm for some layers only; the other layers keep what they have.
+    #[serde(alias = "of_layers")]
+    ForLayers {
         /// The layers, by globs of their paths.
         layers: Vec<String>,
         /// What is done to them: a single algorithm that calibrates.
@@ -278,12 +283,12 @@ impl Algorithm {
 
     /// SmoothQuant, each layer by itself.
     pub fn smoothquant(alpha: f32) -> Self {
-        Algorithm::SmoothQuant { alpha, sharing: Sharing::Separate }
+        Algorithm::SmoothQuant { alpha, sharing: SiblingScales::PerLayer }
     }
 
     /// AWQ-lite, each layer by itself.
     pub fn awq_lite() -> Self {
-        Algorithm::AwqLite { alpha_step: 0.1, sharing: Sharing::Separate, identity: Identity::Tried }
+        Algorithm::AwqLite { alpha_step: 0.1, sharing: SiblingScales::PerLayer, identity: Identity::Tried }
     }
 
     /// AWQ-clip.
@@ -297,7 +302,7 @@ impl Algorithm {
             alpha_step: 0.1,
             min_clip_ratio: 0.5,
             shrink_step: 0.05,
-            sharing: Sharing::Separate,
+            sharing: SiblingScales::PerLayer,
             identity: Identity::Tried,
         }
     }
@@ -309,13 +314,13 @@ impl Algorithm {
 
     /// GPTQ in the order of columns.
     pub fn gptq() -> Self {
-        let (order, inputs) = (ColumnOrder::Natural, Inputs::Float);
-        Algorithm::Gptq { damping: 0.01, block_size: 128, order, inputs }
+        let (act_order, inputs) = (ActOrder::Off, CalibrationInputs::Float);
+        Algorithm::Gptq { damping: 0.01, block_size: 128, act_order, inputs }
     }
 
     /// Local Hessian over all E4M3 block scales of a static NVFP4 weight.
     pub fn local_hessian() -> Self {
-        Algorithm::LocalHessian { search: RangeSearch::E4m3Scales, block_size: 16, inputs: Inputs::Float }
+        Algorithm::LocalHessian { search: RangeSearch::E4m3Scales, block_size: 16, inputs: CalibrationInputs::Float }
     }
 
     /// Headroom for NVFP4 activations.
@@ -352,7 +357,7 @@ impl Algorithm {
             Algorithm::entropy(),
             Algorithm::histogram_mse(),
             Algorithm::MovingAverage { momentum: default::momentum() },
-            Algorithm::MeanMagnitude,
+            Algorithm::LsqInit,
             Algorithm::Mse(RangeSearch::default()),
             Algorithm::local_hessian(),
             Algorithm::activation_headroom(),
@@ -366,6 +371,7 @@ impl Algorithm {
             Algorithm::BiasCorrection,
         ];
         let known = near_misses(name, all.iter().map(Algorithm::name));
+        let name = if name == "mean_magnitude" { "lsq_init" } else { name }; // what older recipes call it
         let found = all.into_iter().find(|algorithm| algorithm.name() == name);
         found.ok_or_else(|| QuantError::NoAlgorithm { name: name.into(), near_misses: known })
     }
@@ -379,7 +385,7 @@ impl Algorithm {
             Algorithm::Entropy { .. } => "entropy",
             Algorithm::HistogramMse { .. } => "histogram_mse",
             Algorithm::MovingAverage { .. } => "moving_average",
-            Algorithm::MeanMagnitude => "mean_magnitude",
+            Algorithm::LsqInit => "lsq_init",
             Algorithm::Mse(_) => "mse",
             Algorithm::LocalHessian { .. } => "local_hessian",
             Algorithm::ActivationHeadroom { .. } => "activation_headroom",
@@ -392,7 +398,7 @@ impl Algorithm {
             Algorithm::AdaRound { .. } => "adaround",
             Algorithm::BiasCorrection => "bias_correction",
             Algorithm::Sequence(_) => "sequence",
-            Algorithm::OfLayers { algorithm, .. } => algorithm.name(),
+            Algorithm::ForLayers { algorithm, .. } => algorithm.name(),
             Algorithm::Custom { name, .. } => name,
         }
     }

@@ -14,43 +14,47 @@ pub enum RangeSearch {
         stop: f32,
         /// The distance of two; rounded so that the last is one of them.
         step: f32,
-        /// Whether the range itself is tried too, where the steps do not meet it.
-        #[serde(default)]
-        unscaled: Unscaled,
+        /// Whether multiplier 1, the `max` range, is tried where the steps do not meet it.
+        #[serde(default, alias = "unscaled")]
+        include_max: IncludeMax,
     },
     /// Every E4M3 scale of a block.
     E4m3Scales,
 }
 
-/// Whether a search tries the multiplier one.
+/// Whether a range search tries multiplier 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Unscaled {
-    /// It does, so its result is never worse than `max`.
+pub enum IncludeMax {
+    /// Always tries multiplier 1 (the `max` range), so the result is never worse than `max`.
     #[default]
-    Tried,
-    /// Only if the steps meet it, as in ModelOpt.
-    IfMet,
+    #[serde(alias = "tried")]
+    Always,
+    /// Tries multiplier 1 only if it is on the step grid (ModelOpt's behaviour).
+    #[serde(alias = "if_met")]
+    OnGrid,
 }
 
 impl Default for RangeSearch {
     fn default() -> Self {
-        RangeSearch::Multipliers { start: 0.25, stop: 4.0, step: 0.1, unscaled: Unscaled::Tried }
+        RangeSearch::Multipliers { start: 0.25, stop: 4.0, step: 0.1, include_max: IncludeMax::Always }
     }
 }
 
 /// Whether layers that share an input are solved together.
 ///
 /// Layers share an input if they are siblings by name (`q_proj`, `k_proj`, `v_proj`; `gate_proj`, `up_proj`; `w1`, `w3`
-/// of one parent) and saw the same data, bit for bit.
+/// of one parent) and saw as many tokens with the same channel maxima.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Sharing {
-    /// Each layer has its own scale, as in ModelOpt.
+pub enum SiblingScales {
+    /// Each layer has its own scale (ModelOpt's behaviour).
     #[default]
-    Separate,
-    /// One scale for all: it can be merged into what comes before them.
-    Joint,
+    #[serde(alias = "separate")]
+    PerLayer,
+    /// All siblings have one scale, which can be merged into what comes before them.
+    #[serde(alias = "joint")]
+    Shared,
 }
 
 /// Whether AWQ may leave a layer unsmoothed.
@@ -64,30 +68,32 @@ pub enum Identity {
     NotTried,
 }
 
-/// On which inputs an error is measured.
+/// On which inputs the error of a layer is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Inputs {
-    /// Those of the float model: one observation is enough.
+pub enum CalibrationInputs {
+    /// Inputs of the float model: one observation is enough.
     #[default]
     Float,
-    /// Those of the model with quantized activations, as in ModelOpt: their ranges must be known first, so the data is
-    /// read twice. The same as `Float` for weight-only configurations.
+    /// Inputs of the model with quantized activations (ModelOpt's behaviour): their ranges must be known first, so the
+    /// data is read twice. Equal to `Float` for weight-only configurations.
     Quantized,
 }
 
-/// In which order GPTQ rounds the columns of a weight.
+/// Whether GPTQ rounds the columns of a weight in the order of their activations ("act order").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ColumnOrder {
-    /// As they come.
+pub enum ActOrder {
+    /// Rounds columns in the order of the weight.
     #[default]
-    Natural,
-    /// Those of the strongest inputs first, while there are others left to correct them ("act order").
-    Activations,
+    #[serde(alias = "natural")]
+    Off,
+    /// Rounds columns of the strongest inputs first, while others are left to correct them (`desc_act`).
+    #[serde(alias = "activations")]
+    On,
 }
 
-/// How magnitudes are counted.
+/// How a histogram of magnitudes is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HistogramConfig {
@@ -124,9 +130,9 @@ pub enum BinWidth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Zeros {
-    /// They count as any other value.
+    /// Zeros are counted as any other value.
     #[default]
     Counted,
-    /// They are left out, as after a ReLU they would outweigh all else.
+    /// Zeros are not counted. Recommended after a ReLU, where they would dominate the histogram.
     Skipped,
 }

@@ -14,7 +14,7 @@ impl Algorithm {
         match self {
             Algorithm::None
             | Algorithm::Max
-            | Algorithm::MeanMagnitude
+            | Algorithm::LsqInit
             | Algorithm::BiasCorrection
             | Algorithm::Custom { .. } => Ok(()),
             Algorithm::Sequence(steps) => steps.iter().try_for_each(|step| match step {
@@ -23,10 +23,10 @@ impl Algorithm {
                 }
                 step => step.validate(),
             }),
-            Algorithm::OfLayers { layers, algorithm } => {
+            Algorithm::ForLayers { layers, algorithm } => {
                 layers.iter().try_for_each(|glob| matcher(glob).map(drop))?;
                 match &**algorithm {
-                    Algorithm::Sequence(_) | Algorithm::OfLayers { .. } | Algorithm::None => {
+                    Algorithm::Sequence(_) | Algorithm::ForLayers { .. } | Algorithm::None => {
                         Err(QuantError::AlgorithmInSequence { name: algorithm.name().to_string() })
                     }
                     single => single.validate(),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::ImportProblem;
 use super::attributes::Reader;
 use super::problem::{Problem, boolean, count, keys, number, problem, wrong};
-use crate::config::{Algorithm, ColumnOrder, Identity, Inputs, RangeSearch, Sharing, Unscaled};
+use crate::config::{ActOrder, Algorithm, CalibrationInputs, Identity, IncludeMax, RangeSearch, SiblingScales};
 
 /// Whether training learns the ranges of weights, as ModelOpt's `lsq` does beside finding where they begin.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -143,7 +143,7 @@ fn calibration(at: &str, value: &Value) -> Result<Algorithm, Problem> {
     let search = |default: bool| -> Result<RangeSearch, Problem> {
         let start = float("start_multiplier", 0.25)?;
         let (stop, step) = (float("stop_multiplier", 4.0)?, float("step_size", 0.1)?);
-        let multipliers = RangeSearch::Multipliers { start, stop, step, unscaled: Unscaled::Tried };
+        let multipliers = RangeSearch::Multipliers { start, stop, step, include_max: IncludeMax::Always };
         Ok(if reader.flag("fp8_scale_sweep", default)? { RangeSearch::E4m3Scales } else { multipliers })
     };
     const SEARCH: [&str; 6] =
@@ -159,7 +159,7 @@ fn calibration(at: &str, value: &Value) -> Result<Algorithm, Problem> {
         "local_hessian" => {
             known(&[&SEARCH[..], &["block_size", "debug"]].concat())?;
             let (search, block_size) = (search(true)?, size("block_size", 16)?);
-            Ok(Algorithm::LocalHessian { search, block_size, inputs: Inputs::Quantized })
+            Ok(Algorithm::LocalHessian { search, block_size, inputs: CalibrationInputs::Quantized })
         }
         "nvfp4_act_headroom" => {
             known(&["anchor_percentile", "upper_percentile", "rho", "weight_scale_algorithm"])?;
@@ -183,7 +183,7 @@ fn calibration(at: &str, value: &Value) -> Result<Algorithm, Problem> {
             known(&["alpha_step", "debug"])?;
             Ok(Algorithm::AwqLite {
                 alpha_step: float("alpha_step", 0.1)?,
-                sharing: Sharing::Separate,
+                sharing: SiblingScales::PerLayer,
                 identity: Identity::Tried,
             })
         }
@@ -202,7 +202,7 @@ fn calibration(at: &str, value: &Value) -> Result<Algorithm, Problem> {
                 alpha_step: float("alpha_step", 0.1)?,
                 min_clip_ratio: float("min_clip_ratio", 0.5)?,
                 shrink_step: float("shrink_step", 0.05)?,
-                sharing: Sharing::Separate,
+                sharing: SiblingScales::PerLayer,
                 identity: Identity::Tried,
             })
         }
@@ -225,7 +225,7 @@ fn calibration(at: &str, value: &Value) -> Result<Algorithm, Problem> {
             known(&["perc_damp", "block_size", "fused"])?;
             reader.flag("fused", false)?; // a kernel with the same result
             let (damping, block_size) = (float("perc_damp", 0.01)?, size("block_size", 128)?);
-            Ok(Algorithm::Gptq { damping, block_size, order: ColumnOrder::Natural, inputs: Inputs::Quantized })
+            Ok(Algorithm::Gptq { damping, block_size, act_order: ActOrder::Off, inputs: CalibrationInputs::Quantized })
         }
         _ => wrong(at, "an algorithm of ModelOpt", value),
     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::ImportProblem;
 use super::problem::{Problem, boolean, count, effective_bits, keys, number, object, problem, wrong};
 use burn_quant_core::config::{
-    AfterRounding, BiasConfig, BiasMethod, BiasSource, Granularity, QuantizerConfig, Range, Rotation,
+    BiasConfig, BiasMethod, BiasSource, Granularity, QuantizerConfig, RangeSource, Rotation, RotationOutput,
 };
 use burn_quant_core::error::InvalidConfig;
 
@@ -128,7 +128,7 @@ impl Reader<'_> {
             config.scale = self.scale(blocks)?;
         }
         if config.scale == ScaleFormat::E8M0 {
-            config.range = Range::Dynamic;
+            config.range = RangeSource::Dynamic;
         }
         if !self.flag("pass_through_bwd", true)? {
             config.gradient = GradientRule::Clipped;
@@ -283,17 +283,17 @@ impl Reader<'_> {
         }
     }
 
-    fn range(&self) -> Result<Range, Problem> {
+    fn range(&self) -> Result<RangeSource, Problem> {
         let dynamic = self.get("type").map_or(Ok(false), |(at, value)| kind(&at, value))?;
         let constant = self.get("constant_amax").map(|(at, value)| number(&at, value)).transpose()?;
         match (self.flag("use_constant_amax", false)?, constant) {
             (true, Some(_)) => {
                 problem(self.at, ImportProblem::Exclusive { a: "use_constant_amax", b: "constant_amax" })
             }
-            (true, None) => Ok(Range::Constant(448.0)),
-            (false, Some(amax)) => Ok(Range::Constant(amax)),
-            (false, None) if dynamic => Ok(Range::Dynamic),
-            (false, None) => Ok(Range::Static),
+            (true, None) => Ok(RangeSource::Constant(448.0)),
+            (false, Some(amax)) => Ok(RangeSource::Constant(amax)),
+            (false, None) if dynamic => Ok(RangeSource::Dynamic),
+            (false, None) => Ok(RangeSource::Static),
         }
     }
 
@@ -337,14 +337,14 @@ impl Reader<'_> {
         keys(&at, fields, &["enable", "mode", "rotate_fp32", "block_size"])?;
         let reader = Reader { at: &at, attributes: fields };
         reader.flag("rotate_fp32", false)?; // arithmetic is f32 in any case
-        let after = match reader.get("mode") {
-            None => AfterRounding::Stay,
-            Some((_, mode)) if mode == "rotate" => AfterRounding::Stay,
-            Some((_, mode)) if mode == "rotate_back" => AfterRounding::RotateBack,
+        let output = match reader.get("mode") {
+            None => RotationOutput::Rotated,
+            Some((_, mode)) if mode == "rotate" => RotationOutput::Rotated,
+            Some((_, mode)) if mode == "rotate_back" => RotationOutput::Original,
             Some((at, mode)) => return wrong(&at, "rotate or rotate_back", mode),
         };
         let block = reader.get("block_size").map(|(at, value)| count(&at, value)).transpose()?;
-        let rotation = Rotation { block, signs: None, after };
+        let rotation = Rotation { block, signs: None, output };
         Ok(reader.flag("enable", false)?.then_some(rotation))
     }
 }

@@ -36,7 +36,7 @@ use self::algorithm::{Learning, algorithm};
 use self::attributes::{Target, attributes};
 use self::problem::{Problem, boolean, effective_bits, keys, object, problem, wrong};
 use super::{Algorithm, QuantConfig};
-use burn_quant_core::config::{Action, Granularity, QuantizerConfig, Range, Rounding, Rule};
+use burn_quant_core::config::{Action, Granularity, QuantizerConfig, RangeSource, Rounding, Rule};
 use burn_quant_core::error::{ImportProblem, QuantError};
 
 impl QuantConfig {
@@ -131,7 +131,7 @@ fn learned(mut rules: Vec<Rule>) -> Result<Vec<Rule>, Problem> {
 fn uncalibrated(mut rule: Rule) -> Rule {
     if let Action::Set(config) = &mut rule.action {
         let stages = std::iter::once(&mut config.range).chain(config.then.iter_mut().map(|stage| &mut stage.range));
-        stages.filter(|range| **range == Range::Static).for_each(|range| *range = Range::Dynamic);
+        stages.filter(|range| **range == RangeSource::Static).for_each(|range| *range = RangeSource::Dynamic);
     }
     rule
 }

@@ -1,6 +1,7 @@
-//! Layers without a weight to quantize — pooling, normalization, a leaky rectifier — with slots around them.
+//! Layers without a weight to quantize — pooling, normalization, a leaky rectifier — with activation quantizers around
+//! them.
 //!
-//! All are one type, [`WithSlots`]: burn's layer, a quantizer before it and one after it.
+//! All are one type, [`ActivationQuantized`]: burn's layer, a quantizer before it and one after it.
 
 use std::borrow::{Borrow, BorrowMut};
 use std::ops::{Deref, DerefMut};
@@ -26,8 +27,8 @@ use burn_quant_core::layout::Role;
 use burn_quant_core::quantizer::TensorQuantizer;
 
 /// A layer that has no weight, as rules and records know it.
-pub trait Slotted: Module + ModuleDisplay {
-    /// The type name of the layer with slots, which rules match: `QuantLayerNorm`.
+pub trait QuantizableActivation: Module + ModuleDisplay {
+    /// The type name of the layer with activation quantizers, which rules match: `QuantLayerNorm`.
     const CONTAINER: &'static str;
     /// What its inputs and outputs are.
     const ROLE: Role;
@@ -35,14 +36,14 @@ pub trait Slotted: Module + ModuleDisplay {
 
 /// A layer of burn with a quantizer before it and one after it, both off until a rule of yours enables them.
 ///
-/// Records have the paths of burn's layer and, beside them, those of the slots. Fields of the layer are reached through
-/// it.
+/// Records have the paths of burn's layer and, beside them, those of the activation quantizers. Fields of the layer are
+/// reached through it.
 ///
 /// A rule switches them on if it names them, by the container or by a glob that matches no product; `*input_quantizer`
 /// leaves them off, in presets and in recipes that are read from ModelOpt's (`QuantConfig::from_modelopt_json`).
 /// ModelOpt itself quantizes what comes into pooling and most norms.
 #[derive(Clone, Debug)]
-pub struct WithSlots<L> {
+pub struct ActivationQuantized<L> {
     layer: L,
     /// Quantizes the input; disabled in a new layer.
     pub input_quantizer: TensorQuantizer,
@@ -50,7 +51,7 @@ pub struct WithSlots<L> {
     pub output_quantizer: TensorQuantizer,
 }
 
-impl<L: Slotted> WithSlots<L> {
+impl<L: QuantizableActivation> ActivationQuantized<L> {
     /// Returns burn's layer, which computes the same.
     ///
     /// # Errors
@@ -81,7 +82,7 @@ trait Each {
     fn on<M: Module>(&self, module: M) -> M;
 }
 
-impl<L: Slotted> From<L> for WithSlots<L> {
+impl<L: QuantizableActivation> From<L> for ActivationQuantized<L> {
     fn from(layer: L) -> Self {
         Self {
             layer,
@@ -91,7 +92,7 @@ impl<L: Slotted> From<L> for WithSlots<L> {
     }
 }
 
-impl<L> Deref for WithSlots<L> {
+impl<L> Deref for ActivationQuantized<L> {
     type Target = L;
 
     fn deref(&self) -> &L {
@@ -99,19 +100,19 @@ impl<L> Deref for WithSlots<L> {
     }
 }
 
-impl<L> DerefMut for WithSlots<L> {
+impl<L> DerefMut for ActivationQuantized<L> {
     fn deref_mut(&mut self) -> &mut L {
         &mut self.layer
     }
 }
 
-impl<L> Borrow<L> for WithSlots<L> {
+impl<L> Borrow<L> for ActivationQuantized<L> {
     fn borrow(&self) -> &L {
         &self.layer
     }
 }
 
-impl<L> BorrowMut<L> for WithSlots<L> {
+impl<L> BorrowMut<L> for ActivationQuantized<L> {
     fn borrow_mut(&mut self) -> &mut L {
         &mut self.layer
     }
@@ -120,7 +121,7 @@ impl<L> BorrowMut<L> for WithSlots<L> {
 const INPUT: &str = "input_quantizer";
 const OUTPUT: &str = "output_quantizer";
 
-impl<L: Slotted> Module for WithSlots<L> {
+impl<L: QuantizableActivation> Module for ActivationQuantized<L> {
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
         self.layer.visit(visitor);
         for (name, slot) in [(INPUT, &self.input_quantizer), (OUTPUT, &self.output_quantizer)] {
@@ -198,7 +199,7 @@ impl<L: Slotted> Module for WithSlots<L> {
     }
 }
 
-impl<L: Slotted> ModuleDisplayDefault for WithSlots<L> {
+impl<L: QuantizableActivation> ModuleDisplayDefault for ActivationQuantized<L> {
     fn content(&self, content: Content) -> Option<Content> {
         content
             .set_top_level_type(L::CONTAINER.trim_start_matches("Struct:"))
@@ -209,7 +210,7 @@ impl<L: Slotted> ModuleDisplayDefault for WithSlots<L> {
     }
 }
 
-impl<L: Slotted> ModuleDisplay for WithSlots<L> {
+impl<L: QuantizableActivation> ModuleDisplay for ActivationQuantized<L> {
     fn custom_settings(&self) -> Option<DisplaySettings> {
         None
     }
@@ -219,7 +220,7 @@ macro_rules! slotted {
     ($layer:ident => $quant:ident, $role:ident, rank $rank:literal) => {
         slotted!(@type $layer => $quant, $role);
 
-        impl WithSlots<$layer> {
+        impl ActivationQuantized<$layer> {
             /// The layer with its quantizers.
             pub fn forward(&self, input: Tensor<$rank>) -> Tensor<$rank> {
                 self.around(input, |layer, input| layer.forward(input))
@@ -229,7 +230,7 @@ macro_rules! slotted {
     ($layer:ident => $quant:ident, $role:ident, any rank) => {
         slotted!(@type $layer => $quant, $role);
 
-        impl WithSlots<$layer> {
+        impl ActivationQuantized<$layer> {
             /// The layer with its quantizers.
             pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
                 self.around(input, |layer, input| layer.forward(input))
@@ -238,9 +239,9 @@ macro_rules! slotted {
     };
     (@type $layer:ident => $quant:ident, $role:ident) => {
         #[doc = concat!("burn's [`", stringify!($layer), "`] with quantizers before and after it.")]
-        pub type $quant = WithSlots<$layer>;
+        pub type $quant = ActivationQuantized<$layer>;
 
-        impl Slotted for $layer {
+        impl QuantizableActivation for $layer {
             const CONTAINER: &'static str = concat!("Struct:", stringify!($quant));
             const ROLE: Role = Role::$role;
         }
@@ -281,7 +282,7 @@ pub struct QuantAvgPool1dConfig {
     pub ceil_mode: bool,
 }
 
-mirrors_config! { AvgPool1dConfig, QuantAvgPool1dConfig => QuantAvgPool1d () { kernel_size, stride, padding,
+config_conversions! { AvgPool1dConfig, QuantAvgPool1dConfig => QuantAvgPool1d () { kernel_size, stride, padding,
 count_include_pad, ceil_mode } }
 
 /// The configuration of a [`QuantAvgPool2d`], field by field that of burn's: [`AvgPool2dConfig`].
@@ -303,7 +304,7 @@ pub struct QuantAvgPool2dConfig {
     pub ceil_mode: bool,
 }
 
-mirrors_config! { AvgPool2dConfig, QuantAvgPool2dConfig => QuantAvgPool2d () { kernel_size, strides, padding,
+config_conversions! { AvgPool2dConfig, QuantAvgPool2dConfig => QuantAvgPool2d () { kernel_size, strides, padding,
 count_include_pad, ceil_mode } }
 
 /// The configuration of a [`QuantMaxPool1d`], field by field that of burn's: [`MaxPool1dConfig`].
@@ -325,8 +326,9 @@ pub struct QuantMaxPool1dConfig {
     pub ceil_mode: bool,
 }
 
-mirrors_config! { MaxPool1dConfig, QuantMaxPool1dConfig => QuantMaxPool1d () { kernel_size, stride, padding, dilation,
-ceil_mode } }
+config_conversions! { MaxPool1dConfig, QuantMaxPool1dConfig => QuantMaxPool1d () {
+    kernel_size, stride, padding, dilation, ceil_mode
+} }
 
 /// The configuration of a [`QuantMaxPool2d`], field by field that of burn's: [`MaxPool2dConfig`].
 #[derive(Config, Debug)]
@@ -347,31 +349,32 @@ pub struct QuantMaxPool2dConfig {
     pub ceil_mode: bool,
 }
 
-mirrors_config! { MaxPool2dConfig, QuantMaxPool2dConfig => QuantMaxPool2d () { kernel_size, strides, padding, dilation,
-ceil_mode } }
+config_conversions! { MaxPool2dConfig, QuantMaxPool2dConfig => QuantMaxPool2d () {
+    kernel_size, strides, padding, dilation, ceil_mode
+} }
 
-mirrored_config! {
+config_like_burns! {
     AdaptiveAvgPool1dConfig, QuantAdaptiveAvgPool1dConfig => QuantAdaptiveAvgPool1d () {
         /// Size of the output.
         output_size: usize,
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     AdaptiveAvgPool2dConfig, QuantAdaptiveAvgPool2dConfig => QuantAdaptiveAvgPool2d () {
         /// Size of the output.
         output_size: [usize; 2],
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     AdaptiveAvgPool3dConfig, QuantAdaptiveAvgPool3dConfig => QuantAdaptiveAvgPool3d () {
         /// Size of the output.
         output_size: [usize; 3],
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     BatchNormConfig, QuantBatchNormConfig => QuantBatchNorm (device) {
         /// Channels.
         num_features: usize,
@@ -384,7 +387,7 @@ mirrored_config! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     InstanceNormConfig, QuantInstanceNormConfig => QuantInstanceNorm (device) {
         /// Channels.
         num_channels: usize,
@@ -397,7 +400,7 @@ mirrored_config! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     GroupNormConfig, QuantGroupNormConfig => QuantGroupNorm (device) {
         /// Groups of channels.
         num_groups: usize,
@@ -412,7 +415,7 @@ mirrored_config! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     LayerNormConfig, QuantLayerNormConfig => QuantLayerNorm (device) {
         /// Features.
         d_model: usize,
@@ -425,7 +428,7 @@ mirrored_config! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     RmsNormConfig, QuantRmsNormConfig => QuantRmsNorm (device) {
         /// Features.
         d_model: usize,
@@ -435,7 +438,7 @@ mirrored_config! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     LocalResponseNormConfig, QuantLocalResponseNormConfig => QuantLocalResponseNorm () {
         /// Channels of a neighbourhood.
         size: usize,
@@ -451,7 +454,7 @@ mirrored_config! {
     }
 }
 
-mirrored_config! {
+config_like_burns! {
     LeakyReluConfig, QuantLeakyReluConfig => QuantLeakyRelu () {
         /// Slope below zero.
         #[config(default = 0.01)]

@@ -21,11 +21,11 @@ use burn_quant_core::with_rank;
 
 /// The range of a weight by its mean magnitude.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct MeanMagnitude;
+pub(crate) struct LsqInit;
 
-impl CalibrationAlgorithm for MeanMagnitude {
+impl CalibrationAlgorithm for LsqInit {
     fn name(&self) -> &str {
-        "mean_magnitude"
+        "lsq_init"
     }
 
     fn stage(&self) -> Stage {
