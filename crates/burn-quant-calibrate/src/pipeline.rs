@@ -282,18 +282,24 @@ impl Default for QuantizeOptions<'_> {
 }
 
 impl<'a> QuantizeOptions<'a> {
-    /// Creates the options that [`quantize`] has: the layouts of burn's layers, no budget.
+    /// Creates the options that [`quantize`] has: the layouts of burn's layers, no budget, no listener.
+    ///
+    /// Each `with_` method changes one.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Lets rules disable all weights that others enable.
+    /// Allows rules that disable all weights that others enable.
+    ///
+    /// A search uses it for its base; otherwise it is [`QuantError::NoWeightEnabled`].
     pub fn allowing_no_weights(mut self) -> Self {
         self.no_weights = NoWeights::Allowed;
         self
     }
 
-    /// Uses another table of weights.
+    /// Uses another table of weights, for structs of your own.
+    ///
+    /// See [`WeightLayouts`].
     pub fn with_layouts(mut self, layouts: WeightLayouts) -> Self {
         self.layouts = layouts;
         self
@@ -324,7 +330,9 @@ impl<'a> QuantizeOptions<'a> {
         self
     }
 
-    /// Calls a listener after each step.
+    /// Calls a listener at each step: placed, observed, a layer begins to be solved, solved.
+    ///
+    /// It runs on the calling thread; draw a bar with it.
     pub fn with_progress(mut self, listener: impl FnMut(Progress) + 'a) -> Self {
         self.progress = Box::new(listener);
         self

@@ -73,11 +73,15 @@ fn is_one(groups: &usize) -> bool {
 
 impl WeightLayout {
     /// Creates the layout of a weight without groups.
+    ///
+    /// Axes count from 0.
     pub fn new(channel_axis: usize, block_axis: usize) -> Self {
         Self { channel_axis, block_axis, groups: 1 }
     }
 
     /// Returns the layout of a transposed convolution in groups.
+    ///
+    /// Its output channels are counted in each group.
     pub fn with_groups(mut self, groups: usize) -> Self {
         self.groups = groups.max(1);
         self

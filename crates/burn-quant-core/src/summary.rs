@@ -55,8 +55,10 @@ enum Shown {
 }
 
 impl Summary {
-    /// Prints quantizers that are off too.
-    pub fn keep_float(mut self) -> Self {
+    /// Lists disabled quantizers too.
+    ///
+    /// Without it only enabled quantizers are listed.
+    pub fn with_disabled(mut self) -> Self {
         self.shown = Shown::All;
         self
     }

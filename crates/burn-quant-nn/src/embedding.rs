@@ -36,6 +36,8 @@ pub struct QuantEmbedding {
 
 impl QuantEmbedding {
     /// Returns the vectors of indices. Only these are quantized, unless the range is taken from the whole table.
+    ///
+    /// Indices are `[batch, tokens]`, vectors `[batch, tokens, d_model]`.
     pub fn forward(&self, input: Tensor<2, Int>) -> Tensor<3> {
         let [batch, tokens] = input.dims();
         let Some(quantizer) = self.weight.reparameterization::<TensorQuantizer>() else {

@@ -47,7 +47,9 @@ pub struct QuantLinear {
 }
 
 impl QuantLinear {
-    /// The layer with its quantizers.
+    /// Applies the layer with its quantizers.
+    ///
+    /// Shapes are those of burn's layer; a disabled quantizer is the identity.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         self.with_weight(input, self.weight.val(), self.bias.as_ref().map(Param::val))
     }

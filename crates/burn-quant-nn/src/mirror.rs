@@ -29,7 +29,9 @@ macro_rules! config_like_burns {
 macro_rules! config_conversions {
     ($burn:ident, $config:ident => $layer:ident ($($device:ident)?) { $($field:ident),* }) => {
         impl $config {
-            /// A layer with fresh parameters and disabled activation quantizers.
+            /// Creates a layer with fresh parameters and disabled activation quantizers.
+            ///
+            /// It computes what burn's layer does until rules enable its quantizers.
             pub fn init(&self $(, $device: &Device)?) -> $layer {
                 $burn::from(self.clone()).init($($device)?).into()
             }

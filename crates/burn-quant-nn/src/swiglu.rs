@@ -41,7 +41,9 @@ pub struct QuantSwiGlu {
 }
 
 impl QuantSwiGlu {
-    /// The unit with its quantizers.
+    /// Applies the unit with its quantizers.
+    ///
+    /// Shapes are those of burn's layer; a disabled quantizer is the identity.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         silu(self.linear_inner.forward(input.clone())) * self.linear_outer.forward(input)
     }

@@ -221,7 +221,9 @@ macro_rules! slotted {
         slotted!(@type $layer => $quant, $role);
 
         impl ActivationQuantized<$layer> {
-            /// The layer with its quantizers.
+            /// Applies the layer with its quantizers.
+            ///
+            /// Shapes are those of burn's layer; a disabled quantizer is the identity.
             pub fn forward(&self, input: Tensor<$rank>) -> Tensor<$rank> {
                 self.around(input, |layer, input| layer.forward(input))
             }
@@ -231,7 +233,9 @@ macro_rules! slotted {
         slotted!(@type $layer => $quant, $role);
 
         impl ActivationQuantized<$layer> {
-            /// The layer with its quantizers.
+            /// Applies the layer with its quantizers.
+            ///
+            /// Shapes are those of burn's layer; a disabled quantizer is the identity.
             pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
                 self.around(input, |layer, input| layer.forward(input))
             }

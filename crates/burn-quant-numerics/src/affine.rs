@@ -48,12 +48,16 @@ impl ZeroPoint {
         Self { scale, zero, lo, hi }
     }
 
-    /// Real units per code.
+    /// Returns the real units per code.
+    ///
+    /// It is positive.
     pub const fn scale(self) -> f32 {
         self.scale
     }
 
-    /// The code that means 0.0.
+    /// Returns the code that means 0.0.
+    ///
+    /// The real value 0.0 is represented exactly.
     pub const fn zero(self) -> i32 {
         self.zero
     }
@@ -69,7 +73,9 @@ impl ZeroPoint {
         round_half_to_even(clip(x / self.scale, lo, hi)) as i32 + self.zero
     }
 
-    /// The real value of a code.
+    /// Returns the real value of a code.
+    ///
+    /// `(code − zero) · scale`.
     pub fn value(self, code: i32) -> f32 {
         (code - self.zero) as f32 * self.scale
     }

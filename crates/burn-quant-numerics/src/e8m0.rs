@@ -37,7 +37,9 @@ impl E8m0 {
         Self(byte)
     }
 
-    /// The byte: the exponent with bias 127.
+    /// Returns the byte: the exponent with bias 127.
+    ///
+    /// It is what MX files store per block.
     pub const fn byte(self) -> u8 {
         self.0
     }
@@ -47,7 +49,9 @@ impl E8m0 {
         Self((exponent(amax, max) + 127) as u8)
     }
 
-    /// The power of two.
+    /// Returns the power of two.
+    ///
+    /// `2^(byte − 127)`.
     pub fn value(self) -> f32 {
         if self.0 == 255 { f32::NAN } else { power_of_two(i32::from(self.0) - 127) }
     }

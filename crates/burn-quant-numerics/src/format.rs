@@ -55,7 +55,9 @@ pub enum Format {
 }
 
 impl Format {
-    /// Bits per element, without scales.
+    /// Returns the bits per element, without scales.
+    ///
+    /// 8 for INT8 and E4M3, 4 for E2M1 and NF4.
     pub const fn bits(self) -> u8 {
         match self {
             Format::Int(int) => int.bits(),
@@ -65,7 +67,9 @@ impl Format {
         }
     }
 
-    /// The largest value of an element, in units of its scale; amax is mapped to it.
+    /// Returns the largest value of an element, in units of its scale; amax is mapped to it.
+    ///
+    /// 448 for E4M3, 6 for E2M1, 1 for NF4.
     pub const fn max(self) -> f32 {
         match self {
             Format::Int(int) => int.grid().hi() as f32,
@@ -79,7 +83,9 @@ impl Format {
         }
     }
 
-    /// The grid of a floating-point format; `None` for integers and NF4.
+    /// Returns the grid of a floating-point format; `None` for integers and NF4.
+    ///
+    /// Grids round and encode.
     pub const fn minifloat(self) -> Option<Minifloat> {
         match self {
             Format::E4M3 => Some(Minifloat::E4M3),
@@ -143,7 +149,9 @@ pub enum BlockScale {
 }
 
 impl BlockScale {
-    /// The largest E4M3 scale that the calibrated ranges map to.
+    /// Returns the largest E4M3 scale that the calibrated ranges map to.
+    ///
+    /// 448, and 256 for four over six, which leaves room for scales 1.5 times as large.
     pub const fn max(self) -> f32 {
         match self {
             BlockScale::Dynamic | BlockScale::Static => 448.0,

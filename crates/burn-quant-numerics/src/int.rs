@@ -102,22 +102,30 @@ impl IntFormat {
         Self::new(bits, Signedness::Signed, IntSpan::Full)
     }
 
-    /// Bits per code.
+    /// Returns the bits per code.
+    ///
+    /// 2 to 16.
     pub const fn bits(self) -> u8 {
         self.bits
     }
 
-    /// Whether there are negative codes.
+    /// Returns whether there are negative codes.
+    ///
+    /// Unsigned formats are for activations after a ReLU.
     pub const fn signedness(self) -> Signedness {
         self.signedness
     }
 
-    /// Which codes are used.
+    /// Returns which codes are used.
+    ///
+    /// A narrow format leaves out the code beyond the negative of the largest.
     pub const fn span(self) -> IntSpan {
         self.span
     }
 
-    /// The grid of this format.
+    /// Returns the grid of this format.
+    ///
+    /// It holds the smallest and the largest code.
     pub const fn grid(self) -> IntGrid {
         let unsigned = matches!(self.signedness, Signedness::Unsigned) as u8;
         let hi = (1i32 << (self.bits - 1 + unsigned)) - 1;
@@ -152,27 +160,37 @@ pub struct IntGrid {
 }
 
 impl IntGrid {
-    /// The smallest code.
+    /// Returns the smallest code.
+    ///
+    /// −128 for INT8, −127 if it is narrow, 0 if it is unsigned.
     pub const fn lo(self) -> i32 {
         self.lo as i32
     }
 
-    /// The largest code.
+    /// Returns the largest code.
+    ///
+    /// 127 for INT8, 255 for UINT8.
     pub const fn hi(self) -> i32 {
         self.hi as i32
     }
 
-    /// The grid without the code beyond the negative of the largest: what the integers of MX formats are.
+    /// Returns the grid without the code beyond the negative of the largest: what the integers of MX formats are.
+    ///
+    /// −127 to 127 for 8 bits.
     pub const fn symmetric(self) -> Self {
         if self.lo < -self.hi { Self { lo: -self.hi, hi: self.hi } } else { self }
     }
 
-    /// The code of a real value; NaN has none and gives 0.
+    /// Returns the code of a real value; NaN has none and gives 0.
+    ///
+    /// Codes beyond the grid become its ends.
     pub fn code(self, x: f32, scale: Scale) -> i32 {
         self.round(x * scale.to_grid) as i32
     }
 
-    /// The real value of a code.
+    /// Returns the real value of a code.
+    ///
+    /// In the units of the tensor.
     pub fn value(self, code: i32, scale: Scale) -> f32 {
         self.dequantize(code as f32, scale)
     }

@@ -67,27 +67,37 @@ impl Minifloat {
         Self { exponent_bits, mantissa_bits, max, min_normal, spacing: (3u32 << (22 - mantissa_bits)) as f32 }
     }
 
-    /// Bits per value, with the sign.
+    /// Returns the bits per value, with the sign.
+    ///
+    /// 8 for E4M3.
     pub const fn bits(self) -> u8 {
         1 + self.exponent_bits + self.mantissa_bits
     }
 
-    /// Bits of the exponent.
+    /// Returns the bits of the exponent.
+    ///
+    /// 4 for E4M3.
     pub const fn exponent_bits(self) -> u8 {
         self.exponent_bits
     }
 
-    /// Bits of the mantissa, without the leading one.
+    /// Returns the bits of the mantissa, without the leading one.
+    ///
+    /// 3 for E4M3.
     pub const fn mantissa_bits(self) -> u8 {
         self.mantissa_bits
     }
 
-    /// The largest value.
+    /// Returns the largest value.
+    ///
+    /// 448 for E4M3.
     pub const fn largest(self) -> f32 {
         self.max
     }
 
-    /// The smallest normal value.
+    /// Returns the smallest normal value.
+    ///
+    /// 2⁻⁶ for E4M3; smaller values are subnormal.
     pub const fn min_normal(self) -> f32 {
         self.min_normal
     }

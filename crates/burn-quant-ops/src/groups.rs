@@ -74,7 +74,9 @@ impl Groups {
         Self { shape: shape.to_vec(), sizes, counts }
     }
 
-    /// One group.
+    /// Creates one group of all elements.
+    ///
+    /// All elements share it: amax has one element.
     pub fn per_tensor(shape: &[usize]) -> Self {
         Self::new(shape, &vec![AxisGroups::Whole; shape.len()])
     }
@@ -101,23 +103,31 @@ impl Groups {
         Self::new(shape, &axes)
     }
 
-    /// The number of groups.
+    /// Returns the number of groups.
+    ///
+    /// The product of [`counts`](Groups::counts).
     #[allow(clippy::len_without_is_empty)] // there is always at least one group
     pub fn len(&self) -> usize {
         self.counts.iter().product()
     }
 
-    /// The shape of the tensor that is divided.
+    /// Returns the shape of the tensor that is divided.
+    ///
+    /// Tensors of another shape need groups of their own.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The number of groups along each axis; amax has this shape.
+    /// Returns the number of groups along each axis.
+    ///
+    /// Amax has as many elements, in row-major order.
     pub fn counts(&self) -> &[usize] {
         &self.counts
     }
 
-    /// The group of an element, by its row-major number.
+    /// Returns the group of an element, by its row-major number.
+    ///
+    /// It is the place of the element's range in amax.
     pub fn of_element(&self, element: usize) -> usize {
         let (mut rest, mut group, mut stride) = (element, 0, 1);
         for axis in (0..self.shape.len()).rev() {

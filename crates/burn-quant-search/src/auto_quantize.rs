@@ -137,7 +137,9 @@ pub struct AutoQuantization<'a> {
 type Checkpoint<'a> = Box<dyn FnMut(&SearchState) -> Result<(), String> + 'a>;
 
 impl<'a> AutoQuantization<'a> {
-    /// A search.
+    /// Creates a search without a state, with the layouts of burn's layers.
+    ///
+    /// One of the `by_` methods runs it.
     pub fn new(config: &'a AutoQuantizeConfig) -> Self {
         Self {
             config,
@@ -148,25 +150,33 @@ impl<'a> AutoQuantization<'a> {
         }
     }
 
-    /// Uses another table of weights.
+    /// Uses another table of weights, for structs of your own.
+    ///
+    /// See [`WeightLayouts`].
     pub fn with_layouts(mut self, layouts: WeightLayouts) -> Self {
         self.layouts = layouts;
         self
     }
 
     /// Continues a search: what is calibrated or scored is not done again.
+    ///
+    /// A state of another model, configuration or data is [`QuantError::SearchState`].
     pub fn with_state(mut self, state: SearchState) -> Self {
         self.state = Some(state);
         self
     }
 
-    /// Hands the state to a listener after calibration and after scoring, to be saved; an error of it ends the search.
+    /// Hands the state to a listener after calibration and after scoring, to be saved.
+    ///
+    /// An error of the listener ends the search with [`QuantError::Checkpoint`].
     pub fn with_checkpoint(mut self, listener: impl FnMut(&SearchState) -> Result<(), String> + 'a) -> Self {
         self.checkpoint = Box::new(listener);
         self
     }
 
     /// Calls a listener after each step.
+    ///
+    /// It runs on the calling thread; draw a bar with it.
     pub fn with_progress(mut self, listener: impl FnMut(SearchProgress) + 'a) -> Self {
         self.progress = Box::new(listener);
         self

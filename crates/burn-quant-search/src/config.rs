@@ -30,7 +30,9 @@ pub struct SearchFormat {
 }
 
 impl SearchFormat {
-    /// A configuration under a name.
+    /// Creates a format: a configuration under a name.
+    ///
+    /// The name is what tables, states and selections say.
     pub fn new(name: impl Into<String>, config: QuantConfig) -> Self {
         Self { name: name.into(), config, bits: None, calibration_batches: None }
     }
@@ -250,7 +252,9 @@ pub fn default_groups() -> Vec<String> {
 }
 
 impl AutoQuantizeConfig {
-    /// Formats for all layers within a budget, counted exactly; everything else as in ModelOpt.
+    /// Creates a search for the best of `formats`, or float, of each layer within a budget of bits per parameter.
+    ///
+    /// Bits are counted exactly; everything else has ModelOpt's defaults.
     pub fn new(effective_bits: f64, formats: impl IntoIterator<Item = SearchFormat>) -> Self {
         Self {
             effective_bits,
@@ -269,55 +273,73 @@ impl AutoQuantizeConfig {
         }
     }
 
-    /// The same with other formats for some layers.
+    /// Gives some layers other formats.
+    ///
+    /// Layers of one group must be covered by one override.
     pub fn with_override(mut self, space: SearchOverride) -> Self {
         self.overrides.push(space);
         self
     }
 
-    /// The same on top of a configuration.
+    /// Applies a configuration before the search.
+    ///
+    /// Its rules are ignored for layers that are searched.
     pub fn with_base(mut self, base: QuantConfig) -> Self {
         self.base = Some(base);
         self
     }
 
-    /// The same with one more regular expression of layers that belong together, which comes before the others.
+    /// Adds a regular expression of layers that get one format together: those with an equal first capture.
+    ///
+    /// It comes before the [default ones](default_groups).
     pub fn with_group(mut self, pattern: impl Into<String>) -> Self {
         self.groups.insert(0, pattern.into());
         self
     }
 
-    /// The same with layers that stay as they are, by a glob.
+    /// Keeps the layers whose paths match a glob in float, with their groups.
+    ///
+    /// They count in the budget. A glob that matches nothing is an error.
     pub fn keep_float(mut self, layers: impl Into<String>) -> Self {
         self.keep_float.push(layers.into());
         self
     }
 
-    /// The same with layers or parameters that do not count, by a glob.
+    /// Leaves the layers or parameters whose paths match a glob out of the budget.
+    ///
+    /// They are searched all the same. A glob that matches nothing is an error.
     pub fn exclude_from_budget(mut self, layers: impl Into<String>) -> Self {
         self.exclude_from_budget.push(layers.into());
         self
     }
 
-    /// The same with bits counted otherwise.
+    /// Changes how bits are counted.
+    ///
+    /// See [`Cost`].
     pub fn with_cost(mut self, cost: Cost) -> Self {
         self.cost = cost;
         self
     }
 
-    /// The same with another objective.
+    /// Changes what is minimised.
+    ///
+    /// See [`Objective`].
     pub fn with_objective(mut self, objective: Objective) -> Self {
         self.objective = objective;
         self
     }
 
-    /// The same with other numbers of batches.
+    /// Changes the numbers of batches for calibration and for scoring.
+    ///
+    /// 512 and 128 without it.
     pub fn with_batches(mut self, calibration: usize, score: usize) -> Self {
         (self.calibration_batches, self.score_batches) = (calibration, score);
         self
     }
 
-    /// The configuration as a JSON recipe.
+    /// Writes the configuration as a JSON recipe.
+    ///
+    /// [`from_json`](AutoQuantizeConfig::from_json) reads it.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("a config is plain data with string keys")
     }
@@ -332,7 +354,9 @@ impl AutoQuantizeConfig {
         recipe_of(serde_json::from_str(recipe), "JSON")
     }
 
-    /// The configuration as a TOML recipe.
+    /// Writes the configuration as a TOML recipe.
+    ///
+    /// [`from_toml`](AutoQuantizeConfig::from_toml) reads it.
     #[cfg(feature = "toml")]
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a config is plain data with string keys")

@@ -55,7 +55,9 @@ pub struct SearchGroup {
 }
 
 impl SearchGroup {
-    /// Its name: that of its first layer.
+    /// Returns the name of the group: that of its first layer.
+    ///
+    /// Tables and selections call it so.
     pub fn name(&self) -> &str {
         &self.units[0].layer
     }

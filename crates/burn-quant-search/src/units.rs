@@ -44,7 +44,9 @@ impl Unit {
         }
     }
 
-    /// Elements of its weight.
+    /// Returns the elements of its weight.
+    ///
+    /// The product of its shape.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }

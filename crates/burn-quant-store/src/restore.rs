@@ -97,6 +97,8 @@ pub struct RestoreReport {
 
 impl RestoreReport {
     /// Whether file and model have the same parameters and quantizers.
+    ///
+    /// Otherwise its lists say what was left out.
     pub fn is_complete(&self) -> bool {
         *self == Self::default()
     }
@@ -104,6 +106,8 @@ impl RestoreReport {
 
 impl Restore {
     /// Restores the whole file into the whole model, under the same paths.
+    ///
+    /// What differs is an error, unless one of the `allow_` methods says otherwise.
     pub fn new() -> Self {
         Self::default()
     }
@@ -118,12 +122,16 @@ impl Restore {
     }
 
     /// Leaves parameters and quantizers of the model that the file lacks as they are.
+    ///
+    /// The report names them.
     pub fn allow_missing(mut self) -> Self {
         self.allow_missing = true;
         self
     }
 
     /// Leaves out tensors and quantizers of the file that the model has no place for.
+    ///
+    /// The report names them.
     pub fn allow_unused(mut self) -> Self {
         self.allow_unused = true;
         self

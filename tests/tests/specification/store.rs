@@ -278,7 +278,7 @@ fc.weight_quantizer       disabled
 fc.input_quantizer        e4m3      per-token    dynamic
 fc.output_quantizer       disabled
 4 of 7 quantizers enabled: 1 e4m3, 1 int4, 2 int8; 16.44 bits per parameter, 16 where it is in float";
-    assert_eq!(summary(&restored).keep_float().to_string(), expected);
+    assert_eq!(summary(&restored).with_disabled().to_string(), expected);
     let weights = golden_model(&device);
     assert_same(&values(restored.columns.weight.base()), &values(weights.columns.weight.val()), "columns");
     assert_same(&values(restored.conv.weight.base()), &values(weights.conv.weight.val()), "conv");

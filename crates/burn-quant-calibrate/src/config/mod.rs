@@ -78,18 +78,31 @@ pub struct QuantConfig {
 }
 
 impl QuantConfig {
-    /// A configuration without rules: it disables everything.
+    /// Creates a configuration without rules, which disables every quantizer.
+    ///
+    /// Add rules with [`with_rule`](QuantConfig::with_rule), or start from one of the [`presets`].
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Appends a rule, which takes precedence over those before it.
+    ///
+    /// The last rule that matches a quantizer wins, and replaces what earlier ones said of it.
     pub fn with_rule(mut self, rule: Rule) -> Self {
         self.rules.push(rule);
         self
     }
 
-    /// The same rules with another algorithm.
+    /// Returns the same rules with another calibration algorithm.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant::{Algorithm, presets};
+    ///
+    /// let config = presets::int8_default().with_algorithm(Algorithm::smoothquant(0.5));
+    /// assert_eq!(config.algorithm.name(), "smoothquant");
+    /// ```
     pub fn with_algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithm = algorithm;
         self
@@ -116,7 +129,9 @@ impl QuantConfig {
         self
     }
 
-    /// The configuration as a JSON recipe.
+    /// Writes the configuration as a JSON recipe.
+    ///
+    /// Formats and algorithms are written by their names where they have one; what has its default is left out.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("a config is plain data with string keys")
     }
@@ -130,7 +145,9 @@ impl QuantConfig {
         recipe_of(serde_json::from_str(recipe), "JSON")
     }
 
-    /// The configuration as a TOML recipe.
+    /// Writes the configuration as a TOML recipe.
+    ///
+    /// Formats and algorithms are written by their names where they have one; what has its default is left out.
     #[cfg(feature = "toml")]
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a config is plain data with string keys")

@@ -116,7 +116,9 @@ impl GramSums {
 }
 
 impl Gram {
-    /// Channels.
+    /// Returns the number of channels.
+    ///
+    /// The matrix is `[size, size]`.
     pub fn size(&self) -> usize {
         self.size
     }

@@ -73,17 +73,23 @@ impl Histogram {
         Some(Self { counts, ..coarse.clone() })
     }
 
-    /// The lower edge of a bin; of the bin after the last, the upper edge of the last.
+    /// Returns the lower edge of a bin; of the bin after the last, the upper edge of the last.
+    ///
+    /// In the units of the tensor.
     pub fn edge(&self, bin: usize) -> f32 {
         self.origin + bin as f32 * self.width
     }
 
-    /// The middle of a bin.
+    /// Returns the middle of a bin.
+    ///
+    /// In the units of the tensor.
     pub fn centre(&self, bin: usize) -> f32 {
         (self.edge(bin) + self.edge(bin + 1)) / 2.0
     }
 
-    /// How many magnitudes were counted.
+    /// Returns how many magnitudes were counted.
+    ///
+    /// Zeros that are skipped are not among them.
     pub fn total(&self) -> u64 {
         self.counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count))
     }

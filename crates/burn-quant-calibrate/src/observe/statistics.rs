@@ -250,22 +250,30 @@ impl ModelStatistics {
         Ok(self)
     }
 
-    /// What a quantizer saw.
+    /// Returns what a quantizer saw.
+    ///
+    /// `None` for a quantizer without statistics.
     pub fn get(&self, name: &str) -> Option<&Statistics> {
         self.quantizers.get(name)
     }
 
-    /// Names and what they saw, by name.
+    /// Returns names and what they saw, by name.
+    ///
+    /// In alphabetical order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Statistics)> {
         self.quantizers.iter().map(|(name, seen)| (name.as_str(), seen))
     }
 
-    /// Quantizers with statistics.
+    /// Returns the number of quantizers with statistics.
+    ///
+    /// Stages of a chain count by themselves.
     pub fn len(&self) -> usize {
         self.quantizers.len()
     }
 
-    /// Whether nothing was observed.
+    /// Returns whether nothing was observed.
+    ///
+    /// Shards without data are.
     pub fn is_empty(&self) -> bool {
         self.quantizers.is_empty()
     }

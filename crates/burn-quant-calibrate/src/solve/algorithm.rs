@@ -197,12 +197,16 @@ pub struct Solution {
 }
 
 impl Solution {
-    /// A changed layer, and nothing to say about it.
+    /// Creates the solution of a layer: a changed copy of it.
+    ///
+    /// Numbers for the report are added by [`with_choice`](Solution::with_choice).
     pub fn new(layer: LayerProblem) -> Self {
         Self { layer, choices: BTreeMap::new() }
     }
 
     /// Adds a number to the report.
+    ///
+    /// Reports print it by its name, as `alpha 0.5`.
     pub fn with_choice(mut self, name: impl Into<String>, value: f32) -> Self {
         self.choices.insert(name.into(), value);
         self

@@ -18,11 +18,15 @@ impl KernelProblem {
     }
 
     /// Returns the path of the layer in the model.
+    ///
+    /// Reports name the layer by it.
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns the weight before it is quantized, in its own layout.
+    ///
+    /// That of a convolution is `[out, in / groups, k…]`.
     pub fn weight(&self) -> &AnyTensor {
         &self.weight
     }

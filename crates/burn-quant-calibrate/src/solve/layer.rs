@@ -126,27 +126,37 @@ impl LayerProblem {
         }
     }
 
-    /// The path of the layer in the model.
+    /// Returns the path of the layer in the model.
+    ///
+    /// Reports name the layer by it.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The weight before it is quantized, `[in, out]`.
+    /// Returns the weight before it is quantized, `[in, out]`.
+    ///
+    /// Earlier steps may have smoothed or corrected it.
     pub fn weight(&self) -> Tensor<2> {
         self.weight.clone()
     }
 
-    /// The weight before calibration, `[in, out]`.
+    /// Returns the weight before calibration, `[in, out]`.
+    ///
+    /// No step has changed it.
     pub fn original_weight(&self) -> Tensor<2> {
         self.original.weight.clone()
     }
 
-    /// The bias, `[out]`.
+    /// Returns the bias, `[out]`.
+    ///
+    /// `None` if the layer has none.
     pub fn bias(&self) -> Option<Tensor<1>> {
         self.bias.clone()
     }
 
-    /// The quantizer of the weight.
+    /// Returns the quantizer of the weight.
+    ///
+    /// Its range is that of `max`, or of the steps so far.
     pub fn weight_quantizer(&self) -> &TensorQuantizer {
         &self.weight_quantizer
     }
@@ -180,17 +190,23 @@ impl LayerProblem {
         self.input()?.gram.as_ref().ok_or(SkipReason::NoData)
     }
 
-    /// What the weight becomes under its quantizer, `[in, out]`.
+    /// Returns what the weight becomes under its quantizer, `[in, out]`.
+    ///
+    /// All stages of a chain act.
     pub fn quantized_weight(&self) -> Tensor<2> {
         self.quantize(self.weight_quantizer(), self.weight())
     }
 
-    /// A weight `[in, out]` under a quantizer of this layer's layout.
+    /// Quantizes a weight `[in, out]` with a quantizer of this layer's layout.
+    ///
+    /// The layer is unchanged.
     pub fn quantize(&self, quantizer: &TensorQuantizer, weight: Tensor<2>) -> Tensor<2> {
         canonical(quantizer.forward(canonical(weight, quantizer)), quantizer)
     }
 
     /// Returns a quantizer with the ranges of a weight `[in, out]` by `max`.
+    ///
+    /// It runs on the device without synchronisation.
     pub fn calibrate_max(&self, quantizer: &TensorQuantizer, weight: Tensor<2>) -> TensorQuantizer {
         quantizer.calibrated_max(&canonical(weight, quantizer))
     }
@@ -208,7 +224,9 @@ impl LayerProblem {
         }
     }
 
-    /// The mean squared error of an output that quantizing the weight causes, `[1]`; `None` without a Gram matrix.
+    /// Returns the mean squared error of an output that quantizing the weight causes, `[1]`.
+    ///
+    /// `tr(ΔWᵀ G ΔW) / out`; `None` without a Gram matrix.
     pub fn output_error(&self) -> Option<Tensor<1>> {
         self.output_error_of(self.weight_error())
     }
@@ -224,12 +242,16 @@ impl LayerProblem {
         Some(gram.error(change) / self.original.weight.dims()[1] as f32)
     }
 
-    /// The mean square of an output, `[1]`; `None` without a Gram matrix.
+    /// Returns the mean square of an output, `[1]`.
+    ///
+    /// `tr(Wᵀ G W) / out`; `None` without a Gram matrix.
     pub fn output_power(&self) -> Option<Tensor<1>> {
         self.output_error_of(self.original.effective.clone())
     }
 
-    /// The mean of each output's error, `[out]`; `None` without data.
+    /// Returns the mean of each output's error, `[out]`.
+    ///
+    /// `None` without data.
     pub fn output_shift(&self) -> Option<Tensor<1>> {
         let mean = self.original.input.as_ref()?.mean.clone().unsqueeze_dim::<2>(0);
         let shift = mean.matmul(self.weight_error());
@@ -242,17 +264,23 @@ impl LayerProblem {
         Self { weight: weight.cast(self.dtype).cast(DType::F32), ..self.clone() }
     }
 
-    /// The same with another bias, `[out]`.
+    /// Returns the layer with another bias, `[out]`.
+    ///
+    /// A layer without one gets it.
     pub fn with_bias(&self, bias: Tensor<1>) -> Self {
         Self { bias: Some(bias), ..self.clone() }
     }
 
-    /// The same with another quantizer of its weight: other ranges, as a rule.
+    /// Returns the layer with another quantizer of its weight: other ranges, as a rule.
+    ///
+    /// The weight is unchanged.
     pub fn with_weight_quantizer(&self, weight_quantizer: TensorQuantizer) -> Self {
         Self { weight_quantizer, ..self.clone() }
     }
 
-    /// The same with the ranges of its weight by `max`.
+    /// Returns the layer with the ranges of its weight by `max`.
+    ///
+    /// It undoes what a clipping step chose.
     pub fn with_max_weight_range(&self) -> Self {
         self.with_weight_quantizer(self.calibrate_max(&self.weight_quantizer, self.weight()))
     }
@@ -348,7 +376,9 @@ impl LayerProblem {
         }
     }
 
-    /// The branch of low rank as `down` and `up`, if there is one.
+    /// Returns the branch of low rank as `down`, `[in, rank]`, and `up`, `[rank, out]`.
+    ///
+    /// `None` without one.
     pub fn low_rank(&self) -> Option<(Tensor<2>, Tensor<2>)> {
         self.low_rank.clone()
     }
@@ -398,7 +428,9 @@ impl LayerProblem {
         canonical(x, &self.weight_quantizer)
     }
 
-    /// What inputs have been multiplied by since they were observed, if they were.
+    /// Returns what the inputs have been multiplied by since they were observed, `[in]`.
+    ///
+    /// `None` if no step smoothed the layer.
     pub fn scale(&self) -> Option<Tensor<1>> {
         self.scale.clone()
     }

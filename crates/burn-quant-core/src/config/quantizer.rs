@@ -176,18 +176,24 @@ pub enum BiasSource {
 }
 
 impl BiasConfig {
-    /// The calibrated mean of the values that share a bias.
+    /// Creates a bias that is the calibrated mean of the values that share it.
+    ///
+    /// `granularity` says which values share one.
     pub fn new(granularity: Granularity) -> Self {
         Self { granularity, method: BiasMethod::Mean, source: BiasSource::Static }
     }
 
-    /// The same as the middle between lowest and highest.
+    /// Takes the middle between the lowest and the highest value.
+    ///
+    /// ModelOpt's `max_min`.
     pub fn max_min(mut self) -> Self {
         self.method = BiasMethod::MaxMin;
         self
     }
 
-    /// The same from every tensor anew.
+    /// Takes the bias from every tensor anew.
+    ///
+    /// Nothing is calibrated.
     pub fn dynamic(mut self) -> Self {
         self.source = BiasSource::Dynamic;
         self
@@ -276,7 +282,9 @@ impl Default for QuantizerConfig {
 }
 
 impl QuantizerConfig {
-    /// Values of a format, per tensor, f32 scales, static, with a pass-through gradient.
+    /// Creates the configuration of a format: per tensor, f32 scales, static, with a pass-through gradient.
+    ///
+    /// All other methods change one of these.
     pub fn new(format: Format) -> Self {
         Self {
             format,
@@ -310,7 +318,9 @@ impl QuantizerConfig {
         Self::new(format.unwrap_or_else(|e| panic!("QuantizerConfig::uint: {e}")).into())
     }
 
-    /// E4M3 floats, per tensor, static.
+    /// Creates an FP8 configuration: E4M3 floats, per tensor, static.
+    ///
+    /// ModelOpt's `num_bits: (4, 3)`.
     pub fn e4m3() -> Self {
         Self::new(Format::E4M3)
     }
@@ -323,61 +333,83 @@ impl QuantizerConfig {
         Self { scale: ScaleFormat::E8M0, ..Self::new(format).per_block(32).dynamic() }
     }
 
-    /// Blocks of 32 symmetric 8-bit integers under a power of two each, taken from the data.
+    /// Creates MXINT8: blocks of 32 symmetric 8-bit integers under a power of two each, taken from the data.
+    ///
+    /// There is nothing to calibrate.
     pub fn mxint8() -> Self {
         Self { scale: ScaleFormat::E8M0, ..Self::int(8).per_block(32).dynamic() }
     }
 
-    /// NVFP4: blocks of 16 E2M1 elements under E4M3 scales taken from the data, under a calibrated scale of the tensor.
+    /// Creates NVFP4: blocks of 16 E2M1 elements under E4M3 scales taken from the data, under a scale of the tensor.
+    ///
+    /// Only the range of the tensor is calibrated.
     pub fn nvfp4() -> Self {
         Self { scale: ScaleFormat::E4M3(BlockScale::Dynamic), ..Self::new(Format::E2M1).per_block(16) }
     }
 
-    /// NVFP4 whose block scales are calibrated too: for weights.
+    /// Creates NVFP4 whose block scales are calibrated too, for weights.
+    ///
+    /// Algorithms can then choose every block's scale.
     pub fn nvfp4_static() -> Self {
         Self { scale: ScaleFormat::E4M3(BlockScale::Static), ..Self::nvfp4() }
     }
 
-    /// The same with another granularity.
+    /// Changes which elements share a scale.
+    ///
+    /// See [`Granularity`].
     pub fn with_granularity(mut self, granularity: Granularity) -> Self {
         self.granularity = granularity;
         self
     }
 
-    /// The same with a scale per channel.
+    /// Gives each channel a scale: output channels of a weight, the last axis of an activation.
+    ///
+    /// ModelOpt's `axis: 0` of a weight.
     pub fn per_channel(self) -> Self {
         self.with_granularity(Granularity::PerChannel)
     }
 
-    /// The same with a scale per token.
+    /// Gives each token of an activation a scale.
+    ///
+    /// Usually with [`dynamic`](QuantizerConfig::dynamic), because the number of tokens changes.
     pub fn per_token(self) -> Self {
         self.with_granularity(Granularity::PerToken)
     }
 
-    /// The same with a scale per block along the contracted axis.
+    /// Gives each block of `size` elements along the contracted axis a scale.
+    ///
+    /// ModelOpt's `block_sizes: {-1: size}`; a last block may be shorter.
     pub fn per_block(self, size: usize) -> Self {
         self.with_granularity(Granularity::Block { size })
     }
 
-    /// The same with another format of scales.
+    /// Changes the number format of the scales.
+    ///
+    /// E8M0 and E4M3 scales are for blocks.
     pub fn with_scale(mut self, scale: ScaleFormat) -> Self {
         self.scale = scale;
         self
     }
 
-    /// The same with a dynamic range.
+    /// Takes the range from every tensor anew, so that nothing is calibrated.
+    ///
+    /// ModelOpt's `type: dynamic`.
     pub fn dynamic(mut self) -> Self {
         self.range = RangeSource::Dynamic;
         self
     }
 
-    /// The same with a constant range, in the units of the tensor.
+    /// Fixes the range, in the units of the tensor, so that nothing is calibrated.
+    ///
+    /// ModelOpt's `use_constant_amax`, with any range.
     pub fn constant(mut self, amax: f32) -> Self {
         self.range = RangeSource::Constant(amax);
         self
     }
 
-    /// The same with the clipped gradient rule.
+    /// Stops the gradient of values beyond the range.
+    ///
+    /// Without it the gradient of every value passes straight through.
     pub fn clipped(mut self) -> Self {
         self.gradient = GradientRule::Clipped;
         self
@@ -390,37 +422,49 @@ impl QuantizerConfig {
         self
     }
 
-    /// The same with a range that training learns, as a clipping value: [`GradientRule::Pact`].
+    /// Learns the range in training, as a clipping value: [`GradientRule::Pact`].
+    ///
+    /// Source: Choi et al. 2018, "PACT", arXiv:1805.06085.
     pub fn pact(mut self) -> Self {
         self.gradient = GradientRule::Pact;
         self
     }
 
-    /// The same around a bias.
+    /// Quantizes around a bias, which is subtracted before rounding and added again.
+    ///
+    /// ModelOpt's `bias`.
     pub fn with_bias(mut self, bias: BiasConfig) -> Self {
         self.bias = Some(bias);
         self
     }
 
-    /// The same after a rotation.
+    /// Rotates the tensor by a Hadamard transform before it is rounded.
+    ///
+    /// ModelOpt's `rotate`.
     pub fn rotated(mut self, rotation: Rotation) -> Self {
         self.rotation = Some(rotation);
         self
     }
 
-    /// The same without rounding: what is left is the rotation.
+    /// Leaves out the rounding, so that only the rotation is left.
+    ///
+    /// For a tensor that is multiplied with a rotated one, such as the queries of quantized keys.
     pub fn rotate_only(mut self) -> Self {
         self.rounding = Rounding::Off;
         self
     }
 
-    /// The same, and then another quantizer on the result.
+    /// Appends another quantizer that works on the result.
+    ///
+    /// ModelOpt's list of attributes: INT4 weights, then E4M3, is W4A8.
     pub fn then(mut self, next: QuantizerConfig) -> Self {
         self.then.push(next);
         self
     }
 
-    /// The format of elements and scales in a word, for tables: `int8`, `nvfp4`, `mx e4m3`.
+    /// Returns the format of elements and scales in a word, for tables: `int8`, `nvfp4`, `mx e4m3`.
+    ///
+    /// [`named`](QuantizerConfig::named) reads it.
     pub fn kind(&self) -> String {
         let kind = match (self.scale, self.format) {
             (ScaleFormat::F32, format) => format.to_string(),
@@ -436,17 +480,23 @@ impl QuantizerConfig {
         format!("{rounding}{rotated}{affine}")
     }
 
-    /// Whether some range or bias of the chain is found in calibration.
+    /// Returns whether some range or bias of the chain is found in calibration.
+    ///
+    /// Dynamic and constant ranges are not.
     pub fn needs_calibration(&self) -> bool {
         self.has_static_range() || self.has_static_bias() || self.then.iter().any(Self::needs_calibration)
     }
 
-    /// Whether this stage of a chain has a calibrated range.
+    /// Returns whether this stage of a chain has a calibrated range.
+    ///
+    /// A stage that only rotates has none.
     pub fn has_static_range(&self) -> bool {
         self.rounding == Rounding::Nearest && self.range == RangeSource::Static
     }
 
-    /// Whether this stage of a chain has a calibrated bias.
+    /// Returns whether this stage of a chain has a calibrated bias.
+    ///
+    /// A dynamic bias is taken from every tensor anew.
     pub fn has_static_bias(&self) -> bool {
         let bias = self.bias.as_ref();
         self.rounding == Rounding::Nearest && bias.is_some_and(|bias| bias.source == BiasSource::Static)

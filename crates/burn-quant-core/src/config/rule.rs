@@ -49,17 +49,24 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Configures and enables quantizers.
+    /// Creates a rule that configures and enables the quantizers whose names match a glob.
+    ///
+    /// It is for products: norms, pools and activation functions are left out unless they are named or
+    /// [`within`](Rule::within) is.
     pub fn set(quantizer: impl Into<String>, config: QuantizerConfig) -> Self {
         Self::new(quantizer, Action::Set(Box::new(config)))
     }
 
-    /// Enables quantizers.
+    /// Creates a rule that enables the quantizers whose names match a glob, as they are configured.
+    ///
+    /// It is for products, as [`Rule::set`].
     pub fn enable(quantizer: impl Into<String>) -> Self {
         Self::new(quantizer, Action::Enable)
     }
 
-    /// Disables quantizers.
+    /// Creates a rule that disables the quantizers whose names match a glob.
+    ///
+    /// It matches quantizers of all layers.
     pub fn disable(quantizer: impl Into<String>) -> Self {
         Self::new(quantizer, Action::Disable)
     }
@@ -68,19 +75,25 @@ impl Rule {
         Self { quantizer: quantizer.into(), container: None, action, optional: false, one_of: None }
     }
 
-    /// The same rule, only within structs of this type name.
+    /// Restricts the rule to quantizers of structs with this type name.
+    ///
+    /// `Linear` includes the quantized layer of that name.
     pub fn within(mut self, container: impl Into<String>) -> Self {
         self.container = Some(container.into());
         self
     }
 
-    /// The same rule, which may match nothing.
+    /// Allows the rule to match nothing.
+    ///
+    /// A rule that is not optional and matches nothing is [`QuantError::NoMatch`].
     pub fn optional(mut self) -> Self {
         self.optional = true;
         self
     }
 
-    /// The same rule as one of several alternatives: it may match nothing, as long as another of them matches.
+    /// Makes the rule one of several alternatives.
+    ///
+    /// A rule with this name may match nothing, as long as another one with the same name matches.
     pub fn one_of(mut self, alternatives: impl Into<String>) -> Self {
         self.one_of = Some(alternatives.into());
         self

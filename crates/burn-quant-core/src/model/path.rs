@@ -27,12 +27,16 @@ impl Path {
         self.0.pop();
     }
 
-    /// The names of the fields, joined by dots.
+    /// Returns the names of the fields, joined by dots.
+    ///
+    /// `layers.0.fc1`; empty at the root.
     pub fn joined(&self) -> String {
         self.0.iter().map(|segment| segment.name.as_str()).collect::<Vec<_>>().join(".")
     }
 
-    /// The name of the last field; empty at the root.
+    /// Returns the name of the last field; empty at the root.
+    ///
+    /// A quantizer is called by it.
     pub fn field(&self) -> &str {
         self.0.last().map_or("", |segment| &segment.name)
     }
@@ -62,7 +66,9 @@ impl Path {
         }
     }
 
-    /// The name that the quantizer of the parameter at this path has, or would have.
+    /// Returns the name that the quantizer of the parameter at this path has, or would have.
+    ///
+    /// `fc1.weight` has `fc1.weight_quantizer`, any other parameter `<path>_weight_quantizer`.
     pub fn weight_quantizer_name(&self) -> String {
         let mut names: Vec<&str> = self.0.iter().map(|segment| segment.name.as_str()).collect();
         let of_field;

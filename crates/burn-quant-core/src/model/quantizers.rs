@@ -47,7 +47,9 @@ pub struct Quantizers {
 }
 
 impl Quantizers {
-    /// Copies all quantizers of a model.
+    /// Copies all quantizers of a model, in the order of its fields.
+    ///
+    /// Tensors are shared with the model, not copied; to write changes back, see [`install`](Quantizers::install).
     pub fn of<M: Module>(model: &M) -> Self {
         let mut quantizers = Self::default();
         visit(model, &mut quantizers);
@@ -59,37 +61,51 @@ impl Quantizers {
         self.found.push(Found { name, container: container.into(), quantizer });
     }
 
-    /// Returns how many there are.
+    /// Returns the number of quantizers, enabled or not.
+    ///
+    /// A chain counts once.
     pub fn len(&self) -> usize {
         self.found.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether the model has no quantizers, as a folded model of burn's own layers.
+    ///
+    /// Disabled quantizers count.
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// Returns their names, in the order of the model's fields.
+    /// Returns the names of the quantizers, in the order of the model's fields.
+    ///
+    /// A name is the path of the quantizer: `decoder.fc1.weight_quantizer`.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.found.iter().map(|found| found.name.as_str())
     }
 
     /// Returns names and quantizers, in the order of the model's fields.
+    ///
+    /// Heads of chains only; their stages are [`TensorQuantizer::stages`].
     pub fn iter(&self) -> impl Iterator<Item = (&str, &TensorQuantizer)> {
         self.found.iter().map(|found| (found.name.as_str(), &found.quantizer))
     }
 
-    /// Returns names and quantizers, to be edited.
+    /// Returns names and quantizers to be edited, in the order of the model's fields.
+    ///
+    /// The model changes when they are [installed](Quantizers::install).
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut TensorQuantizer)> {
         self.found.iter_mut().map(|found| (found.name.as_str(), &mut found.quantizer))
     }
 
-    /// Returns the quantizer of a name, if there is one.
+    /// Returns the quantizer with this name, if there is one.
+    ///
+    /// [`get`](Quantizers::get) returns an error with the most similar names.
     pub fn find(&self, name: &str) -> Option<&TensorQuantizer> {
         self.places.get(name).map(|place| &self.found[*place].quantizer)
     }
 
-    /// Returns the quantizer of a name to be edited, if there is one.
+    /// Returns the quantizer with this name to be edited, if there is one.
+    ///
+    /// [`get_mut`](Quantizers::get_mut) returns an error with the most similar names.
     pub fn find_mut(&mut self, name: &str) -> Option<&mut TensorQuantizer> {
         self.places.get(name).map(|place| &mut self.found[*place].quantizer)
     }
@@ -145,18 +161,24 @@ impl Quantizers {
         }
     }
 
-    /// The type name of the struct that a quantizer belongs to, with its name.
+    /// Returns names with the type name of the struct that each quantizer belongs to.
+    ///
+    /// It is what [`Rule::within`](crate::config::Rule::within) compares.
     pub fn containers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.found.iter().map(|found| (found.name.as_str(), found.container.as_str()))
     }
 
-    /// Keeps those whose name passes.
+    /// Keeps the quantizers whose name passes, and forgets the others.
+    ///
+    /// The model is unchanged: installing leaves what is not here as it is.
     pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
         self.found.retain(|found| keep(&found.name));
         self.places = self.found.iter().enumerate().map(|(place, found)| (found.name.clone(), place)).collect();
     }
 
-    /// Returns the error that says that there is no quantizer of this name, with the most similar names.
+    /// Returns the error that says that there is no quantizer of this name.
+    ///
+    /// It holds the three most similar names.
     pub fn unknown(&self, name: &str) -> QuantError {
         QuantError::UnknownQuantizer { name: name.into(), near_misses: near_misses(name, self.names()) }
     }

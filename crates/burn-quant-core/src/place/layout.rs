@@ -66,6 +66,8 @@ impl Default for WeightLayouts {
 
 impl WeightLayouts {
     /// Creates the table of burn's layers and the quantized layers of `nn`.
+    ///
+    /// Structs of your own are [registered](WeightLayouts::register).
     pub fn new() -> Self {
         Self { registered: BTreeMap::new(), paths: Vec::new() }
     }

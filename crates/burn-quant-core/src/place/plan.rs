@@ -39,7 +39,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan that a model carries out now.
+    /// Returns the plan that a model carries out now.
+    ///
+    /// It is what records save.
     pub fn of<M: Module>(model: &M) -> Self {
         let quantizers = Quantizers::of(model);
         let planned = |(name, quantizer): (&str, &TensorQuantizer)| (name.to_string(), PlannedQuantizer::of(quantizer));
@@ -164,6 +166,8 @@ fn install<M: Module>(model: M, plan: &Plan, mut index: ModelIndex) -> Result<M,
 
 impl PlannedQuantizer {
     /// Returns what a quantizer does.
+    ///
+    /// A chain is one quantizer.
     pub fn of(quantizer: &TensorQuantizer) -> Self {
         Self { config: quantizer.config().clone(), role: quantizer.role(), enabled: quantizer.is_enabled() }
     }
@@ -175,6 +179,8 @@ impl PlannedQuantizer {
     }
 
     /// Makes a quantizer do what is planned, and switches it on or off.
+    ///
+    /// Ranges that still fit are kept.
     pub fn configure(&self, quantizer: &mut TensorQuantizer) {
         quantizer.set_config(self.config.clone());
         if self.enabled { quantizer.enable() } else { quantizer.disable() }

@@ -30,11 +30,15 @@ impl AnyTensor {
     }
 
     /// Returns the lengths of the axes.
+    ///
+    /// 1 to 6 axes.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
     /// Returns the elements as one row.
+    ///
+    /// In row-major order.
     pub fn flat(&self) -> Tensor<1> {
         self.flat.clone()
     }

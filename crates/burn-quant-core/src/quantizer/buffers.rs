@@ -32,7 +32,9 @@ impl Buffer {
     pub const ALL: [Buffer; 6] =
         [Buffer::Amax, Buffer::GlobalAmax, Buffer::Bias, Buffer::PreQuantScale, Buffer::LowRankDown, Buffer::LowRankUp];
 
-    /// The name in records.
+    /// Returns the name in records.
+    ///
+    /// `amax`, `pre_quant_scale`, and so on.
     pub const fn name(self) -> &'static str {
         match self {
             Buffer::Amax => "amax",

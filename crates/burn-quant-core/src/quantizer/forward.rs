@@ -92,7 +92,9 @@ impl TensorQuantizer {
         }
     }
 
-    /// The largest magnitude of each group that has a range, `[groups]`.
+    /// Returns the largest magnitude of each group that has a range, f32 `[groups]`.
+    ///
+    /// NaN where a group holds one; the result stays on the device.
     pub fn group_amax<const D: usize>(&self, x: Tensor<D>) -> Tensor<1> {
         let groups = self.range_groups(&x.dims());
         match (D, groups.shape()) {
@@ -147,7 +149,9 @@ impl TensorQuantizer {
         Some(linear(narrowed, up.reshape([rank, outputs]).cast(dtype), None))
     }
 
-    /// A weight `[in, out]` with what acts on its inputs apart from rounding: `diag(s) · (W + down · up)`.
+    /// Returns a weight `[in, out]` with what acts on its inputs apart from rounding merged into it.
+    ///
+    /// `diag(s) · W`, and the branch of low rank where there is one, equal to f32 rounding.
     pub fn merged_into(&self, weight: Tensor<2>) -> Tensor<2> {
         let [inputs, outputs] = weight.dims();
         let buffer = |buffer| self.buffer(buffer).map(Tensor::without_autodiff);
@@ -164,7 +168,9 @@ impl TensorQuantizer {
         }
     }
 
-    /// The tensor times the pre-quantization scale: what is left of a disabled quantizer.
+    /// Multiplies a tensor by the pre-quantization scale along its contracted axis.
+    ///
+    /// It is what is left of a disabled quantizer: the weight behind it was divided by the same scale.
     pub fn smoothed<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let Some(scale) = self.buffer(Buffer::PreQuantScale) else { return x };
         let (axis, dtype) = (self.role.block_axis(D), x.dtype());
@@ -196,7 +202,9 @@ impl TensorQuantizer {
         Some(Bias { values, groups })
     }
 
-    /// What is left around a dynamic bias: the values that its range is for. A static bias is not known yet.
+    /// Returns a tensor without its dynamic bias: the values that its range is for.
+    ///
+    /// A tensor with a static bias, or with none, is returned unchanged.
     pub fn centred<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match self.config.bias.as_ref().filter(|bias| bias.source == BiasSource::Dynamic) {
             Some(_) => {

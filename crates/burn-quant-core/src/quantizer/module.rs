@@ -23,6 +23,8 @@ impl TensorQuantizer {
     }
 
     /// Returns the quantizer with its buffers created anew on a device.
+    ///
+    /// Values are unchanged.
     pub fn recreated_on(self, device: &Device) -> Self {
         self.map_buffers(&|buffers| buffers.recreated_on(device))
     }

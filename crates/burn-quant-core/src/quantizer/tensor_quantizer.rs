@@ -66,14 +66,19 @@ pub struct TensorQuantizer {
 }
 
 impl TensorQuantizer {
-    /// An enabled quantizer; a static one needs a range before its first [`forward`](TensorQuantizer::forward).
+    /// Creates an enabled quantizer.
+    ///
+    /// A static one needs a range before its first [`forward`](TensorQuantizer::forward): calibrate, or
+    /// [set it](TensorQuantizer::set_amax).
     pub fn new(config: QuantizerConfig, role: Role) -> Self {
         let mut quantizer = Self::stage(QuantizerConfig::default(), role);
         quantizer.set_config(config);
         quantizer
     }
 
-    /// A disabled quantizer: the identity, until a rule configures it.
+    /// Creates a disabled quantizer, which is the identity until a rule configures it.
+    ///
+    /// It is the field of a layer of your own: `quantize` finds it by its name.
     pub fn disabled(role: Role) -> Self {
         Self { enabled: false, ..Self::new(QuantizerConfig::default(), role) }
     }
@@ -92,34 +97,46 @@ impl TensorQuantizer {
         }
     }
 
-    /// What it does.
+    /// Returns what the quantizer does.
+    ///
+    /// To change it, see [`set_config`](TensorQuantizer::set_config).
     pub fn config(&self) -> &QuantizerConfig {
         &self.config
     }
 
-    /// What its tensors are.
+    /// Returns what its tensors are: a weight, or activations with channels on one axis or the other.
+    ///
+    /// Granularities are resolved by it.
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// Returns the quantizer for tensors with another axis layout. The number of groups must not change.
+    /// Returns the quantizer for tensors with another axis layout.
+    ///
+    /// The number of groups must not change: ranges are kept.
     pub fn for_layout(mut self, role: Role) -> Self {
         self.role = role;
         self.chain = self.chain.into_iter().map(|stage| stage.for_layout(role)).collect();
         self
     }
 
-    /// Whether it does anything.
+    /// Returns whether the quantizer does anything.
+    ///
+    /// A disabled quantizer is exactly the identity, except for a pre-quantization scale that it keeps.
     pub fn is_enabled(&self) -> bool {
         self.enabled
     }
 
-    /// A tensor that it keeps, if it has it: f32, in the units of the quantized tensor.
+    /// Returns a tensor that the quantizer keeps, if it has it: f32, in the units of the quantized tensor.
+    ///
+    /// Shapes are those of [`Buffer`].
     pub fn buffer(&self, buffer: Buffer) -> Option<Tensor<1>> {
         self.buffers.get(buffer)
     }
 
-    /// The range of each group, f32 `[groups]` in the units of the tensor; `None` if it was never calibrated.
+    /// Returns the range of each group, f32 `[groups]` in the units of the tensor.
+    ///
+    /// `None` if it has none: it is dynamic, constant, or was never calibrated.
     pub fn amax(&self) -> Option<Tensor<1>> {
         self.buffer(Buffer::Amax)
     }
@@ -208,7 +225,9 @@ impl TensorQuantizer {
         self.buffers.set(buffer, values);
     }
 
-    /// Whether its configuration has a use for a buffer.
+    /// Returns whether the configuration has a use for a buffer.
+    ///
+    /// A buffer without use cannot be set.
     pub fn keeps(&self, buffer: Buffer) -> bool {
         match buffer {
             Buffer::Amax => self.config.range == RangeSource::Static,
@@ -218,12 +237,16 @@ impl TensorQuantizer {
         }
     }
 
-    /// Removes a tensor that it keeps.
+    /// Removes a tensor that the quantizer keeps.
+    ///
+    /// A static quantizer without a range is uncalibrated.
     pub fn clear_buffer(&mut self, buffer: Buffer) {
         self.buffers.clear(buffer);
     }
 
-    /// Switches it on, with its chain.
+    /// Switches the quantizer on, with all stages of its chain.
+    ///
+    /// One that is static and was never calibrated panics in its next forward pass; `enable` by glob is an error there.
     pub fn enable(&mut self) {
         self.enabled = true;
     }
@@ -234,7 +257,9 @@ impl TensorQuantizer {
         self.enabled = false;
     }
 
-    /// Whether it, or a stage of its chain, needs a range or a bias and has none.
+    /// Returns whether the quantizer, or a stage of its chain, needs a range or a bias and has none.
+    ///
+    /// Such a quantizer panics in its forward pass.
     pub fn is_uncalibrated(&self) -> bool {
         let lacks = |stage: &Self| {
             (stage.config.has_static_range() && !stage.buffers.has(Buffer::Amax))
@@ -246,18 +271,24 @@ impl TensorQuantizer {
         self.enabled && (lacks(self) || self.chain.iter().any(lacks))
     }
 
-    /// Whether it, or a stage of its chain, has a range or a bias to find in calibration.
+    /// Returns whether the quantizer, or a stage of its chain, has a range or a bias to find in calibration.
+    ///
+    /// Dynamic and constant ranges need none.
     pub fn needs_calibration(&self) -> bool {
         self.enabled && self.config.needs_calibration()
     }
 
-    /// The stages of the chain with their names, this one first, which has the name given.
+    /// Returns the stages of the chain with their names, this one first, which has the name given.
+    ///
+    /// The following ones have a number after it: `fc.weight_quantizer.1`.
     pub fn stages<'a>(&'a self, name: &str) -> impl Iterator<Item = (String, &'a TensorQuantizer)> {
         let names = (0..=self.chain.len()).map(|i| stage_name(name, i)).collect::<Vec<_>>();
         names.into_iter().zip(std::iter::once(self).chain(&self.chain))
     }
 
-    /// Applies `f` to the stages of the chain, this one first, with their names.
+    /// Calls `f` with the stages of the chain and their names, this one first.
+    ///
+    /// Stages can be edited.
     pub fn for_each_stage(&mut self, name: &str, mut f: impl FnMut(String, &mut TensorQuantizer)) {
         let mut chain = std::mem::take(&mut self.chain);
         f(stage_name(name, 0), self);
@@ -265,7 +296,9 @@ impl TensorQuantizer {
         self.chain = chain;
     }
 
-    /// A stage of the chain, to be edited: 0 is the quantizer itself.
+    /// Returns a stage of the chain to be edited: 0 is the quantizer itself.
+    ///
+    /// `None` beyond the last stage.
     pub fn stage_mut(&mut self, stage: usize) -> Option<&mut TensorQuantizer> {
         if stage == 0 { Some(self) } else { self.chain.get_mut(stage - 1) }
     }
@@ -320,6 +353,8 @@ impl TensorQuantizer {
     }
 
     /// Returns the quantizer of the inputs of a convolution in groups of channels.
+    ///
+    /// Which weights share a channel's scale depends on the groups.
     pub fn before_convolution(mut self, groups: usize) -> Self {
         self.convolution_groups = groups;
         self
@@ -358,17 +393,23 @@ impl TensorQuantizer {
         self.tap = TapSlot::default();
     }
 
-    /// Where its tensors are, if it keeps some.
+    /// Returns where the quantizer's tensors are, if it keeps some.
+    ///
+    /// A dynamic quantizer keeps none and works on any device.
     pub fn device(&self) -> Option<Device> {
         self.buffers.device().or_else(|| self.chain.iter().find_map(Self::device))
     }
 
-    /// Whether its codes are unsigned integers, which negative values do not have.
+    /// Returns whether the codes are unsigned integers, which negative values do not have.
+    ///
+    /// Negative calibration data is then an error.
     pub fn is_unsigned(&self) -> bool {
         matches!(self.config.format, Format::Int(int) if int.signedness() == Signedness::Unsigned)
     }
 
-    /// Whether its blocks have static E4M3 scales: a range for each block and one for the tensor.
+    /// Returns whether the blocks have static E4M3 scales.
+    ///
+    /// Then there is a range for each block, and one for the tensor.
     pub fn has_static_blocks(&self) -> bool {
         matches!(self.config.scale, ScaleFormat::E4M3(BlockScale::Static | BlockScale::StaticFourOverSix))
     }

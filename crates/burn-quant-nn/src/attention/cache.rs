@@ -9,12 +9,16 @@ pub struct TensorCache<const D: usize> {
 }
 
 impl<const D: usize> TensorCache<D> {
-    /// A cache with nothing in it.
+    /// Creates a cache of no tokens.
+    ///
+    /// One cache serves one sequence.
     pub fn empty() -> Self {
         Self { state: None }
     }
 
-    /// The tensor so far.
+    /// Returns the tensor so far.
+    ///
+    /// `None` before the first tokens.
     pub fn get(&self) -> Option<&Tensor<D>> {
         self.state.as_ref()
     }
@@ -75,17 +79,23 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// A cache of no tokens.
+    /// Creates a cache of no tokens.
+    ///
+    /// One cache serves one sequence.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The tokens in it.
+    /// Returns the number of tokens in the cache.
+    ///
+    /// 0 for a new cache.
     pub fn tokens(&self) -> usize {
         self.state.as_ref().map_or(0, |(keys, _)| keys.dims()[2])
     }
 
-    /// Adds the keys and values of further tokens; all there are.
+    /// Adds the keys and values of further tokens, and returns all there are.
+    ///
+    /// All are `[batch, heads, tokens, features]`.
     pub fn extend(&mut self, keys: Tensor<4>, values: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let all = match self.state.take() {
             None => (keys, values),

@@ -82,7 +82,9 @@ pub struct CrossAttentionCache {
 }
 
 impl CrossAttentionCache {
-    /// A cache with nothing in it.
+    /// Creates a cache of no tokens.
+    ///
+    /// One cache serves one sequence.
     pub fn new() -> Self {
         Self::default()
     }

@@ -99,23 +99,31 @@ pub struct MhaInput {
 }
 
 impl MhaInput {
-    /// One tensor `[batch, tokens, d_model]` as queries, keys and values.
+    /// Takes one tensor `[batch, tokens, d_model]` as queries, keys and values.
+    ///
+    /// For attention of a sequence to itself.
     pub fn self_attn(tensor: Tensor<3>) -> Self {
         Self::new(tensor.clone(), tensor.clone(), tensor)
     }
 
-    /// Queries `[batch, queries, d_model]`, keys and values `[batch, keys, d_model]`.
+    /// Takes queries `[batch, queries, d_model]`, and keys and values `[batch, keys, d_model]`.
+    ///
+    /// Keys and values have the same number of tokens.
     pub fn new(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>) -> Self {
         Self { query, key, value, mask_pad: None, mask_attn: None }
     }
 
     /// Hides keys, `[batch, keys]`.
+    ///
+    /// True hides: padding after the end of a sequence.
     pub fn mask_pad(mut self, mask_pad: Tensor<2, Bool>) -> Self {
         self.mask_pad = Some(mask_pad);
         self
     }
 
     /// Hides keys from queries, `[batch, queries, keys]`.
+    ///
+    /// True hides: a causal mask for tokens that follow.
     pub fn mask_attn(mut self, mask_attn: Tensor<3, Bool>) -> Self {
         self.mask_attn = Some(mask_attn);
         self
@@ -285,12 +293,16 @@ impl<const D: usize> Cache<D> {
 }
 
 impl MhaCache {
-    /// For attention of tokens to those before them.
+    /// Creates a cache for attention of tokens to those before them.
+    ///
+    /// Keys and values grow with every call.
     pub fn autoregressive() -> Self {
         Self { query: Cache::growing(), key: Cache::growing(), value: Cache::growing(), output: Cache::growing() }
     }
 
-    /// For attention of tokens to a memory that stays the same.
+    /// Creates a cache for attention of tokens to a memory that stays the same.
+    ///
+    /// Keys and values of the memory are computed once.
     pub fn autoregressive_cross_attention() -> Self {
         Self { key: Cache::fixed(), value: Cache::fixed(), ..Self::autoregressive() }
     }

@@ -49,7 +49,9 @@ macro_rules! quantized_convolution {
         }
 
         impl $quant {
-            /// The layer with its quantizers.
+            /// Applies the layer with its quantizers.
+            ///
+            /// Shapes are those of burn's layer; a disabled quantizer is the identity.
             pub fn forward(&self, input: Tensor<$rank>, $($argument: $argument_type),*) -> Tensor<$rank> {
                 $(let $field = self.$field.clone();)*
                 let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));

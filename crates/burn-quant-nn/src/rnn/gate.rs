@@ -19,12 +19,16 @@ pub struct QuantGateController {
 }
 
 impl QuantGateController {
-    /// A gate with fresh parameters and disabled activation quantizers.
+    /// Creates a gate with fresh parameters and disabled activation quantizers.
+    ///
+    /// It computes what burn's layer does until rules enable its quantizers.
     pub fn new(d_input: usize, d_output: usize, bias: bool, initializer: Initializer, device: &Device) -> Self {
         GateController::new(d_input, d_output, bias, initializer, device).into()
     }
 
     /// The gate before its activation, of inputs `[batch, d_input]` and hidden states `[batch, d_output]`.
+    ///
+    /// Both products and the sum are those of the two linear layers with their quantizers.
     pub fn gate_product(&self, input: Tensor<2>, hidden: Tensor<2>) -> Tensor<2> {
         self.input_transform.forward(input) + self.hidden_transform.forward(hidden)
     }

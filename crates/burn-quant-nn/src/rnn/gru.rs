@@ -169,6 +169,8 @@ pub struct QuantBiGru {
 
 impl QuantBiGru {
     /// The hidden states of both layers, `2 · d_hidden` features, and the last ones, `[2, batch, d_hidden]`.
+    ///
+    /// The second layer reads the sequence from its end.
     pub fn forward(&self, batched_input: Tensor<3>, state: Option<Tensor<3>>) -> (Tensor<3>, Tensor<3>) {
         let input = batch_first(batched_input, self.batch_first);
         let state = |i: usize| state.as_ref().map(|state| state.clone().narrow(0, i, 1).squeeze_dim(0));

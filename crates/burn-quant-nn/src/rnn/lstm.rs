@@ -230,6 +230,8 @@ pub struct QuantBiLstm {
 
 impl QuantBiLstm {
     /// The hidden states of both layers, `2 · d_hidden` features, and the last states, `[2, batch, d_hidden]`.
+    ///
+    /// The second layer reads the sequence from its end.
     pub fn forward(&self, batched_input: Tensor<3>, state: Option<LstmState<3>>) -> (Tensor<3>, LstmState<3>) {
         let input = batch_first(batched_input, self.batch_first);
         let state = |i: usize| state.clone().map(|state| state.map_state(|x| x.narrow(0, i, 1).squeeze_dim(0)));

@@ -80,7 +80,9 @@ pub struct TransformerDecoderInput {
 }
 
 impl TransformerDecoderInput {
-    /// A target and the memory that it attends to.
+    /// Takes a target and the memory that it attends to.
+    ///
+    /// Both are `[batch, tokens, d_model]`.
     pub fn new(target: Tensor<3>, memory: Tensor<3>) -> Self {
         Self {
             target,
@@ -93,24 +95,32 @@ impl TransformerDecoderInput {
     }
 
     /// Hides tokens of the memory, `[batch, tokens of the memory]`.
+    ///
+    /// True hides.
     pub fn memory_mask_pad(mut self, mask_pad: Tensor<2, Bool>) -> Self {
         self.memory_mask_pad = Some(mask_pad);
         self
     }
 
     /// Hides tokens of the memory from the target, `[batch, tokens, tokens of the memory]`.
+    ///
+    /// True hides.
     pub fn memory_mask_attn(mut self, mask_attn: Tensor<3, Bool>) -> Self {
         self.memory_mask_attn = Some(mask_attn);
         self
     }
 
     /// Hides tokens of the target, `[batch, tokens]`.
+    ///
+    /// True hides.
     pub fn target_mask_pad(mut self, mask_pad: Tensor<2, Bool>) -> Self {
         self.target_mask_pad = Some(mask_pad);
         self
     }
 
     /// Hides tokens of the target from each other, `[batch, tokens, tokens]`.
+    ///
+    /// True hides.
     pub fn target_mask_attn(mut self, mask_attn: Tensor<3, Bool>) -> Self {
         self.target_mask_attn = Some(mask_attn);
         self
@@ -118,12 +128,16 @@ impl TransformerDecoderInput {
 }
 
 impl QuantTransformerDecoder {
-    /// The decoder with its quantizers.
+    /// Applies the decoder with its quantizers.
+    ///
+    /// Shapes are those of burn's layer; a disabled quantizer is the identity.
     pub fn forward(&self, input: TransformerDecoderInput) -> Tensor<3> {
         self.layers.iter().fold(input, |input, layer| layer.forward(input)).target
     }
 
-    /// The same for tokens of the target that come one by one; outputs are those of all tokens so far.
+    /// Applies the decoder to a target whose tokens come one by one.
+    ///
+    /// The outputs are those of all tokens so far.
     pub fn forward_autoregressive_inference(
         &self,
         input: TransformerDecoderInput,
@@ -133,7 +147,9 @@ impl QuantTransformerDecoder {
         layers.fold(input, |input, (layer, cache)| layer.forward_autoregressive_inference(input, cache)).target
     }
 
-    /// A cache of no tokens.
+    /// Creates a cache of no tokens.
+    ///
+    /// One cache serves one sequence.
     pub fn new_autoregressive_cache(&self) -> TransformerDecoderAutoregressiveCache {
         let layers = self.layers.iter().map(|_| TransformerDecoderLayerAutoregressiveCache::empty());
         TransformerDecoderAutoregressiveCache { layers: layers.collect() }
@@ -198,12 +214,16 @@ pub struct QuantTransformerDecoderLayer {
 }
 
 impl QuantTransformerDecoderLayer {
-    /// A layer with fresh parameters and disabled activation quantizers.
+    /// Creates a layer with fresh parameters and disabled activation quantizers.
+    ///
+    /// It computes what burn's layer does until rules enable its quantizers.
     pub fn new(config: &QuantTransformerDecoderConfig, device: &Device) -> Self {
         TransformerDecoderLayer::new(&config.clone().into(), device).into()
     }
 
-    /// The layer with its quantizers; the input with a new target.
+    /// Applies the layer with its quantizers, and returns the input with a new target.
+    ///
+    /// Shapes are those of burn's layer; a disabled quantizer is the identity.
     pub fn forward(&self, input: TransformerDecoderInput) -> TransformerDecoderInput {
         self.blocks(
             input,
@@ -214,7 +234,9 @@ impl QuantTransformerDecoderLayer {
         )
     }
 
-    /// The same for tokens of the target that come one by one.
+    /// Applies the layer to a target whose tokens come one by one.
+    ///
+    /// The cache holds what earlier tokens need.
     pub fn forward_autoregressive_inference(
         &self,
         input: TransformerDecoderInput,
@@ -314,7 +336,9 @@ pub struct TransformerDecoderLayerAutoregressiveCache {
 }
 
 impl TransformerDecoderLayerAutoregressiveCache {
-    /// A cache of no tokens.
+    /// Creates a cache of no tokens.
+    ///
+    /// One cache serves one sequence.
     pub fn empty() -> Self {
         Self {
             cross_attn: MhaCache::autoregressive_cross_attention(),

@@ -77,18 +77,24 @@ pub struct TransformerEncoderInput {
 }
 
 impl TransformerEncoderInput {
-    /// A tensor `[batch, tokens, d_model]`.
+    /// Takes a tensor `[batch, tokens, d_model]`.
+    ///
+    /// Without masks every token sees every other.
     pub fn new(tensor: Tensor<3>) -> Self {
         Self { tensor, mask_pad: None, mask_attn: None }
     }
 
     /// Hides tokens, `[batch, tokens]`.
+    ///
+    /// True hides.
     pub fn mask_pad(mut self, mask_pad: Tensor<2, Bool>) -> Self {
         self.mask_pad = Some(mask_pad);
         self
     }
 
     /// Hides tokens from each other, `[batch, tokens, tokens]`.
+    ///
+    /// True hides.
     pub fn mask_attn(mut self, mask_attn: Tensor<3, Bool>) -> Self {
         self.mask_attn = Some(mask_attn);
         self
@@ -96,14 +102,18 @@ impl TransformerEncoderInput {
 }
 
 impl QuantTransformerEncoder {
-    /// The encoder with its quantizers.
+    /// Applies the encoder with its quantizers.
+    ///
+    /// Shapes are those of burn's layer; a disabled quantizer is the identity.
     pub fn forward(&self, input: TransformerEncoderInput) -> Tensor<3> {
         self.layers
             .iter()
             .fold(input.tensor, |x, layer| layer.forward(x, input.mask_pad.clone(), input.mask_attn.clone()))
     }
 
-    /// The same for tokens that come one by one; outputs are those of all tokens so far.
+    /// Applies the encoder to tokens that come one by one.
+    ///
+    /// The outputs are those of all tokens so far.
     pub fn forward_autoregressive_inference(
         &self,
         input: TransformerEncoderInput,
@@ -114,7 +124,9 @@ impl QuantTransformerEncoder {
         })
     }
 
-    /// A cache of no tokens.
+    /// Creates a cache of no tokens.
+    ///
+    /// One cache serves one sequence.
     pub fn new_autoregressive_cache(&self) -> TransformerEncoderAutoregressiveCache {
         let layers = self.layers.iter().map(|_| TransformerEncoderLayerAutoregressiveCache::empty());
         TransformerEncoderAutoregressiveCache { layers: layers.collect() }
@@ -172,12 +184,16 @@ pub struct QuantTransformerEncoderLayer {
 }
 
 impl QuantTransformerEncoderLayer {
-    /// A layer with fresh parameters and disabled activation quantizers.
+    /// Creates a layer with fresh parameters and disabled activation quantizers.
+    ///
+    /// It computes what burn's layer does until rules enable its quantizers.
     pub fn new(config: &QuantTransformerEncoderConfig, device: &Device) -> Self {
         TransformerEncoderLayer::new(&config.clone().into(), device).into()
     }
 
-    /// The layer with its quantizers.
+    /// Applies the layer with its quantizers.
+    ///
+    /// Shapes are those of burn's layer; a disabled quantizer is the identity.
     pub fn forward(
         &self,
         input: Tensor<3>,
@@ -188,7 +204,9 @@ impl QuantTransformerEncoderLayer {
         self.blocks(input, attend, |x| self.pwff.forward(x), |x| self.norm_1.forward(x), |x| self.norm_2.forward(x))
     }
 
-    /// The same for tokens that come one by one.
+    /// Applies the layer to tokens that come one by one.
+    ///
+    /// The cache holds what earlier tokens need.
     pub fn forward_autoregressive_inference(
         &self,
         input: Tensor<3>,
@@ -268,7 +286,9 @@ pub struct TransformerEncoderLayerAutoregressiveCache {
 }
 
 impl TransformerEncoderLayerAutoregressiveCache {
-    /// A cache of no tokens.
+    /// Creates a cache of no tokens.
+    ///
+    /// One cache serves one sequence.
     pub fn empty() -> Self {
         Self {
             mha: MhaCache::autoregressive(),

@@ -49,7 +49,9 @@ pub struct QuantPositionWiseFeedForward {
 }
 
 impl QuantPositionWiseFeedForward {
-    /// The network with its quantizers.
+    /// Applies the network with its quantizers.
+    ///
+    /// Shapes are those of burn's layer; a disabled quantizer is the identity.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         let x = self.activation.forward(self.linear_inner.forward(input));
         self.linear_outer.forward(self.dropout.forward(x))

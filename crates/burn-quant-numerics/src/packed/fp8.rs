@@ -21,7 +21,9 @@
 use super::{PackError, check};
 use crate::Minifloat;
 
-/// The scale of a range.
+/// Returns the scale of a range.
+///
+/// `amax / 448`; 1 for a range of 0.
 pub fn scale(amax: f32) -> f32 {
     if amax == 0.0 { 1.0 } else { amax / 448.0 }
 }

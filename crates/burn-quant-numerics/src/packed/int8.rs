@@ -24,7 +24,9 @@ use super::{PackError, check};
 use crate::round::clip;
 use crate::round_half_to_even;
 
-/// The scale of a range.
+/// Returns the scale of a range.
+///
+/// `amax / 127`.
 pub fn scale(amax: f32) -> f32 {
     amax / 127.0
 }

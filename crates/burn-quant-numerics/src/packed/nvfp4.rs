@@ -36,7 +36,9 @@ use crate::{BlockScale, Minifloat, amax};
 /// `2^-9`, the smallest E4M3 number.
 const MIN_SCALE: f32 = 0.001_953_125;
 
-/// The scale of a tensor whose largest magnitude is `global_amax`.
+/// Returns the scale of a tensor whose largest magnitude is `global_amax`.
+///
+/// `global_amax / (6 · 448)`; 1 for a range of 0.
 pub fn tensor_scale(global_amax: f32) -> f32 {
     if global_amax == 0.0 { 1.0 } else { global_amax / (6.0 * 448.0) }
 }

@@ -68,7 +68,9 @@ pub enum GradientRule {
 }
 
 impl GradientRule {
-    /// Whether static ranges are learned.
+    /// Returns whether static ranges are learned.
+    ///
+    /// LSQ and PACT do.
     pub fn learns_range(self) -> bool {
         matches!(self, GradientRule::Lsq | GradientRule::Pact)
     }

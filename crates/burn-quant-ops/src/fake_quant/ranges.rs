@@ -68,7 +68,9 @@ pub enum Scales {
 }
 
 impl Scales {
-    /// The format of the scales.
+    /// Returns the format of the scales.
+    ///
+    /// f32, E8M0 or E4M3.
     pub fn format(self) -> ScaleFormat {
         match self {
             Scales::Static | Scales::Dynamic => ScaleFormat::F32,
@@ -77,7 +79,9 @@ impl Scales {
         }
     }
 
-    /// Whether the ranges of groups are taken from the data.
+    /// Returns whether the ranges of groups are taken from the data.
+    ///
+    /// Then no ranges are handed over for them.
     pub fn is_dynamic(self) -> bool {
         matches!(self, Scales::Dynamic | Scales::PowersOfTwo | Scales::TwoLevel(BlockScale::Dynamic))
     }

@@ -45,7 +45,9 @@ pub enum Direction {
 }
 
 impl Hadamard {
-    /// The rotation that undoes this one.
+    /// Returns the rotation that undoes this one.
+    ///
+    /// The transform is orthogonal, so it is the transpose.
     pub fn inverse(self) -> Self {
         let direction = match self.direction {
             Direction::Forward => Direction::Inverse,

@@ -324,5 +324,5 @@ pub(super) fn f59_reports() {
     );
     let last = "2 of 6 quantizers enabled: 1 int4, 1 int8; 8.10 bits per parameter, 16 where it is in float";
     assert_eq!(lines[3..], [last]);
-    assert_eq!(table.keep_float().to_string().lines().count(), 1 + 6 + 1, "all of them, where that is asked for");
+    assert_eq!(table.with_disabled().to_string().lines().count(), 1 + 6 + 1, "all of them, where that is asked for");
 }

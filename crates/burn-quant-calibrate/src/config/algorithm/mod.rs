@@ -266,37 +266,51 @@ mod default {
 }
 
 impl Algorithm {
-    /// A percentile of the magnitudes of activations, in percent.
+    /// Takes a percentile of the magnitudes of activations, in percent: 99.9 clips one value in a thousand.
+    ///
+    /// Weights keep their ranges by `max`. ModelOpt's `percentile` of its histogram calibrator.
     pub fn percentile(percentile: f64) -> Self {
         Algorithm::Percentile { percentile, histogram: HistogramConfig::default() }
     }
 
-    /// Entropy calibration of activations: every range from 128 bins on.
+    /// Takes the range of activations with the least relative entropy, of every range from 128 bins on.
+    ///
+    /// Weights keep their ranges by `max`. ModelOpt's `entropy` of its histogram calibrator.
     pub fn entropy() -> Self {
         Algorithm::Entropy { start_bin: 128, stride: 1, histogram: HistogramConfig::default() }
     }
 
-    /// Least squared error of activations: every range from 128 bins on.
+    /// Takes the range of activations with the least squared error, of every range from 128 bins on.
+    ///
+    /// Weights keep their ranges by `max`. ModelOpt's `mse` of its histogram calibrator.
     pub fn histogram_mse() -> Self {
         Algorithm::HistogramMse { start_bin: 128, stride: 1, histogram: HistogramConfig::default() }
     }
 
-    /// SmoothQuant, each layer by itself.
+    /// Smooths each layer by itself, with migration strength `alpha` in `[0, 1]`.
+    ///
+    /// ModelOpt's `smoothquant`, whose default is 1.
     pub fn smoothquant(alpha: f32) -> Self {
         Algorithm::SmoothQuant { alpha, sharing: SiblingScales::PerLayer }
     }
 
-    /// AWQ-lite, each layer by itself.
+    /// Searches the scale of each layer's input channels, in exponents from 0 to 1 in steps of 0.1.
+    ///
+    /// ModelOpt's `awq_lite`, each layer by itself.
     pub fn awq_lite() -> Self {
         Algorithm::AwqLite { alpha_step: 0.1, sharing: SiblingScales::PerLayer, identity: Identity::Tried }
     }
 
-    /// AWQ-clip.
+    /// Searches how far the ranges of each weight's blocks are clipped, from 1 down to 0.5 in steps of 0.05.
+    ///
+    /// ModelOpt's `awq_clip`.
     pub fn awq_clip() -> Self {
         Algorithm::AwqClip { min_clip_ratio: 0.5, shrink_step: 0.05 }
     }
 
-    /// AWQ-lite, then AWQ-clip on the smoothed weight; each layer by itself.
+    /// Runs AWQ-lite, then AWQ-clip on the smoothed weight; each layer by itself.
+    ///
+    /// ModelOpt's `awq_full`.
     pub fn awq_full() -> Self {
         Algorithm::AwqFull {
             alpha_step: 0.1,
@@ -307,28 +321,38 @@ impl Algorithm {
         }
     }
 
-    /// SVDQuant with a branch of this rank beside every layer.
+    /// Puts a branch of this rank in float beside every layer, and quantizes what the branch leaves.
+    ///
+    /// ModelOpt's `svdquant`, whose default rank is 32; the branch costs `rank · (in + out)` numbers per layer.
     pub fn svdquant(rank: usize) -> Self {
         Algorithm::SvdQuant { rank, alpha_step: 0.1, skip_layers: Vec::new() }
     }
 
-    /// GPTQ in the order of columns.
+    /// Rounds columns one after the other and corrects those that follow, in the order of the weight.
+    ///
+    /// ModelOpt's `gptq` with its defaults: damping 0.01, blocks of 128 columns.
     pub fn gptq() -> Self {
         let (act_order, inputs) = (ActOrder::Off, CalibrationInputs::Float);
         Algorithm::Gptq { damping: 0.01, block_size: 128, act_order, inputs }
     }
 
-    /// Local Hessian over all E4M3 block scales of a static NVFP4 weight.
+    /// Searches all E4M3 block scales of a static NVFP4 weight for the least error of the output.
+    ///
+    /// ModelOpt's `local_hessian`.
     pub fn local_hessian() -> Self {
         Algorithm::LocalHessian { search: RangeSearch::E4m3Scales, block_size: 16, inputs: CalibrationInputs::Float }
     }
 
-    /// Headroom for NVFP4 activations.
+    /// Sets the range of NVFP4 activations so that blocks larger than those of calibration still have a scale.
+    ///
+    /// ModelOpt's `NVFP4ActHeadroomCalibrator` with its defaults.
     pub fn activation_headroom() -> Self {
         Algorithm::ActivationHeadroom { anchor_percentile: 1.0, upper_percentile: 99.99, rho: 16384.0 }
     }
 
-    /// AdaRound with 1000 steps.
+    /// Learns for each weight of a linear layer whether to round up or down, in 1000 steps.
+    ///
+    /// Source: Nagel et al. 2020, "Up or Down?", arXiv:2004.10568; ModelOpt has none.
     pub fn adaround() -> Self {
         Algorithm::AdaRound { iterations: 1000, regularization: 3.0 }
     }
@@ -376,7 +400,9 @@ impl Algorithm {
         found.ok_or_else(|| QuantError::NoAlgorithm { name: name.into(), near_misses: known })
     }
 
-    /// The name in recipes; of a custom one, the name it is registered by.
+    /// Returns the name in recipes and reports; of a custom algorithm, the name it is registered by.
+    ///
+    /// An algorithm for some layers only has the name of what it does there.
     pub fn name(&self) -> &str {
         match self {
             Algorithm::None => "none",
@@ -403,7 +429,9 @@ impl Algorithm {
         }
     }
 
-    /// The algorithms it consists of, in order: itself, unless it is a sequence.
+    /// Returns the algorithms it consists of, in order: itself, unless it is a sequence.
+    ///
+    /// A sequence within a sequence is an error of [`validate`](Algorithm::validate).
     pub fn steps(&self) -> &[Algorithm] {
         match self {
             Algorithm::Sequence(steps) => steps,
