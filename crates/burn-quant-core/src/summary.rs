@@ -86,7 +86,7 @@ impl Summary {
 /// After them how many there are of each format, and bits per parameter; then layers that are folded, and devices
 /// without fused kernels, if any.
 ///
-/// [`Summary::keep_float`] shows those that are off too. Ranges are read from the device.
+/// [`Summary::with_disabled`] shows those that are off too. Ranges are read from the device.
 ///
 /// # Example
 ///

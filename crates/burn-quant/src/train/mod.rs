@@ -3,7 +3,7 @@
 //! Training itself is the user's loop, or burn's: a quantized model is trained like any other.
 //!
 //! * [`Distillation`] learns the outputs of a teacher
-//! * [`Lora`] trains factors of low rank beside frozen quantized weights
+//! * [`QuantLora`] trains factors of low rank beside frozen quantized weights
 //!
 //! Ranges that are learned are a gradient rule of the quantizer,
 //! [`GradientRule::Lsq`](burn_quant_ops::GradientRule::Lsq) and
