@@ -18,6 +18,14 @@ pub fn device() -> (&'static str, Device) {
     compile_error!("enable the backend to test: flex, wgpu or cuda");
 }
 
+/// The processor, where this build has a backend for it: for what does not depend on the device, and takes long on one.
+pub fn processor() -> Device {
+    #[cfg(feature = "flex")]
+    return Device::flex();
+    #[cfg(not(feature = "flex"))]
+    return device().1;
+}
+
 /// A backend that burn-quant has no kernel for: burn deprecates it, and no other can be had without a library.
 #[cfg(feature = "ndarray")]
 #[allow(deprecated)]

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use burn_quant::nn::QuantConv1d;
 use burn_quant::ops::has_kernels;
 use burn_quant::{presets, quantize_weights, summary};
-use burn_quant_tests::{device, devices};
+use burn_quant_tests::{devices, processor};
 
 use crate::{assert_close, spread, values};
 
@@ -38,7 +38,7 @@ pub(super) fn f56() {
 /// `length + 2·padding − kernel`. When this fails, burn has mended it: take the words about it out of `QuantConv1d` and
 /// of the book.
 pub(super) fn f60() {
-    let device = device().1.autodiff();
+    let device = processor().autodiff();
     // the gradient of both groups at once, and of each as a convolution of its own
     let gradients = |length: usize| {
         let (x, weight) = (spread::<3>([2, 4, length], &device), spread::<3>([4, 2, 2], &device));

@@ -14,7 +14,7 @@ use burn_quant::{
     Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, TensorQuantizer, disable, enable, presets,
     quantize, quantize_weights,
 };
-use burn_quant_tests::device;
+use burn_quant_tests::{device, processor};
 
 use crate::{spread, values};
 
@@ -166,7 +166,7 @@ impl ModuleDisplay for Counted {}
 
 /// A model is walked through as often as there are stages, whatever its size, and time grows with the layers.
 pub(super) fn a_model_is_walked_through_a_few_times() {
-    let (_, device) = device();
+    let device = processor();
     let model = |layers: usize| {
         let layer = || {
             let weight = Param::from_tensor(spread([2, 2], &device));
