@@ -47,7 +47,9 @@
 //! ```
 
 #[macro_use]
-mod mirror;
+mod config;
+#[macro_use]
+mod layer;
 
 pub mod attention;
 pub mod conv;
@@ -56,17 +58,19 @@ mod linear;
 mod rnn;
 mod swiglu;
 pub mod transformer;
-mod wrapped;
+mod weightless;
 
 pub use attention::{
     QuantCrossAttention, QuantCrossAttentionConfig, QuantMultiHeadAttention, QuantMultiHeadAttentionConfig,
 };
+pub use config::LayerConfig;
 pub use conv::{
     QuantConv1d, QuantConv1dConfig, QuantConv2d, QuantConv2dConfig, QuantConv3d, QuantConv3dConfig,
     QuantConvTranspose1d, QuantConvTranspose1dConfig, QuantConvTranspose2d, QuantConvTranspose2dConfig,
     QuantConvTranspose3d, QuantConvTranspose3dConfig, QuantDeformConv2d, QuantDeformConv2dConfig,
 };
 pub use embedding::{QuantEmbedding, QuantEmbeddingConfig};
+pub use layer::{ActivationQuantized, SingleOperation};
 pub use linear::{QuantLinear, QuantLinearConfig};
 pub use rnn::{
     QuantBiGru, QuantBiGruConfig, QuantBiLstm, QuantBiLstmConfig, QuantBiRnn, QuantBiRnnConfig, QuantGateController,
@@ -78,7 +82,7 @@ pub use transformer::{
     QuantTransformerDecoderConfig, QuantTransformerDecoderLayer, QuantTransformerEncoder,
     QuantTransformerEncoderConfig, QuantTransformerEncoderLayer,
 };
-pub use wrapped::*;
+pub use weightless::*;
 
 #[doc(no_inline)]
 pub use burn_nn::*;

@@ -1,6 +1,5 @@
 //! burn's gated unit with activation quantizers in its linear layers.
 
-use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
@@ -9,22 +8,15 @@ use burn_nn::{Initializer, LinearLayout, SwiGlu, SwiGluConfig};
 use super::QuantLinear;
 use burn_quant_core::error::QuantError;
 
-config_like_burns! {
-    SwiGluConfig, QuantSwiGluConfig => QuantSwiGlu (device) {
-        /// Features of the input.
-        d_input: usize,
-        /// Features of the output.
-        d_output: usize,
-        /// Whether the layers have biases.
-        #[config(default = false)]
-        bias: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false }")]
-        initializer: Initializer,
-        /// How the weights lie in memory and in records.
-        #[config(default = "LinearLayout::Row")]
-        layout: LinearLayout,
-    }
+layer_config! {
+    QuantSwiGluConfig = SwiGluConfig => QuantSwiGlu (device);
+    new(d_input: usize, d_output: usize);
+    /// Sets whether the layers have biases.
+    with_bias(bias: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
+    /// Sets how the weights lie in memory and in records.
+    with_layout(layout: LinearLayout);
 }
 
 /// burn's [`SwiGlu`] of [`QuantLinear`] layers: `silu(inner(x)) ⊙ outer(x)`.

@@ -157,15 +157,6 @@ pub enum StoreError {
         /// The path in the model.
         path: String,
     },
-    /// A checkpoint of another framework could not be loaded.
-    #[error(
-        "{reason}; if shapes are reversed or names differ, give the store \
-             `.with_from_adapter(QuantLayerAdapter(adapter))`, as adapters do not know quantized layers"
-    )]
-    Checkpoint {
-        /// The words of burn-store.
-        reason: String,
-    },
     /// A static quantizer that is on has no range in the file.
     #[error("the file has no range or bias for the static quantizer `{name}`")]
     MissingRange {

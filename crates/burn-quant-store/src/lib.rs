@@ -16,8 +16,8 @@
 //! Files are written beside their destination and moved into place, so a crash leaves the old file or the new one.
 //! The digest finds damage; it is no signature.
 //!
-//! [`Restore`] restores a part of a model, or one whose layers have other paths; [`load_checkpoint`] and
-//! [`QuantLayerAdapter`] read checkpoints of other frameworks.
+//! [`Restore`] restores a part of a model, or one whose layers have other paths. Checkpoints of other frameworks are read
+//! by `burn-store` itself: to its adapters the layers of `burn_quant::nn` are burn's.
 //!
 //! # Reading the weights with burn alone
 //!
@@ -44,7 +44,6 @@
 //! # #[cfg(not(feature = "flex"))] fn main() {}
 //! ```
 
-mod adapter;
 mod check;
 mod error;
 mod file;
@@ -56,7 +55,6 @@ mod schema;
 mod search;
 mod statistics;
 
-pub use adapter::{QuantLayerAdapter, load_checkpoint};
 pub use error::StoreError;
 #[doc(hidden)]
 pub use file::with_new_digest;

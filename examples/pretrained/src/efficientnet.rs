@@ -9,8 +9,7 @@ use burn_quant::nn::conv::{Conv2d, Conv2dConfig};
 use burn_quant::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn_quant::prepare::{equalize, fold_batch_norm};
 use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, Rule, quantize};
-use burn_quant_store::QuantLayerAdapter;
-use burn_store::{ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter, PytorchStore};
+use burn_store::{ModuleSnapshot, PytorchStore};
 use image::imageops::FilterType;
 
 use crate::table::Table;
@@ -123,9 +122,7 @@ impl EfficientNet {
     /// If the file cannot be read, or lacks a parameter of the model or has it in another shape.
     pub fn load(mut self, path: &Path) -> Result<Self, Box<dyn std::error::Error>> {
         let mut store = PytorchStore::from_file(path).with_key_remapping(r"(^|\.)_", "$1");
-        let tensors = store.get_all_tensors()?.values().cloned().collect();
-        // the store's own `load_from` has an adapter that cannot be exchanged
-        let result = self.apply(tensors, None, Some(Box::new(QuantLayerAdapter(PyTorchToBurnAdapter))), false);
+        let result = self.load_from(&mut store)?; // has burn's adapter for PyTorch
         if !result.errors.is_empty() || !result.missing.is_empty() {
             return Err(format!("{}: {result}", path.display()).into());
         }

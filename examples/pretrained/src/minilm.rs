@@ -7,7 +7,6 @@ use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use burn_quant::nn; // was: use burn::nn;
 use burn_quant::{Algorithm, QuantConfig, presets, quantize};
-use burn_quant_store::QuantLayerAdapter;
 use burn_store::{ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore};
 use nn::transformer::{TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput};
 use tokenizers::Tokenizer;
@@ -86,7 +85,7 @@ impl MiniLm {
             .with_key_remapping(r"(layers\.[0-9]+)\.output\.dense", "$1.pwff.linear_outer")
             .with_key_remapping(r"(layers\.[0-9]+)\.output\.LayerNorm", "$1.norm_2")
             .with_key_remapping(r"embeddings\.LayerNorm", "embeddings.layer_norm")
-            .with_from_adapter(QuantLayerAdapter(PyTorchToBurnAdapter));
+            .with_from_adapter(PyTorchToBurnAdapter);
         self.load_from(&mut store)?;
         Ok(self)
     }

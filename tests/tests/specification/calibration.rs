@@ -513,7 +513,7 @@ fn a_model_that_is_trained_stays_so() {
     let (layer, _) = quantize(layer, &config, |layer: &QuantLinear| drop(layer.forward(x.clone()))).unwrap();
     let gradients = layer.forward(x).powi_scalar(2).mean().backward();
     assert!(layer.weight.base().grad(&gradients).is_some());
-    assert!(layer.bias.unwrap().val().grad(&gradients).is_some());
+    assert!(layer.bias.as_ref().unwrap().val().grad(&gradients).is_some());
 }
 
 #[test]

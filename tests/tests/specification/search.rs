@@ -330,7 +330,7 @@ fn a_search_is_continued_where_it_stopped() {
     assert!(refused(&other_data, Mlp::new(&device)).contains("data"));
     assert!(refused(&config.clone().keep_float("fc1"), Mlp::new(&device)).contains("another configuration"));
     let mut changed = Mlp::new(&device);
-    changed.fc1.weight = changed.fc1.weight.map(|weight| weight * 2.0);
+    changed.fc1.weight = changed.fc1.weight.clone().map(|weight| weight * 2.0);
     assert!(refused(&config, changed).contains("other weights"));
     let by_divergence = AutoQuantization::new(&config).with_state(saved[1].clone());
     let found = by_divergence.by_divergence(Mlp::new(&device), batches, forward);

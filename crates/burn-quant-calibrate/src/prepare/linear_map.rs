@@ -8,10 +8,7 @@ use burn_nn::conv::{Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, Co
 use burn_quant_core::error::QuantError;
 use burn_quant_core::quantizer::TensorQuantizer;
 use burn_quant_core::quantizer::parameter::in_place_of;
-use burn_quant_nn::{
-    QuantConv1d, QuantConv2d, QuantConv3d, QuantConvTranspose1d, QuantConvTranspose2d, QuantConvTranspose3d,
-    QuantLinear,
-};
+use burn_quant_nn::{ActivationQuantized, SingleOperation};
 
 /// A layer that is linear in its input, but for a bias.
 ///
@@ -53,27 +50,38 @@ fn replaced_bias(
     }
 }
 
-macro_rules! linear {
-    ($($layer:ident),+) => {$(
-        impl LinearMap for $layer {
-            fn weight(&self) -> Tensor<4> {
-                let weight = self.weight.base().without_autodiff().transpose();
-                let [outputs, inputs] = weight.dims();
-                weight.reshape([1, outputs, inputs, 1])
-            }
+/// A layer with activation quantizers is the map of burn's layer inside it.
+impl<L: SingleOperation + LinearMap> LinearMap for ActivationQuantized<L> {
+    fn weight(&self) -> Tensor<4> {
+        (**self).weight()
+    }
 
-            fn bias(&self) -> Option<Tensor<1>> {
-                self.bias.as_ref().map(|bias| bias.val().without_autodiff())
-            }
+    fn bias(&self) -> Option<Tensor<1>> {
+        (**self).bias()
+    }
 
-            fn with(mut self, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Result<Self, QuantError> {
-                let [_, outputs, inputs, _] = weight.dims();
-                self.weight = replaced(self.weight, weight.reshape([outputs, inputs]).transpose())?;
-                self.bias = replaced_bias(self.bias, bias, &self.weight.lazy_device());
-                Ok(self)
-            }
-        }
-    )+};
+    fn with(self, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Result<Self, QuantError> {
+        self.try_map_layer(|layer| layer.with(weight, bias))
+    }
+}
+
+impl LinearMap for Linear {
+    fn weight(&self) -> Tensor<4> {
+        let weight = self.weight.base().without_autodiff().transpose();
+        let [outputs, inputs] = weight.dims();
+        weight.reshape([1, outputs, inputs, 1])
+    }
+
+    fn bias(&self) -> Option<Tensor<1>> {
+        self.bias.as_ref().map(|bias| bias.val().without_autodiff())
+    }
+
+    fn with(mut self, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Result<Self, QuantError> {
+        let [_, outputs, inputs, _] = weight.dims();
+        self.weight = replaced(self.weight, weight.reshape([outputs, inputs]).transpose())?;
+        self.bias = replaced_bias(self.bias, bias, &self.weight.lazy_device());
+        Ok(self)
+    }
 }
 
 macro_rules! convolution {
@@ -125,16 +133,8 @@ macro_rules! transposed_convolution {
     )+};
 }
 
-linear!(Linear, QuantLinear);
-convolution!(Conv1d, Conv2d, Conv3d, QuantConv1d, QuantConv2d, QuantConv3d);
-transposed_convolution!(
-    ConvTranspose1d,
-    ConvTranspose2d,
-    ConvTranspose3d,
-    QuantConvTranspose1d,
-    QuantConvTranspose2d,
-    QuantConvTranspose3d
-);
+convolution!(Conv1d, Conv2d, Conv3d);
+transposed_convolution!(ConvTranspose1d, ConvTranspose2d, ConvTranspose3d);
 
 /// A value per output channel, `[out]`, in the form of a weight.
 pub(super) fn along_outputs(values: Tensor<1>, weight: &Tensor<4>) -> Tensor<4> {

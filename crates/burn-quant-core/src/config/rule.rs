@@ -77,7 +77,7 @@ impl Rule {
 
     /// Restricts the rule to quantizers of structs with this type name.
     ///
-    /// `Linear` includes the quantized layer of that name.
+    /// burn's layer and the quantized one are the same: `Linear` and `QuantLinear`.
     pub fn within(mut self, container: impl Into<String>) -> Self {
         self.container = Some(container.into());
         self

@@ -73,8 +73,8 @@ pub fn layers(index: &ModelIndex, pointwise: bool) -> Vec<LayerRef> {
                 .parameter_at(&bias)
                 .filter(|_| weight.field == "weight" || single)
                 .map(|bias| bias.path.clone()),
+            takes_low_rank: quantizers.container_of(&input) == Some("QuantLinear"),
             input_quantizer: input_quantizer.is_some().then_some(input),
-            takes_low_rank: weight.container == "QuantLinear",
         }
     };
     weights().filter(enabled).map(layer).collect()

@@ -103,6 +103,11 @@ impl Quantizers {
         self.places.get(name).map(|place| &self.found[*place].quantizer)
     }
 
+    /// The type name of the struct that a quantizer belongs to.
+    pub(super) fn container_of(&self, name: &str) -> Option<&str> {
+        self.places.get(name).map(|place| self.found[*place].container.as_str())
+    }
+
     /// Returns the quantizer with this name to be edited, if there is one.
     ///
     /// [`get_mut`](Quantizers::get_mut) returns an error with the most similar names.

@@ -199,9 +199,9 @@ struct Placement<'a> {
 }
 
 impl Placement<'_> {
-    /// Whether it belongs to a struct of this type name, or to the quantized layer of that name.
+    /// Whether it belongs to a struct of this type name: `Linear` and `QuantLinear` are one.
     fn is_in(&self, container: &str) -> bool {
-        self.container == container || burn_layer_name(&self.container) == container
+        burn_layer_name(&self.container) == burn_layer_name(container)
     }
 
     fn is_weight(&self) -> bool {

@@ -1,8 +1,8 @@
 //! burn's cross-attention, with grouped queries, with quantizers.
 
-use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Tensor, assert_shape};
+use burn_nn::attention::CrossAttentionConfig;
 use burn_nn::{Dropout, DropoutConfig, Initializer, LinearConfig};
 
 use super::{TensorCache, attention_weights, join_heads, split_heads};
@@ -10,28 +10,15 @@ use crate::QuantLinear;
 use burn_quant_core::layout::Role;
 use burn_quant_core::quantizer::TensorQuantizer;
 
-/// The configuration of a [`QuantCrossAttention`], field by field that of burn's `CrossAttentionConfig`.
-#[derive(Config, Debug)]
-pub struct QuantCrossAttentionConfig {
-    /// Features of the queries' inputs.
-    pub d_model: usize,
-    /// Features of the context.
-    pub d_context: usize,
-    /// Heads of queries.
-    pub n_heads: usize,
-    /// Heads of keys and values; a divisor of `n_heads`.
-    pub n_heads_kv: usize,
-    /// Features of a head.
-    pub d_head: usize,
-    /// Rate of dropout.
-    #[config(default = 0.1)]
-    pub dropout: f64,
-    /// Score of what is masked.
-    #[config(default = -1.0e4)]
-    pub min_float: f64,
-    /// Whether a head may attend to nothing.
-    #[config(default = false)]
-    pub quiet_softmax: bool,
+layer_config! {
+    @builders QuantCrossAttentionConfig = CrossAttentionConfig => QuantCrossAttention;
+    new(d_model: usize, d_context: usize, n_heads: usize, n_heads_kv: usize, d_head: usize);
+    /// Sets the rate of dropout.
+    with_dropout(dropout: f64);
+    /// Sets the score of what is masked.
+    with_min_float(min_float: f64);
+    /// Sets whether a head may attend to nothing.
+    with_quiet_softmax(quiet_softmax: bool);
 }
 
 /// burn's `CrossAttention` with quantized projections and products, as in

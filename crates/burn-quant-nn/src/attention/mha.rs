@@ -1,6 +1,5 @@
 //! burn's multi-head attention with quantizers.
 
-use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Tensor, assert_shape};
 use burn_nn::attention::{MultiHeadAttention, MultiHeadAttentionConfig};
@@ -12,37 +11,25 @@ use burn_quant_core::error::QuantError;
 use burn_quant_core::layout::Role;
 use burn_quant_core::quantizer::TensorQuantizer;
 
-config_like_burns! {
-    MultiHeadAttentionConfig, QuantMultiHeadAttentionConfig => QuantMultiHeadAttention (device) {
-        /// Features of the model.
-        d_model: usize,
-        /// Heads.
-        n_heads: usize,
-        /// Rate of dropout.
-        #[config(default = 0.1)]
-        dropout: f64,
-        /// Score of what is masked.
-        #[config(default = -1.0e4)]
-        min_float: f64,
-        /// Whether a head may attend to nothing.
-        #[config(default = false)]
-        quiet_softmax: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false }")]
-        initializer: Initializer,
-        /// Whether the projection of keys has a bias.
-        #[config(default = true)]
-        key_bias: bool,
-        /// Whether the projection of values has a bias.
-        #[config(default = true)]
-        value_bias: bool,
-        /// Whether the projection of queries has a bias.
-        #[config(default = true)]
-        query_bias: bool,
-        /// Whether the projection of the output has a bias.
-        #[config(default = true)]
-        output_bias: bool,
-    }
+layer_config! {
+    QuantMultiHeadAttentionConfig = MultiHeadAttentionConfig => QuantMultiHeadAttention (device);
+    new(d_model: usize, n_heads: usize);
+    /// Sets the rate of dropout.
+    with_dropout(dropout: f64);
+    /// Sets the score of what is masked.
+    with_min_float(min_float: f64);
+    /// Sets whether a head may attend to nothing.
+    with_quiet_softmax(quiet_softmax: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
+    /// Sets whether the projection of keys has a bias.
+    with_key_bias(key_bias: bool);
+    /// Sets whether the projection of values has a bias.
+    with_value_bias(value_bias: bool);
+    /// Sets whether the projection of queries has a bias.
+    with_query_bias(query_bias: bool);
+    /// Sets whether the projection of the output has a bias.
+    with_output_bias(output_bias: bool);
 }
 
 /// burn's [`MultiHeadAttention`] with quantized projections and products.

@@ -1,7 +1,6 @@
-//! burn's convolutions with activation quantizers. One macro, as they differ in their fields only.
+//! burn's convolutions with quantizers before and after them.
 
-use burn::config::Config;
-use burn::module::{Module, Param, ParamId};
+use burn::module::{Param, ParamId};
 use burn::tensor::{Device, Tensor};
 use burn_nn::conv::{
     Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Conv3d, Conv3dConfig, ConvTranspose1d, ConvTranspose1dConfig,
@@ -9,383 +8,198 @@ use burn_nn::conv::{
 };
 use burn_nn::{Initializer, PaddingConfig1d, PaddingConfig2d, PaddingConfig3d};
 
-use burn_quant_core::error::QuantError;
+use crate::layer::{ActivationQuantized, SingleOperation};
 use burn_quant_core::layout::Role;
 use burn_quant_core::quantizer::TensorQuantizer;
 
-macro_rules! quantized_convolution {
-    (
+/// Rows of the table of convolutions: the layer, its weight, and what it is given beside the input.
+macro_rules! convolutions {
+    ($(
         $layer:ident => $quant:ident,
-        rank $rank:literal, weight $weight_shape:literal, groups $groups:ident,
-            forward ($($argument:ident: $argument_type:ty),*),
-        $(note $note:literal,)?
-        { $($(#[$attribute:meta])* $field:ident: $type:ty = $doc:literal,)* }
-    ) => {
-        #[doc = concat!("burn's [`", stringify!($layer), "`] with quantizers before and after it.")]
-        ///
-        /// # Shapes
-        ///
-        #[doc = concat!("`weight`: `", $weight_shape, "`; input `[batch, channels_in, ...]`, output `[batch, \
-            channels_out, ...]`.")]
+        weight $rank:literal $weight_shape:literal, groups $groups:ident, with ($($argument:ident: $type:ty),*);
+        $(#[$note:meta])*
+    )*) => {
         $(
+            #[doc = concat!("burn's [`", stringify!($layer), "`] with quantizers before and after it.")]
             ///
-            #[doc = $note]
-        )?
-        #[derive(Module, Debug)]
-        pub struct $quant {
-            #[doc = concat!("The weight, `", $weight_shape, "`.")]
-            pub weight: Param<Tensor<$rank>>,
-            /// The bias, `[channels_out]`.
-            pub bias: Option<Param<Tensor<1>>>,
-            $(
-                #[doc = $doc]
-                $(#[$attribute])*
-                pub $field: $type,
-            )*
-            /// Quantizes the input; disabled in a new layer.
-            pub input_quantizer: TensorQuantizer,
-            /// Quantizes the output; disabled in a new layer and by every preset.
-            pub output_quantizer: TensorQuantizer,
-        }
+            /// # Shapes
+            ///
+            #[doc = concat!("`weight`: `", $weight_shape, "`; input `[batch, channels_in, ...]`, output `[batch, \
+                channels_out, ...]`.")]
+            $(#[$note])*
+            pub type $quant = ActivationQuantized<$layer>;
 
-        impl $quant {
-            /// Applies the layer with its quantizers.
-            ///
-            /// Shapes are those of burn's layer; a disabled quantizer is the identity.
-            pub fn forward(&self, input: Tensor<$rank>, $($argument: $argument_type),*) -> Tensor<$rank> {
-                $(let $field = self.$field.clone();)*
-                let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
-                let output = self.input_quantizer.layer(input, weight, bias, move |x, weight: Tensor<$rank>, bias| {
-                    let weight = Param::initialized(ParamId::from(0), weight);
-                    let bias = bias.map(|bias| Param::initialized(ParamId::from(1), bias));
-                    let layer = $layer { weight, bias, $($field: $field.clone(),)* };
-                    layer.forward(x, $($argument.clone()),*)
-                });
-                self.output_quantizer.forward(output)
-            }
+            impl SingleOperation for $layer {
+                const CONTAINER: &'static str = concat!("Struct:", stringify!($quant));
+                const ROLE: Role = Role::ChannelsFirst;
 
-            /// Returns burn's layer, which computes the same; with the weight's quantizer if it has one.
-            ///
-            /// # Errors
-            ///
-            /// [`QuantError::NotBurn`] if the quantizer of the input or of the output is enabled, or scales the input.
-            pub fn to_burn(&self) -> Result<$layer, QuantError> {
-                self.input_quantizer.refuse("input_quantizer")?;
-                self.output_quantizer.refuse("output_quantizer")?;
-                Ok($layer { weight: self.weight.clone(), bias: self.bias.clone(), $($field: self.$field.clone(),)* })
-            }
-        }
-
-        impl From<$layer> for $quant {
-            fn from(layer: $layer) -> Self {
-                let groups = layer.$groups;
-                Self {
-                    weight: layer.weight,
-                    bias: layer.bias,
-                    $($field: layer.$field,)*
-                    input_quantizer: TensorQuantizer::disabled(Role::ChannelsFirst).before_convolution(groups),
-                    output_quantizer: TensorQuantizer::disabled(Role::ChannelsFirst),
+                fn new_input_quantizer(&self) -> TensorQuantizer {
+                    TensorQuantizer::disabled(Role::ChannelsFirst).before_convolution(self.$groups)
                 }
             }
-        }
+
+            impl ActivationQuantized<$layer> {
+                /// Applies the layer with its quantizers.
+                ///
+                /// Shapes are those of burn's layer; a disabled quantizer is the identity.
+                pub fn forward(&self, input: Tensor<$rank>, $($argument: $type),*) -> Tensor<$rank> {
+                    let layer: $layer = (**self).clone();
+                    let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+                    self.product(input, weight, bias, move |x, weight: Tensor<$rank>, bias| {
+                        let weight = Param::initialized(ParamId::from(0), weight);
+                        let bias = bias.map(|bias| Param::initialized(ParamId::from(1), bias));
+                        $layer { weight, bias, ..layer.clone() }.forward(x, $($argument.clone()),*)
+                    })
+                }
+            }
+        )*
     };
 }
 
-quantized_convolution! {
-    Conv1d => QuantConv1d,
-    rank 3, weight "[channels_out, channels_in / groups, kernel]", groups groups, forward (),
-    note "# Training
-
-burn 0.22.1 computes a wrong gradient of the weight where there are several groups and the stride does not divide
-`length + 2 · padding − kernel`: pad the input so that it does. Outputs and calibration are right.",
-    {
-        stride: usize = "Stride.",
-        kernel_size: usize = "Size of the kernel.",
-        dilation: usize = "Spacing between kernel elements.",
-        groups: usize = "Groups of channels.",
-        #[module(skip)] padding: PaddingConfig1d = "Padding.",
-    }
-}
-
-quantized_convolution! {
-    Conv2d => QuantConv2d,
-    rank 4, weight "[channels_out, channels_in / groups, kernel, kernel]", groups groups, forward (),
-    {
-        stride: [usize; 2] = "Stride.",
-        kernel_size: [usize; 2] = "Size of the kernel.",
-        dilation: [usize; 2] = "Spacing between kernel elements.",
-        groups: usize = "Groups of channels.",
-        #[module(skip)] padding: PaddingConfig2d = "Padding.",
-    }
-}
-
-quantized_convolution! {
+convolutions! {
+    Conv1d => QuantConv1d, weight 3 "[channels_out, channels_in / groups, kernel]", groups groups, with ();
+    ///
+    /// # Training
+    ///
+    /// burn 0.22.1 computes a wrong gradient of the weight where there are several groups and the stride does not
+    /// divide `length + 2 · padding − kernel`: pad the input so that it does. Outputs and calibration are right.
+    Conv2d => QuantConv2d, weight 4 "[channels_out, channels_in / groups, kernel, kernel]", groups groups, with ();
     Conv3d => QuantConv3d,
-    rank 5, weight "[channels_out, channels_in / groups, kernel, kernel, kernel]", groups groups, forward (),
-    {
-        stride: [usize; 3] = "Stride.",
-        kernel_size: [usize; 3] = "Size of the kernel.",
-        dilation: [usize; 3] = "Spacing between kernel elements.",
-        groups: usize = "Groups of channels.",
-        #[module(skip)] padding: PaddingConfig3d = "Padding.",
-    }
-}
-
-quantized_convolution! {
+    weight 5 "[channels_out, channels_in / groups, kernel, kernel, kernel]", groups groups, with ();
     ConvTranspose1d => QuantConvTranspose1d,
-    rank 3, weight "[channels_in, channels_out / groups, kernel]", groups groups, forward (),
-    {
-        stride: usize = "Stride.",
-        kernel_size: usize = "Size of the kernel.",
-        dilation: usize = "Spacing between kernel elements.",
-        groups: usize = "Groups of channels.",
-        padding: usize = "Padding.",
-        padding_out: usize = "Padding of the output.",
-        channels: [usize; 2] = "Channels in and out.",
-    }
-}
-
-quantized_convolution! {
+    weight 3 "[channels_in, channels_out / groups, kernel]", groups groups, with ();
     ConvTranspose2d => QuantConvTranspose2d,
-    rank 4, weight "[channels_in, channels_out / groups, kernel, kernel]", groups groups, forward (),
-    {
-        stride: [usize; 2] = "Stride.",
-        kernel_size: [usize; 2] = "Size of the kernel.",
-        dilation: [usize; 2] = "Spacing between kernel elements.",
-        groups: usize = "Groups of channels.",
-        padding: [usize; 2] = "Padding.",
-        padding_out: [usize; 2] = "Padding of the output.",
-        channels: [usize; 2] = "Channels in and out.",
-    }
-}
-
-quantized_convolution! {
+    weight 4 "[channels_in, channels_out / groups, kernel, kernel]", groups groups, with ();
     ConvTranspose3d => QuantConvTranspose3d,
-    rank 5, weight "[channels_in, channels_out / groups, kernel, kernel, kernel]", groups groups, forward (),
-    {
-        stride: [usize; 3] = "Stride.",
-        kernel_size: [usize; 3] = "Size of the kernel.",
-        dilation: [usize; 3] = "Spacing between kernel elements.",
-        groups: usize = "Groups of channels.",
-        padding: [usize; 3] = "Padding.",
-        padding_out: [usize; 3] = "Padding of the output.",
-        channels: [usize; 2] = "Channels in and out.",
-    }
-}
-
-quantized_convolution! {
+    weight 5 "[channels_in, channels_out / groups, kernel, kernel, kernel]", groups groups, with ();
     DeformConv2d => QuantDeformConv2d,
-    rank 4, weight "[channels_out, channels_in / weight_groups, kernel, kernel]", groups weight_groups,
-    forward (offset: Tensor<4>, mask: Option<Tensor<4>>),
-    {
-        stride: [usize; 2] = "Stride.",
-        kernel_size: [usize; 2] = "Size of the kernel.",
-        dilation: [usize; 2] = "Spacing between kernel elements.",
-        weight_groups: usize = "Groups of channels.",
-        offset_groups: usize = "Groups of offsets.",
-        #[module(skip)] padding: PaddingConfig2d = "Padding.",
-    }
+    weight 4 "[channels_out, channels_in / weight_groups, kernel, kernel]", groups weight_groups,
+    with (offset: Tensor<4>, mask: Option<Tensor<4>>);
 }
 
-config_like_burns! {
-    Conv1dConfig, QuantConv1dConfig => QuantConv1d (device) {
-        /// Channels of the input.
-        channels_in: usize,
-        /// Channels of the output.
-        channels_out: usize,
-        /// Size of the kernel.
-        kernel_size: usize,
-        /// Stride.
-        #[config(default = "1")]
-        stride: usize,
-        /// Spacing between kernel elements.
-        #[config(default = "1")]
-        dilation: usize,
-        /// Groups of channels.
-        #[config(default = 1)]
-        groups: usize,
-        /// Padding.
-        #[config(default = "PaddingConfig1d::Valid")]
-        padding: PaddingConfig1d,
-        /// Whether there is a bias.
-        #[config(default = true)]
-        bias: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false }")]
-        initializer: Initializer,
-    }
+layer_config! {
+    QuantConv1dConfig = Conv1dConfig => QuantConv1d (device);
+    new(channels_in: usize, channels_out: usize, kernel_size: usize);
+    /// Sets the stride.
+    with_stride(stride: usize);
+    /// Sets the spacing between kernel elements.
+    with_dilation(dilation: usize);
+    /// Sets the number of groups of channels.
+    with_groups(groups: usize);
+    /// Sets the padding.
+    with_padding(padding: PaddingConfig1d);
+    /// Sets whether there is a bias.
+    with_bias(bias: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
 }
 
-config_like_burns! {
-    Conv2dConfig, QuantConv2dConfig => QuantConv2d (device) {
-        /// Channels of the input and of the output.
-        channels: [usize; 2],
-        /// Size of the kernel.
-        kernel_size: [usize; 2],
-        /// Stride.
-        #[config(default = "[1, 1]")]
-        stride: [usize; 2],
-        /// Spacing between kernel elements.
-        #[config(default = "[1, 1]")]
-        dilation: [usize; 2],
-        /// Groups of channels.
-        #[config(default = 1)]
-        groups: usize,
-        /// Padding.
-        #[config(default = "PaddingConfig2d::Valid")]
-        padding: PaddingConfig2d,
-        /// Whether there is a bias.
-        #[config(default = true)]
-        bias: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false }")]
-        initializer: Initializer,
-    }
+layer_config! {
+    QuantConv2dConfig = Conv2dConfig => QuantConv2d (device);
+    new(channels: [usize; 2], kernel_size: [usize; 2]);
+    /// Sets the stride.
+    with_stride(stride: [usize; 2]);
+    /// Sets the spacing between kernel elements.
+    with_dilation(dilation: [usize; 2]);
+    /// Sets the number of groups of channels.
+    with_groups(groups: usize);
+    /// Sets the padding.
+    with_padding(padding: PaddingConfig2d);
+    /// Sets whether there is a bias.
+    with_bias(bias: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
 }
 
-config_like_burns! {
-    Conv3dConfig, QuantConv3dConfig => QuantConv3d (device) {
-        /// Channels of the input and of the output.
-        channels: [usize; 2],
-        /// Size of the kernel.
-        kernel_size: [usize; 3],
-        /// Stride.
-        #[config(default = "[1, 1, 1]")]
-        stride: [usize; 3],
-        /// Spacing between kernel elements.
-        #[config(default = "[1, 1, 1]")]
-        dilation: [usize; 3],
-        /// Groups of channels.
-        #[config(default = 1)]
-        groups: usize,
-        /// Padding.
-        #[config(default = "PaddingConfig3d::Valid")]
-        padding: PaddingConfig3d,
-        /// Whether there is a bias.
-        #[config(default = true)]
-        bias: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false }")]
-        initializer: Initializer,
-    }
+layer_config! {
+    QuantConv3dConfig = Conv3dConfig => QuantConv3d (device);
+    new(channels: [usize; 2], kernel_size: [usize; 3]);
+    /// Sets the stride.
+    with_stride(stride: [usize; 3]);
+    /// Sets the spacing between kernel elements.
+    with_dilation(dilation: [usize; 3]);
+    /// Sets the number of groups of channels.
+    with_groups(groups: usize);
+    /// Sets the padding.
+    with_padding(padding: PaddingConfig3d);
+    /// Sets whether there is a bias.
+    with_bias(bias: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
 }
 
-config_like_burns! {
-    ConvTranspose1dConfig, QuantConvTranspose1dConfig => QuantConvTranspose1d (device) {
-        /// Channels of the input and of the output.
-        channels: [usize; 2],
-        /// Size of the kernel.
-        kernel_size: usize,
-        /// Stride.
-        #[config(default = "1")]
-        stride: usize,
-        /// Spacing between kernel elements.
-        #[config(default = "1")]
-        dilation: usize,
-        /// Groups of channels.
-        #[config(default = 1)]
-        groups: usize,
-        /// Padding.
-        #[config(default = "0")]
-        padding: usize,
-        /// Padding of the output.
-        #[config(default = "0")]
-        padding_out: usize,
-        /// Whether there is a bias.
-        #[config(default = true)]
-        bias: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false }")]
-        initializer: Initializer,
-    }
+layer_config! {
+    QuantConvTranspose1dConfig = ConvTranspose1dConfig => QuantConvTranspose1d (device);
+    new(channels: [usize; 2], kernel_size: usize);
+    /// Sets the stride.
+    with_stride(stride: usize);
+    /// Sets the spacing between kernel elements.
+    with_dilation(dilation: usize);
+    /// Sets the number of groups of channels.
+    with_groups(groups: usize);
+    /// Sets the padding.
+    with_padding(padding: usize);
+    /// Sets the padding of the output.
+    with_padding_out(padding_out: usize);
+    /// Sets whether there is a bias.
+    with_bias(bias: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
 }
 
-config_like_burns! {
-    ConvTranspose2dConfig, QuantConvTranspose2dConfig => QuantConvTranspose2d (device) {
-        /// Channels of the input and of the output.
-        channels: [usize; 2],
-        /// Size of the kernel.
-        kernel_size: [usize; 2],
-        /// Stride.
-        #[config(default = "[1, 1]")]
-        stride: [usize; 2],
-        /// Spacing between kernel elements.
-        #[config(default = "[1, 1]")]
-        dilation: [usize; 2],
-        /// Groups of channels.
-        #[config(default = 1)]
-        groups: usize,
-        /// Padding.
-        #[config(default = "[0, 0]")]
-        padding: [usize; 2],
-        /// Padding of the output.
-        #[config(default = "[0, 0]")]
-        padding_out: [usize; 2],
-        /// Whether there is a bias.
-        #[config(default = true)]
-        bias: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false }")]
-        initializer: Initializer,
-    }
+layer_config! {
+    QuantConvTranspose2dConfig = ConvTranspose2dConfig => QuantConvTranspose2d (device);
+    new(channels: [usize; 2], kernel_size: [usize; 2]);
+    /// Sets the stride.
+    with_stride(stride: [usize; 2]);
+    /// Sets the spacing between kernel elements.
+    with_dilation(dilation: [usize; 2]);
+    /// Sets the number of groups of channels.
+    with_groups(groups: usize);
+    /// Sets the padding.
+    with_padding(padding: [usize; 2]);
+    /// Sets the padding of the output.
+    with_padding_out(padding_out: [usize; 2]);
+    /// Sets whether there is a bias.
+    with_bias(bias: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
 }
 
-config_like_burns! {
-    ConvTranspose3dConfig, QuantConvTranspose3dConfig => QuantConvTranspose3d (device) {
-        /// Channels of the input and of the output.
-        channels: [usize; 2],
-        /// Size of the kernel.
-        kernel_size: [usize; 3],
-        /// Stride.
-        #[config(default = "[1, 1, 1]")]
-        stride: [usize; 3],
-        /// Spacing between kernel elements.
-        #[config(default = "[1, 1, 1]")]
-        dilation: [usize; 3],
-        /// Groups of channels.
-        #[config(default = 1)]
-        groups: usize,
-        /// Padding.
-        #[config(default = "[0, 0, 0]")]
-        padding: [usize; 3],
-        /// Padding of the output.
-        #[config(default = "[0, 0, 0]")]
-        padding_out: [usize; 3],
-        /// Whether there is a bias.
-        #[config(default = true)]
-        bias: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false }")]
-        initializer: Initializer,
-    }
+layer_config! {
+    QuantConvTranspose3dConfig = ConvTranspose3dConfig => QuantConvTranspose3d (device);
+    new(channels: [usize; 2], kernel_size: [usize; 3]);
+    /// Sets the stride.
+    with_stride(stride: [usize; 3]);
+    /// Sets the spacing between kernel elements.
+    with_dilation(dilation: [usize; 3]);
+    /// Sets the number of groups of channels.
+    with_groups(groups: usize);
+    /// Sets the padding.
+    with_padding(padding: [usize; 3]);
+    /// Sets the padding of the output.
+    with_padding_out(padding_out: [usize; 3]);
+    /// Sets whether there is a bias.
+    with_bias(bias: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
 }
 
-config_like_burns! {
-    DeformConv2dConfig, QuantDeformConv2dConfig => QuantDeformConv2d (device) {
-        /// Channels of the input and of the output.
-        channels: [usize; 2],
-        /// Size of the kernel.
-        kernel_size: [usize; 2],
-        /// Stride.
-        #[config(default = "[1, 1]")]
-        stride: [usize; 2],
-        /// Spacing between kernel elements.
-        #[config(default = "[1, 1]")]
-        dilation: [usize; 2],
-        /// Groups of channels.
-        #[config(default = 1)]
-        weight_groups: usize,
-        /// Groups of offsets.
-        #[config(default = 1)]
-        offset_groups: usize,
-        /// Padding.
-        #[config(default = "PaddingConfig2d::Valid")]
-        padding: PaddingConfig2d,
-        /// Whether there is a bias.
-        #[config(default = true)]
-        bias: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false }")]
-        initializer: Initializer,
-    }
+layer_config! {
+    QuantDeformConv2dConfig = DeformConv2dConfig => QuantDeformConv2d (device);
+    new(channels: [usize; 2], kernel_size: [usize; 2]);
+    /// Sets the stride.
+    with_stride(stride: [usize; 2]);
+    /// Sets the spacing between kernel elements.
+    with_dilation(dilation: [usize; 2]);
+    /// Sets the number of groups of channels.
+    with_weight_groups(weight_groups: usize);
+    /// Sets the number of groups of offsets.
+    with_offset_groups(offset_groups: usize);
+    /// Sets the padding.
+    with_padding(padding: PaddingConfig2d);
+    /// Sets whether there is a bias.
+    with_bias(bias: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
 }

@@ -1,6 +1,5 @@
 //! burn's plain recurrent layer with quantizers.
 
-use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_nn::activation::{Activation, ActivationConfig};
@@ -9,53 +8,32 @@ use burn_nn::{BiRnn, BiRnnConfig, Initializer, Rnn, RnnConfig, RnnState};
 use super::{Order, QuantGateController, States, batch_first};
 use burn_quant_core::error::QuantError;
 
-config_like_burns! {
-    RnnConfig, QuantRnnConfig => QuantRnn (device) {
-        /// Features of the inputs.
-        d_input: usize,
-        /// Features of the hidden state.
-        d_hidden: usize,
-        /// Whether the gates have biases.
-        bias: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::XavierNormal { gain: 1.0 }")]
-        initializer: Initializer,
-        /// Whether the batch comes before the steps.
-        #[config(default = true)]
-        batch_first: bool,
-        /// Whether a sequence is read from its end.
-        #[config(default = false)]
-        reverse: bool,
-        /// The largest magnitude of the hidden state.
-        #[config(default = "None")] // an `Option` inside a macro is not seen as one
-        clip: Option<f64>,
-        /// The function of the hidden state.
-        #[config(default = "ActivationConfig::Tanh")]
-        hidden_activation: ActivationConfig,
-    }
+layer_config! {
+    QuantRnnConfig = RnnConfig => QuantRnn (device);
+    new(d_input: usize, d_hidden: usize, bias: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
+    /// Sets whether the batch comes before the steps.
+    with_batch_first(batch_first: bool);
+    /// Sets whether a sequence is read from its end.
+    with_reverse(reverse: bool);
+    /// Sets the largest magnitude of the hidden state.
+    with_clip(clip: Option<f64>);
+    /// Sets the function of the hidden state.
+    with_hidden_activation(hidden_activation: ActivationConfig);
 }
 
-config_like_burns! {
-    BiRnnConfig, QuantBiRnnConfig => QuantBiRnn (device) {
-        /// Features of the inputs.
-        d_input: usize,
-        /// Features of the hidden state.
-        d_hidden: usize,
-        /// Whether the gates have biases.
-        bias: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::XavierNormal { gain: 1.0 }")]
-        initializer: Initializer,
-        /// Whether the batch comes before the steps.
-        #[config(default = true)]
-        batch_first: bool,
-        /// The largest magnitude of the hidden state.
-        #[config(default = "None")] // an `Option` inside a macro is not seen as one
-        clip: Option<f64>,
-        /// The function of the hidden state.
-        #[config(default = "ActivationConfig::Tanh")]
-        hidden_activation: ActivationConfig,
-    }
+layer_config! {
+    QuantBiRnnConfig = BiRnnConfig => QuantBiRnn (device);
+    new(d_input: usize, d_hidden: usize, bias: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
+    /// Sets whether the batch comes before the steps.
+    with_batch_first(batch_first: bool);
+    /// Sets the largest magnitude of the hidden state.
+    with_clip(clip: Option<f64>);
+    /// Sets the function of the hidden state.
+    with_hidden_activation(hidden_activation: ActivationConfig);
 }
 
 /// burn's [`Rnn`] of a quantized gate: `h_t = f(W_x x_t + W_h h_{t-1} + b)`.

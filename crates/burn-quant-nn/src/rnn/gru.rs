@@ -1,6 +1,5 @@
 //! burn's gated recurrent unit with quantizers.
 
-use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_nn::activation::{Activation, ActivationConfig};
@@ -9,59 +8,36 @@ use burn_nn::{BiGru, BiGruConfig, Gru, GruConfig, Initializer};
 use super::{Order, QuantGateController, States, batch_first};
 use burn_quant_core::error::QuantError;
 
-config_like_burns! {
-    GruConfig, QuantGruConfig => QuantGru (device) {
-        /// Features of the inputs.
-        d_input: usize,
-        /// Features of the hidden state.
-        d_hidden: usize,
-        /// Whether the gates have biases.
-        bias: bool,
-        /// Whether the reset gate acts after the product of the hidden state, not before it.
-        #[config(default = true)]
-        reset_after: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::XavierNormal { gain: 1.0 }")]
-        initializer: Initializer,
-        /// The function of the gates.
-        #[config(default = "ActivationConfig::Sigmoid")]
-        gate_activation: ActivationConfig,
-        /// The function of the candidate.
-        #[config(default = "ActivationConfig::Tanh")]
-        hidden_activation: ActivationConfig,
-        /// The largest magnitude of the hidden state.
-        #[config(default = "None")] // an `Option` inside a macro is not seen as one
-        clip: Option<f64>,
-    }
+layer_config! {
+    QuantGruConfig = GruConfig => QuantGru (device);
+    new(d_input: usize, d_hidden: usize, bias: bool);
+    /// Sets whether the reset gate acts after the product of the hidden state, not before it.
+    with_reset_after(reset_after: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
+    /// Sets the function of the gates.
+    with_gate_activation(gate_activation: ActivationConfig);
+    /// Sets the function of the candidate.
+    with_hidden_activation(hidden_activation: ActivationConfig);
+    /// Sets the largest magnitude of the hidden state.
+    with_clip(clip: Option<f64>);
 }
 
-config_like_burns! {
-    BiGruConfig, QuantBiGruConfig => QuantBiGru (device) {
-        /// Features of the inputs.
-        d_input: usize,
-        /// Features of the hidden state.
-        d_hidden: usize,
-        /// Whether the gates have biases.
-        bias: bool,
-        /// Whether the reset gate acts after the product of the hidden state, not before it.
-        #[config(default = true)]
-        reset_after: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::XavierNormal { gain: 1.0 }")]
-        initializer: Initializer,
-        /// Whether the batch comes before the steps.
-        #[config(default = true)]
-        batch_first: bool,
-        /// The function of the gates.
-        #[config(default = "ActivationConfig::Sigmoid")]
-        gate_activation: ActivationConfig,
-        /// The function of the candidate.
-        #[config(default = "ActivationConfig::Tanh")]
-        hidden_activation: ActivationConfig,
-        /// The largest magnitude of the hidden state.
-        #[config(default = "None")] // an `Option` inside a macro is not seen as one
-        clip: Option<f64>,
-    }
+layer_config! {
+    QuantBiGruConfig = BiGruConfig => QuantBiGru (device);
+    new(d_input: usize, d_hidden: usize, bias: bool);
+    /// Sets whether the reset gate acts after the product of the hidden state, not before it.
+    with_reset_after(reset_after: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
+    /// Sets whether the batch comes before the steps.
+    with_batch_first(batch_first: bool);
+    /// Sets the function of the gates.
+    with_gate_activation(gate_activation: ActivationConfig);
+    /// Sets the function of the candidate.
+    with_hidden_activation(hidden_activation: ActivationConfig);
+    /// Sets the largest magnitude of the hidden state.
+    with_clip(clip: Option<f64>);
 }
 
 /// burn's [`Gru`] of quantized gates.

@@ -1,6 +1,5 @@
 //! burn's long short-term memory with quantizers.
 
-use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_nn::activation::{Activation, ActivationConfig};
@@ -9,71 +8,44 @@ use burn_nn::{BiLstm, BiLstmConfig, Initializer, Lstm, LstmConfig, LstmState};
 use super::{Order, QuantGateController, States, batch_first};
 use burn_quant_core::error::QuantError;
 
-config_like_burns! {
-    LstmConfig, QuantLstmConfig => QuantLstm (device) {
-        /// Features of the inputs.
-        d_input: usize,
-        /// Features of the hidden state.
-        d_hidden: usize,
-        /// Whether the gates have biases.
-        bias: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::XavierNormal { gain: 1.0 }")]
-        initializer: Initializer,
-        /// Whether the batch comes before the steps.
-        #[config(default = true)]
-        batch_first: bool,
-        /// Whether a sequence is read from its end.
-        #[config(default = false)]
-        reverse: bool,
-        /// The largest magnitude of the cell state.
-        #[config(default = "None")] // an `Option` inside a macro is not seen as one
-        clip: Option<f64>,
-        /// Whether the forget gate is one minus the input gate.
-        #[config(default = false)]
-        input_forget: bool,
-        /// The function of the gates.
-        #[config(default = "ActivationConfig::Sigmoid")]
-        gate_activation: ActivationConfig,
-        /// The function of the candidate.
-        #[config(default = "ActivationConfig::Tanh")]
-        cell_activation: ActivationConfig,
-        /// The function of the cell state.
-        #[config(default = "ActivationConfig::Tanh")]
-        hidden_activation: ActivationConfig,
-    }
+layer_config! {
+    QuantLstmConfig = LstmConfig => QuantLstm (device);
+    new(d_input: usize, d_hidden: usize, bias: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
+    /// Sets whether the batch comes before the steps.
+    with_batch_first(batch_first: bool);
+    /// Sets whether a sequence is read from its end.
+    with_reverse(reverse: bool);
+    /// Sets the largest magnitude of the cell state.
+    with_clip(clip: Option<f64>);
+    /// Sets whether the forget gate is one minus the input gate.
+    with_input_forget(input_forget: bool);
+    /// Sets the function of the gates.
+    with_gate_activation(gate_activation: ActivationConfig);
+    /// Sets the function of the candidate.
+    with_cell_activation(cell_activation: ActivationConfig);
+    /// Sets the function of the cell state.
+    with_hidden_activation(hidden_activation: ActivationConfig);
 }
 
-config_like_burns! {
-    BiLstmConfig, QuantBiLstmConfig => QuantBiLstm (device) {
-        /// Features of the inputs.
-        d_input: usize,
-        /// Features of the hidden state.
-        d_hidden: usize,
-        /// Whether the gates have biases.
-        bias: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::XavierNormal { gain: 1.0 }")]
-        initializer: Initializer,
-        /// Whether the batch comes before the steps.
-        #[config(default = true)]
-        batch_first: bool,
-        /// The largest magnitude of the cell state.
-        #[config(default = "None")] // an `Option` inside a macro is not seen as one
-        clip: Option<f64>,
-        /// Whether the forget gate is one minus the input gate.
-        #[config(default = false)]
-        input_forget: bool,
-        /// The function of the gates.
-        #[config(default = "ActivationConfig::Sigmoid")]
-        gate_activation: ActivationConfig,
-        /// The function of the candidate.
-        #[config(default = "ActivationConfig::Tanh")]
-        cell_activation: ActivationConfig,
-        /// The function of the cell state.
-        #[config(default = "ActivationConfig::Tanh")]
-        hidden_activation: ActivationConfig,
-    }
+layer_config! {
+    QuantBiLstmConfig = BiLstmConfig => QuantBiLstm (device);
+    new(d_input: usize, d_hidden: usize, bias: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
+    /// Sets whether the batch comes before the steps.
+    with_batch_first(batch_first: bool);
+    /// Sets the largest magnitude of the cell state.
+    with_clip(clip: Option<f64>);
+    /// Sets whether the forget gate is one minus the input gate.
+    with_input_forget(input_forget: bool);
+    /// Sets the function of the gates.
+    with_gate_activation(gate_activation: ActivationConfig);
+    /// Sets the function of the candidate.
+    with_cell_activation(cell_activation: ActivationConfig);
+    /// Sets the function of the cell state.
+    with_hidden_activation(hidden_activation: ActivationConfig);
 }
 
 /// burn's [`Lstm`] of quantized gates.

@@ -1,6 +1,5 @@
 //! burn's transformer encoder of quantized layers.
 
-use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Tensor};
 use burn_nn::activation::ActivationConfig;
@@ -12,35 +11,21 @@ use crate::QuantLayerNorm;
 use crate::attention::{MhaCache, MhaInput, QuantMultiHeadAttention, TensorCache};
 use burn_quant_core::error::QuantError;
 
-config_like_burns! {
-    TransformerEncoderConfig, QuantTransformerEncoderConfig => QuantTransformerEncoder (device) {
-        /// Features of the model.
-        d_model: usize,
-        /// Features inside the feed-forward networks.
-        d_ff: usize,
-        /// Heads.
-        n_heads: usize,
-        /// Layers.
-        n_layers: usize,
-        /// Rate of dropout.
-        #[config(default = 0.1)]
-        dropout: f64,
-        /// Whether a norm comes before its block instead of after it.
-        #[config(default = false)]
-        norm_first: bool,
-        /// Whether a head may attend to nothing.
-        #[config(default = false)]
-        quiet_softmax: bool,
-        /// How the parameters begin.
-        #[config(default = "Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false }")]
-        initializer: Initializer,
-        /// The function inside the feed-forward networks.
-        #[config(default = "ActivationConfig::Gelu")]
-        activation: ActivationConfig,
-        /// Keeps the denominator of a norm from zero.
-        #[config(default = 1e-5)]
-        layer_norm_eps: f64,
-    }
+layer_config! {
+    QuantTransformerEncoderConfig = TransformerEncoderConfig => QuantTransformerEncoder (device);
+    new(d_model: usize, d_ff: usize, n_heads: usize, n_layers: usize);
+    /// Sets the rate of dropout.
+    with_dropout(dropout: f64);
+    /// Sets whether a norm comes before its block instead of after it.
+    with_norm_first(norm_first: bool);
+    /// Sets whether a head may attend to nothing.
+    with_quiet_softmax(quiet_softmax: bool);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
+    /// Sets the function inside the feed-forward networks.
+    with_activation(activation: ActivationConfig);
+    /// Sets the number that keeps the denominator of a norm from zero.
+    with_layer_norm_eps(layer_norm_eps: f64);
 }
 
 /// burn's [`TransformerEncoder`] of quantized layers.

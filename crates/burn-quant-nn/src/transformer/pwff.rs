@@ -1,6 +1,5 @@
 //! burn's feed-forward network of a transformer with quantizers.
 
-use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_nn::activation::{Activation, ActivationConfig};
@@ -10,22 +9,15 @@ use burn_nn::{Dropout, Initializer};
 use crate::QuantLinear;
 use burn_quant_core::error::QuantError;
 
-config_like_burns! {
-    PositionWiseFeedForwardConfig, QuantPositionWiseFeedForwardConfig => QuantPositionWiseFeedForward (device) {
-        /// Features of the model.
-        d_model: usize,
-        /// Features between the layers.
-        d_ff: usize,
-        /// Rate of dropout.
-        #[config(default = 0.1)]
-        dropout: f64,
-        /// How the parameters begin.
-        #[config(default = "Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false }")]
-        initializer: Initializer,
-        /// The function between the layers.
-        #[config(default = "ActivationConfig::Gelu")]
-        activation: ActivationConfig,
-    }
+layer_config! {
+    QuantPositionWiseFeedForwardConfig = PositionWiseFeedForwardConfig => QuantPositionWiseFeedForward (device);
+    new(d_model: usize, d_ff: usize);
+    /// Sets the rate of dropout.
+    with_dropout(dropout: f64);
+    /// Sets how the parameters begin.
+    with_initializer(initializer: Initializer);
+    /// Sets the function between the layers.
+    with_activation(activation: ActivationConfig);
 }
 
 /// burn's [`PositionWiseFeedForward`] of [`QuantLinear`] layers.

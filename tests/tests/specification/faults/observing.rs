@@ -30,7 +30,11 @@ pub(super) fn an_activation_of_zeros_is_a_warning() {
         quantize(linear(&device), &presets::int8_default(), |layer| drop(layer.forward(zeros.clone()))).unwrap();
     assert_eq!(report.warnings, [Warning::OnlyZeros { quantizer: "input_quantizer".into() }]);
     assert!(report.to_string().contains("`input_quantizer` saw only zeros and will give only zeros"), "{report}");
-    assert_eq!(values(layer.forward(spread([1, 4], &device))), values(layer.bias.unwrap().val()), "as it says");
+    assert_eq!(
+        values(layer.forward(spread([1, 4], &device))),
+        values(layer.bias.as_ref().unwrap().val()),
+        "as it says"
+    );
 }
 
 /// Counts of a bin that a 32-bit integer could not hold are added up on the host.

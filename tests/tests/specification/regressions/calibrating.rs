@@ -273,7 +273,7 @@ pub(super) fn t25() {
 
     // the third channel has neither inputs nor weights, the fourth no inputs, the fifth no weights
     let mut dead = linear::<16, 8>(0.3, &device);
-    dead.weight = dead.weight.map(|w| w.slice_fill([2..3, 0..8], 0.0).slice_fill([4..5, 0..8], 0.0));
+    dead.weight = dead.weight.clone().map(|w| w.slice_fill([2..3, 0..8], 0.0).slice_fill([4..5, 0..8], 0.0));
     let x = spread::<2>([32, 16], &device).slice_fill([0..32, 2..4], 0.0);
     for algorithm in [Algorithm::smoothquant(0.5), Algorithm::smoothquant(1.0), Algorithm::awq_lite()] {
         let name = algorithm.name().to_string();

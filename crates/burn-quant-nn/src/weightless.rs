@@ -1,0 +1,160 @@
+//! Layers of burn without a weight to quantize: pools, norms, and the leaky rectifier.
+
+use burn::tensor::{Device, Tensor};
+use burn_nn::norm::{
+    BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, InstanceNorm, InstanceNormConfig, LayerNorm,
+    LayerNormConfig, LocalResponseNorm, LocalResponseNormConfig, RmsNorm, RmsNormConfig,
+};
+use burn_nn::pool::{
+    AdaptiveAvgPool1d, AdaptiveAvgPool1dConfig, AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig, AdaptiveAvgPool3d,
+    AdaptiveAvgPool3dConfig, AvgPool1d, AvgPool1dConfig, AvgPool2d, AvgPool2dConfig, MaxPool1d, MaxPool1dConfig,
+    MaxPool2d, MaxPool2dConfig,
+};
+use burn_nn::{LeakyRelu, LeakyReluConfig, PaddingConfig1d, PaddingConfig2d};
+
+use burn_quant_core::layout::Role;
+
+weightless! {
+    AvgPool1d => QuantAvgPool1d, ChannelsFirst, 3;
+    AvgPool2d => QuantAvgPool2d, ChannelsFirst, 4;
+    MaxPool1d => QuantMaxPool1d, ChannelsFirst, 3;
+    MaxPool2d => QuantMaxPool2d, ChannelsFirst, 4;
+    AdaptiveAvgPool1d => QuantAdaptiveAvgPool1d, ChannelsFirst, 3;
+    AdaptiveAvgPool2d => QuantAdaptiveAvgPool2d, ChannelsFirst, 4;
+    AdaptiveAvgPool3d => QuantAdaptiveAvgPool3d, ChannelsFirst, 5;
+    BatchNorm => QuantBatchNorm, ChannelsFirst, any;
+    InstanceNorm => QuantInstanceNorm, ChannelsFirst, any;
+    GroupNorm => QuantGroupNorm, ChannelsFirst, any;
+    LocalResponseNorm => QuantLocalResponseNorm, ChannelsFirst, any;
+    LayerNorm => QuantLayerNorm, ChannelsLast, any;
+    RmsNorm => QuantRmsNorm, ChannelsLast, any;
+    LeakyRelu => QuantLeakyRelu, ChannelsLast, any;
+}
+
+layer_config! {
+    QuantAvgPool1dConfig = AvgPool1dConfig => QuantAvgPool1d ();
+    new(kernel_size: usize);
+    /// Sets the stride, which is the size of the window otherwise.
+    with_stride(stride: usize);
+    /// Sets the padding.
+    with_padding(padding: PaddingConfig1d);
+    /// Sets whether padding counts in the average.
+    with_count_include_pad(count_include_pad: bool);
+    /// Sets whether the size of the output is rounded up.
+    with_ceil_mode(ceil_mode: bool);
+}
+
+layer_config! {
+    QuantAvgPool2dConfig = AvgPool2dConfig => QuantAvgPool2d ();
+    new(kernel_size: [usize; 2]);
+    /// Sets the stride, which is the size of the window otherwise.
+    with_strides(strides: [usize; 2]);
+    /// Sets the padding.
+    with_padding(padding: PaddingConfig2d);
+    /// Sets whether padding counts in the average.
+    with_count_include_pad(count_include_pad: bool);
+    /// Sets whether the size of the output is rounded up.
+    with_ceil_mode(ceil_mode: bool);
+}
+
+layer_config! {
+    QuantMaxPool1dConfig = MaxPool1dConfig => QuantMaxPool1d ();
+    new(kernel_size: usize);
+    /// Sets the stride, which is the size of the window otherwise.
+    with_stride(stride: usize);
+    /// Sets the padding.
+    with_padding(padding: PaddingConfig1d);
+    /// Sets the spacing between the elements of a window.
+    with_dilation(dilation: usize);
+    /// Sets whether the size of the output is rounded up.
+    with_ceil_mode(ceil_mode: bool);
+}
+
+layer_config! {
+    QuantMaxPool2dConfig = MaxPool2dConfig => QuantMaxPool2d ();
+    new(kernel_size: [usize; 2]);
+    /// Sets the stride, which is the size of the window otherwise.
+    with_strides(strides: [usize; 2]);
+    /// Sets the padding.
+    with_padding(padding: PaddingConfig2d);
+    /// Sets the spacing between the elements of a window.
+    with_dilation(dilation: [usize; 2]);
+    /// Sets whether the size of the output is rounded up.
+    with_ceil_mode(ceil_mode: bool);
+}
+
+layer_config! {
+    QuantAdaptiveAvgPool1dConfig = AdaptiveAvgPool1dConfig => QuantAdaptiveAvgPool1d ();
+    new(output_size: usize);
+}
+
+layer_config! {
+    QuantAdaptiveAvgPool2dConfig = AdaptiveAvgPool2dConfig => QuantAdaptiveAvgPool2d ();
+    new(output_size: [usize; 2]);
+}
+
+layer_config! {
+    QuantAdaptiveAvgPool3dConfig = AdaptiveAvgPool3dConfig => QuantAdaptiveAvgPool3d ();
+    new(output_size: [usize; 3]);
+}
+
+layer_config! {
+    QuantBatchNormConfig = BatchNormConfig => QuantBatchNorm (device);
+    new(num_features: usize);
+    /// Sets the number that keeps the denominator from zero.
+    with_epsilon(epsilon: f64);
+    /// Sets how much of a batch enters the running statistics.
+    with_momentum(momentum: f64);
+}
+
+layer_config! {
+    QuantInstanceNormConfig = InstanceNormConfig => QuantInstanceNorm (device);
+    new(num_channels: usize);
+    /// Sets the number that keeps the denominator from zero.
+    with_epsilon(epsilon: f64);
+    /// Sets whether the outputs are scaled and shifted.
+    with_affine(affine: bool);
+}
+
+layer_config! {
+    QuantGroupNormConfig = GroupNormConfig => QuantGroupNorm (device);
+    new(num_groups: usize, num_channels: usize);
+    /// Sets the number that keeps the denominator from zero.
+    with_epsilon(epsilon: f64);
+    /// Sets whether the outputs are scaled and shifted.
+    with_affine(affine: bool);
+}
+
+layer_config! {
+    QuantLayerNormConfig = LayerNormConfig => QuantLayerNorm (device);
+    new(d_model: usize);
+    /// Sets the number that keeps the denominator from zero.
+    with_epsilon(epsilon: f64);
+    /// Sets whether the outputs are shifted.
+    with_bias(bias: bool);
+}
+
+layer_config! {
+    QuantRmsNormConfig = RmsNormConfig => QuantRmsNorm (device);
+    new(d_model: usize);
+    /// Sets the number that keeps the denominator from zero.
+    with_epsilon(epsilon: f64);
+}
+
+layer_config! {
+    QuantLocalResponseNormConfig = LocalResponseNormConfig => QuantLocalResponseNorm ();
+    new(size: usize);
+    /// Sets the factor of the sum of squares.
+    with_alpha(alpha: f64);
+    /// Sets the exponent.
+    with_beta(beta: f64);
+    /// Sets what is added to the sum.
+    with_k(k: f64);
+}
+
+layer_config! {
+    QuantLeakyReluConfig = LeakyReluConfig => QuantLeakyRelu ();
+    new();
+    /// Sets the slope below zero.
+    with_negative_slope(negative_slope: f64);
+}
