@@ -92,7 +92,7 @@ macro_rules! layer_config {
             /// Creates a configuration with burn's defaults.
             ///
             /// What is required is what burn requires.
-            #[allow(clippy::too_many_arguments)]
+            #[allow(clippy::too_many_arguments, clippy::new_without_default)] // as burn's
             pub fn new($($required: $required_type),*) -> Self {
                 Self($burn::new($($required),*))
             }
