@@ -237,21 +237,17 @@ pub fn fake_quant_affine<const D: usize>(
 fn run<const D: usize>(x: Tensor<D>, ranges: Ranges, bias: Option<Bias>, spec: FakeQuant) -> Tensor<D> {
     let shape = x.shape();
     assert_eq!(shape.as_slice(), spec.groups.shape(), "fake_quant: x has another shape than its groups");
-    let inputs = Inputs::new(ranges, bias, spec, &x.device());
-    let f32_scales = matches!(inputs.call.scales, Scales::Static | Scales::Dynamic);
-    assert!(inputs.call.spec.format != Format::Nf4 || f32_scales, "fake_quant: NF4 has f32 scales");
+    match x.dtype() {
+        DType::F32 | DType::F16 | DType::BF16 => {}
+        DType::F64 => return run(x.cast(DType::F32), ranges, bias, spec).cast(DType::F64),
+        other => panic!("fake_quant: x is f64, f32, f16 or bf16, found {other:?}"),
+    }
+    let Inputs { amax, global_amax, bias, call } = Inputs::new(ranges, bias, spec, &x.device());
+    let f32_scales = matches!(call.scales, Scales::Static | Scales::Dynamic);
+    assert!(call.spec.format != Format::Nf4 || f32_scales, "fake_quant: NF4 has f32 scales");
     if shape.num_elements() == 0 {
         return x;
     }
-    match x.dtype() {
-        DType::F32 | DType::F16 | DType::BF16 => dispatch(x, inputs),
-        DType::F64 => dispatch(x.cast(DType::F32), inputs).cast(DType::F64),
-        other => panic!("fake_quant: x is f64, f32, f16 or bf16, found {other:?}"),
-    }
-}
-
-fn dispatch<const D: usize>(x: Tensor<D>, inputs: Inputs) -> Tensor<D> {
-    let Inputs { amax, global_amax, bias, call } = inputs;
     let (amax, global_amax, bias) = (amax.into_dispatch(), global_amax.into_dispatch(), bias.into_dispatch());
     let x = x.into_dispatch();
     Tensor::from_dispatch(if has_kernel(&x.kind) {
