@@ -419,8 +419,8 @@ impl QuantizerConfig {
         self
     }
 
-    /// The same with a range that training learns, as a step size: [`GradientRule::Lsq`]. Calibrate it with
-    /// `Algorithm::LsqInit`, where the method begins, or with any other.
+    /// Learns the range in training, as a step size: [`GradientRule::Lsq`]. Calibrate it with `Algorithm::LsqInit`,
+    /// where the method begins, or with any other algorithm.
     pub fn lsq(mut self) -> Self {
         self.gradient = GradientRule::Lsq;
         self

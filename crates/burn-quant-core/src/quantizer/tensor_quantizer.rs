@@ -143,8 +143,8 @@ impl TensorQuantizer {
     }
 
     /// Changes what it does. A range or bias is kept if it is one of the same elements, after the same bias and
-    /// rotation, and dropped otherwise. Separate ranges before and after rounding begin as the range that was there, and
-    /// are dropped together where they are no longer separate.
+    /// rotation, and dropped otherwise. Separate ranges before and after rounding begin as the range that was there,
+    /// and are dropped together where they are no longer separate.
     pub fn set_config(&mut self, config: QuantizerConfig) {
         let same_range = config.granularity == self.config.granularity
             && config.has_range_of_tensor() == self.config.has_range_of_tensor()
