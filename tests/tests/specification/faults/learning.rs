@@ -12,11 +12,12 @@ use burn_quant::error::{ImportProblem, InvalidConfig};
 use burn_quant::nn::QuantLinear;
 use burn_quant::place::Role;
 use burn_quant::quantizer::Buffer;
+use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, SearchFormat};
 use burn_quant::{
     Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, TensorQuantizer, fold_weights,
     quantize_weights, summary,
 };
-use burn_quant_store::{StoreError, from_bytes, to_bytes};
+use burn_quant_store::{StoreError, from_bytes, search_from_bytes, search_to_bytes, to_bytes};
 use burn_quant_tests::{device, device_without_kernel};
 
 use crate::{assert_close, assert_same, spread, values};
@@ -241,6 +242,26 @@ pub(super) fn saved_and_folded() {
     assert!(quantizer.is_uncalibrated());
     quantizer.set_config(QuantizerConfig::int(4));
     assert_eq!(ranges(&quantizer), [None, None]);
+}
+
+/// A search keeps both ranges, through a file too.
+pub(super) fn searched() {
+    let (_, device) = device();
+    let weights = QuantizerConfig::int(4).per_block(8).lsq_with(LearnedRanges::post());
+    let format = QuantConfig::new().with_rule(Rule::set("*weight_quantizer", weights));
+    let config = AutoQuantizeConfig::new(8.0, [SearchFormat::new("int4 lsq", format)]);
+    let layer: QuantLinear = Linear { weight: Param::from_tensor(spread([16, 4], &device)), bias: None }.into();
+    let data = |device: &Device| vec![spread::<2>([3, 16], device)];
+    let search = AutoQuantization::new(&config);
+    let (found, state) = search.by_divergence(layer.clone(), data, |layer, x| layer.forward(x.clone())).unwrap();
+    assert_eq!(range(&found, Buffer::AmaxPost), range(&found, Buffer::Amax));
+    let read = search_from_bytes(search_to_bytes(&state).unwrap()).unwrap();
+    assert_eq!(read, state);
+    let (resumed, _) = AutoQuantization::new(&config)
+        .with_state(read)
+        .by_divergence(layer, data, |layer, x| layer.forward(x.clone()))
+        .unwrap();
+    assert_eq!(range(&resumed, Buffer::AmaxPost), range(&found, Buffer::AmaxPost));
 }
 
 pub(super) fn configured() {

@@ -78,6 +78,7 @@ index! {
     f36_rules_that_leave_no_weight_enabled_are_an_error = recipes::f36_none_enabled;
     f37_e4m3_scales_before_and_after_rounding_have_gradients_of_their_own = learning::e4m3_scales;
     f37_learned_ranges_are_saved_folded_and_kept_apart = learning::saved_and_folded;
+    f37_learned_ranges_are_searched = learning::searched;
     f37_learned_ranges_of_modelopt_are_imported = learning::imported;
     f37_learned_ranges_that_cannot_be_are_errors_and_recipes_keep_them = learning::configured;
     f37_scales_before_and_after_rounding_have_gradients_of_their_own = learning::f32_scales;
