@@ -20,11 +20,11 @@ pub fn of_layer(shape: &[usize], weight: &TensorQuantizer, input: Option<&Tensor
 
 /// Bits of the ranges, biases and scales of channels that the quantizer of an activation keeps.
 pub(crate) fn of_input(quantizer: &TensorQuantizer) -> f64 {
-    let ranges = quantizer.buffer(Buffer::Amax).map_or(0.0, |amax| amax.dims()[0] as f64);
-    others(quantizer, 0) + NUMBER * ranges
+    let ranges = |buffer| quantizer.buffer(buffer).map_or(0.0, |amax| amax.dims()[0] as f64);
+    others(quantizer, 0) + NUMBER * (ranges(Buffer::Amax) + ranges(Buffer::AmaxPost))
 }
 
-/// Bits of the scales of a weight.
+/// Bits of the scales of a weight: of separate ranges, the one after rounding is kept beside the codes.
 fn scales(shape: &[usize], stage: &TensorQuantizer) -> f64 {
     let groups = stage.groups(shape).len() as f64;
     match stage.config().scale {

@@ -11,7 +11,7 @@ use crate::config::{RangeSource, Rounding};
 use crate::layout::Role;
 use crate::model::ModelIndex;
 use crate::model::Quantizers;
-use crate::quantizer::TensorQuantizer;
+use crate::quantizer::{Buffer, TensorQuantizer};
 
 /// What stands for the format of a quantizer that is off.
 const DISABLED: &str = "disabled";
@@ -167,9 +167,18 @@ fn line(name: String, stage: &TensorQuantizer) -> Line {
         _ if config.rounding == Rounding::Off => ("", String::new()),
         RangeSource::Dynamic => ("dynamic", String::new()),
         RangeSource::Constant(amax) => ("constant", format!("{amax:.4e}")),
-        RangeSource::Static => ("static", stage.amax().map_or("uncalibrated".into(), ends)),
+        RangeSource::Static => ("static", ranges(stage)),
     };
     Line { name, format: config.kind(), granularity: config.granularity.to_string(), range, amax }
+}
+
+/// The range, or the ranges before and after rounding.
+fn ranges(stage: &TensorQuantizer) -> String {
+    match (stage.amax().map(ends), stage.buffer(Buffer::AmaxPost).map(ends)) {
+        (None, _) => "uncalibrated".into(),
+        (Some(amax), None) => amax,
+        (Some(pre), Some(post)) => format!("{pre} -> {post}"),
+    }
 }
 
 /// One value, or the lowest and the highest of several.

@@ -66,7 +66,7 @@ impl QuantizerState {
         let changed = |expected, found| QuantError::GroupsChanged { name: name.into(), expected, found };
         // as they are written: a quantizer takes the magnitude of a range
         for (key, values) in self.stages.iter().flatten() {
-            let range = [Buffer::Amax, Buffer::GlobalAmax].iter().any(|buffer| buffer.name() == key);
+            let range = Buffer::ALL.iter().any(|buffer| buffer.is_range() && buffer.name() == key);
             if values.iter().any(|value| !value.is_finite() || range && *value < 0.0) {
                 return Err(QuantError::NonFinite { name: name.into(), batch: None });
             }

@@ -86,7 +86,7 @@ pub(crate) fn check_values(name: &str, buffer: Buffer, tensor: &Tensor) -> Resul
         let path = tensor.name.clone();
         return Err(StoreError::Dtype { path, expected: "f32", found: tensor.dtype });
     }
-    let range = matches!(buffer, Buffer::Amax | Buffer::GlobalAmax);
+    let range = buffer.is_range();
     let bytes = tensor.to_bytes().map_err(damage)?;
     let mut values = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes")));
     match values.find(|value| !value.is_finite() || (range && *value < 0.0)) {
@@ -152,9 +152,13 @@ impl Target {
             let Some(found) = stage.buffer(buffer).map(|values| values.dims()[0]) else { continue };
             let expected = match (buffer, self.shape.as_deref()) {
                 (Buffer::GlobalAmax, _) => Some(1),
-                (Buffer::Amax | Buffer::Bias, Some(shape)) => self.groups(name, buffer, stage, shape)?,
+                (Buffer::Amax | Buffer::AmaxPost | Buffer::Bias, Some(shape)) => {
+                    self.groups(name, buffer, stage, shape)?
+                }
                 // without a shape, one group is one group all the same
-                (Buffer::Amax, None) => (stage.config().granularity == Granularity::PerTensor).then_some(1),
+                (Buffer::Amax | Buffer::AmaxPost, None) => {
+                    (stage.config().granularity == Granularity::PerTensor).then_some(1)
+                }
                 (Buffer::PreQuantScale, Some(shape)) => match stage.role() {
                     Role::Weight(layout) => shape.get(layout.block_axis).copied(),
                     _ => shape.last().copied(),

@@ -4,7 +4,7 @@
 //! model ──save──► model.bpk ──restore──► the same model, built fresh in float, on any device
 //!                   │
 //!                   ├─ tensors    every parameter under burn's own path; buffers as `<weight>.weight_quantizer.amax`
-//!                   └─ metadata   burn-quant.schema   "1.3": other majors and newer minors are refused
+//!                   └─ metadata   burn-quant.schema   "1.4": other majors and newer minors are refused
 //!                                 burn-quant.version  the crate that wrote it
 //!                                 burn-quant.plan     JSON: what every quantizer does
 //!                                 burn-quant.digest   SHA-256 of all of the above

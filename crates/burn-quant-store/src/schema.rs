@@ -11,7 +11,7 @@ pub struct Schema {
 
 impl Schema {
     /// What this crate writes.
-    pub const CURRENT: Schema = Schema { major: 1, minor: 3 };
+    pub const CURRENT: Schema = Schema { major: 1, minor: 4 };
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once('.')?;

@@ -75,8 +75,8 @@ pub mod config {
         RangeSearch, SiblingScales, Zeros,
     };
     pub use burn_quant_core::config::{
-        Action, BiasConfig, BiasMethod, BiasSource, Granularity, QuantizerConfig, RangeSource, Rotation,
-        RotationOutput, Rounding, Rule,
+        Action, BiasConfig, BiasMethod, BiasSource, Granularity, LearnedAmax, LearnedRanges, PreScale, QuantizerConfig,
+        RangeSource, Rotation, RotationOutput, Rounding, Rule,
     };
     pub use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, ScaleFormat, Signedness};
     pub use burn_quant_ops::{AxisGroups, GradientRule};

@@ -179,7 +179,7 @@ fn versions_are_checked_before_anything_else() {
     let read = |schema| read(Net::new(&device), &with_metadata(&whole, "burn-quant.schema", Some(schema))).unwrap_err();
     assert!(matches!(read("2.0"), StoreError::OtherMajor { found: Schema { major: 2, minor: 0 }, .. }));
     assert!(matches!(read("0.9"), StoreError::OtherMajor { .. }));
-    assert!(matches!(read("1.4"), StoreError::NewerMinor { found: Schema { major: 1, minor: 4 }, .. }));
+    assert!(matches!(read("1.5"), StoreError::NewerMinor { found: Schema { major: 1, minor: 5 }, .. }));
     assert!(matches!(read("one"), StoreError::Damaged { .. }));
 }
 
@@ -428,6 +428,32 @@ fn the_golden_file_of_schema_1_3_restores() {
     assert_eq!(summary(&restored), summary(&net));
     assert_same(&values(restored.forward(x.clone())), &values(net.forward(x)), "outputs");
     assert_eq!(restored.conv.input_quantizer.role(), burn_quant::place::Role::ChannelsFirst);
+}
+
+/// A layer whose ranges before and after rounding differ, of known numbers.
+fn with_two_ranges(device: &Device) -> QuantLinear {
+    use burn_quant::Quantizers;
+    use burn_quant::config::LearnedRanges;
+    use burn_quant::quantizer::Buffer;
+    let weights = QuantizerConfig::int(4).per_block(8).lsq_with(LearnedRanges::pre_and_post());
+    let config = QuantConfig::new().with_rule(Rule::set("weight_quantizer", weights));
+    let (layer, _) = quantize_weights(with_all_buffers(device), &config).unwrap();
+    let mut quantizers = Quantizers::of(&layer);
+    let quantizer = quantizers.get_mut("weight_quantizer").unwrap();
+    let post = quantizer.amax().unwrap() * 0.5;
+    quantizer.set_buffer(Buffer::AmaxPost, post);
+    quantizers.install(layer).unwrap()
+}
+
+/// Files of schema 1.4 stay readable: this one was written when it was new, and is not written again.
+#[test]
+fn the_golden_file_of_schema_1_4_restores() {
+    let (_, device) = device();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/schema-1.4.bpk");
+    let restored: QuantLinear = restore(LinearConfig::new(16, 4).init(&device).into(), path).unwrap();
+    let expected = with_two_ranges(&device);
+    assert_eq!(summary(&restored), summary(&expected));
+    assert_same(&values(restored.weight.val()), &values(expected.weight.val()), "weights");
 }
 
 #[test]

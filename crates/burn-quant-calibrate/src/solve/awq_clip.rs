@@ -16,10 +16,10 @@ use burn::tensor::Tensor;
 use burn_quant_ops::numerics::{BlockScale, ScaleFormat};
 
 use super::awq_lite::first_stage;
-use super::groups::spread;
 use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage, decimal, host};
 use crate::observe::InputStatistics;
 use burn_quant_core::config::Granularity;
+use burn_quant_core::quantizer::groups::spread;
 use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
 
 /// AWQ-clip of a layer.

@@ -11,12 +11,12 @@
 use burn::tensor::Tensor;
 use burn_quant_ops::numerics::{Format, ScaleFormat};
 
-use super::groups::sum_over;
 use super::ranges::activation;
 use super::{CalibrationAlgorithm, KernelProblem, LayerProblem, SkipReason, Solution, Stage};
 use crate::observe::{InputStatistics, Statistics, StatisticsRequest};
 use burn_quant_core::config::Granularity;
 use burn_quant_core::quantizer::TensorQuantizer;
+use burn_quant_core::quantizer::groups::sum_over;
 use burn_quant_core::with_rank;
 
 /// The range of a weight by its mean magnitude.

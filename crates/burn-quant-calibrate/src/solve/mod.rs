@@ -27,7 +27,6 @@ mod awq_lite;
 mod bias_correction;
 mod entropy;
 mod gptq;
-mod groups;
 mod histogram_mse;
 mod lsq_init;
 mod max;

@@ -18,11 +18,11 @@ use burn::tensor::Tensor;
 use burn_quant_ops::numerics::{BlockScale, Minifloat, ScaleFormat};
 
 use super::awq_clip::{best_of, block_losses};
-use super::groups::sum_over;
 use super::{CalibrationAlgorithm, KernelProblem, LayerProblem, SkipReason, Solution, Stage, decimal};
 use crate::config::{IncludeMax, RangeSearch};
 use crate::observe::InputStatistics;
 use burn_quant_core::config::Granularity;
+use burn_quant_core::quantizer::groups::sum_over;
 use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
 use burn_quant_core::with_rank;
 

@@ -4,6 +4,7 @@ use burn_quant_ops::numerics::{BlockScale, Format, IntFormat, IntSpan, ScaleForm
 use burn_quant_ops::{AxisGroups, GradientRule, Groups};
 use serde::{Deserialize, Serialize};
 
+use super::learned_ranges::{LearnedAmax, LearnedRanges};
 use super::written::WrittenQuantizer;
 use crate::layout::Role;
 
@@ -264,6 +265,8 @@ pub struct QuantizerConfig {
     pub range: RangeSource,
     /// The gradient to the input.
     pub gradient: GradientRule,
+    /// Separate ranges before and after rounding, for [`GradientRule::Lsq`].
+    pub learned_ranges: Option<LearnedRanges>,
     /// Whether values are rounded.
     pub rounding: Rounding,
     /// A value around which is quantized.
@@ -292,6 +295,7 @@ impl QuantizerConfig {
             scale: ScaleFormat::F32,
             range: RangeSource::Static,
             gradient: GradientRule::PassThrough,
+            learned_ranges: None,
             rounding: Rounding::Nearest,
             bias: None,
             rotation: None,
@@ -415,10 +419,20 @@ impl QuantizerConfig {
         self
     }
 
-    /// The same with a range that training learns, as a step size: [`GradientRule::Lsq`]. Calibrate it with
-    /// `Algorithm::LsqInit`, where the method begins, or with any other.
+    /// Learns the range in training, as a step size: [`GradientRule::Lsq`]. Calibrate it with `Algorithm::LsqInit`,
+    /// where the method begins, or with any other algorithm.
     pub fn lsq(mut self) -> Self {
         self.gradient = GradientRule::Lsq;
+        self
+    }
+
+    /// Learns ranges as ModelOpt's `lsq` does: separate ones before and after rounding, without the paper's scale of
+    /// the gradient.
+    ///
+    /// See [`LearnedRanges`].
+    pub fn lsq_with(mut self, ranges: LearnedRanges) -> Self {
+        self.gradient = GradientRule::Lsq;
+        self.learned_ranges = Some(ranges);
         self
     }
 
@@ -500,6 +514,13 @@ impl QuantizerConfig {
     pub fn has_static_bias(&self) -> bool {
         let bias = self.bias.as_ref();
         self.rounding == Rounding::Nearest && bias.is_some_and(|bias| bias.source == BiasSource::Static)
+    }
+
+    /// Returns whether this stage of a chain has a range after rounding beside the one before it.
+    ///
+    /// One that is used for both counts as one range.
+    pub fn has_two_ranges(&self) -> bool {
+        self.learned_ranges.is_some_and(|ranges| ranges.learned != LearnedAmax::Tied)
     }
 
     /// Whether ranges are measured for the tensor and not for its groups.

@@ -1,9 +1,9 @@
 //! Whether a configuration suits a tensor: each combination that cannot be has an error of its own.
 
-use burn_quant_ops::AxisGroups;
 use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat, Signedness};
+use burn_quant_ops::{AxisGroups, GradientRule};
 
-use super::{Granularity, QuantizerConfig, RangeSource, Rounding};
+use super::{Granularity, PreScale, QuantizerConfig, RangeSource, Rounding};
 use crate::error::InvalidConfig;
 use crate::layout::Role;
 
@@ -34,10 +34,7 @@ impl QuantizerConfig {
         self.validate_scale()?;
         self.validate_range()?;
         self.validate_bias()?;
-        let has_range = self.range == RangeSource::Static && self.scale == ScaleFormat::F32 && self.bias.is_none();
-        if self.gradient.learns_range() && !has_range {
-            return Err(InvalidConfig::NoRangeToLearn);
-        }
+        self.validate_gradient()?;
         if let Some(block) = self.rotation.and_then(|rotation| rotation.block)
             && (!block.is_power_of_two() || block == 1)
         {
@@ -100,6 +97,27 @@ impl QuantizerConfig {
                 Err(InvalidConfig::StaticBlocksOfConstantRange)
             }
             _ => Ok(()),
+        }
+    }
+
+    fn validate_gradient(&self) -> Result<(), InvalidConfig> {
+        let has_range = self.range == RangeSource::Static && self.bias.is_none();
+        let Some(ranges) = self.learned_ranges else {
+            let learns = self.gradient.learns_range();
+            let missing = learns && !(has_range && self.scale == ScaleFormat::F32);
+            return if missing { Err(InvalidConfig::NoRangeToLearn) } else { Ok(()) };
+        };
+        if self.gradient != GradientRule::Lsq {
+            return Err(InvalidConfig::LearnedRangesWithoutLsq);
+        }
+        if !has_range {
+            return Err(InvalidConfig::NoRangeToLearn);
+        }
+        match (self.scale, ranges.pre_scale) {
+            (ScaleFormat::F32, PreScale::Rounded) => Ok(()),
+            (ScaleFormat::F32, PreScale::Unrounded) => Err(InvalidConfig::UnroundedPreScale),
+            (ScaleFormat::E4M3(BlockScale::Static), _) if self.format.minifloat().is_some() => Ok(()),
+            (scale, _) => Err(InvalidConfig::LearnedRangesOfScale { format: self.format, scale }),
         }
     }
 

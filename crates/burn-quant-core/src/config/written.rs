@@ -11,6 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::learned_ranges::LearnedRanges;
 use super::quantizer::{BiasConfig, Granularity, QuantizerConfig, RangeSource, Rotation, Rounding};
 use crate::error::QuantError;
 
@@ -37,6 +38,8 @@ pub(super) struct WrittenQuantizer {
     bias: Option<BiasConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rotation: Option<Rotation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    learned_ranges: Option<LearnedRanges>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     then: Vec<QuantizerConfig>,
 }
@@ -55,6 +58,7 @@ impl TryFrom<WrittenQuantizer> for QuantizerConfig {
             scale: written.scale.unwrap_or(named.scale),
             range: written.range.unwrap_or(named.range),
             gradient: written.gradient,
+            learned_ranges: written.learned_ranges,
             rounding: written.rounding,
             bias: written.bias,
             rotation: written.rotation,
@@ -78,6 +82,7 @@ impl From<QuantizerConfig> for WrittenQuantizer {
             rounding: config.rounding,
             bias: config.bias,
             rotation: config.rotation,
+            learned_ranges: config.learned_ranges,
             then: config.then,
         }
     }

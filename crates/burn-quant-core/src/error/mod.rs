@@ -588,6 +588,23 @@ pub enum InvalidConfig {
         "`lsq` and `pact` learn a static range with f32 scales and no bias: change the gradient rule, or the range"
     )]
     NoRangeToLearn,
+    /// Separate ranges are learned by LSQ only.
+    #[error("`learned_ranges` belong to the gradient rule `lsq`: set it, or leave them out")]
+    LearnedRangesWithoutLsq,
+    /// These scales are not learned.
+    #[error(
+        "{format} elements with {scale} scales have no learned ranges: use f32 scales, or static E4M3 scales of a \
+         minifloat"
+    )]
+    LearnedRangesOfScale {
+        /// The format of elements.
+        format: Format,
+        /// The format of scales.
+        scale: ScaleFormat,
+    },
+    /// An f32 scale is never rounded.
+    #[error("f32 scales are never rounded, found `pre_scale` unrounded: leave it out, or use static E4M3 scales")]
+    UnroundedPreScale,
     /// Neither rounding nor rotation.
     #[error("the quantizer neither rounds nor rotates: disable it instead")]
     NothingToDo,

@@ -12,7 +12,8 @@ use super::parameter::in_place_of;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Buffer {
-    /// The range of each group, `[groups]`; of the tensor, `[1]`, where block scales are dynamic.
+    /// The range of each group, `[groups]`; of the tensor, `[1]`, where block scales are dynamic. Where ranges before
+    /// and after rounding are separate it is the one before: codes are those of its scale.
     Amax,
     /// The range of the tensor over ranges of blocks, `[1]`: for static E4M3 block scales.
     GlobalAmax,
@@ -25,12 +26,22 @@ pub enum Buffer {
     LowRankDown,
     /// The second factor, `[rank, out]` row by row.
     LowRankUp,
+    /// The range after rounding, `[groups]`, where it is [separate](crate::config::LearnedRanges) from the one before:
+    /// codes are multiplied by its scale, and folded weights are packed with it.
+    AmaxPost,
 }
 
 impl Buffer {
     /// All of them, in the order of records.
-    pub const ALL: [Buffer; 6] =
-        [Buffer::Amax, Buffer::GlobalAmax, Buffer::Bias, Buffer::PreQuantScale, Buffer::LowRankDown, Buffer::LowRankUp];
+    pub const ALL: [Buffer; 7] = [
+        Buffer::Amax,
+        Buffer::GlobalAmax,
+        Buffer::Bias,
+        Buffer::PreQuantScale,
+        Buffer::LowRankDown,
+        Buffer::LowRankUp,
+        Buffer::AmaxPost,
+    ];
 
     /// Returns the name in records.
     ///
@@ -43,7 +54,15 @@ impl Buffer {
             Buffer::PreQuantScale => "pre_quant_scale",
             Buffer::LowRankDown => "low_rank_down",
             Buffer::LowRankUp => "low_rank_up",
+            Buffer::AmaxPost => "amax_post",
         }
+    }
+
+    /// Returns whether the values are ranges, which are finite and not negative.
+    ///
+    /// Biases, scales of channels and factors have both signs.
+    pub const fn is_range(self) -> bool {
+        matches!(self, Buffer::Amax | Buffer::GlobalAmax | Buffer::AmaxPost)
     }
 }
 
@@ -52,8 +71,8 @@ impl Buffer {
 pub(super) struct Buffers {
     /// On the heap, as a model with many quantizers lies on the stack.
     values: BTreeMap<Buffer, Param<Tensor<1>>>,
-    /// Whether the range is trained.
-    learned: bool,
+    /// The ranges that are trained.
+    learned: &'static [Buffer],
     /// Whether the factors of low rank are trained: those of a weight are.
     adapts: bool,
 }
@@ -81,7 +100,7 @@ impl Buffers {
     pub(super) fn set(&mut self, buffer: Buffer, values: Tensor<1>) {
         let values = values.detach().cast(DType::F32);
         // a range below zero would mirror values, or make them zero
-        let values = if matches!(buffer, Buffer::Amax | Buffer::GlobalAmax) { values.abs() } else { values };
+        let values = if buffer.is_range() { values.abs() } else { values };
         let known = self.values.get(&buffer);
         // what the user froze stays frozen
         let trained = self.is_trained(buffer) && known.is_none_or(is_trainable);
@@ -91,18 +110,21 @@ impl Buffers {
 
     fn is_trained(&self, buffer: Buffer) -> bool {
         match buffer {
-            Buffer::Amax => self.learned,
+            Buffer::Amax | Buffer::AmaxPost => self.learned.contains(&buffer),
             Buffer::LowRankDown | Buffer::LowRankUp => self.adapts,
             _ => false,
         }
     }
 
-    /// Makes the range a parameter that is trained, or a constant.
-    pub(super) fn learn_range(&mut self, learned: bool) {
-        if self.learned != learned {
-            self.learned = learned;
-            if let Some(range) = self.values.remove(&Buffer::Amax) {
-                self.values.insert(Buffer::Amax, parameter(range.id, range.val().detach(), learned));
+    /// Makes these ranges parameters that are trained, and all others constants.
+    pub(super) fn learn(&mut self, learned: &'static [Buffer]) {
+        let before = std::mem::replace(&mut self.learned, learned);
+        for buffer in [Buffer::Amax, Buffer::AmaxPost] {
+            let is_learned = learned.contains(&buffer);
+            if is_learned != before.contains(&buffer)
+                && let Some(range) = self.values.remove(&buffer)
+            {
+                self.values.insert(buffer, parameter(range.id, range.val().detach(), is_learned));
             }
         }
     }
@@ -130,12 +152,10 @@ impl Buffers {
             // a cast of the model leaves it in f32. A learned range may also be stepped, to where it is positive, and
             // frozen.
             let kept = match after.dtype() {
-                DType::F32 if buffer == Buffer::Amax && self.learned && after.is_require_grad() => {
-                    mapped.map(|stepped| {
-                        let positive = stepped.clone().without_autodiff().abs().clamp_min(f32::MIN_POSITIVE);
-                        in_place_of(&stepped, positive)
-                    })
-                }
+                DType::F32 if self.learned.contains(&buffer) && after.is_require_grad() => mapped.map(|stepped| {
+                    let positive = stepped.clone().without_autodiff().abs().clamp_min(f32::MIN_POSITIVE);
+                    in_place_of(&stepped, positive)
+                }),
                 DType::F32 if self.is_trained(buffer) => mapped,
                 DType::F32 => Param::initialized(mapped_id, after.set_require_grad(false)),
                 _ => parameter(id, before.detach(), self.is_trained(buffer)),

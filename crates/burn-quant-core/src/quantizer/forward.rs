@@ -10,7 +10,7 @@ use burn_quant_ops::{
 
 use super::{AnyTensor, Buffer, Flow, Tap, TensorQuantizer, bias};
 use crate::config::rotation_block;
-use crate::config::{BiasSource, RangeSource, RotationOutput, Rounding};
+use crate::config::{BiasSource, LearnedAmax, LearnedRanges, RangeSource, RotationOutput, Rounding};
 use crate::layout::Role;
 
 impl TensorQuantizer {
@@ -82,6 +82,12 @@ impl TensorQuantizer {
         let (shape, groups) = (x.dims(), self.groups(&x.dims()));
         if let (3.., &[rows, columns]) = (D, groups.shape()) {
             return self.rounded(x.reshape([rows, columns])).reshape(shape); // a kernel in blocks
+        }
+        match self.config.learned_ranges {
+            // one f32 scale is divided by and multiplied with in one op
+            Some(LearnedRanges { learned: LearnedAmax::Tied, .. }) if self.config.scale == ScaleFormat::F32 => {}
+            Some(ranges) => return self.rounded_between_scales(x, &groups, ranges),
+            None => {}
         }
         let bias = self.bias_of(&x);
         let ranges = self.ranges(&x, &groups, bias.as_ref());
@@ -249,11 +255,13 @@ impl TensorQuantizer {
     ///
     /// LSQ divides the gradient of a step by `√(N · hi)`, with `N` the weights that share the step, or the activations
     /// of one example. For `amax = hi · step` the same change of the step is that of `hi / √(N · hi)` times the
-    /// gradient of amax, by `hi` once for the derivative and once for the change itself.
+    /// gradient of amax, by `hi` once for the derivative and once for the change itself. ModelOpt scales nothing, nor
+    /// do learned ranges of its kind.
     fn learnable<const D: usize>(&self, x: &Tensor<D>, groups: &Groups) -> Tensor<1> {
         let amax = self.calibrated(Buffer::Amax);
         match self.config.gradient {
             GradientRule::PassThrough | GradientRule::Clipped | GradientRule::Pact => amax,
+            GradientRule::Lsq if self.config.learned_ranges.is_some() => amax,
             GradientRule::Lsq => {
                 let elements = match self.role {
                     Role::Weight(_) => x.shape().num_elements() / groups.len(),
@@ -266,7 +274,7 @@ impl TensorQuantizer {
         }
     }
 
-    fn calibrated(&self, buffer: Buffer) -> Tensor<1> {
+    pub(super) fn calibrated(&self, buffer: Buffer) -> Tensor<1> {
         self.buffer(buffer).unwrap_or_else(|| {
             panic!(
                 "TensorQuantizer: static but never calibrated (no {}); run `quantize`, set it, or disable the \

@@ -9,7 +9,7 @@ use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat, Signedness};
 use super::buffers::Buffers;
 use super::tap::TapSlot;
 use super::{AnyTensor, Buffer, Tap};
-use crate::config::{BiasSource, QuantizerConfig, RangeSource};
+use crate::config::{BiasSource, LearnedAmax, QuantizerConfig, RangeSource};
 use crate::error::QuantError;
 use crate::layout::Role;
 
@@ -136,20 +136,25 @@ impl TensorQuantizer {
 
     /// Returns the range of each group, f32 `[groups]` in the units of the tensor.
     ///
-    /// `None` if it has none: it is dynamic, constant, or was never calibrated.
+    /// `None` if it has none: it is dynamic, constant, or was never calibrated. The range after rounding, where it is
+    /// separate, is [`Buffer::AmaxPost`].
     pub fn amax(&self) -> Option<Tensor<1>> {
         self.buffer(Buffer::Amax)
     }
 
     /// Changes what it does. A range or bias is kept if it is one of the same elements, after the same bias and
-    /// rotation, and dropped otherwise.
+    /// rotation, and dropped otherwise. Separate ranges before and after rounding begin as the range that was there,
+    /// and are dropped together where they are no longer separate.
     pub fn set_config(&mut self, config: QuantizerConfig) {
         let same_range = config.granularity == self.config.granularity
             && config.has_range_of_tensor() == self.config.has_range_of_tensor()
             && config.bias == self.config.bias
             && config.rotation == self.config.rotation;
-        if !same_range || config.range != RangeSource::Static {
+        // neither of two ranges is the one of a quantizer that has one
+        let one_of_two = self.config.has_two_ranges() && !config.has_two_ranges();
+        if !same_range || config.range != RangeSource::Static || one_of_two {
             self.buffers.clear(Buffer::Amax);
+            self.buffers.clear(Buffer::AmaxPost);
         }
         if !same_range || config.scale != self.config.scale {
             self.buffers.clear(Buffer::GlobalAmax);
@@ -164,11 +169,16 @@ impl TensorQuantizer {
                 None => self.chain.push(Self::stage(next.clone(), self.role)),
             }
         }
-        self.buffers.learn_range(config.gradient.learns_range());
+        self.buffers.learn(learned_buffers(&config));
         *self.config = config;
+        if self.config.has_two_ranges() && !self.buffers.has(Buffer::AmaxPost) {
+            self.buffers.get(Buffer::Amax).into_iter().for_each(|amax| self.buffers.set(Buffer::AmaxPost, amax));
+        }
     }
 
     /// Sets the range of each group, in the units of the tensor: finite numbers, of which the magnitude is taken.
+    ///
+    /// Separate ranges before and after rounding are both set; then set [`Buffer::AmaxPost`] if they differ.
     ///
     /// With dynamic block scales it is the range of the tensor, one element; with static ones set
     /// [`Buffer::GlobalAmax`] too.
@@ -210,7 +220,8 @@ impl TensorQuantizer {
         Ok(())
     }
 
-    /// Sets a tensor that it keeps, in the units of the quantized tensor; f32 whatever it was.
+    /// Sets a tensor that it keeps, in the units of the quantized tensor; f32 whatever it was. [`Buffer::Amax`] sets
+    /// [`Buffer::AmaxPost`] too, where there is one.
     ///
     /// # Panics
     ///
@@ -222,6 +233,9 @@ impl TensorQuantizer {
             "TensorQuantizer: `{}` is not set, as its configuration does not use it",
             buffer.name()
         );
+        if buffer == Buffer::Amax && self.config.has_two_ranges() {
+            self.buffers.set(Buffer::AmaxPost, values.clone());
+        }
         self.buffers.set(buffer, values);
     }
 
@@ -231,6 +245,7 @@ impl TensorQuantizer {
     pub fn keeps(&self, buffer: Buffer) -> bool {
         match buffer {
             Buffer::Amax => self.config.range == RangeSource::Static,
+            Buffer::AmaxPost => self.config.range == RangeSource::Static && self.config.has_two_ranges(),
             Buffer::GlobalAmax => self.has_static_blocks(),
             Buffer::Bias => self.config.bias.as_ref().is_some_and(|bias| bias.source == BiasSource::Static),
             Buffer::PreQuantScale | Buffer::LowRankDown | Buffer::LowRankUp => true,
@@ -262,7 +277,9 @@ impl TensorQuantizer {
     /// Such a quantizer panics in its forward pass.
     pub fn is_uncalibrated(&self) -> bool {
         let lacks = |stage: &Self| {
+            let two_ranges = stage.config.has_two_ranges();
             (stage.config.has_static_range() && !stage.buffers.has(Buffer::Amax))
+                || (stage.config.has_static_range() && two_ranges && !stage.buffers.has(Buffer::AmaxPost))
                 || (stage.config.has_static_range()
                     && stage.has_static_blocks()
                     && !stage.buffers.has(Buffer::GlobalAmax))
@@ -339,7 +356,7 @@ impl TensorQuantizer {
     /// As [`TensorQuantizer::groups`].
     pub fn buffer_len(&self, buffer: Buffer, shape: &[usize]) -> Option<usize> {
         match buffer {
-            Buffer::Amax => Some(self.range_groups(shape).len()),
+            Buffer::Amax | Buffer::AmaxPost => Some(self.range_groups(shape).len()),
             Buffer::GlobalAmax => Some(1),
             Buffer::Bias => Some(self.bias_groups(shape).map_or(0, |groups| groups.len())),
             Buffer::PreQuantScale => Some(shape[self.role.block_axis(shape.len())]),
@@ -412,6 +429,16 @@ impl TensorQuantizer {
     /// Then there is a range for each block, and one for the tensor.
     pub fn has_static_blocks(&self) -> bool {
         matches!(self.config.scale, ScaleFormat::E4M3(BlockScale::Static | BlockScale::StaticFourOverSix))
+    }
+}
+
+/// The ranges that training changes.
+fn learned_buffers(config: &QuantizerConfig) -> &'static [Buffer] {
+    match config.learned_ranges.map(|ranges| ranges.learned) {
+        None if !config.gradient.learns_range() => &[],
+        None | Some(LearnedAmax::Tied | LearnedAmax::Pre) => &[Buffer::Amax],
+        Some(LearnedAmax::Post) => &[Buffer::AmaxPost],
+        Some(LearnedAmax::PreAndPost) => &[Buffer::Amax, Buffer::AmaxPost],
     }
 }
 

@@ -7,7 +7,8 @@
 //!
 //! Ranges that are learned are a gradient rule of the quantizer,
 //! [`GradientRule::Lsq`](burn_quant_ops::GradientRule::Lsq) and
-//! [`GradientRule::Pact`](burn_quant_ops::GradientRule::Pact). For a start in float, keep the
+//! [`GradientRule::Pact`](burn_quant_ops::GradientRule::Pact); separate ranges before and after rounding are
+//! [`LearnedRanges`](burn_quant_core::config::LearnedRanges). For a start in float, keep the
 //! [`Plan`](burn_quant_core::place::Plan) of the model, [`disable`](burn_quant_core::place::disable) everything, and
 //! [`install_plan`](burn_quant_core::place::install_plan) when it is time; to observe ranges again, call
 //! [`observe`](burn_quant_calibrate::pipeline::observe()) and [`calibrate`](burn_quant_calibrate::pipeline::calibrate)

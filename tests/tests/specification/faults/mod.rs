@@ -4,6 +4,7 @@
 
 mod backends;
 mod folding;
+mod learning;
 mod numbers;
 mod observing;
 mod placing;
@@ -75,6 +76,13 @@ index! {
     f36_algorithms_of_modelopt_are_read_with_the_options_that_it_writes = recipes::f36_algorithms;
     f36_axes_are_read_in_every_spelling_that_means_the_same = recipes::f36_axes;
     f36_rules_that_leave_no_weight_enabled_are_an_error = recipes::f36_none_enabled;
+    f37_e4m3_scales_before_and_after_rounding_have_gradients_of_their_own = learning::e4m3_scales;
+    f37_learned_ranges_are_saved_folded_and_kept_apart = learning::saved_and_folded;
+    f37_learned_ranges_are_searched = learning::searched;
+    f37_learned_ranges_of_modelopt_are_imported = learning::imported;
+    f37_learned_ranges_that_cannot_be_are_errors_and_recipes_keep_them = learning::configured;
+    f37_scales_before_and_after_rounding_have_gradients_of_their_own = learning::f32_scales;
+    f37_training_changes_the_ranges_that_are_learned_and_no_other = learning::trained;
     f37_what_is_folded_for_a_while_is_as_it_was_afterwards = folding::f37_temporary_fold;
     f38_a_record_is_restored_in_part_and_under_other_paths = records::f38;
     f39_an_embedding_quantizes_the_rows_it_looks_up = plain::an_embedding_quantizes_the_rows_it_looks_up;

@@ -5,8 +5,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Device;
 use burn_quant::calibrate::SkipReason;
 use burn_quant::config::{
-    Action, BlockScale, Format, GradientRule, Granularity, Identity, IncludeMax, RangeSearch, RangeSource, ScaleFormat,
-    SiblingScales,
+    Action, BlockScale, Format, Granularity, Identity, IncludeMax, RangeSearch, RangeSource, ScaleFormat, SiblingScales,
 };
 use burn_quant::error::{ImportProblem, InvalidConfig, NotScoredReason};
 use burn_quant::nn::QuantLinear;
@@ -101,6 +100,9 @@ fn every_error() -> Vec<(&'static str, String)> {
         InvalidConfig::RotationBlock { found: 3 },
         InvalidConfig::RotationAxis { len: 10, block: 4 },
         InvalidConfig::NoRangeToLearn {},
+        InvalidConfig::LearnedRangesWithoutLsq {},
+        InvalidConfig::LearnedRangesOfScale { format: Format::Nf4, scale: ScaleFormat::E8M0 },
+        InvalidConfig::UnroundedPreScale {},
         InvalidConfig::NothingToDo {},
         InvalidConfig::NestedChain {},
         ImportProblem::NotJson { reason: text() },
@@ -309,30 +311,6 @@ pub(super) fn f36_algorithms() {
     assert_eq!(refused(weights), "weight_scale_algorithm");
     let unknown = algorithm(r#"{"method": "max", "alpha": 1}"#);
     assert_eq!(unknown, Err(ImportProblem::UnknownKey { key: "alpha".into() }));
-
-    // one learned range before and after rounding is what `lsq` learns here; others have no counterpart
-    let lsq = |options: &str| {
-        let weights = r#"{"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": 4, "block_sizes": {"-1": 16}}}"#;
-        let inputs = r#"{"quantizer_name": "*input_quantizer", "cfg": {"num_bits": 8}}"#;
-        modelopt(&format!(r#"{{"quant_cfg": [{weights}, {inputs}], "algorithm": {{"method": "lsq", {options}}}}}"#))
-    };
-    let tied =
-        lsq(r#""scale_algorithm": {"method": "max"}, "learnable_amax": ["pre", "post"], "tied_amax": true"#).unwrap();
-    let gradient = |config: &QuantConfig, rule: usize| match &config.rules[rule].action {
-        Action::Set(config) => config.gradient,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!((gradient(&tied, 0), gradient(&tied, 1)), (GradientRule::Lsq, GradientRule::PassThrough));
-    assert_eq!(tied.algorithm, Algorithm::Max);
-    let none = lsq(r#""scale_algorithm": null, "learnable_amax": [], "quantize_pre_scale": true"#).unwrap();
-    assert_eq!(
-        (gradient(&none, 0), none.algorithm),
-        (GradientRule::PassThrough, Algorithm::Mse(multipliers(IncludeMax::Always)))
-    );
-    let Err(ImportProblem::Unsupported { key, .. }) = lsq(r#""learnable_amax": ["post"]"#) else {
-        panic!("dual ranges")
-    };
-    assert_eq!(key, "learnable_amax");
 
     // and the layers that ModelOpt 0.47 leaves in float are those of the presets
     assert!(presets::int8_default().rules.contains(&Rule::disable("*self_attention.conv1d*").optional()));

@@ -1,24 +1,26 @@
 //! The algorithm of a configuration.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::ImportProblem;
 use super::attributes::Reader;
 use super::problem::{Problem, boolean, count, keys, number, problem, wrong};
 use crate::config::{ActOrder, Algorithm, CalibrationInputs, Identity, IncludeMax, RangeSearch, SiblingScales};
+use burn_quant_core::config::LearnedRanges;
 
 /// Whether training learns the ranges of weights, as ModelOpt's `lsq` does beside finding where they begin.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Learning {
     Off,
-    RangesOfWeights,
+    RangesOfWeights(LearnedRanges),
 }
 
 /// An algorithm, and whether it is one after which ranges are learned.
 pub(super) fn algorithm(at: &str, value: &Value) -> Result<(Algorithm, Learning), Problem> {
     let Value::Object(options) = value else {
         return match value.as_str() {
-            // by default one of two ranges is learned
             Some("lsq") => lsq(at, &Map::new()),
             _ => calibration(at, value).map(|algorithm| (algorithm, Learning::Off)),
         };
@@ -29,34 +31,41 @@ pub(super) fn algorithm(at: &str, value: &Value) -> Result<(Algorithm, Learning)
     }
 }
 
-/// ModelOpt's learned ranges: values are divided by one, rounded, and multiplied by another. If both are one tensor
-/// that is learned, it is [`GradientRule::Lsq`](burn_quant_ops::GradientRule::Lsq).
+/// ModelOpt's learned ranges: values are divided by the scale of one, rounded, and multiplied by the scale of another,
+/// which by default is the one that is learned.
 fn lsq(at: &str, options: &Map<String, Value>) -> Result<(Algorithm, Learning), Problem> {
     const OPTIONS: [&str; 5] = ["method", "scale_algorithm", "learnable_amax", "tied_amax", "quantize_pre_scale"];
     keys(at, options, &[&OPTIONS[..], &COMMON].concat())?;
     let reader = Reader { at, attributes: options };
     common(&reader)?;
-    reader.flag("quantize_pre_scale", true)?; // for E4M3 scales, whose ranges are not learned here
     let start = match reader.get("scale_algorithm") {
         None => Algorithm::Mse(RangeSearch::default()),
         Some((at, value)) => calibration(&at, value)?,
     };
     let learnable = options.get("learnable_amax").cloned().unwrap_or_else(|| Value::Array(vec!["post".into()]));
-    let mut learned: Vec<&str> = match &learnable {
-        Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
-        Value::String(name) => vec![name],
-        other => return wrong(&format!("{at}.learnable_amax"), "a list of `pre` and `post`", other),
+    let refused = |expected| wrong(&format!("{at}.learnable_amax"), expected, &learnable);
+    let learned: Option<BTreeSet<&str>> = match &learnable {
+        Value::Array(names) => names.iter().map(Value::as_str).collect(),
+        Value::String(name) => Some(BTreeSet::from([name.as_str()])),
+        _ => None,
     };
-    learned.sort_unstable();
-    match (learned.as_slice(), reader.flag("tied_amax", false)?) {
-        ([], _) => Ok((start, Learning::Off)),
-        (["post", "pre"], true) => Ok((start, Learning::RangesOfWeights)),
-        _ => reader.unsupported(
-            "learnable_amax",
-            &learnable,
-            "one range is learned, before and after rounding: set `tied_amax`, and learn [\"pre\", \"post\"]",
-        ),
-    }
+    let Some(learned) = learned.filter(|names| names.iter().all(|name| ["pre", "post"].contains(name))) else {
+        return refused("a list of `pre` and `post`");
+    };
+    let (pre, post) = (learned.contains("pre"), learned.contains("post"));
+    let ranges = match (pre, post, reader.flag("tied_amax", false)?) {
+        (false, false, _) => None,
+        (true, true, true) => Some(LearnedRanges::tied()),
+        (_, _, true) => return refused("[] or [\"pre\", \"post\"], as `tied_amax` is set"),
+        (true, true, false) => Some(LearnedRanges::pre_and_post()),
+        (true, false, false) => Some(LearnedRanges::pre()),
+        (false, true, false) => Some(LearnedRanges::post()),
+    };
+    let ranges = match reader.flag("quantize_pre_scale", true)? {
+        true => ranges,
+        false => ranges.map(LearnedRanges::with_unrounded_pre_scale),
+    };
+    Ok((start, ranges.map_or(Learning::Off, Learning::RangesOfWeights)))
 }
 
 /// Options that every algorithm has.

@@ -30,13 +30,16 @@ mod problem;
 mod yaml;
 
 use burn_quant_ops::GradientRule;
+use burn_quant_ops::numerics::{BlockScale, ScaleFormat};
 use serde_json::{Map, Value};
 
 use self::algorithm::{Learning, algorithm};
 use self::attributes::{Target, attributes};
 use self::problem::{Problem, boolean, effective_bits, keys, object, problem, wrong};
 use super::{Algorithm, QuantConfig};
-use burn_quant_core::config::{Action, Granularity, QuantizerConfig, RangeSource, Rounding, Rule};
+use burn_quant_core::config::{
+    Action, Granularity, LearnedRanges, PreScale, QuantizerConfig, RangeSource, Rounding, Rule,
+};
 use burn_quant_core::error::{ImportProblem, QuantError};
 
 impl QuantConfig {
@@ -109,18 +112,27 @@ fn config(value: &Value) -> Result<QuantConfig, Problem> {
     };
     let max = Ok((Algorithm::Max, Learning::Off));
     let (algorithm, learning) = top.get("algorithm").map_or(max, |value| algorithm("$.algorithm", value))?;
-    let rules = if learning == Learning::RangesOfWeights { learned(rules)? } else { rules };
+    let rules = match learning {
+        Learning::RangesOfWeights(ranges) => learned(rules, ranges)?,
+        Learning::Off => rules,
+    };
     let rules = if algorithm == Algorithm::None { rules.into_iter().map(uncalibrated).collect() } else { rules };
     Ok(QuantConfig { rules, algorithm })
 }
 
-/// What `lsq` does to the quantizers of weights in static blocks: their ranges are learned.
-fn learned(mut rules: Vec<Rule>) -> Result<Vec<Rule>, Problem> {
+/// What `lsq` does to the quantizers of weights in static blocks: their ranges are learned. Blocks whose scales come
+/// from the data stay as they are.
+fn learned(mut rules: Vec<Rule>, ranges: LearnedRanges) -> Result<Vec<Rule>, Problem> {
     for rule in &mut rules {
         let Action::Set(config) = &mut rule.action else { continue };
         let in_blocks = matches!(config.granularity, Granularity::Block { .. } | Granularity::Block2d { .. });
-        if Target::of(&rule.quantizer) == Target::Weights && in_blocks && config.has_static_range() {
+        let in_static_blocks =
+            in_blocks && config.has_static_range() && config.scale != ScaleFormat::E4M3(BlockScale::Dynamic);
+        if Target::of(&rule.quantizer) == Target::Weights && in_static_blocks {
+            // an f32 scale is rounded nowhere, whatever the option says
+            let pre_scale = if config.scale == ScaleFormat::F32 { PreScale::Rounded } else { ranges.pre_scale };
             config.gradient = GradientRule::Lsq;
+            config.learned_ranges = Some(LearnedRanges { pre_scale, ..ranges });
             config.validate().map_err(|invalid| ("$.algorithm".to_string(), invalid.into()))?;
         }
     }

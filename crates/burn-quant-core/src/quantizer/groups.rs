@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn_quant_ops::Groups;
 
 /// The sum of each group, `[groups]`, f32.
-pub(super) fn sum_over<const D: usize>(x: Tensor<D>, groups: &Groups) -> Tensor<1> {
+pub fn sum_over<const D: usize>(x: Tensor<D>, groups: &Groups) -> Tensor<1> {
     let elements = x.dims().iter().product::<usize>();
     let flat: Tensor<1> = x.reshape([elements]);
     axes(groups).fold(flat, |x, axis| {
@@ -26,7 +26,7 @@ pub(super) fn sum_over<const D: usize>(x: Tensor<D>, groups: &Groups) -> Tensor<
 }
 
 /// The value of its group for each element, as a tensor of the shape that the groups divide.
-pub(super) fn spread<const D: usize>(values: Tensor<1>, groups: &Groups) -> Tensor<D> {
+pub fn spread<const D: usize>(values: Tensor<1>, groups: &Groups) -> Tensor<D> {
     let shape: [usize; D] = groups.shape().try_into().expect("groups of a tensor of this rank");
     // the last axis first: what is after an axis has its full length already
     let axes: Vec<Axis> = axes(groups).collect();
