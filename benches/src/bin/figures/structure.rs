@@ -39,7 +39,7 @@ pub(crate) fn many_layers() -> Vec<Figure> {
 /// counted. The call fails on purpose, as the range is that of another weight: the function that says so is called where
 /// the kernel would be called next, and the stack is read there.
 ///
-/// An optimising compiler joins functions: run it with `--profile unoptimized` to see all that are written.
+/// An optimising compiler joins functions: build it with `opt-level = 0` to see all that are written.
 pub(crate) fn hops() -> Vec<Figure> {
     let device = device();
     let layer: QuantLinear = LinearConfig::new(4, 4).init(&device);
