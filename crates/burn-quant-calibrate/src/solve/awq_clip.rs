@@ -16,7 +16,7 @@ use burn::tensor::Tensor;
 use burn_quant_ops::numerics::{BlockScale, ScaleFormat};
 
 use super::awq_lite::first_stage;
-use super::groups::spread;
+use super::groups::spread_over_groups;
 use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage, decimal, host};
 use crate::observe::InputStatistics;
 use burn_quant_core::config::Granularity;
@@ -147,7 +147,7 @@ fn of_tensor(
 
 /// The range of each element of a weight, `[in, out]`.
 pub(super) fn element_amax(layer: &LayerProblem, quantizer: &TensorQuantizer, amax: Tensor<1>) -> Tensor<2> {
-    layer.native(spread::<2>(amax, &layer.native_groups(quantizer)))
+    layer.native(spread_over_groups::<2>(amax, &layer.native_groups(quantizer)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 use burn::tensor::Tensor;
 use burn_quant_ops::numerics::{Format, ScaleFormat};
 
-use super::groups::sum_over;
+use super::groups::group_sums;
 use super::ranges::activation;
 use super::{CalibrationAlgorithm, KernelProblem, LayerProblem, SkipReason, Solution, Stage};
 use crate::observe::{InputStatistics, Statistics, StatisticsRequest};
@@ -51,7 +51,7 @@ impl CalibrationAlgorithm for LsqInit {
         if config.scale != ScaleFormat::F32 || !granularity {
             return Err(SkipReason::NotPerTensor);
         }
-        Ok(StatisticsRequest { channels: Some(InputStatistics::Means), ..StatisticsRequest::default() })
+        Ok(StatisticsRequest::new().with_channels(InputStatistics::Means))
     }
 
     fn range(&self, quantizer: &TensorQuantizer, seen: &Statistics) -> Result<Vec<f32>, SkipReason> {
@@ -75,7 +75,7 @@ fn of_weight<const D: usize>(quantizer: &TensorQuantizer, weight: &Tensor<D>) ->
         return Err(SkipReason::DynamicRange);
     }
     let groups = quantizer.range_groups(&weight.dims());
-    let (sums, counts) = (sum_over(weight.clone().abs(), &groups), sum_over(weight.ones_like(), &groups));
+    let (sums, counts) = (group_sums(weight.clone().abs(), &groups), group_sums(weight.ones_like(), &groups));
     let mut found = quantizer.clone();
     found.set_amax(sums / counts * factor(config.format));
     Ok(found)

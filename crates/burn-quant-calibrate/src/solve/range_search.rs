@@ -18,7 +18,7 @@ use burn::tensor::Tensor;
 use burn_quant_ops::numerics::{BlockScale, Minifloat, ScaleFormat};
 
 use super::awq_clip::{best_of, block_losses};
-use super::groups::sum_over;
+use super::groups::group_sums;
 use super::{CalibrationAlgorithm, KernelProblem, LayerProblem, SkipReason, Solution, Stage, decimal};
 use crate::config::{IncludeMax, RangeSearch};
 use crate::observe::InputStatistics;
@@ -117,7 +117,7 @@ pub(super) fn least_squares<const D: usize>(
     let groups = quantizer.range_groups(&weight.dims());
     let losses = |candidate: &TensorQuantizer| {
         let change = candidate.forward(weight.clone()) - weight.clone();
-        sum_over(change.clone() * change, &groups)
+        group_sums(change.clone() * change, &groups)
     };
     Ok(search(quantizer, candidates, losses))
 }
