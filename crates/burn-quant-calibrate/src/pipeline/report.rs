@@ -63,6 +63,17 @@ pub enum Warning {
         /// The container and the field, or the glob of the path.
         layout: String,
     },
+    /// A quantizer in a struct of yours looks for channels in the last axis, where the convolution beside it has none.
+    #[error(
+        "`{quantizer}` looks for channels in the last axis, and the convolution `{layer}` beside it has them in the \
+         second: make it with `Role::ChannelsFirst`"
+    )]
+    ChannelsElsewhere {
+        /// The quantizer.
+        quantizer: String,
+        /// The path of the convolution.
+        layer: String,
+    },
     /// An algorithm made the output of a layer worse than ranges by `max` do.
     #[error("the output error of `{layer}` grew from {before} to {after}: leave the algorithm out for this layer")]
     Worse {

@@ -13,7 +13,7 @@ use burn_quant_core::config::{matcher, near_misses};
 use burn_quant_core::error::QuantError;
 use burn_quant_core::layout::Role;
 use burn_quant_core::model::{ModelIndex, Parameters};
-use burn_quant_core::place::{Placed, Plan};
+use burn_quant_core::place::{BesideConvolution, Placed, Plan};
 
 impl QuantizeOptions<'_> {
     pub(super) fn quantize<M: Module>(
@@ -205,6 +205,8 @@ impl QuantizeOptions<'_> {
         report.warnings.extend(untied.into_iter().map(|path| Warning::Untied { path }));
         report.warnings.extend(placed.folded.into_iter().map(|layer| Warning::Folded { layer }));
         report.warnings.extend(placed.unused_layouts.into_iter().map(|layout| Warning::UnusedLayout { layout }));
+        let elsewhere = |BesideConvolution { quantizer, layer }| Warning::ChannelsElsewhere { quantizer, layer };
+        report.warnings.extend(placed.beside.into_iter().map(elsewhere));
         let worse: Vec<Warning> = Warning::of_layers(&report.layers).collect();
         report.warnings.extend(worse);
         (self.progress)(Progress::Solved);
