@@ -82,7 +82,8 @@ impl<'a> QuantizeOptions<'a> {
 
     /// Allows rules that disable all weights that others enable.
     ///
-    /// A search uses it for its base; otherwise it is [`QuantError::NoWeightEnabled`].
+    /// A search uses it for its base; otherwise it is
+    /// [`QuantError::NoWeightEnabled`](burn_quant_core::error::QuantError::NoWeightEnabled).
     pub fn allowing_no_weights(mut self) -> Self {
         self.no_weights = NoWeights::Allowed;
         self

@@ -126,11 +126,11 @@ impl QuantizeOptions<'_> {
         Ok(observed.statistics)
     }
 
-    /// Solves with the algorithms that are registered; see [`calibrate`].
+    /// Solves with the algorithms that are registered; see [`calibrate`](super::calibrate).
     ///
     /// # Errors
     ///
-    /// Those of [`calibrate`].
+    /// Those of [`calibrate`](super::calibrate).
     pub fn calibrate<M: Module>(
         mut self,
         model: M,
