@@ -11,6 +11,7 @@
 //!
 //! Users depend on `burn-quant`, which re-exports what they need.
 
+mod algorithms;
 pub mod config;
 pub mod prepare;
 

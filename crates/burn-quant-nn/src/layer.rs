@@ -56,7 +56,7 @@ pub trait SingleOperation: Module + ModuleDisplay {
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
-/// use burn::nn::LinearConfig;
+/// use burn_nn::LinearConfig; // of burn
 /// use burn::tensor::{Device, Tensor};
 /// use burn_quant::nn::ActivationQuantized;
 ///

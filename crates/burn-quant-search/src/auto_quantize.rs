@@ -23,6 +23,7 @@ use super::{
     divergence, gram_score,
 };
 use burn_quant_calibrate::pipeline::{QuantizeOptions, quantize_with};
+use burn_quant_calibrate::solve::CustomAlgorithms;
 use burn_quant_core::config::Rule;
 use burn_quant_core::error::QuantError;
 use burn_quant_core::model::Quantizers;
@@ -128,6 +129,7 @@ where
 pub struct AutoQuantization<'a> {
     config: &'a AutoQuantizeConfig,
     layouts: WeightLayouts,
+    algorithms: CustomAlgorithms,
     state: Option<SearchState>,
     checkpoint: Checkpoint<'a>,
     progress: Box<dyn FnMut(SearchProgress) + 'a>,
@@ -144,6 +146,7 @@ impl<'a> AutoQuantization<'a> {
         Self {
             config,
             layouts: WeightLayouts::new(),
+            algorithms: CustomAlgorithms::new(),
             state: None,
             checkpoint: Box::new(|_| Ok(())),
             progress: Box::new(|_| {}),
@@ -155,6 +158,14 @@ impl<'a> AutoQuantization<'a> {
     /// See [`WeightLayouts`].
     pub fn with_layouts(mut self, layouts: WeightLayouts) -> Self {
         self.layouts = layouts;
+        self
+    }
+
+    /// Makes algorithms of your own known, for formats whose recipes name them.
+    ///
+    /// See [`CustomAlgorithms`].
+    pub fn with_algorithms(mut self, algorithms: CustomAlgorithms) -> Self {
+        self.algorithms = algorithms;
         self
     }
 
@@ -369,6 +380,11 @@ impl<'a> AutoQuantization<'a> {
         Ok((base, state))
     }
 
+    /// What every quantization of the search is told.
+    fn options(&self) -> QuantizeOptions<'static> {
+        QuantizeOptions::new().with_layouts(self.layouts.clone()).with_algorithms(self.algorithms.clone())
+    }
+
     /// The model with its base configuration, from which the searched layers are taken out.
     fn with_base<M: Module>(
         &self,
@@ -381,7 +397,7 @@ impl<'a> AutoQuantization<'a> {
         let names = layout.units().flat_map(|(_, unit)| unit.quantizers().cloned().collect::<Vec<_>>());
         base.rules.extend(names.map(|name| Rule::disable(globset::escape(&name))));
         let batches = self.config.calibration_batches;
-        let options = QuantizeOptions::new().with_layouts(self.layouts.clone()).allowing_no_weights();
+        let options = self.options().allowing_no_weights();
         Ok(quantize_with(float, &base, options, |model| forward_loop(model, batches))?.0)
     }
 
@@ -430,7 +446,7 @@ impl<'a> AutoQuantization<'a> {
         let config = layout.config_of(format);
         let fewer = layout.formats[format].calibration_batches.unwrap_or(usize::MAX);
         let batches = self.config.calibration_batches.min(fewer);
-        let options = QuantizeOptions::new().with_layouts(self.layouts.clone());
+        let options = self.options();
         let (model, _) = quantize_with(float.clone(), &config, options, |model| forward_loop(model, batches))?;
         let units = || layout.units().map(|(_, unit)| unit);
         let (before, after, quantizers) =

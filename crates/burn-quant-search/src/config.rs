@@ -4,8 +4,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use burn_quant_calibrate::config::recipe_of;
-use burn_quant_calibrate::config::{Preset, QuantConfig};
+use burn_quant_calibrate::config::{Preset, QuantConfig, recipe};
 use burn_quant_core::error::QuantError;
 use burn_quant_core::error::number;
 
@@ -341,7 +340,7 @@ impl AutoQuantizeConfig {
     ///
     /// [`from_json`](AutoQuantizeConfig::from_json) reads it.
     pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("a config is plain data with string keys")
+        recipe::to_json(self)
     }
 
     /// A configuration from a JSON recipe.
@@ -351,7 +350,7 @@ impl AutoQuantizeConfig {
     /// [`QuantError::Recipe`] if the text is not JSON, or has unknown fields, impossible values, or a format that is
     /// not built in.
     pub fn from_json(recipe: &str) -> Result<Self, QuantError> {
-        recipe_of(serde_json::from_str(recipe), "JSON")
+        recipe::from_json(recipe)
     }
 
     /// Writes the configuration as a TOML recipe.
@@ -359,7 +358,7 @@ impl AutoQuantizeConfig {
     /// [`from_toml`](AutoQuantizeConfig::from_toml) reads it.
     #[cfg(feature = "toml")]
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a config is plain data with string keys")
+        recipe::to_toml(self)
     }
 
     /// A configuration from a TOML recipe.
@@ -377,9 +376,9 @@ impl AutoQuantizeConfig {
     /// let config = AutoQuantizeConfig::from_toml(r#"
     ///     effective_bits = 6.0
     ///     formats = ["int4_awq", "int8_default"]
-    ///     disabled = ["head"]
+    ///     keep_float = ["head"]
     ///
-    ///     [[spaces]]
+    ///     [[overrides]]
     ///     layers = ["encoder.0.*"]
     ///     formats = ["int8_default"]
     /// "#)?;
@@ -390,10 +389,10 @@ impl AutoQuantizeConfig {
     /// ```
     #[cfg(feature = "toml")]
     pub fn from_toml(recipe: &str) -> Result<Self, QuantError> {
-        recipe_of(toml::from_str(recipe), "TOML")
+        recipe::from_toml(recipe)
     }
 
-    /// All formats, those of spaces too, each once.
+    /// All formats, those of overrides too, each once.
     pub(super) fn all_formats(&self) -> Vec<&SearchFormat> {
         let mut all: Vec<&SearchFormat> = Vec::new();
         for format in self.formats.iter().chain(self.overrides.iter().flat_map(|space| &space.formats)) {
@@ -417,7 +416,7 @@ impl AutoQuantizeConfig {
             return invalid("there is no format to choose: give `formats`, or `overrides`".into());
         }
         if let Some(space) = self.overrides.iter().find(|space| space.formats.is_empty() && !space.allow_float) {
-            return invalid(format!("the space of `{}` has nothing to choose", space.layers.join("`, `")));
+            return invalid(format!("the override of `{}` has nothing to choose", space.layers.join("`, `")));
         }
         let all = self.all_formats();
         for (i, format) in all.iter().enumerate() {

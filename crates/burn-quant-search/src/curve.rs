@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::drawing::{self, Panel, Scale};
 use super::knapsack::SLACK;
 use super::{SearchState, Selection};
 use burn_quant_core::error::QuantError;
@@ -69,59 +70,42 @@ impl Curve {
         csv
     }
 
-    /// A drawing: scores on a logarithmic axis against bits, and below it what was measured.
+    /// Draws the scores on a logarithmic axis against bits, and below them what was measured.
+    ///
+    /// The result is an SVG file. A score of zero has no logarithm and is left out.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant::search::{Curve, CurvePoint, Selection};
+    ///
+    /// let point = |effective_bits: f64, score: f64, accuracy: f64| CurvePoint {
+    ///     selection: Selection {
+    ///         formats: Default::default(),
+    ///         effective_bits,
+    ///         budget: effective_bits,
+    ///         score,
+    ///         within_budget: true,
+    ///         gap: 0.0,
+    ///     },
+    ///     measured: Some(accuracy),
+    /// };
+    /// let curve = Curve { points: vec![point(4.0, 2e-1, 0.81), point(6.0, 1e-2, 0.89), point(8.0, 4e-4, 0.91)] };
+    /// let svg = curve.to_svg();
+    /// assert!(svg.contains("score (lower is better)") && svg.contains("bits per parameter"));
+    /// ```
     pub fn to_svg(&self) -> String {
         let bits = |point: &CurvePoint| point.selection.effective_bits;
         let scores = self.points.iter().filter(|point| point.selection.score > 0.0);
-        let scores: Vec<(f64, f64)> = scores.map(|point| (bits(point), point.selection.score.log10())).collect();
-        let measured: Vec<(f64, f64)> =
-            self.points.iter().filter_map(|point| Some((bits(point), point.measured?))).collect();
-        let panels: Vec<(&str, Vec<(f64, f64)>)> = [("log10 score", scores), ("measured", measured)]
-            .into_iter()
-            .filter(|(_, points)| !points.is_empty())
-            .collect();
-        let (width, height) = (640.0, 260.0 * panels.len().max(1) as f64);
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
-             font-size=\"12\">\n"
-        );
-        for (i, (title, points)) in panels.iter().enumerate() {
-            panel(&mut svg, title, points, 260.0 * i as f64);
-        }
-        svg.push_str("</svg>\n");
-        svg
+        let scores = scores.map(|point| (bits(point), point.selection.score)).collect();
+        let measured = self.points.iter().filter_map(|point| Some((bits(point), point.measured?))).collect();
+        drawing::svg(
+            "The best formats for each budget of bits",
+            "bits per parameter",
+            &[
+                Panel { name: "score", caption: "score (lower is better)", scale: Scale::Log, points: scores },
+                Panel { name: "measured", caption: "measured", scale: Scale::Linear, points: measured },
+            ],
+        )
     }
-}
-
-/// One set of axes with a line through points.
-fn panel(svg: &mut String, title: &str, points: &[(f64, f64)], top: f64) {
-    const LEFT: f64 = 70.0;
-    const WIDTH: f64 = 550.0;
-    const HEIGHT: f64 = 190.0;
-    let range = |of: fn(&(f64, f64)) -> f64| {
-        let values = points.iter().map(of);
-        let (low, high) = (values.clone().fold(f64::INFINITY, f64::min), values.fold(f64::NEG_INFINITY, f64::max));
-        if high > low { (low, high) } else { (low - 0.5, high + 0.5) }
-    };
-    let ((left, right), (low, high)) = (range(|point| point.0), range(|point| point.1));
-    let x = |bits: f64| LEFT + WIDTH * (bits - left) / (right - left);
-    let y = |value: f64| top + 30.0 + HEIGHT * (high - value) / (high - low);
-    let mut draw = |element: String| svg.push_str(&(element + "\n"));
-    draw(format!("<text x=\"{LEFT}\" y=\"{}\">{title}</text>", top + 20.0));
-    draw(format!(
-        "<rect x=\"{LEFT}\" y=\"{}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"none\" stroke=\"#999\"/>",
-        top + 30.0
-    ));
-    for i in 0..=4 {
-        let share = f64::from(i) / 4.0;
-        let (bits, value) = (left + (right - left) * share, low + (high - low) * share);
-        draw(format!("<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{bits:.2}</text>", x(bits), top + 238.0));
-        draw(format!("<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{value:.3}</text>", LEFT - 6.0, y(value) + 4.0));
-    }
-    let line: Vec<String> = points.iter().map(|(bits, value)| format!("{:.1},{:.1}", x(*bits), y(*value))).collect();
-    draw(format!("<polyline points=\"{}\" fill=\"none\" stroke=\"#26c\" stroke-width=\"1.5\"/>", line.join(" ")));
-    for (bits, value) in points {
-        draw(format!("<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\" fill=\"#26c\"/>", x(*bits), y(*value)));
-    }
-    draw(format!("<text x=\"{}\" y=\"{}\" text-anchor=\"end\">bits per parameter</text>", LEFT + WIDTH, top + 252.0));
 }

@@ -27,6 +27,7 @@ mod cost;
 mod count;
 mod curve;
 mod divergence;
+mod drawing;
 #[cfg(feature = "autodiff")]
 mod gradient;
 mod gram_score;

@@ -238,12 +238,12 @@ fn of_space(
         let group = || units.iter().map(|unit| unit.layer.as_str()).collect::<Vec<_>>().join("`, `");
         let space_of = || space.layers.join("`, `");
         if covered < units.len() {
-            let problem = format!("the space of `{}` covers only a part of the group `{}`", space_of(), group());
+            let problem = format!("the override of `{}` covers only a part of the group `{}`", space_of(), group());
             return Err(QuantError::Search { problem });
         }
         if let Some((other, _)) = found {
             let problem =
-                format!("the spaces of `{}` and `{}` both cover `{}`", other.join("`, `"), space_of(), group());
+                format!("the overrides of `{}` and `{}` both cover `{}`", other.join("`, `"), space_of(), group());
             return Err(QuantError::Search { problem });
         }
         let group = Group { units: units.clone(), formats: places(&space.formats), allow_float: space.allow_float };

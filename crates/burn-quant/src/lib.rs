@@ -105,8 +105,9 @@ pub mod calibrate {
         Progress, QuantizeOptions, Report, Warning, calibrate, observe, quantize, quantize_weights, quantize_with,
     };
     pub use burn_quant_calibrate::solve::{
-        CalibrationAlgorithm, KernelProblem, LayerInput, LayerProblem, LayerReport, SkipReason, Solution, Stage,
-        StepReport, activation_headroom, affine, entropy, histogram_mse, max, moving_average, percentile, smoothquant,
+        AlgorithmOptions, CalibrationAlgorithm, CustomAlgorithms, KernelProblem, LayerInput, LayerProblem, LayerReport,
+        SkipReason, Solution, Stage, StepReport, activation_headroom, affine, entropy, group_sums, histogram_mse, max,
+        moving_average, percentile, smoothquant, spread_over_groups,
     };
 }
 

@@ -411,6 +411,19 @@ fn algorithms() -> Vec<Algorithm> {
     ]
 }
 
+/// The table of algorithms is longer than that of the contract by those that are no more than a part of another, and by
+/// the one that is where training begins, not a range to keep.
+#[test]
+fn every_algorithm_is_in_the_table_of_the_contract() {
+    let parts: Vec<String> = algorithms()
+        .iter()
+        .flat_map(|algorithm| algorithm.steps().iter().map(|step| step.name().to_string()))
+        .collect();
+    let names = Algorithm::all().into_iter().map(|algorithm| algorithm.name().to_string());
+    let missing: Vec<String> = names.filter(|name| !parts.contains(name)).collect();
+    assert_eq!(missing, ["none", "max", "lsq_init", "awq_clip"]);
+}
+
 /// Formats, and the relative error of a layer's output that none of the algorithms may exceed: half as much again as
 /// the worst of them makes.
 fn formats() -> Vec<(&'static str, QuantConfig, f64)> {

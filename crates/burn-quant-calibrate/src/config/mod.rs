@@ -8,6 +8,7 @@
 mod algorithm;
 mod import;
 pub mod presets;
+pub mod recipe;
 mod written;
 
 pub use algorithm::{
@@ -15,8 +16,6 @@ pub use algorithm::{
     SiblingScales, Zeros,
 };
 pub use presets::Preset;
-
-use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
@@ -133,7 +132,7 @@ impl QuantConfig {
     ///
     /// Formats and algorithms are written by their names where they have one; what has its default is left out.
     pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("a config is plain data with string keys")
+        recipe::to_json(self)
     }
 
     /// A configuration from a JSON recipe.
@@ -142,7 +141,7 @@ impl QuantConfig {
     ///
     /// [`QuantError::Recipe`] if the text is not JSON, or has unknown fields or impossible values.
     pub fn from_json(recipe: &str) -> Result<Self, QuantError> {
-        recipe_of(serde_json::from_str(recipe), "JSON")
+        recipe::from_json(recipe)
     }
 
     /// Writes the configuration as a TOML recipe.
@@ -150,7 +149,7 @@ impl QuantConfig {
     /// Formats and algorithms are written by their names where they have one; what has its default is left out.
     #[cfg(feature = "toml")]
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a config is plain data with string keys")
+        recipe::to_toml(self)
     }
 
     /// A configuration from a TOML recipe.
@@ -180,7 +179,7 @@ impl QuantConfig {
     /// ```
     #[cfg(feature = "toml")]
     pub fn from_toml(recipe: &str) -> Result<Self, QuantError> {
-        recipe_of(toml::from_str(recipe), "TOML")
+        recipe::from_toml(recipe)
     }
 }
 
@@ -188,23 +187,4 @@ impl AsRef<[Rule]> for QuantConfig {
     fn as_ref(&self) -> &[Rule] {
         &self.rules
     }
-}
-
-/// What was read from a recipe, if its numbers are finite: others cannot be written again, and mean nothing.
-pub fn recipe_of<T: Serialize, E: Display>(read: Result<T, E>, language: &'static str) -> Result<T, QuantError> {
-    fn has_null(value: &serde_json::Value) -> bool {
-        match value {
-            serde_json::Value::Null => true, // what JSON makes of infinity and NaN; absent fields are left out
-            serde_json::Value::Array(values) => values.iter().any(has_null),
-            serde_json::Value::Object(fields) => fields.values().any(has_null),
-            _ => false,
-        }
-    }
-    let refused = |reason: String| QuantError::Recipe { language, reason };
-    let config = read.map_err(|e| refused(e.to_string()))?;
-    let value = serde_json::to_value(&config).expect("a config is plain data with string keys");
-    if has_null(&value) {
-        return Err(refused("a number is infinite, or not a number".into()));
-    }
-    Ok(config)
 }

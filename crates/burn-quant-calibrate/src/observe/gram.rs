@@ -192,8 +192,10 @@ impl Gram {
         Some(sum)
     }
 
-    /// `G Δ` for a change `Δ` of a weight, `[in, out]`: half the gradient of the error.
-    pub(crate) fn product(&self, change: Tensor<2>) -> Tensor<2> {
+    /// Multiplies the matrix with a change of a weight, `[in, out]`.
+    ///
+    /// `G Δ` is half the gradient of [`Gram::error`] at `Δ`.
+    pub fn product(&self, change: Tensor<2>) -> Tensor<2> {
         let rows = strips(self.size)
             .zip(&self.strips)
             .map(|(rows, strip)| strip.clone().matmul(change.clone().narrow(0, rows.start, self.size - rows.start)));

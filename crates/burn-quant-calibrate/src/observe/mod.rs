@@ -173,7 +173,7 @@ pub(crate) fn observe_grams<M: Module>(
     let grams: HashSet<&str> = grams.iter().map(String::as_str).collect();
     let bypass: Arc<dyn Tap> = Arc::new(Bypass);
     let mut observers: BTreeMap<String, Arc<Observer>> = BTreeMap::new();
-    let request = StatisticsRequest { channels: Some(InputStatistics::Gram), ..StatisticsRequest::default() };
+    let request = StatisticsRequest::new().with_channels(InputStatistics::Gram);
     let watched = watch(model.valid(), |name, stage| {
         if grams.contains(name) {
             let observer = Arc::new(Observer::new(request, at));

@@ -31,6 +31,48 @@ pub struct StatisticsRequest {
     pub history: bool,
 }
 
+impl StatisticsRequest {
+    /// Creates a request for the range alone, which is always collected.
+    ///
+    /// Each `with_` method adds something.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds statistics of each channel: [`Statistics::channels`](super::Statistics::channels).
+    ///
+    /// An activation has the means; the Gram matrix is collected for the inputs of linear layers only, by
+    /// [`CalibrationAlgorithm::inputs`](crate::solve::CalibrationAlgorithm::inputs).
+    pub fn with_channels(mut self, channels: InputStatistics) -> Self {
+        self.channels = Some(channels);
+        self
+    }
+
+    /// Adds a histogram of magnitudes: [`Statistics::histogram`](super::Statistics::histogram).
+    ///
+    /// It is made on the device, batch by batch.
+    pub fn with_histogram(mut self, histogram: HistogramConfig) -> Self {
+        self.histogram = Some(histogram);
+        self
+    }
+
+    /// Adds a histogram of the ranges of blocks of this size: [`Statistics::blocks`](super::Statistics::blocks).
+    ///
+    /// They lie along the axis of the channels.
+    pub fn with_blocks(mut self, size: usize) -> Self {
+        self.blocks = Some(size);
+        self
+    }
+
+    /// Adds the range of every call: [`Statistics::history`](super::Statistics::history).
+    ///
+    /// In the order of the calls.
+    pub fn with_history(mut self) -> Self {
+        self.history = true;
+        self
+    }
+}
+
 /// What to collect of the quantizers of a model, besides ranges.
 #[derive(Clone, Debug, Default)]
 pub struct ModelRequest {

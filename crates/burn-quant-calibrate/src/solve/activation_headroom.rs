@@ -45,9 +45,7 @@ impl CalibrationAlgorithm for ActivationHeadroom {
         let config = activation(quantizer)?;
         let nvfp4 = config.format == Format::E2M1 && config.scale == ScaleFormat::E4M3(BlockScale::Dynamic);
         match config.granularity {
-            Granularity::Block { size } if nvfp4 => {
-                Ok(StatisticsRequest { blocks: Some(size), ..StatisticsRequest::default() })
-            }
+            Granularity::Block { size } if nvfp4 => Ok(StatisticsRequest::new().with_blocks(size)),
             _ => Err(SkipReason::NotNvfp4),
         }
     }

@@ -1,32 +1,11 @@
-//! What an algorithm of calibration is, and the table of those that recipes can name.
+//! What an algorithm of calibration is.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use globset::GlobMatcher;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use super::activation_headroom::ActivationHeadroom;
-use super::adaround::AdaRound;
-use super::awq_clip::AwqClip;
-use super::awq_lite::AwqLite;
-use super::bias_correction::BiasCorrection;
-use super::entropy::Entropy;
-use super::gptq::Gptq;
-use super::histogram_mse::HistogramMse;
-use super::lsq_init::LsqInit;
-use super::moving_average::MovingAverage;
-use super::percentile::Percentile;
-use super::range_search::{LocalHessian, Mse};
-use super::smoothquant::SmoothQuant;
-use super::svdquant::SvdQuant;
 use super::{KernelProblem, LayerProblem};
-use crate::config::{Algorithm, CalibrationInputs};
-use crate::observe::Statistics;
-use crate::observe::{CaptureAt, InputStatistics, StatisticsRequest};
-use burn_quant_core::config::matcher;
-use burn_quant_core::error::QuantError;
+use crate::observe::{InputStatistics, Statistics, StatisticsRequest};
 use burn_quant_core::quantizer::TensorQuantizer;
 
 /// What a step does to a layer. In a sequence a step may not undo one before it: the stages come in this order.
@@ -76,7 +55,7 @@ impl std::fmt::Display for Stage {
 /// All three are pure functions: a problem comes in, a changed copy goes out. What they need is collected in the one
 /// observation of the data that calibration makes. A method that an algorithm does not override does nothing. Register
 /// one of yours with [`QuantizeOptions::with_algorithm`](crate::pipeline::QuantizeOptions::with_algorithm), and recipes
-/// name it by [`Algorithm::Custom`].
+/// name it by [`Algorithm::Custom`](crate::config::Algorithm::Custom).
 ///
 /// # Example
 ///
@@ -302,124 +281,3 @@ pub enum SkipReason {
 }
 
 burn_quant_core::debug_is_display!(SkipReason);
-
-/// One step of an algorithm: what is done, to which layers, on which inputs.
-pub(crate) struct Step {
-    algorithm: Box<dyn CalibrationAlgorithm>,
-    /// Globs of the layers that it is for; all without any.
-    layers: Option<Vec<GlobMatcher>>,
-    /// The inputs that errors are measured on.
-    pub(crate) at: CaptureAt,
-}
-
-impl std::ops::Deref for Step {
-    type Target = dyn CalibrationAlgorithm;
-
-    fn deref(&self) -> &(dyn CalibrationAlgorithm + 'static) {
-        self.algorithm.as_ref()
-    }
-}
-
-impl Step {
-    fn new(algorithm: impl CalibrationAlgorithm + 'static) -> Self {
-        Self::boxed(Box::new(algorithm))
-    }
-
-    fn boxed(algorithm: Box<dyn CalibrationAlgorithm>) -> Self {
-        Self { algorithm, layers: None, at: CaptureAt::Float }
-    }
-
-    fn on(mut self, inputs: CalibrationInputs, quantized: CaptureAt) -> Self {
-        self.at = match inputs {
-            CalibrationInputs::Float => CaptureAt::Float,
-            CalibrationInputs::Quantized => quantized,
-        };
-        self
-    }
-
-    /// Whether it is for a layer; the layer that is the whole model is called by its weight.
-    pub(crate) fn is_for(&self, layer: &str) -> bool {
-        let layer = if layer.is_empty() { "weight" } else { layer };
-        self.layers.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.is_match(layer)))
-    }
-}
-
-type Constructor = dyn Fn(&Map<String, Value>) -> Result<Box<dyn CalibrationAlgorithm>, String> + Send + Sync;
-
-/// Custom algorithms by name.
-#[derive(Clone, Default)]
-pub(crate) struct Registry(BTreeMap<String, Arc<Constructor>>);
-
-impl Registry {
-    pub(crate) fn register<C>(&mut self, name: impl Into<String>, constructor: C)
-    where
-        C: Fn(&Map<String, Value>) -> Result<Box<dyn CalibrationAlgorithm>, String> + Send + Sync + 'static,
-    {
-        self.0.insert(name.into(), Arc::new(constructor));
-    }
-
-    /// The steps of an algorithm, in order: the table of all algorithms.
-    pub(crate) fn steps(&self, algorithm: &Algorithm) -> Result<Vec<Step>, QuantError> {
-        let one = |step: Step| Ok(vec![step]);
-        match algorithm.clone() {
-            Algorithm::None | Algorithm::Max => Ok(Vec::new()),
-            Algorithm::Percentile { percentile, histogram } => one(Step::new(Percentile { percentile, histogram })),
-            Algorithm::Entropy { start_bin, stride, histogram } => {
-                one(Step::new(Entropy { start_bin, stride, histogram }))
-            }
-            Algorithm::HistogramMse { start_bin, stride, histogram } => {
-                one(Step::new(HistogramMse { start_bin, stride, histogram }))
-            }
-            Algorithm::MovingAverage { momentum } => one(Step::new(MovingAverage { momentum })),
-            Algorithm::ActivationHeadroom { anchor_percentile, upper_percentile, rho } => {
-                one(Step::new(ActivationHeadroom { anchor_percentile, upper_percentile, rho }))
-            }
-            Algorithm::LsqInit => one(Step::new(LsqInit)),
-            Algorithm::Mse(search) => one(Step::new(Mse { search })),
-            // what comes to the layer, as in the reference
-            Algorithm::LocalHessian { search, block_size, inputs } => {
-                one(Step::new(LocalHessian { search, block_size }).on(inputs, CaptureAt::Input))
-            }
-            Algorithm::SmoothQuant { alpha, sharing } => one(Step::new(SmoothQuant { alpha, sharing })),
-            Algorithm::AwqLite { alpha_step, sharing, identity } => {
-                one(Step::new(AwqLite { alpha_step, sharing, identity }))
-            }
-            Algorithm::AwqClip { min_clip_ratio, shrink_step } => {
-                one(Step::new(AwqClip { min_clip_ratio, shrink_step }))
-            }
-            Algorithm::AwqFull { alpha_step, min_clip_ratio, shrink_step, sharing, identity } => Ok(vec![
-                Step::new(AwqLite { alpha_step, sharing, identity }),
-                Step::new(AwqClip { min_clip_ratio, shrink_step }),
-            ]),
-            Algorithm::SvdQuant { rank, alpha_step, skip_layers } => {
-                one(Step::new(SvdQuant::new(rank, alpha_step, &skip_layers)?))
-            }
-            // what the layer multiplies, as in the reference
-            Algorithm::Gptq { damping, block_size, act_order, inputs } => {
-                one(Step::new(Gptq { damping, block_size, act_order }).on(inputs, CaptureAt::Output))
-            }
-            Algorithm::AdaRound { iterations, regularization } => {
-                one(Step::new(AdaRound { iterations, regularization }))
-            }
-            Algorithm::BiasCorrection => one(Step::new(BiasCorrection)),
-            Algorithm::Custom { name, options } => one(Step::boxed(self.custom(&name, &options)?)),
-            Algorithm::Sequence(steps) => {
-                let steps: Vec<Vec<Step>> = steps.iter().map(|step| self.steps(step)).collect::<Result<_, _>>()?;
-                Ok(steps.into_iter().flatten().collect())
-            }
-            Algorithm::ForLayers { layers, algorithm } => {
-                let globs = layers.iter().map(|glob| matcher(glob)).collect::<Result<Vec<_>, _>>()?;
-                let steps = self.steps(&algorithm)?.into_iter();
-                Ok(steps.map(|step| Step { layers: Some(globs.clone()), ..step }).collect())
-            }
-        }
-    }
-
-    fn custom(&self, name: &str, options: &Map<String, Value>) -> Result<Box<dyn CalibrationAlgorithm>, QuantError> {
-        let constructor = self.0.get(name).ok_or_else(|| QuantError::UnknownAlgorithm {
-            name: name.into(),
-            known: self.0.keys().cloned().collect(),
-        })?;
-        constructor(options).map_err(|reason| QuantError::CustomOptions { name: name.into(), reason })
-    }
-}

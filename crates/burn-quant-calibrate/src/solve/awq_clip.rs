@@ -19,7 +19,7 @@ use super::awq_lite::first_stage;
 use super::{CalibrationAlgorithm, LayerProblem, SkipReason, Solution, Stage, decimal, host};
 use crate::observe::InputStatistics;
 use burn_quant_core::config::Granularity;
-use burn_quant_core::quantizer::groups::spread;
+use burn_quant_core::quantizer::groups::spread_over_groups;
 use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
 
 /// AWQ-clip of a layer.
@@ -147,7 +147,7 @@ fn of_tensor(
 
 /// The range of each element of a weight, `[in, out]`.
 pub(super) fn element_amax(layer: &LayerProblem, quantizer: &TensorQuantizer, amax: Tensor<1>) -> Tensor<2> {
-    layer.native(spread::<2>(amax, &layer.native_groups(quantizer)))
+    layer.native(spread_over_groups::<2>(amax, &layer.native_groups(quantizer)))
 }
 
 #[cfg(test)]

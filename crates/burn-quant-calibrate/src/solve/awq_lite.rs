@@ -133,7 +133,8 @@ fn relative_weights(layers: &[LayerProblem]) -> Vec<f32> {
             _ => rows,
         };
         let groups = Groups::blocks(&[rows, columns], 0, block);
-        let amax = burn_quant_core::quantizer::groups::spread::<2>(group_amax(weight.clone(), &groups), &groups);
+        let amax =
+            burn_quant_core::quantizer::groups::spread_over_groups::<2>(group_amax(weight.clone(), &groups), &groups);
         let part = (weight.abs() / (amax + f32::MIN_POSITIVE)).sum_dim(1).reshape([rows]);
         outputs += columns;
         sum = Some(match sum {

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use burn::tensor::{Device, Tensor};
 
-use super::algorithm::{Registry, Step};
 use super::ranges::set_ranges;
 use super::report::{LayerReport, StepReport};
 use super::siblings::families;
+use super::steps::{CustomAlgorithms, Step};
 use super::{SkipReason, Stage};
 use crate::config::Algorithm;
 use crate::observe::{CaptureAt, InputStatistics, ModelRequest, StatisticsRequest, experts, is_weight};
@@ -23,9 +23,9 @@ pub(crate) struct Calibrator {
 }
 
 impl Calibrator {
-    pub(crate) fn new(algorithm: &Algorithm, registry: &Registry) -> Result<Self, QuantError> {
+    pub(crate) fn new(algorithm: &Algorithm, custom: &CustomAlgorithms) -> Result<Self, QuantError> {
         algorithm.validate()?;
-        Ok(Self { steps: registry.steps(algorithm)? })
+        Ok(Self { steps: custom.steps(algorithm)? })
     }
 
     /// The quantized layers of a model, as the steps see them.

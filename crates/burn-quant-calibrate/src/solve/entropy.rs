@@ -12,8 +12,7 @@
 
 use burn_quant_ops::numerics::{Format, IntFormat, Signedness};
 
-use super::ranges::per_tensor;
-use super::{CalibrationAlgorithm, SkipReason, Stage};
+use super::{CalibrationAlgorithm, SkipReason, Stage, ranges};
 use crate::config::HistogramConfig;
 use crate::observe::{Histogram, Statistics, StatisticsRequest};
 use burn_quant_core::quantizer::TensorQuantizer;
@@ -40,11 +39,9 @@ impl CalibrationAlgorithm for Entropy {
     }
 
     fn request(&self, quantizer: &TensorQuantizer) -> Result<StatisticsRequest, SkipReason> {
-        let config = per_tensor(quantizer)?;
-        if !matches!(config.format, Format::Int(_)) {
-            return Err(SkipReason::NotInteger);
-        }
-        Ok(StatisticsRequest { histogram: Some(self.histogram), ..StatisticsRequest::default() })
+        let request = ranges::histogram(quantizer, self.histogram)?;
+        let integer = matches!(quantizer.config().format, Format::Int(_));
+        if integer { Ok(request) } else { Err(SkipReason::NotInteger) }
     }
 
     fn range(&self, quantizer: &TensorQuantizer, seen: &Statistics) -> Result<Vec<f32>, SkipReason> {

@@ -9,8 +9,7 @@
 
 use burn_quant_ops::numerics::{AnyGrid, Format, Grid, IntFormat, IntSpan, ScaleFormat};
 
-use super::ranges::per_tensor;
-use super::{CalibrationAlgorithm, SkipReason, Stage};
+use super::{CalibrationAlgorithm, SkipReason, Stage, ranges};
 use crate::config::HistogramConfig;
 use crate::observe::{Histogram, Statistics, StatisticsRequest};
 use burn_quant_core::quantizer::TensorQuantizer;
@@ -37,9 +36,7 @@ impl CalibrationAlgorithm for HistogramMse {
     }
 
     fn request(&self, quantizer: &TensorQuantizer) -> Result<StatisticsRequest, SkipReason> {
-        let histogram = Some(self.histogram);
-        per_tensor(quantizer)?;
-        Ok(StatisticsRequest { histogram, ..StatisticsRequest::default() })
+        ranges::histogram(quantizer, self.histogram)
     }
 
     fn range(&self, quantizer: &TensorQuantizer, seen: &Statistics) -> Result<Vec<f32>, SkipReason> {

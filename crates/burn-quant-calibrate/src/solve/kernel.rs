@@ -2,6 +2,7 @@
 
 use burn_quant_core::quantizer::AnyTensor;
 use burn_quant_core::quantizer::TensorQuantizer;
+use burn_quant_core::with_rank;
 
 /// The weight of a convolution, an embedding, or any other layer whose weight is not a matrix between inputs and
 /// outputs: its range can be searched for, nothing else.
@@ -29,6 +30,13 @@ impl KernelProblem {
     /// That of a convolution is `[out, in / groups, k…]`.
     pub fn weight(&self) -> &AnyTensor {
         &self.weight
+    }
+
+    /// Returns what the weight becomes under a quantizer of its layout.
+    ///
+    /// All stages of a chain act.
+    pub fn quantize(&self, quantizer: &TensorQuantizer) -> AnyTensor {
+        with_rank!(&self.weight, weight => quantizer.forward(weight).into())
     }
 
     /// Returns the quantizer of the weight, with its range by `max` or by the steps so far.

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use burn::tensor::Tensor;
 
-use super::algorithm::Step;
 use super::calibrator::{Calibrator, inputs_of, is_of_all_channels};
 use super::report::{LayerReport, StepReport};
 use super::siblings::{families, share_global_amax, share_inputs};
+use super::steps::Step;
 use super::{KernelProblem, LayerProblem, SkipReason, Solution};
 use crate::observe::ModelStatistics;
 use burn_quant_core::model::{LayerRef, ModelIndex, Parameters, Replacements};

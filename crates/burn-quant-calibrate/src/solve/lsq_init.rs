@@ -16,7 +16,7 @@ use super::{CalibrationAlgorithm, KernelProblem, LayerProblem, SkipReason, Solut
 use crate::observe::{InputStatistics, Statistics, StatisticsRequest};
 use burn_quant_core::config::Granularity;
 use burn_quant_core::quantizer::TensorQuantizer;
-use burn_quant_core::quantizer::groups::sum_over;
+use burn_quant_core::quantizer::groups::group_sums;
 use burn_quant_core::with_rank;
 
 /// The range of a weight by its mean magnitude.
@@ -51,7 +51,7 @@ impl CalibrationAlgorithm for LsqInit {
         if config.scale != ScaleFormat::F32 || !granularity {
             return Err(SkipReason::NotPerTensor);
         }
-        Ok(StatisticsRequest { channels: Some(InputStatistics::Means), ..StatisticsRequest::default() })
+        Ok(StatisticsRequest::new().with_channels(InputStatistics::Means))
     }
 
     fn range(&self, quantizer: &TensorQuantizer, seen: &Statistics) -> Result<Vec<f32>, SkipReason> {
@@ -75,7 +75,7 @@ fn of_weight<const D: usize>(quantizer: &TensorQuantizer, weight: &Tensor<D>) ->
         return Err(SkipReason::DynamicRange);
     }
     let groups = quantizer.range_groups(&weight.dims());
-    let (sums, counts) = (sum_over(weight.clone().abs(), &groups), sum_over(weight.ones_like(), &groups));
+    let (sums, counts) = (group_sums(weight.clone().abs(), &groups), group_sums(weight.ones_like(), &groups));
     let mut found = quantizer.clone();
     found.set_amax(sums / counts * factor(config.format));
     Ok(found)

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! With the Gram matrix of its inputs the error of a layer's outputs is known for any change of its weight, so a search
-//! never runs the model. A new algorithm is a file here and a row in `algorithm.rs`.
+//! never runs the model. A new algorithm is a file here and a row in the table of
+//! `algorithms.rs`.
 
 mod algorithm;
 mod calibrator;
@@ -18,6 +19,7 @@ mod layers;
 mod ranges;
 mod report;
 mod siblings;
+mod steps;
 
 mod activation_headroom;
 mod adaround;
@@ -38,8 +40,8 @@ mod svdquant;
 
 pub use activation_headroom::activation_headroom;
 pub use affine::affine;
-pub(crate) use algorithm::Registry;
 pub use algorithm::{CalibrationAlgorithm, SkipReason, Solution, Stage};
+pub use burn_quant_core::quantizer::groups::{group_sums, spread_over_groups};
 pub(crate) use calibrator::Calibrator;
 pub use entropy::entropy;
 pub use histogram_mse::histogram_mse;
@@ -51,6 +53,7 @@ pub use moving_average::moving_average;
 pub use percentile::percentile;
 pub use report::{LayerReport, StepReport};
 pub use smoothquant::smoothquant;
+pub use steps::{AlgorithmOptions, CustomAlgorithms};
 
 use burn_quant_core::model::host;
 

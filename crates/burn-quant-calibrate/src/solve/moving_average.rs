@@ -34,7 +34,7 @@ impl CalibrationAlgorithm for MovingAverage {
 
     fn request(&self, quantizer: &TensorQuantizer) -> Result<StatisticsRequest, SkipReason> {
         activation(quantizer)?;
-        Ok(StatisticsRequest { history: true, ..StatisticsRequest::default() })
+        Ok(StatisticsRequest::new().with_history())
     }
 
     fn range(&self, quantizer: &TensorQuantizer, seen: &Statistics) -> Result<Vec<f32>, SkipReason> {

@@ -7,8 +7,7 @@
 //! Source: Wu et al. 2020, "Integer Quantization for Deep Learning Inference", arXiv:2004.09602, §3; ModelOpt 0.47,
 //! `HistogramCalibrator`. The edge is the lower one of the bin.
 
-use super::ranges::per_tensor;
-use super::{CalibrationAlgorithm, SkipReason, Stage};
+use super::{CalibrationAlgorithm, SkipReason, Stage, ranges};
 use crate::config::HistogramConfig;
 use crate::observe::{Histogram, Statistics, StatisticsRequest};
 use burn_quant_core::quantizer::TensorQuantizer;
@@ -34,9 +33,7 @@ impl CalibrationAlgorithm for Percentile {
     }
 
     fn request(&self, quantizer: &TensorQuantizer) -> Result<StatisticsRequest, SkipReason> {
-        let histogram = Some(self.histogram);
-        per_tensor(quantizer)?;
-        Ok(StatisticsRequest { histogram, ..StatisticsRequest::default() })
+        ranges::histogram(quantizer, self.histogram)
     }
 
     fn range(&self, quantizer: &TensorQuantizer, seen: &Statistics) -> Result<Vec<f32>, SkipReason> {

@@ -22,7 +22,7 @@ use super::{CalibrationAlgorithm, KernelProblem, LayerProblem, SkipReason, Solut
 use crate::config::{IncludeMax, RangeSearch};
 use crate::observe::InputStatistics;
 use burn_quant_core::config::Granularity;
-use burn_quant_core::quantizer::groups::sum_over;
+use burn_quant_core::quantizer::groups::group_sums;
 use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
 use burn_quant_core::with_rank;
 
@@ -117,7 +117,7 @@ pub(super) fn least_squares<const D: usize>(
     let groups = quantizer.range_groups(&weight.dims());
     let losses = |candidate: &TensorQuantizer| {
         let change = candidate.forward(weight.clone()) - weight.clone();
-        sum_over(change.clone() * change, &groups)
+        group_sums(change.clone() * change, &groups)
     };
     Ok(search(quantizer, candidates, losses))
 }

@@ -3,7 +3,8 @@
 use burn::tensor::{Device, Tensor};
 
 use super::{SkipReason, affine, max};
-use crate::observe::Statistics;
+use crate::config::HistogramConfig;
+use crate::observe::{Statistics, StatisticsRequest};
 use burn_quant_core::config::{Granularity, QuantizerConfig, RangeSource};
 use burn_quant_core::error::{InvalidConfig, QuantError};
 use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
@@ -67,8 +68,20 @@ pub(super) fn activation(quantizer: &TensorQuantizer) -> Result<&QuantizerConfig
 }
 
 /// The same, of one range for the whole tensor and f32 scales.
-pub(super) fn per_tensor(quantizer: &TensorQuantizer) -> Result<&QuantizerConfig, SkipReason> {
+fn per_tensor(quantizer: &TensorQuantizer) -> Result<&QuantizerConfig, SkipReason> {
     let config = activation(quantizer)?;
     let whole = config.granularity == Granularity::PerTensor && config.scale == ScaleFormat::F32;
     if whole { Ok(config) } else { Err(SkipReason::NotPerTensor) }
+}
+
+/// A histogram, for an algorithm that finds the range of a whole tensor.
+///
+/// # Errors
+///
+/// As [`per_tensor`].
+pub(super) fn histogram(
+    quantizer: &TensorQuantizer,
+    histogram: HistogramConfig,
+) -> Result<StatisticsRequest, SkipReason> {
+    per_tensor(quantizer).map(|_| StatisticsRequest::new().with_histogram(histogram))
 }

@@ -6,6 +6,7 @@ use burn::module::{Module, Reparameterization};
 use serde::{Deserialize, Serialize};
 
 use super::WeightLayouts;
+use super::beside::{BesideConvolution, beside_convolutions};
 use super::layout::Resolved;
 use crate::config::near_misses;
 use crate::config::{Action, QuantizerConfig, Rule};
@@ -93,6 +94,8 @@ pub struct Placed<M> {
     pub unused_layouts: Vec<String>,
     /// Layers with a quantized weight that had been rounded for good.
     pub folded: Vec<String>,
+    /// Quantizers that look for channels elsewhere than the convolutions beside them.
+    pub beside: Vec<BesideConvolution>,
 }
 
 impl<M: Module> Placed<M> {
@@ -119,8 +122,9 @@ impl<M: Module> Placed<M> {
             plan.quantizers.get(&weight).is_some_and(|planned| planned.enabled)
         };
         let folded = index.folded().into_iter().filter(again).collect();
+        let beside = beside_convolutions(&index, &plan, &resolved);
         let model = install(model, &plan, index)?;
-        Ok(Self { model, plan, float, unused_layouts: resolved.unused, folded })
+        Ok(Self { model, plan, float, unused_layouts: resolved.unused, folded, beside })
     }
 }
 

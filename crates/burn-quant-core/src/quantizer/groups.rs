@@ -3,8 +3,26 @@
 use burn::tensor::Tensor;
 use burn_quant_ops::Groups;
 
-/// The sum of each group, `[groups]`, f32.
-pub fn sum_over<const D: usize>(x: Tensor<D>, groups: &Groups) -> Tensor<1> {
+/// Sums the elements of each group, `[groups]`.
+///
+/// `x` has the elements that the groups divide, in any shape: [`AnyTensor::flat`] will do.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use burn::tensor::{Device, Tensor};
+/// use burn_quant::calibrate::group_sums;
+/// use burn_quant::ops::Groups;
+///
+/// let x = Tensor::<2>::from_data([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], &Device::flex());
+/// let sums = group_sums(x, &Groups::per_channel(&[2, 3], 0));
+/// assert_eq!(sums.into_data().try_to_vec::<f32>().unwrap(), [6.0, 15.0]);
+/// # }
+/// ```
+///
+/// [`AnyTensor::flat`]: crate::quantizer::AnyTensor::flat
+pub fn group_sums<const D: usize>(x: Tensor<D>, groups: &Groups) -> Tensor<1> {
     let elements = x.dims().iter().product::<usize>();
     let flat: Tensor<1> = x.reshape([elements]);
     axes(groups).fold(flat, |x, axis| {
@@ -25,8 +43,12 @@ pub fn sum_over<const D: usize>(x: Tensor<D>, groups: &Groups) -> Tensor<1> {
     })
 }
 
-/// The value of its group for each element, as a tensor of the shape that the groups divide.
-pub fn spread<const D: usize>(values: Tensor<1>, groups: &Groups) -> Tensor<D> {
+/// Gives each element the value of its group, as a tensor of the shape that the groups divide.
+///
+/// # Panics
+///
+/// If the rank is another.
+pub fn spread_over_groups<const D: usize>(values: Tensor<1>, groups: &Groups) -> Tensor<D> {
     let shape: [usize; D] = groups.shape().try_into().expect("groups of a tensor of this rank");
     // the last axis first: what is after an axis has its full length already
     let axes: Vec<Axis> = axes(groups).collect();

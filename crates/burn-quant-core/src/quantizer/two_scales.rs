@@ -18,7 +18,7 @@ use burn::tensor::{DType, Tensor};
 use burn_quant_ops::numerics::{Format, ScaleFormat};
 use burn_quant_ops::{FakeQuant, GradientRule, Groups, fake_quant};
 
-use super::groups::spread;
+use super::groups::spread_over_groups;
 use super::{Buffer, TensorQuantizer};
 use crate::config::{LearnedAmax, LearnedRanges, PreScale};
 
@@ -80,6 +80,6 @@ fn over_groups<const D: usize>(values: Tensor<1>, groups: &Groups) -> Tensor<D> 
     let broadcasts = groups.counts().iter().zip(groups.shape()).all(|(count, len)| *count == 1 || count == len);
     match broadcasts {
         true => values.reshape::<D, [usize; D]>(groups.counts().try_into().expect("groups have the tensor's rank")),
-        false => spread(values, groups),
+        false => spread_over_groups(values, groups),
     }
 }

@@ -98,6 +98,8 @@ index! {
     f51_awq_is_never_worse_than_nothing = solving::awq_is_never_worse_than_nothing;
     f51_weights_without_data_are_solved_all_the_same = solving::weights_without_data_are_solved_all_the_same;
     f52_a_role_that_does_not_suit_its_layer_is_an_error = placing::a_role_that_does_not_suit_its_layer_is_an_error;
+    f52_a_quantizer_beside_a_convolution_of_burn_is_warned_of =
+        placing::a_quantizer_beside_a_convolution_of_burn_is_warned_of;
     f53_a_folded_model_says_so = folding::f53;
     f54_a_format_is_written_as_the_summary_prints_it = recipes::f54_formats;
     f54_a_name_that_is_not_there_lists_the_nearest = recipes::f54_near_misses;

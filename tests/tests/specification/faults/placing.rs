@@ -1,7 +1,7 @@
 //! Which parameters are weights, and along which axes they are quantized.
 
 use burn::module::{Module, Param, Quantizer};
-use burn::nn::conv::{Conv2dConfig, ConvTranspose2dConfig};
+use burn::nn::conv::{Conv2d, Conv2dConfig, ConvTranspose2dConfig};
 use burn::nn::{LinearConfig, LinearLayout};
 use burn::tensor::Tensor;
 use burn::tensor::quantization::{Calibration, QuantScheme};
@@ -275,6 +275,32 @@ pub(super) fn rules_are_for_products() {
 
 /// The quantizer of a convolution's inputs has its channels on axis 1: one that looks for them on the last axis is an
 /// error. Files of the names that roles had before are read.
+#[derive(Module, Debug)]
+struct Block {
+    input_quantizer: TensorQuantizer,
+    conv: Conv2d,
+}
+
+/// A quantizer beside burn's own convolution is on nobody's list; the report says where it looks for channels in vain.
+pub(super) fn a_quantizer_beside_a_convolution_of_burn_is_warned_of() {
+    let (_, device) = device();
+    let images = spread::<4>([2, 8, 14, 14], &device);
+    let warnings = |role: Role, config: QuantizerConfig| {
+        let conv = Conv2dConfig::new([8, 2], [3, 3]).init(&device);
+        let block = Block { input_quantizer: TensorQuantizer::disabled(role), conv };
+        let config = QuantConfig::new().with_rule(Rule::set("input_quantizer", config));
+        let run = |block: &Block| drop(block.conv.forward(block.input_quantizer.forward(images.clone())));
+        let (block, report) = quantize(block, &config, run).unwrap();
+        (ranges(&block, "input_quantizer").len(), report.warnings)
+    };
+    let per_channel = || QuantizerConfig::int(8).per_channel();
+    let elsewhere = Warning::ChannelsElsewhere { quantizer: "input_quantizer".into(), layer: "conv".into() };
+    assert!(elsewhere.to_string().contains("make it with `Role::ChannelsFirst`"), "{elsewhere}");
+    assert_eq!(warnings(Role::ChannelsLast, per_channel()), (14, vec![elsewhere]), "a range for each of 14 columns");
+    assert_eq!(warnings(Role::ChannelsFirst, per_channel()), (8, vec![]));
+    assert_eq!(warnings(Role::ChannelsLast, QuantizerConfig::int(8)), (1, vec![]), "all channels have one range");
+}
+
 pub(super) fn a_role_that_does_not_suit_its_layer_is_an_error() {
     let (_, device) = device();
     let config = QuantConfig::new().with_rule(Rule::set("*input_quantizer", QuantizerConfig::int(8).per_channel()));

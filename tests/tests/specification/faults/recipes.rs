@@ -42,7 +42,7 @@ fn every_error() -> Vec<(&'static str, String)> {
         QuantError::NoAlgorithm { name: "awq".into(), near_misses: texts() },
         QuantError::UnknownFormat { name: "int9x".into(), near_misses: texts() },
         QuantError::UnknownPreset { name: text(), near_misses: texts() },
-        QuantError::NoLayer { option: "spaces", pattern: text(), near_misses: texts() },
+        QuantError::NoLayer { option: "overrides", pattern: text(), near_misses: texts() },
         QuantError::AlgorithmOption { algorithm: text(), option: "alpha", expected: "0 to 1", found: huge },
         QuantError::CustomOptions { name: text(), reason: text() },
         QuantError::AlgorithmInSequence { name: text() },
@@ -169,9 +169,18 @@ pub(super) fn f30() {
         let path = format!("{}/../crates/burn-quant-{file}", env!("CARGO_MANIFEST_DIR"));
         std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
     };
-    let mut all = variants(&source("core/src/error/mod.rs"), &["QuantError", "NotScoredReason", "InvalidConfig"]);
-    all.extend(variants(&source("core/src/error/import.rs"), &["ImportProblem"]));
-    all.extend(variants(&source("calibrate/src/solve/algorithm.rs"), &["SkipReason"]));
+    let mut all = Vec::new();
+    for (file, error) in [
+        ("core/src/error/mod.rs", "QuantError"),
+        ("core/src/error/not_scored.rs", "NotScoredReason"),
+        ("core/src/error/invalid_config.rs", "InvalidConfig"),
+        ("core/src/error/import.rs", "ImportProblem"),
+        ("calibrate/src/solve/algorithm.rs", "SkipReason"),
+    ] {
+        let of_file = variants(&source(file), &[error]);
+        assert!(of_file.len() > 2, "{file}: {of_file:?}");
+        all.extend(of_file);
+    }
     assert!(all.len() > 80, "{all:?}");
     for variant in all {
         assert!(errors.iter().any(|(name, _)| *name == variant), "{variant} is printed here too");

@@ -1,4 +1,4 @@
-//! The algorithms that a recipe can name.
+//! The algorithms that a recipe can name, and their options.
 
 mod options;
 mod validate;
@@ -10,6 +10,7 @@ pub use options::{
 use serde::{Deserialize, Serialize};
 
 use super::written::is_default;
+use crate::algorithms::algorithms;
 use burn_quant_core::config::near_misses;
 use burn_quant_core::error::QuantError;
 
@@ -265,6 +266,44 @@ mod default {
     }
 }
 
+macro_rules! names {
+    ($($name:literal $(| $older:literal)*: $algorithm:pat = $default:expr,
+        check [$($check:expr),* $(,)?], solve [$($step:expr),* $(,)?];)*) => {
+        /// The names of each row of the table: the one that is written, and those that older recipes have.
+        const NAMES: &[&[&str]] = &[$(&[$name $(, $older)*]),*];
+
+        impl Algorithm {
+            /// Returns every built-in algorithm with its default options, in the order of the table.
+            ///
+            /// # Example
+            ///
+            /// ```
+            /// use burn_quant::Algorithm;
+            ///
+            /// assert!(Algorithm::all().contains(&Algorithm::awq_lite()));
+            /// ```
+            pub fn all() -> Vec<Self> {
+                vec![$($default),*]
+            }
+
+            /// Returns the name in recipes and reports; of a custom algorithm, the name it is registered by.
+            ///
+            /// An algorithm for some layers only has the name of what it does there.
+            #[allow(unused_variables)] // options
+            pub fn name(&self) -> &str {
+                match self {
+                    $($algorithm => $name,)*
+                    Algorithm::Sequence(_) => "sequence",
+                    Algorithm::ForLayers { algorithm, .. } => algorithm.name(),
+                    Algorithm::Custom { name, .. } => name,
+                }
+            }
+        }
+    };
+}
+
+algorithms!(names);
+
 impl Algorithm {
     /// Takes a percentile of the magnitudes of activations, in percent: 99.9 clips one value in a thousand.
     ///
@@ -374,59 +413,33 @@ impl Algorithm {
     /// # Ok::<(), burn_quant::QuantError>(())
     /// ```
     pub fn named(name: &str) -> Result<Self, QuantError> {
-        let all = [
-            Algorithm::None,
-            Algorithm::Max,
-            Algorithm::percentile(default::percentile()),
-            Algorithm::entropy(),
-            Algorithm::histogram_mse(),
-            Algorithm::MovingAverage { momentum: default::momentum() },
-            Algorithm::LsqInit,
-            Algorithm::Mse(RangeSearch::default()),
-            Algorithm::local_hessian(),
-            Algorithm::activation_headroom(),
-            Algorithm::smoothquant(default::alpha()),
-            Algorithm::awq_lite(),
-            Algorithm::awq_clip(),
-            Algorithm::awq_full(),
-            Algorithm::svdquant(default::rank()),
-            Algorithm::gptq(),
-            Algorithm::adaround(),
-            Algorithm::BiasCorrection,
-        ];
-        let known = near_misses(name, all.iter().map(Algorithm::name));
-        let name = if name == "mean_magnitude" { "lsq_init" } else { name }; // what older recipes call it
-        let found = all.into_iter().find(|algorithm| algorithm.name() == name);
-        found.ok_or_else(|| QuantError::NoAlgorithm { name: name.into(), near_misses: known })
+        let found = NAMES.iter().position(|names| names.contains(&name));
+        let found = found.map(|row| Algorithm::all().swap_remove(row));
+        found.ok_or_else(|| {
+            let near_misses = near_misses(name, NAMES.iter().map(|names| names[0]));
+            QuantError::NoAlgorithm { name: name.into(), near_misses }
+        })
     }
 
-    /// Returns the name in recipes and reports; of a custom algorithm, the name it is registered by.
+    /// Returns an algorithm of your own, by the name that it is
+    /// [registered](crate::pipeline::QuantizeOptions::with_algorithm) by, with its options.
     ///
-    /// An algorithm for some layers only has the name of what it does there.
-    pub fn name(&self) -> &str {
-        match self {
-            Algorithm::None => "none",
-            Algorithm::Max => "max",
-            Algorithm::Percentile { .. } => "percentile",
-            Algorithm::Entropy { .. } => "entropy",
-            Algorithm::HistogramMse { .. } => "histogram_mse",
-            Algorithm::MovingAverage { .. } => "moving_average",
-            Algorithm::LsqInit => "lsq_init",
-            Algorithm::Mse(_) => "mse",
-            Algorithm::LocalHessian { .. } => "local_hessian",
-            Algorithm::ActivationHeadroom { .. } => "activation_headroom",
-            Algorithm::SmoothQuant { .. } => "smoothquant",
-            Algorithm::AwqLite { .. } => "awq_lite",
-            Algorithm::AwqClip { .. } => "awq_clip",
-            Algorithm::AwqFull { .. } => "awq_full",
-            Algorithm::SvdQuant { .. } => "svdquant",
-            Algorithm::Gptq { .. } => "gptq",
-            Algorithm::AdaRound { .. } => "adaround",
-            Algorithm::BiasCorrection => "bias_correction",
-            Algorithm::Sequence(_) => "sequence",
-            Algorithm::ForLayers { algorithm, .. } => algorithm.name(),
-            Algorithm::Custom { name, .. } => name,
-        }
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant::{Algorithm, presets};
+    ///
+    /// let algorithm = Algorithm::custom("clip", [("share", 0.9.into())]);
+    /// let recipe = presets::int8_default().with_algorithm(algorithm.clone()).to_json();
+    /// assert_eq!(burn_quant::QuantConfig::from_json(&recipe)?.algorithm, algorithm);
+    /// # Ok::<(), burn_quant::QuantError>(())
+    /// ```
+    pub fn custom<'a>(
+        name: impl Into<String>,
+        options: impl IntoIterator<Item = (&'a str, serde_json::Value)>,
+    ) -> Self {
+        let options = options.into_iter().map(|(option, value)| (option.to_string(), value)).collect();
+        Algorithm::Custom { name: name.into(), options }
     }
 
     /// Returns the algorithms it consists of, in order: itself, unless it is a sequence.

@@ -1,8 +1,35 @@
-//! Whether the numbers of an algorithm make sense.
+//! Whether the numbers of an algorithm make sense: what the rows of the [table](crate::algorithms) check.
 
 use super::{Algorithm, HistogramConfig, RangeSearch};
+use crate::algorithms::algorithms;
 use burn_quant_core::config::matcher;
 use burn_quant_core::error::QuantError;
+
+/// An option that is not what it must be.
+struct Refused {
+    option: &'static str,
+    expected: &'static str,
+    found: f64,
+}
+
+macro_rules! checks {
+    ($($name:literal $(| $older:literal)*: $algorithm:pat = $default:expr,
+        check [$($check:expr),* $(,)?], solve [$($step:expr),* $(,)?];)*) => {
+        /// The checks of the table; those of other algorithms are their parts'.
+        #[allow(unused_variables)] // not every option is a number
+        fn checked(algorithm: &Algorithm) -> Result<(), Refused> {
+            match algorithm {
+                $($algorithm => {
+                    $($check?;)*
+                    Ok(())
+                })*
+                Algorithm::Sequence(_) | Algorithm::ForLayers { .. } | Algorithm::Custom { .. } => Ok(()),
+            }
+        }
+    };
+}
+
+algorithms!(checks);
 
 impl Algorithm {
     /// Whether its numbers make sense.
@@ -11,117 +38,73 @@ impl Algorithm {
     ///
     /// [`QuantError::AlgorithmOption`], and [`QuantError::AlgorithmInSequence`].
     pub fn validate(&self) -> Result<(), QuantError> {
+        let not_here = |part: &Algorithm| Err(QuantError::AlgorithmInSequence { name: part.name().to_string() });
         match self {
-            Algorithm::None
-            | Algorithm::Max
-            | Algorithm::LsqInit
-            | Algorithm::BiasCorrection
-            | Algorithm::Custom { .. } => Ok(()),
             Algorithm::Sequence(steps) => steps.iter().try_for_each(|step| match step {
-                Algorithm::Sequence(_) | Algorithm::None => {
-                    Err(QuantError::AlgorithmInSequence { name: step.name().to_string() })
-                }
+                Algorithm::Sequence(_) | Algorithm::None => not_here(step),
                 step => step.validate(),
             }),
             Algorithm::ForLayers { layers, algorithm } => {
                 layers.iter().try_for_each(|glob| matcher(glob).map(drop))?;
                 match &**algorithm {
-                    Algorithm::Sequence(_) | Algorithm::ForLayers { .. } | Algorithm::None => {
-                        Err(QuantError::AlgorithmInSequence { name: algorithm.name().to_string() })
-                    }
+                    Algorithm::Sequence(_) | Algorithm::ForLayers { .. } | Algorithm::None => not_here(algorithm),
                     single => single.validate(),
                 }
             }
-            Algorithm::Percentile { percentile, histogram } => {
-                self.check((0.0..=100.0).contains(percentile), "percentile", "0 to 100", *percentile)?;
-                self.bins(histogram)
-            }
-            Algorithm::Entropy { start_bin, stride, histogram }
-            | Algorithm::HistogramMse { start_bin, stride, histogram } => {
-                self.count("start_bin", *start_bin)?;
-                self.count("stride", *stride)?;
-                self.bins(histogram)
-            }
-            Algorithm::MovingAverage { momentum } => {
-                self.check((0.0..1.0).contains(momentum), "momentum", "at least 0, below 1", (*momentum).into())
-            }
-            Algorithm::ActivationHeadroom { anchor_percentile, upper_percentile, rho } => {
-                let percentile =
-                    |name, p: f32| self.check(p > 0.0 && p <= 100.0, name, "above 0, at most 100", p.into());
-                percentile("anchor_percentile", *anchor_percentile)?;
-                percentile("upper_percentile", *upper_percentile)?;
-                // beyond 448 / 2^-6 the anchor is below the smallest normal scale
-                self.check(*rho > 0.0 && *rho < 28672.0, "rho", "above 0, below 28672", (*rho).into())
-            }
-            _ => self.validate_of_weights(),
+            single => checked(single).map_err(|Refused { option, expected, found }| {
+                let algorithm = single.name().to_string();
+                QuantError::AlgorithmOption { algorithm, option, expected, found }
+            }),
         }
     }
+}
 
-    /// The same for algorithms that choose ranges of weights, or change them.
-    fn validate_of_weights(&self) -> Result<(), QuantError> {
-        match self {
-            Algorithm::Mse(search) => self.search(search),
-            Algorithm::LocalHessian { search, block_size, .. } => {
-                self.count("block_size", *block_size)?;
-                self.search(search)
-            }
-            Algorithm::SmoothQuant { alpha, .. } => {
-                self.check((0.0..=1.0).contains(alpha), "alpha", "0 to 1", (*alpha).into())
-            }
-            Algorithm::AwqLite { alpha_step, .. } => self.share("alpha_step", *alpha_step),
-            Algorithm::AwqClip { min_clip_ratio, shrink_step } => {
-                self.share("min_clip_ratio", *min_clip_ratio)?;
-                self.share("shrink_step", *shrink_step)
-            }
-            Algorithm::AwqFull { alpha_step, min_clip_ratio, shrink_step, .. } => {
-                self.share("alpha_step", *alpha_step)?;
-                self.share("min_clip_ratio", *min_clip_ratio)?;
-                self.share("shrink_step", *shrink_step)
-            }
-            Algorithm::SvdQuant { rank, alpha_step, .. } => {
-                self.count("rank", *rank)?;
-                self.share("alpha_step", *alpha_step)
-            }
-            Algorithm::Gptq { damping, block_size, .. } => {
-                self.amount("damping", *damping)?;
-                self.count("block_size", *block_size)
-            }
-            Algorithm::AdaRound { iterations, regularization } => {
-                self.count("iterations", *iterations)?;
-                self.amount("regularization", *regularization)
-            }
-            _ => Ok(()),
-        }
-    }
+fn check(holds: bool, option: &'static str, expected: &'static str, found: f64) -> Result<(), Refused> {
+    if holds { Ok(()) } else { Err(Refused { option, expected, found }) }
+}
 
-    fn check(&self, holds: bool, option: &'static str, expected: &'static str, found: f64) -> Result<(), QuantError> {
-        let algorithm = self.name().to_string();
-        if holds { Ok(()) } else { Err(QuantError::AlgorithmOption { algorithm, option, expected, found }) }
-    }
+fn percentage(option: &'static str, value: f64) -> Result<(), Refused> {
+    check((0.0..=100.0).contains(&value), option, "0 to 100", value)
+}
 
-    fn share(&self, option: &'static str, value: f32) -> Result<(), QuantError> {
-        // a step of less would take forever
-        self.check((1e-4..=1.0).contains(&value), option, "0.0001 to 1", value.into())
-    }
+fn positive_percentage(option: &'static str, value: f32) -> Result<(), Refused> {
+    check(value > 0.0 && value <= 100.0, option, "above 0, at most 100", value.into())
+}
 
-    fn amount(&self, option: &'static str, value: f32) -> Result<(), QuantError> {
-        self.check(value >= 0.0 && value.is_finite(), option, "not negative", value.into())
-    }
+fn fraction(option: &'static str, value: f32) -> Result<(), Refused> {
+    check((0.0..=1.0).contains(&value), option, "0 to 1", value.into())
+}
 
-    fn count(&self, option: &'static str, value: usize) -> Result<(), QuantError> {
-        self.check(value > 0, option, "at least 1", value as f64)
-    }
+fn below_one(option: &'static str, value: f32) -> Result<(), Refused> {
+    check((0.0..1.0).contains(&value), option, "at least 0, below 1", value.into())
+}
 
-    fn bins(&self, histogram: &HistogramConfig) -> Result<(), QuantError> {
-        let bins = histogram.bins;
-        self.check((16..=65536).contains(&bins), "bins", "16 to 65536", bins as f64)
-    }
+/// A step from 0 to 1; a smaller one would take forever.
+fn step_of_one(option: &'static str, value: f32) -> Result<(), Refused> {
+    check((1e-4..=1.0).contains(&value), option, "0.0001 to 1", value.into())
+}
 
-    fn search(&self, search: &RangeSearch) -> Result<(), QuantError> {
-        let RangeSearch::Multipliers { start, stop, step, .. } = *search else { return Ok(()) };
-        self.check(start > 0.0 && start.is_finite(), "start", "positive", start.into())?;
-        self.check(stop >= start && stop.is_finite(), "stop", "at least `start`", stop.into())?;
-        let enough = step > 0.0 && step >= (stop - start) / 10_000.0 && step.is_finite();
-        self.check(enough, "step", "positive, and no more than 10000 of them", step.into())
-    }
+fn amount(option: &'static str, value: f32) -> Result<(), Refused> {
+    check(value >= 0.0 && value.is_finite(), option, "not negative", value.into())
+}
+
+fn count(option: &'static str, value: usize) -> Result<(), Refused> {
+    check(value > 0, option, "at least 1", value as f64)
+}
+
+/// How far an anchor may be below a range: beyond `448 / 2⁻⁶` it is below the smallest normal E4M3 scale.
+fn headroom(option: &'static str, value: f32) -> Result<(), Refused> {
+    check(value > 0.0 && value < 28672.0, option, "above 0, below 28672", value.into())
+}
+
+fn bins(histogram: &HistogramConfig) -> Result<(), Refused> {
+    check((16..=65536).contains(&histogram.bins), "bins", "16 to 65536", histogram.bins as f64)
+}
+
+fn multipliers(search: &RangeSearch) -> Result<(), Refused> {
+    let RangeSearch::Multipliers { start, stop, step, .. } = *search else { return Ok(()) };
+    check(start > 0.0 && start.is_finite(), "start", "positive", start.into())?;
+    check(stop >= start && stop.is_finite(), "stop", "at least `start`", stop.into())?;
+    let enough = step > 0.0 && step >= (stop - start) / 10_000.0 && step.is_finite();
+    check(enough, "step", "positive, and no more than 10000 of them", step.into())
 }
