@@ -12,6 +12,7 @@ const SCHEMA: &str = "burn-quant.schema";
 const VERSION: &str = "burn-quant.version";
 const PLAN: &str = "burn-quant.plan";
 const STATISTICS: &str = "burn-quant.statistics";
+#[cfg(feature = "search")]
 const SEARCH: &str = "burn-quant.search";
 const DIGEST: &str = "burn-quant.digest";
 
@@ -71,6 +72,7 @@ pub(crate) enum Kind {
     /// What calibration saw.
     Statistics,
     /// What a search knows.
+    #[cfg(feature = "search")]
     Search,
 }
 
@@ -79,6 +81,7 @@ impl Kind {
         match self {
             Kind::Model => PLAN,
             Kind::Statistics => STATISTICS,
+            #[cfg(feature = "search")]
             Kind::Search => SEARCH,
         }
     }
