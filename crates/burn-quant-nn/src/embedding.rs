@@ -14,7 +14,8 @@ layer_config! {
     with_initializer(initializer: Initializer);
 }
 
-/// burn's [`Embedding`] with a quantizer after it; its inputs are indices, so the one before is neither found nor saved.
+/// burn's [`Embedding`] with a quantizer after it; its inputs are indices, so the one before it is neither found nor
+/// saved.
 ///
 /// # Shapes
 ///

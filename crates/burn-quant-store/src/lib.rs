@@ -16,8 +16,8 @@
 //! Files are written beside their destination and moved into place, so a crash leaves the old file or the new one.
 //! The digest finds damage; it is no signature.
 //!
-//! [`Restore`] restores a part of a model, or one whose layers have other paths. Checkpoints of other frameworks are read
-//! by `burn-store` itself: to its adapters the layers of `burn_quant::nn` are burn's.
+//! [`Restore`] restores a part of a model, or one whose layers have other paths. Checkpoints of other frameworks are
+//! read by `burn-store` itself: to its adapters the layers of `burn_quant::nn` are burn's.
 //!
 //! # Reading the weights with burn alone
 //!

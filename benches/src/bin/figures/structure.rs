@@ -36,8 +36,8 @@ pub(crate) fn many_layers() -> Vec<Figure> {
 }
 
 /// Functions of ours on the stack from `nn::Linear::forward` to the call of the kernel for the weight, both ends of it
-/// counted. The call fails on purpose, as the range is that of another weight: the function that says so is called where
-/// the kernel would be called next, and the stack is read there.
+/// counted. The call fails on purpose, as the range is that of another weight: the function that says so is called
+/// where the kernel would be called next, and the stack is read there.
 ///
 /// An optimising compiler joins functions: build it with `opt-level = 0` to see all that are written.
 pub(crate) fn hops() -> Vec<Figure> {
