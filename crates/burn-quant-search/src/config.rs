@@ -99,7 +99,7 @@ fn formats<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SearchForma
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SearchOverride {
-    /// Globs of the paths of layers. Every group that they match is to be covered whole, and by one space only.
+    /// Globs of the paths of layers. Every group that they match is to be covered whole, and by one override only.
     pub layers: Vec<String>,
     /// What these layers may get.
     #[serde(deserialize_with = "formats")]

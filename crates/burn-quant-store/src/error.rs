@@ -207,7 +207,9 @@ impl std::fmt::Debug for StoreError {
 /// What to do about a shape.
 fn advice(expected: &[usize], found: &[usize]) -> &'static str {
     match expected.iter().rev().eq(found) && expected.len() > 1 {
-        true => "it looks transposed, as in a checkpoint of another framework: load that with `load_checkpoint`",
+        true => {
+            "it looks transposed, as in a checkpoint of another framework: load that with an adapter of `burn-store`"
+        }
         false => "build the model with the same sizes",
     }
 }

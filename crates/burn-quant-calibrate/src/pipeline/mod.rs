@@ -16,8 +16,9 @@ use burn_quant_core::error::QuantError;
 
 /// Quantizes a model: places quantizers, observes calibration data, and gives every static quantizer its range.
 ///
-/// The result has the type of the model and is used like it. Its weights are unchanged: they are rounded in every
-/// forward pass, and gradients reach them straight through, so training it is quantization-aware training;
+/// The result has the type of the model and is used like it. Under `max` its weights are unchanged; other algorithms
+/// may smooth or correct them. They are rounded in every forward pass, and gradients reach them straight through, so
+/// training it is quantization-aware training;
 /// [`fold_weights`](burn_quant_core::fold::fold_weights) rounds them for good.
 ///
 /// `forward_loop` gets a copy of the model in validation mode that computes in float, and runs the calibration batches.

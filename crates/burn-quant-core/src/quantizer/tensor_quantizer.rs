@@ -20,8 +20,9 @@ use crate::layout::Role;
 /// ```
 ///
 /// A new quantizer is disabled: it is exactly the identity until a configuration enables it, so a model with activation
-/// quantizers trains in float like any other. Its buffers, the range `amax` above all, are constants of the model: they
-/// are recorded, moved and cloned with the weights, stay f32 when they are cast, and no optimizer changes them.
+/// quantizers trains in float like any other. Its buffers, the range `amax` above all, are recorded, moved and cloned
+/// with the weights, and stay f32 when they are cast. No optimizer changes them, except ranges that a gradient rule
+/// learns and the factors of a low-rank adapter.
 ///
 /// As a field of your own module it needs a call of [`forward`](TensorQuantizer::forward) at the tensor it quantizes;
 /// rules find it by the path of the field. As the reparameterization of a weight it is placed by `quantize`.
