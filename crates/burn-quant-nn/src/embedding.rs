@@ -22,6 +22,8 @@ layer_config! {
 /// `weight`: `[n_embedding, d_model]`; input `[batch, tokens]`, output `[batch, tokens, d_model]`.
 pub type QuantEmbedding = ActivationQuantized<Embedding>;
 
+impl crate::layer::sealed::Sealed for Embedding {}
+
 impl SingleOperation for Embedding {
     const CONTAINER: &'static str = "Struct:QuantEmbedding";
     const ROLE: Role = Role::ChannelsLast;

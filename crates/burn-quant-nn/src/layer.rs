@@ -1,6 +1,7 @@
 //! One wrapper for every layer of burn that is one operation: the layer, a quantizer before it and one after it.
 
 use std::borrow::{Borrow, BorrowMut};
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use burn::module::{
@@ -13,7 +14,10 @@ use burn_quant_core::layout::Role;
 use burn_quant_core::quantizer::TensorQuantizer;
 
 /// A layer of burn that is one operation, as rules and records know it.
-pub trait SingleOperation: Module + ModuleDisplay {
+///
+/// It is sealed: the layers are those of burn that this crate wraps. A layer of your own has
+/// [`TensorQuantizer`] fields instead, and calls them.
+pub trait SingleOperation: Module + ModuleDisplay + sealed::Sealed {
     /// The type name of the layer with activation quantizers, which rules match: `Struct:QuantLayerNorm`.
     const CONTAINER: &'static str;
     /// What its outputs are, and its inputs.
@@ -37,6 +41,12 @@ pub trait SingleOperation: Module + ModuleDisplay {
     }
 }
 
+/// Keeps layers of others out: their `forward` would be found behind the wrapper, and pass by its quantizers.
+pub(crate) mod sealed {
+    /// A layer that this crate wraps.
+    pub trait Sealed {}
+}
+
 /// A layer of burn with a quantizer before it and one after it, both off until a rule enables them.
 ///
 /// ```text
@@ -45,7 +55,8 @@ pub trait SingleOperation: Module + ModuleDisplay {
 ///
 /// The weight's quantizer is attached to the weight itself, as on burn's own layers. Fields of burn's layer are reached
 /// through it: `layer.weight`. To what visits a model — records, optimizers, adapters of checkpoints — the parameters
-/// are those of burn's layer, and the quantizers stand beside them.
+/// are those of burn's layer, and the quantizers stand beside them. Where a function asks for `&burn::nn::Linear`, a
+/// reference to this is taken for one, and computes without the quantizers.
 ///
 /// Pools, norms and the leaky rectifier have no product to save: a rule switches their quantizers on if it names them,
 /// by the container or by a glob that matches no product; `*input_quantizer` leaves them off, in presets and in recipes
@@ -70,7 +81,8 @@ pub trait SingleOperation: Module + ModuleDisplay {
 #[derive(Clone, Debug)]
 pub struct ActivationQuantized<L> {
     layer: L,
-    /// Quantizes the input; disabled in a new layer, and always where inputs are indices.
+    /// Quantizes the input; disabled in a new layer. That of an embedding, whose inputs are indices, is never used, and
+    /// is neither found nor saved.
     pub input_quantizer: TensorQuantizer,
     /// Quantizes the output; disabled in a new layer and by every preset.
     pub output_quantizer: TensorQuantizer,
@@ -88,7 +100,10 @@ impl<L: SingleOperation> ActivationQuantized<L> {
     /// another layer than a linear one.
     pub fn to_burn(&self) -> Result<L, QuantError> {
         self.output_quantizer.refuse(OUTPUT)?;
-        self.layer.behind(&self.input_quantizer)
+        match L::QUANTIZES_INPUT {
+            true => self.layer.behind(&self.input_quantizer),
+            false => Ok(self.layer.clone()),
+        }
     }
 
     /// Returns the same quantizers around another layer.
@@ -253,7 +268,17 @@ impl<L: SingleOperation> Module for ActivationQuantized<L> {
     }
 }
 
+impl<L: SingleOperation> fmt::Display for ActivationQuantized<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&ModuleDisplay::format(self, DisplaySettings::default()))
+    }
+}
+
 impl<L: SingleOperation> ModuleDisplayDefault for ActivationQuantized<L> {
+    fn num_params(&self) -> usize {
+        Module::num_params(self)
+    }
+
     fn content(&self, content: Content) -> Option<Content> {
         let content = content.set_top_level_type(L::CONTAINER.trim_start_matches("Struct:")).add("layer", &self.layer);
         let content = if L::QUANTIZES_INPUT { content.add(INPUT, &self.input_quantizer) } else { content };
@@ -273,6 +298,8 @@ macro_rules! activation_quantized {
         $(
             #[doc = concat!("burn's [`", stringify!($layer), "`] with quantizers before and after it.")]
             pub type $quant = crate::layer::ActivationQuantized<$layer>;
+
+            impl crate::layer::sealed::Sealed for $layer {}
 
             impl crate::layer::SingleOperation for $layer {
                 const CONTAINER: &'static str = concat!("Struct:", stringify!($quant));

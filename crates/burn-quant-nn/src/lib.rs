@@ -6,7 +6,7 @@
 //!
 //! `nn::Linear` is [`QuantLinear`] here, `nn::LinearConfig` is [`QuantLinearConfig`], and so on for each layer of the
 //! table, also in [`conv`], [`pool`], [`norm`], [`attention`] and [`transformer`]; everything else is burn's own. A
-//! layer has the fields and a configuration the builders of burn's, so models compile as they are and pretrained
+//! layer has the fields and a configuration the builders of burn's, so most models compile as they are and pretrained
 //! records load. New activation quantizers are disabled: a layer computes what burn's does until its model is
 //! quantized. `From` burn's layer makes one from a trained layer, and `to_burn` gives burn's layer back, or says what
 //! it cannot carry.

@@ -29,6 +29,8 @@ layer_config! {
 /// `weight`: `[d_input, d_output]`; input `[..., d_input]`, output `[..., d_output]`.
 pub type QuantLinear = ActivationQuantized<Linear>;
 
+impl crate::layer::sealed::Sealed for Linear {}
+
 impl SingleOperation for Linear {
     const CONTAINER: &'static str = "Struct:QuantLinear";
     const ROLE: Role = Role::ChannelsLast;

@@ -163,9 +163,9 @@ impl<'a> AutoQuantization<'a> {
 
     /// Makes algorithms of your own known, for formats whose recipes name them.
     ///
-    /// See [`CustomAlgorithms`].
+    /// Those of an earlier call stay known. See [`CustomAlgorithms`].
     pub fn with_algorithms(mut self, algorithms: CustomAlgorithms) -> Self {
-        self.algorithms = algorithms;
+        self.algorithms = self.algorithms.extended(algorithms);
         self
     }
 

@@ -98,7 +98,8 @@ impl Curve {
         let bits = |point: &CurvePoint| point.selection.effective_bits;
         let scores = self.points.iter().filter(|point| point.selection.score > 0.0);
         let scores = scores.map(|point| (bits(point), point.selection.score)).collect();
-        let measured = self.points.iter().filter_map(|point| Some((bits(point), point.measured?))).collect();
+        let measured = self.points.iter().filter_map(|point| Some((bits(point), point.measured?)));
+        let measured = measured.filter(|(_, value)| value.is_finite()).collect();
         drawing::svg(
             "The best formats for each budget of bits",
             "bits per parameter",

@@ -121,8 +121,10 @@ impl CustomAlgorithms {
         self
     }
 
-    /// Adds those of another table; of two with the same name, the other's stays.
-    pub(crate) fn extended(mut self, other: Self) -> Self {
+    /// Adds those of another table.
+    ///
+    /// Of two with the same name, the other's stays.
+    pub fn extended(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }

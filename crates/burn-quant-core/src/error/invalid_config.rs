@@ -115,7 +115,8 @@ pub enum InvalidConfig {
     },
     /// What is learned is a static range with f32 scales.
     #[error(
-        "`lsq` and `pact` learn a static range with f32 scales and no bias: change the gradient rule, or the range"
+        "`lsq` and `pact` learn a static range with f32 scales and no bias: change the range, or the gradient rule; \
+         static E4M3 scales are learned by `learned_ranges`"
     )]
     NoRangeToLearn,
     /// Separate ranges are learned by LSQ only.

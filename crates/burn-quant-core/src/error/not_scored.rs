@@ -13,7 +13,7 @@ pub enum NotScoredReason {
     #[error(
         "{} has no quantizer for its input; {}score by divergence, or disable it",
         article(container),
-        if container.starts_with("Quant") { "" } else { "use the layer of `burn_quant::nn` in its place, " }
+        if container == "Embedding" { "" } else { "use the layer of `burn_quant::nn` in its place, " }
     )]
     NoActivationQuantizer {
         /// The type of the layer.

@@ -73,8 +73,10 @@ impl WeightLayouts {
     }
 
     /// Makes a field of a struct known as a weight.
+    ///
+    /// burn's layer and the quantized one are the same: `Linear` and `QuantLinear`.
     pub fn register(mut self, container: impl Into<String>, field: impl Into<String>, layout: WeightLayout) -> Self {
-        self.registered.insert((container.into(), field.into()), layout);
+        self.registered.insert((burn_layer_name(&container.into()).to_string(), field.into()), layout);
         self
     }
 
@@ -95,7 +97,7 @@ impl WeightLayouts {
 
     /// Returns the layout that is registered for a field, or that burn's layer of the name has.
     pub fn get(&self, container: &str, field: &str) -> Option<WeightLayout> {
-        let registered = self.registered.get(&(container.to_string(), field.to_string())).copied();
+        let registered = self.registered.get(&(burn_layer_name(container).to_string(), field.to_string())).copied();
         registered.or_else(|| burns(container, field).map(|(_, layout)| layout))
     }
 
@@ -106,7 +108,7 @@ impl WeightLayouts {
         let mut resolved = Resolved::default();
         let (mut used_paths, mut used) = (vec![false; paths.len()], BTreeSet::new());
         for weight in index.parameters() {
-            let key = (weight.container.clone(), weight.field.clone());
+            let key = (burn_layer_name(&weight.container).to_string(), weight.field.clone());
             let by_path = paths.iter().rposition(|(glob, _)| glob.is_match(&weight.path));
             let layout = if let Some(place) = by_path {
                 used_paths[place] = true;

@@ -22,12 +22,13 @@ pub enum Buffer {
     /// The factor of each channel that is multiplied in before everything else.
     PreQuantScale,
     /// The first factor of a branch of low rank, `[in, rank]` row by row. The quantizer of a layer's input has a branch
-    /// of SVDQuant, that of a weight one which is trained: `Lora`.
+    /// of SVDQuant, that of a weight one which is trained: `QuantLora`.
     LowRankDown,
     /// The second factor, `[rank, out]` row by row.
     LowRankUp,
     /// The range after rounding, `[groups]`, where it is [separate](crate::config::LearnedRanges) from the one before:
-    /// codes are multiplied by its scale, and folded weights are packed with it.
+    /// codes are multiplied by its scale, and folded weights are packed with it. Under E4M3 scales, a block whose range
+    /// is below 1/512 of [`Buffer::GlobalAmax`] has that range instead, and is packed with that.
     AmaxPost,
 }
 

@@ -29,6 +29,8 @@ macro_rules! convolutions {
             $(#[$note])*
             pub type $quant = ActivationQuantized<$layer>;
 
+            impl crate::layer::sealed::Sealed for $layer {}
+
             impl SingleOperation for $layer {
                 const CONTAINER: &'static str = concat!("Struct:", stringify!($quant));
                 const ROLE: Role = Role::ChannelsFirst;

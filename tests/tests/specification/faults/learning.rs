@@ -184,7 +184,9 @@ pub(super) fn trained() {
         assert_eq!(moved, moves, "{what}, after validation");
         // what is frozen stays
         let frozen = step(after.clone().no_grad(), 1e-3, &device);
-        assert_eq!(range(&frozen, Buffer::AmaxPost), range(&after, Buffer::AmaxPost), "{what}, frozen");
+        for buffer in [Buffer::Amax, Buffer::AmaxPost] {
+            assert_eq!(range(&frozen, buffer), range(&after, buffer), "{what}, frozen {buffer:?}");
+        }
     }
 }
 

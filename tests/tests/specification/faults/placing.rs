@@ -273,15 +273,14 @@ pub(super) fn rules_are_for_products() {
     assert_eq!(on(&preset), products);
 }
 
-/// The quantizer of a convolution's inputs has its channels on axis 1: one that looks for them on the last axis is an
-/// error. Files of the names that roles had before are read.
+/// A quantizer of the user's own beside burn's convolution.
 #[derive(Module, Debug)]
 struct Block {
     input_quantizer: TensorQuantizer,
     conv: Conv2d,
 }
 
-/// A quantizer beside burn's own convolution is on nobody's list; the report says where it looks for channels in vain.
+/// A quantizer beside burn's own convolution may look for channels where the convolution has none: the report says so.
 pub(super) fn a_quantizer_beside_a_convolution_of_burn_is_warned_of() {
     let (_, device) = device();
     let images = spread::<4>([2, 8, 14, 14], &device);
@@ -301,6 +300,8 @@ pub(super) fn a_quantizer_beside_a_convolution_of_burn_is_warned_of() {
     assert_eq!(warnings(Role::ChannelsLast, QuantizerConfig::int(8)), (1, vec![]), "all channels have one range");
 }
 
+/// The quantizer of a convolution's inputs has its channels on axis 1: one that looks for them on the last axis is an
+/// error. Files of the names that roles had before are read.
 pub(super) fn a_role_that_does_not_suit_its_layer_is_an_error() {
     let (_, device) = device();
     let config = QuantConfig::new().with_rule(Rule::set("*input_quantizer", QuantizerConfig::int(8).per_channel()));

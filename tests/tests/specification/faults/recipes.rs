@@ -77,7 +77,7 @@ fn every_error() -> Vec<(&'static str, String)> {
         QuantError::SearchState { problem: text() },
         QuantError::Checkpoint { reason: text() },
         QuantError::Recipe { language: "TOML", reason: text() },
-        NotScoredReason::NoActivationQuantizer { container: "QuantEmbedding".into() },
+        NotScoredReason::NoActivationQuantizer { container: "Embedding".into() },
         NotScoredReason::NotReached {},
         NotScoredReason::NoGradient {},
         InvalidConfig::EmptyBlock {},
@@ -191,13 +191,10 @@ pub(super) fn f30() {
         let longest = error.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or_default();
         assert!(longest <= 20, "{name}: a number of {longest} digits: {error}");
     }
-    // a layer that is one of `burn_quant::nn` is not told to become one
+    // an embedding of `burn_quant::nn` has no quantizer for its indices either: it is not told to become one
     let slot = |container: &str| NotScoredReason::NoActivationQuantizer { container: container.into() }.to_string();
     assert!(slot("Linear").contains("use the layer of `burn_quant::nn` in its place"));
-    assert_eq!(
-        slot("QuantEmbedding"),
-        "a `QuantEmbedding` has no quantizer for its input; score by divergence, or disable it"
-    );
+    assert_eq!(slot("Embedding"), "an `Embedding` has no quantizer for its input; score by divergence, or disable it");
     let said = errors.iter().filter(|(name, _)| name.starts_with("SkipReason") || name.starts_with("NotScored"));
     for (name, error) in said {
         assert!(!error.contains("make it a layer of"), "{name}: {error}");
