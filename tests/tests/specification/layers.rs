@@ -1,13 +1,15 @@
 //! The layers of `burn_quant::nn`: burn's layers by their records, fields and outputs, until a configuration says
 //! otherwise.
 
+use burn::config::Config;
 use burn::module::Module;
 use burn::nn::{RnnState, attention, conv, norm, pool, transformer};
 use burn::tensor::{Device, Int, Tensor};
-use burn_quant::calibrate::SkipReason;
+use burn_quant::calibrate::{QuantizeOptions, SkipReason};
 use burn_quant::nn as quant;
 use burn_quant::nn::attention::MhaInput;
-use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, presets, quantize};
+use burn_quant::place::{WeightLayout, WeightLayouts};
+use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, presets, quantize, quantize_with};
 use burn_quant_tests::device;
 
 use crate::{assert_close, spread, values};
@@ -128,6 +130,60 @@ is_burns_without_parameters!(adaptive_avg_pool2d: pool::AdaptiveAvgPool2dConfig:
 is_burns_without_parameters!(local_response_norm: norm::LocalResponseNormConfig::new(3),
     quant::LocalResponseNormConfig::new(3), input [1, 4, 3, 3]);
 is_burns_without_parameters!(leaky_relu: burn::nn::LeakyReluConfig::new(), quant::LeakyReluConfig::new(), input [2, 5]);
+
+/// A configuration is burn's: the same builders and defaults, text and files, and another `init`.
+#[test]
+fn a_configuration_has_burns_defaults_and_files() {
+    let (burns, ours) = (burn::nn::LinearConfig::new(3, 2), quant::LinearConfig::new(3, 2));
+    assert_eq!(ours.to_string(), burns.to_string(), "defaults included");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("linear.json");
+    burns.with_bias(false).save(&path).unwrap();
+    let read = quant::LinearConfig::load(&path).unwrap();
+    assert_eq!((read.d_input, read.d_output, read.bias), (3, 2, false));
+    assert!(burn::nn::LinearConfig::from(read).init(&device().1).bias.is_none());
+    for (burns, ours) in [
+        (
+            conv::Conv2dConfig::new([2, 4], [3, 3]).to_string(),
+            quant::conv::Conv2dConfig::new([2, 4], [3, 3]).to_string(),
+        ),
+        (pool::MaxPool2dConfig::new([2, 2]).to_string(), quant::pool::MaxPool2dConfig::new([2, 2]).to_string()),
+        (burn::nn::LstmConfig::new(3, 4, true).to_string(), quant::LstmConfig::new(3, 4, true).to_string()),
+        (
+            attention::CrossAttentionConfig::new(8, 6, 4, 2, 2).to_string(),
+            quant::attention::QuantCrossAttentionConfig::new(8, 6, 4, 2, 2).to_string(),
+        ),
+    ] {
+        assert_eq!(ours, burns);
+    }
+}
+
+/// A wrapped layer is printed with its name, its parameters and its quantizers; both of its names stand for it in a
+/// table of layouts; an embedding has no quantizer for its indices, even if somebody switches it on.
+#[test]
+fn a_layer_inside_the_wrapper_is_known_by_both_names() {
+    let (_, device) = device();
+    let layer = quant::LinearConfig::new(3, 2).init(&device);
+    let printed = layer.to_string();
+    for part in ["QuantLinear", "params: 8", "input_quantizer: disabled"] {
+        assert!(printed.contains(part), "{part} in {printed}");
+    }
+
+    let layout = WeightLayout::new(0, 1); // not burn's: rows are channels
+    for name in ["Linear", "QuantLinear"] {
+        let options = QuantizeOptions::new().with_layouts(WeightLayouts::new().register(name, "weight", layout));
+        let int8 = presets::int8_weight_only();
+        let (quantized, report) = quantize_with(layer.clone(), &int8, options, |_| {}).unwrap();
+        assert_eq!(report.warnings, [], "{name}");
+        let quantizers = Quantizers::of(&quantized);
+        assert_eq!(quantizers.get("weight_quantizer").unwrap().amax().unwrap().dims(), [3], "a range for each row");
+    }
+
+    let mut embedding = quant::EmbeddingConfig::new(5, 4).init(&device);
+    embedding.input_quantizer.enable();
+    assert_eq!(Quantizers::of(&embedding).names().collect::<Vec<_>>(), ["output_quantizer"]);
+    assert!(embedding.to_burn().is_ok());
+}
 
 #[test]
 fn attention_is_burns_with_masks() {
