@@ -14,6 +14,7 @@
 //!   compiles to its own vectorised code.
 //! * [`Scale`] is the pair of factors that one `amax` gives; one per group of elements.
 //! * [`ZeroPoint`] is the scale of asymmetric integers, and [`packed`] how codes and scales are stored.
+//! * [`PackedMatrix`] is a matrix of codes, and what products with it are.
 //!
 //! Every other crate of the family calls this one: a kernel that disagrees with it is wrong.
 //!
@@ -33,6 +34,7 @@ extern crate std;
 
 mod affine;
 mod any_grid;
+mod codes;
 mod e8m0;
 mod format;
 mod grid;
@@ -42,6 +44,7 @@ mod nf4;
 #[cfg(test)]
 mod oracle;
 pub mod packed;
+mod product;
 mod round;
 mod slice;
 mod two_level;
@@ -54,6 +57,7 @@ pub use grid::{Grid, MIN_AMAX, Scale};
 pub use int::{IntFormat, IntGrid, IntSpan, Signedness};
 pub use minifloat::Minifloat;
 pub use nf4::{NF4_TABLE, Nf4};
+pub use product::{PackedMatrix, scale_words};
 pub use round::round_half_to_even;
 pub use slice::{amax, fake_quant_in_place, fake_quant_into};
 pub use two_level::TwoLevel;

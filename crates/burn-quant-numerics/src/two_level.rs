@@ -64,6 +64,13 @@ pub struct TwoLevel<G> {
 }
 
 impl<G: Grid> TwoLevel<G> {
+    /// Returns the grid of the elements.
+    ///
+    /// Its scales are f32.
+    pub fn elements(self) -> G {
+        self.grid
+    }
+
     /// The grid for a tensor with values of magnitude up to `global_amax`.
     #[inline(always)]
     pub fn new(grid: G, blocks: BlockScale, global_amax: f32) -> Self {
@@ -84,14 +91,62 @@ impl<G: Grid> TwoLevel<G> {
         }
     }
 
-    /// The scale of a dynamic block of elements other than E2M1.
+    /// Returns the E4M3 code of the scale of a block: what is stored of it.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant_numerics::{BlockScale, Grid, Minifloat, TwoLevel};
+    ///
+    /// let nvfp4 = TwoLevel::new(Minifloat::E2M1, BlockScale::Dynamic, 20.0);
+    /// let code = nvfp4.scale_code(5.1);
+    /// assert_eq!(Minifloat::E4M3.decode(code), 112.0); // of 448 at most
+    /// assert_eq!(nvfp4.scale_of_code(code), nvfp4.scale(5.1));
+    /// ```
+    pub fn scale_code(self, amax: f32) -> u8 {
+        let units = match self.blocks {
+            BlockScale::Dynamic if self.multiplies => self.units_in_f64(amax),
+            BlockScale::Dynamic => amax / self.unit,
+            BlockScale::Static | BlockScale::StaticFourOverSix => amax / self.grid.max() * self.of_scales.to_grid,
+        };
+        if units > 0.0 { Minifloat::E4M3.encode(units) } else { 0 }
+    }
+
+    /// Returns the scale of a block from its E4M3 code.
+    ///
+    /// It is that of the range that the code was made from; a code of zero belongs to a block of zeros.
+    pub fn scale_of_code(self, code: u8) -> Scale {
+        let units = Minifloat::E4M3.decode(code);
+        match self.blocks {
+            BlockScale::Dynamic if self.multiplies => self.in_f64(units),
+            BlockScale::Dynamic => self.dividing(self.dynamic(units)),
+            BlockScale::Static | BlockScale::StaticFourOverSix => self.dividing(units * self.of_scales.from_grid),
+        }
+    }
+
     #[inline(always)]
-    fn scale_in_f64(self, amax: f32) -> Scale {
+    fn dynamic(self, units: f32) -> f32 {
+        let scale = units * self.tensor_scale;
+        if scale >= MIN_SCALE { scale } else { 1.0 }
+    }
+
+    /// What a zero scale does not divide, it multiplies by zero afterwards.
+    #[inline(always)]
+    fn dividing(self, scale: f32) -> Scale {
+        Scale { to_grid: if scale == 0.0 { 1.0 } else { scale }, from_grid: scale }
+    }
+
+    /// The scale of a dynamic block of elements other than E2M1, in units of E4M3.
+    #[inline(always)]
+    fn units_in_f64(self, amax: f32) -> f32 {
+        let units = (f64::from(amax) / f64::from(self.grid.max()) * self.scale_of_scales) as f32;
+        if units > 448.0 { 448.0 } else { units }
+    }
+
+    #[inline(always)]
+    fn in_f64(self, units: f32) -> Scale {
         let k = self.scale_of_scales;
-        let units = (f64::from(amax) / f64::from(self.grid.max()) * k) as f32;
-        let units = if units > 448.0 { 448.0 } else { units };
-        let scale = (f64::from(Minifloat::E4M3.round(units)) / k) as f32;
-        let scale = if amax > 0.0 && amax < f32::INFINITY && k > 0.0 { scale } else { 1.0 };
+        let scale = if k > 0.0 { (f64::from(units) / k) as f32 } else { 1.0 };
         let reciprocal = 1.0 / scale;
         // what a zero scale does not shrink, it multiplies by zero afterwards
         let to_grid = if scale == 0.0 {
@@ -102,6 +157,13 @@ impl<G: Grid> TwoLevel<G> {
             reciprocal
         };
         Scale { to_grid, from_grid: scale }
+    }
+
+    /// The scale of a dynamic block of elements other than E2M1.
+    #[inline(always)]
+    fn scale_in_f64(self, amax: f32) -> Scale {
+        let usable = amax > 0.0 && amax < f32::INFINITY && self.scale_of_scales > 0.0;
+        if usable { self.in_f64(Minifloat::E4M3.round(self.units_in_f64(amax))) } else { self.dividing(1.0) }
     }
 }
 
@@ -118,8 +180,7 @@ impl<G: Grid> Grid for TwoLevel<G> {
             BlockScale::Dynamic => {
                 let units = amax / self.unit;
                 let units = if units > 448.0 { 448.0 } else { units };
-                let scale = Minifloat::E4M3.round(units) * self.tensor_scale;
-                if scale >= MIN_SCALE { scale } else { 1.0 }
+                self.dynamic(Minifloat::E4M3.round(units))
             }
             BlockScale::Static | BlockScale::StaticFourOverSix => {
                 let scale = Minifloat::E4M3.fake_quant(amax / self.grid.max(), self.of_scales);
@@ -127,8 +188,7 @@ impl<G: Grid> Grid for TwoLevel<G> {
                 if finite { scale } else { 1.0 }
             }
         };
-        // what a zero scale does not divide, it multiplies by zero afterwards
-        Scale { to_grid: if scale == 0.0 { 1.0 } else { scale }, from_grid: scale }
+        self.dividing(scale)
     }
 
     #[inline(always)]

@@ -9,6 +9,7 @@
 //! | [`nvfp4`] | two a byte, the first in the low nibble, sign in the highest bit | E4M3 per block, f32 per tensor |
 //! | [`mx`] | FP8 and INT8 a byte each, FP4 as above, FP6 as [`bits`] | E8M0 per block |
 //! | [`bits`] | any width, lowest bits first | |
+//! | [`Tiles`] | any width up to 8, as products read them | as the format has them |
 //!
 //! These are the layouts of ModelOpt 0.47 where it has one. Every function works on slices and checks their lengths;
 //! blocks are consecutive elements, and the last may be shorter, so a row that is not a whole number of blocks is
@@ -25,6 +26,9 @@ pub mod mx;
 pub mod nf4;
 mod nibbles;
 pub mod nvfp4;
+mod tiles;
+
+pub use tiles::{PANEL, Part, STEP, Tiles};
 
 /// Why a slice could not be packed or unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub enum PackError {
         /// The format.
         found: crate::Format,
     },
+    /// Elements that are not integers in units of a power of two, in a product of integers.
+    Inexact,
 }
 
 impl core::fmt::Display for PackError {
@@ -67,6 +73,7 @@ impl core::fmt::Display for PackError {
             PackError::Odd { found } => write!(f, "two codes share a byte: pad the {found} elements to an even number"),
             PackError::EmptyBlock => f.write_str("a block holds at least one element, found size 0"),
             PackError::Bits { found } => write!(f, "a packed code has 1 to 16 bits and fits its type, found {found}"),
+            PackError::Inexact => f.write_str("a product of integers needs elements that are integers in a unit"),
             PackError::Format { found } => write!(f, "the layout has no {found} elements"),
         }
     }
@@ -75,7 +82,7 @@ impl core::fmt::Display for PackError {
 impl core::error::Error for PackError {}
 
 /// A slice of this length.
-fn check(what: &'static str, found: usize, expected: usize) -> Result<(), PackError> {
+pub(crate) fn check(what: &'static str, found: usize, expected: usize) -> Result<(), PackError> {
     if found == expected { Ok(()) } else { Err(PackError::Length { what, expected, found }) }
 }
 
