@@ -20,8 +20,7 @@ use crate::{AnyGrid, Elements, Format, Grid, Scale, ScaleFormat};
 
 /// A packed matrix `[inputs, outputs]`: codes and scales in [`Tiles`], as slices of words.
 ///
-/// Scales in f32 are ranges, one a word; those in E8M0 and E4M3 are bytes, four a word. The last word of E4M3 scales is
-/// the range of the tensor, in f32.
+/// Scales in f32 are ranges, one a word; those in E8M0 and E4M3 are bytes, four a word.
 ///
 /// # Example
 ///
@@ -36,7 +35,7 @@ use crate::{AnyGrid, Elements, Format, Grid, Scale, ScaleFormat};
 /// let amax = |_block, output: usize| [1.0, 4.0][output];
 /// let codes = |input: usize, output: usize| weight[2 * input + output];
 /// PackedMatrix::pack(tiles, format, ScaleFormat::F32, 0.0, amax, codes, &mut words, &mut scales)?;
-/// let packed = PackedMatrix::new(tiles, format, ScaleFormat::F32, &words, &scales)?;
+/// let packed = PackedMatrix::new(tiles, format, ScaleFormat::F32, 0.0, &words, &scales)?;
 /// assert_eq!([packed.value(0, 0), packed.value(0, 1)], [1.0, -64.0 * 4.0 / 127.0]);
 /// let mut y = [0.0; 2];
 /// packed.product(&[1.0, 2.0], &mut y)?;
@@ -53,17 +52,16 @@ pub struct PackedMatrix<'a> {
 
 /// The words that the scales of a layout take.
 ///
-/// One for each in f32, one for four in E8M0 and E4M3, and one for the range of the tensor with E4M3.
+/// One for each in f32, one for four in E8M0 and E4M3.
 pub const fn scale_words(tiles: Tiles, scale: ScaleFormat) -> usize {
     match scale {
         ScaleFormat::F32 => tiles.scales(),
-        ScaleFormat::E8M0 => tiles.scales() / 4,
-        ScaleFormat::E4M3(_) => tiles.scales() / 4 + 1,
+        ScaleFormat::E8M0 | ScaleFormat::E4M3(_) => tiles.scales() / 4,
     }
 }
 
 impl<'a> PackedMatrix<'a> {
-    /// Makes a matrix of its words.
+    /// Makes a matrix of its words; the range of the tensor matters to E4M3 scales only.
     ///
     /// # Errors
     ///
@@ -73,14 +71,11 @@ impl<'a> PackedMatrix<'a> {
         tiles: Tiles,
         format: Format,
         scale: ScaleFormat,
+        global_amax: f32,
         words: &'a [u32],
         scales: &'a [u32],
     ) -> Result<Self, PackError> {
         check(tiles, format, scale, words.len(), scales.len())?;
-        let global_amax = match scale {
-            ScaleFormat::E4M3(_) => f32::from_bits(scales[scales.len() - 1]),
-            ScaleFormat::F32 | ScaleFormat::E8M0 => 0.0,
-        };
         Ok(Self { tiles, grid: AnyGrid::new(format, scale, global_amax), words, scales })
     }
 
@@ -114,9 +109,6 @@ impl<'a> PackedMatrix<'a> {
                     ScaleFormat::E8M0 | ScaleFormat::E4M3(_) => scales[place / 4] |= stored << (8 * (place % 4)),
                 }
             }
-        }
-        if let (ScaleFormat::E4M3(_), Some(last)) = (scale, scales.last_mut()) {
-            *last = global_amax.to_bits();
         }
         let scales = &*scales;
         let scale_of = |block, output| grid.scale_of_stored(stored(scale, scales, tiles.scale_place(block, output)));
@@ -250,7 +242,7 @@ fn check(tiles: Tiles, format: Format, scale: ScaleFormat, words: usize, scales:
 
 /// How many rows there are of inputs and of outputs.
 fn rows(x: usize, inputs: usize, y: usize, outputs: usize) -> Result<usize, PackError> {
-    let rows = if inputs > 0 { x / inputs } else { y.checked_div(outputs).unwrap_or(0) };
+    let rows = x.checked_div(inputs).or_else(|| y.checked_div(outputs)).unwrap_or(0);
     super::packed::check("activations", x, rows * inputs)?;
     super::packed::check("outputs", y, rows * outputs)?;
     Ok(rows)
@@ -288,7 +280,7 @@ mod tests {
         let weight = |input: usize, _| codes[input];
         PackedMatrix::pack(tiles, format, ScaleFormat::F32, 0.0, |b, _| amax[b], weight, &mut words, &mut scales)
             .unwrap();
-        let packed = PackedMatrix::new(tiles, format, ScaleFormat::F32, &words, &scales).unwrap();
+        let packed = PackedMatrix::new(tiles, format, ScaleFormat::F32, 0.0, &words, &scales).unwrap();
         let mut y = [0.0];
         packed.integer_product(&[3, 5, -128, 1], &[0.25], &mut y).unwrap();
         assert_eq!(y, [(11.0 * 3.5 + -895.0 * 14.0) * (0.25 * (1.0f32 / 7.0))]);
@@ -298,11 +290,11 @@ mod tests {
     fn slices_of_other_lengths_and_elements_that_are_no_integers_are_refused() {
         let tiles = Tiles::new(4, 1, 4, 8).unwrap();
         let (words, scales) = (vec![0; tiles.words()], vec![0; tiles.scales()]);
-        let packed = PackedMatrix::new(tiles, Format::E4M3, ScaleFormat::F32, &words, &scales).unwrap();
+        let packed = PackedMatrix::new(tiles, Format::E4M3, ScaleFormat::F32, 0.0, &words, &scales).unwrap();
         assert_eq!(packed.integer_product(&[0; 4], &[1.0], &mut [0.0]), Err(PackError::Inexact));
         let length = PackError::Length { what: "activations", expected: 4, found: 5 };
         assert_eq!(packed.product(&[0.0; 5], &mut [0.0]), Err(length));
-        let other = PackedMatrix::new(tiles, Format::E2M1, ScaleFormat::F32, &words, &scales);
+        let other = PackedMatrix::new(tiles, Format::E2M1, ScaleFormat::F32, 0.0, &words, &scales);
         assert_eq!(other.unwrap_err(), PackError::Format { found: Format::E2M1 });
     }
 
@@ -333,7 +325,7 @@ mod tests {
                 let (mut words, mut scales) = (vec![0; tiles.words()], vec![0; scale_words(tiles, scale)]);
                 let at = |input: usize, output: usize| weight[input * outputs + output];
                 PackedMatrix::pack(tiles, format, scale, 1.0, amax, at, &mut words, &mut scales).unwrap();
-                let packed = PackedMatrix::new(tiles, format, scale, &words, &scales).unwrap();
+                let packed = PackedMatrix::new(tiles, format, scale, 1.0, &words, &scales).unwrap();
                 let grid = AnyGrid::new(format, scale, 1.0);
                 for input in 0..inputs {
                     for output in 0..outputs {

@@ -115,6 +115,7 @@ impl Contents {
         let missing = |key| match kind {
             Kind::Model => StoreError::NotQuantized { key },
             Kind::Statistics => StoreError::NotStatistics { key },
+            #[cfg(feature = "search")]
             Kind::Search => StoreError::NotSearch { key },
         };
         let schema = metadata.get(SCHEMA).ok_or(missing(SCHEMA))?;

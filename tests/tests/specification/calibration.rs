@@ -4,7 +4,10 @@ use burn::module::{Module, Param};
 use burn::nn::conv::Conv2dConfig;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
-use burn_quant::calibrate::{Histogram, LayerReport, QuantizeOptions, SkipReason, calibrate, observe};
+use burn_quant::calibrate::{
+    CalibrationAlgorithm, Histogram, LayerReport, QuantizeOptions, SkipReason, Stage, Statistics, StatisticsRequest,
+    calibrate, observe,
+};
 use burn_quant::config::{
     ActOrder, CalibrationInputs, HistogramConfig, Identity, IncludeMax, RangeSearch, SiblingScales,
 };
@@ -12,8 +15,8 @@ use burn_quant::nn::{QuantConv2d, QuantLinear};
 use burn_quant::place::place;
 use burn_quant::quantizer::Buffer;
 use burn_quant::{
-    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, fold_weights, quantize, quantize_weights,
-    quantize_with,
+    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, TensorQuantizer, fold_weights, quantize,
+    quantize_weights, quantize_with,
 };
 use burn_quant_tests::compare::{relative_error, within};
 use burn_quant_tests::{device, devices};
@@ -600,4 +603,52 @@ fn options_out_of_range_are_errors() {
     assert_eq!(run(nested), QuantError::AlgorithmInSequence { name: "sequence".into() });
     let custom = |options| Algorithm::Custom { name: "mine".into(), options };
     assert_eq!(run(custom(Default::default())), QuantError::UnknownAlgorithm { name: "mine".into(), known: vec![] });
+}
+
+/// An algorithm of the user's that gives other than a finite range per group is an error that names it, and no panic
+/// in the first forward pass.
+#[test]
+fn ranges_of_an_algorithm_are_checked() {
+    struct Fixed(Vec<f32>);
+    impl CalibrationAlgorithm for Fixed {
+        fn name(&self) -> &str {
+            "fixed"
+        }
+        fn stage(&self) -> Stage {
+            Stage::Clip
+        }
+        fn request(&self, _: &TensorQuantizer) -> Result<StatisticsRequest, SkipReason> {
+            Ok(StatisticsRequest::new())
+        }
+        fn range(&self, _: &TensorQuantizer, _: &Statistics) -> Result<Vec<f32>, SkipReason> {
+            Ok(self.0.clone())
+        }
+        fn needs_data(&self) -> bool {
+            true
+        }
+    }
+    let (_, device) = device();
+    let config = QuantConfig::new()
+        .with_rule(Rule::set("*input_quantizer", QuantizerConfig::int(8)))
+        .with_algorithm(Algorithm::custom("fixed", []));
+    let quantized = |ranges: Vec<f32>| {
+        let layer: QuantLinear = LinearConfig::new(8, 8).init(&device).into();
+        let options = QuantizeOptions::new().with_algorithm("fixed", move |_| Ok(Box::new(Fixed(ranges.clone()))));
+        let run = |layer: &QuantLinear| drop(layer.forward(spread::<2>([4, 8], &device)));
+        quantize_with(layer, &config, options, run).map(|(layer, _)| values(layer.input_quantizer.amax().unwrap()))
+    };
+    assert_eq!(quantized(vec![1.5]).unwrap(), [1.5]);
+    for (ranges, found) in [
+        (vec![1.0, 2.0, 3.0], "3 ranges"),
+        (vec![], "0 ranges"),
+        (vec![f32::NAN], "a range of NaN"),
+        (vec![f32::INFINITY], "a range of inf"),
+        (vec![-1.0], "a range of -1"),
+    ] {
+        let error = quantized(ranges).unwrap_err().to_string();
+        let expected = format!(
+            "the algorithm `fixed` gave `input_quantizer` {found}: its ranges are 1, one per group, finite and not negative"
+        );
+        assert_eq!(error, expected);
+    }
 }

@@ -1,18 +1,20 @@
 //! The layers with activation quantizers: burn's layers until they are quantized, and then the composition of their
 //! quantizers.
 
+use burn::module::Module;
 use burn::nn::conv::{
     Conv1dConfig, Conv2dConfig, Conv3dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig, ConvTranspose3dConfig,
 };
-use burn::nn::{LinearConfig, LinearLayout};
+use burn::nn::{Linear, LinearConfig, LinearLayout};
 use burn::tensor::{Device, Tensor};
+use burn_quant::calibrate::Warning;
 use burn_quant::config::{GradientRule, IntFormat};
 use burn_quant::nn::{
     QuantConv1d, QuantConv2d, QuantConv3d, QuantConvTranspose1d, QuantConvTranspose2d, QuantConvTranspose3d,
     QuantLinear,
 };
 use burn_quant::ops::{FakeQuant, Groups, fake_quant, group_amax};
-use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, quantize};
+use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, presets, quantize};
 use burn_quant_tests::device;
 
 use crate::{assert_same, spread, values};
@@ -97,4 +99,31 @@ fn images_have_their_channels_on_the_second_axis() {
     let (layer, _) = quantize(layer, &config, |layer| drop(layer.forward(image.clone()))).unwrap();
     let amax = Quantizers::of(&layer).get("input_quantizer").unwrap().amax().unwrap();
     assert_eq!(values(amax), [2.0, 3.0, 5.0]);
+}
+
+/// A layer of burn's among those of `nn`.
+#[derive(Module, Debug)]
+struct Mixed {
+    fc1: QuantLinear,
+    fc2: Linear,
+}
+
+/// A model that was only half built of `nn` is quantized by half: the report says which layers were left out, and what
+/// stays in float.
+#[test]
+fn a_layer_of_burn_among_those_of_nn_is_warned_of() {
+    let (_, device) = device();
+    let config = LinearConfig::new(8, 8);
+    let mixed = Mixed { fc1: config.init(&device).into(), fc2: config.init(&device) };
+    let run = |model: &Mixed| drop(model.fc2.forward(model.fc1.forward(spread::<2>([4, 8], &device))));
+    let (_, report) = quantize(mixed.clone(), &presets::int8_default(), run).unwrap();
+    assert_eq!(report.warnings, [Warning::InputsInFloat { layer: "fc2".into() }]);
+    let (_, report) = quantize(mixed, &presets::int8_weight_only(), run).unwrap();
+    assert_eq!(report.warnings, [], "no inputs are quantized");
+
+    let config = QuantConfig::new().with_rule(Rule::set("fc1.*weight_quantizer", QuantizerConfig::int(8)));
+    let linear = LinearConfig::new(8, 8);
+    let mixed = Mixed { fc1: linear.init(&device).into(), fc2: linear.init(&device) };
+    let (_, report) = quantize(mixed, &config, run).unwrap();
+    assert!(report.to_string().contains("in float: fc2.weight"), "{report}");
 }

@@ -63,6 +63,14 @@ pub enum Warning {
         /// The container and the field, or the glob of the path.
         layout: String,
     },
+    /// A layer of burn's has a quantized weight and inputs in float, in a model that quantizes the inputs of others.
+    #[error(
+        "`{layer}` is burn's own layer, so its inputs stay in float: build it of `burn_quant::nn` to quantize them too"
+    )]
+    InputsInFloat {
+        /// The path of the layer.
+        layer: String,
+    },
     /// A quantizer in a struct of yours looks for channels in the last axis, where the convolution beside it has none.
     #[error(
         "`{quantizer}` looks for channels in the last axis, and the convolution `{layer}` beside it has them in the \
@@ -116,6 +124,13 @@ impl std::fmt::Display for Report {
         }
         for warning in &self.warnings {
             writeln!(f, "warning: {warning}")?;
+        }
+        if let [first, ..] = self.float.as_slice() {
+            let others = match self.float.len() {
+                1 => String::new(),
+                n => format!(" and {} more", n - 1),
+            };
+            writeln!(f, "in float: {first}{others}")?;
         }
         let all = self.plan.quantizers.len();
         let data = match self.passes {

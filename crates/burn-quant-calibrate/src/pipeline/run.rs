@@ -205,6 +205,8 @@ impl QuantizeOptions<'_> {
         report.warnings.extend(untied.into_iter().map(|path| Warning::Untied { path }));
         report.warnings.extend(placed.folded.into_iter().map(|layer| Warning::Folded { layer }));
         report.warnings.extend(placed.unused_layouts.into_iter().map(|layout| Warning::UnusedLayout { layout }));
+        let in_float = |layer| Warning::InputsInFloat { layer };
+        report.warnings.extend(placed.inputs_in_float.into_iter().map(in_float));
         let elsewhere = |BesideConvolution { quantizer, layer }| Warning::ChannelsElsewhere { quantizer, layer };
         report.warnings.extend(placed.beside.into_iter().map(elsewhere));
         let worse: Vec<Warning> = Warning::of_layers(&report.layers).collect();

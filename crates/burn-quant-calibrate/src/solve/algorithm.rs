@@ -118,7 +118,9 @@ pub trait CalibrationAlgorithm: Send + Sync {
         Err(SkipReason::NotMine)
     }
 
-    /// Finds the range of an activation for which [`request`](CalibrationAlgorithm::request) asked for statistics.
+    /// Finds the range of an activation for which [`request`](CalibrationAlgorithm::request) asked for statistics: a
+    /// number for each group, as many as `seen.amax` has, finite and not negative. Anything else is an error that names
+    /// the algorithm.
     ///
     /// # Errors
     ///

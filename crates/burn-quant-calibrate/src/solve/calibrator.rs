@@ -250,6 +250,7 @@ impl Calibrator {
             steps.push(match step.range(quantizer, seen) {
                 Err(reason) => StepReport::skipped(step.name(), reason),
                 Ok(amax) => {
+                    check_range(step.name(), name, &amax, seen.amax.len())?;
                     let chosen = amax.iter().copied().fold(0.0, f32::max);
                     quantizer.set_amax(Tensor::<1>::from_data(amax.as_slice(), device));
                     let choices = BTreeMap::from([("amax".to_string(), chosen), ("largest".to_string(), largest)]);
@@ -259,6 +260,18 @@ impl Calibrator {
         }
         Ok(steps)
     }
+}
+
+/// Whether an algorithm found a range for each group, finite and not negative.
+fn check_range(algorithm: &str, quantizer: &str, amax: &[f32], groups: usize) -> Result<(), QuantError> {
+    let unusable = amax.iter().find(|amax| !amax.is_finite() || **amax < 0.0);
+    let found = match unusable {
+        Some(found) => format!("a range of {found}"),
+        None if amax.len() != groups => format!("{} ranges", amax.len()),
+        None => return Ok(()),
+    };
+    let expected = format!("{groups}, one per group, finite and not negative");
+    Err(QuantError::AlgorithmRange { algorithm: algorithm.into(), quantizer: quantizer.into(), found, expected })
 }
 
 /// What statistics lack of what was asked for.

@@ -314,6 +314,18 @@ pub enum QuantError {
         /// What it may be.
         expected: &'static str,
     },
+    /// An algorithm gave a quantizer ranges that it cannot have.
+    #[error("the algorithm `{algorithm}` gave `{quantizer}` {found}: its ranges are {expected}")]
+    AlgorithmRange {
+        /// The algorithm.
+        algorithm: String,
+        /// The quantizer.
+        quantizer: String,
+        /// What it gave.
+        found: String,
+        /// What ranges may be.
+        expected: String,
+    },
     /// A weight was quantized by burn.
     #[error("`{path}` holds a tensor that burn quantized: quantize the float model instead")]
     BurnQuantized {

@@ -3,7 +3,7 @@
 use super::Plan;
 use super::layout::Resolved;
 use crate::config::Granularity;
-use crate::layout::{Role, role_of_inputs};
+use crate::layout::{Role, burn_layer_name, burns, role_of_inputs};
 use crate::model::{ModelIndex, ParameterRef, layer_of, within};
 
 /// An activation quantizer that looks for channels in the last axis, and the convolution beside it.
@@ -13,6 +13,31 @@ pub struct BesideConvolution {
     pub quantizer: String,
     /// The path of the convolution.
     pub layer: String,
+}
+
+/// Layers of burn's with a quantized weight and no quantizer of their inputs, in a model that quantizes inputs
+/// elsewhere: they were left out where layers of `nn` took the place of burn's.
+pub(super) fn inputs_in_float(index: &ModelIndex, plan: &Plan) -> Vec<String> {
+    let enabled = |name: &str| plan.quantizers.get(name).is_some_and(|planned| planned.enabled);
+    let inputs = index.quantizers.names().any(|name| name.ends_with("input_quantizer") && enabled(name));
+    let placed_by_hand = |layer: &str| {
+        let owner = within(layer_of(layer), "");
+        let field = |name: &str| name.strip_prefix(owner.as_str()).is_some_and(|rest| !rest.contains('.'));
+        index.quantizers.names().any(field)
+    };
+    let left_out = |weight: &&ParameterRef| {
+        let layer = layer_of(&weight.path);
+        enabled(&weight.quantizer)
+            && burns(&weight.container, &weight.field).is_some()
+            && burn_layer_name(&weight.container) != "Embedding"
+            && index.quantizers.find(&within(layer, "input_quantizer")).is_none()
+            && !placed_by_hand(layer)
+    };
+    if !inputs {
+        return Vec::new();
+    }
+    let layers = index.parameters().iter().filter(left_out).map(|weight| layer_of(&weight.path).to_string());
+    layers.collect()
 }
 
 /// The enabled quantizers whose groups depend on where channels are, and who look for them elsewhere than the

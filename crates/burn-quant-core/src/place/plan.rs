@@ -6,7 +6,7 @@ use burn::module::{Module, Reparameterization};
 use serde::{Deserialize, Serialize};
 
 use super::WeightLayouts;
-use super::beside::{BesideConvolution, beside_convolutions};
+use super::beside::{BesideConvolution, beside_convolutions, inputs_in_float};
 use super::layout::Resolved;
 use crate::config::near_misses;
 use crate::config::{Action, QuantizerConfig, Rule};
@@ -94,6 +94,8 @@ pub struct Placed<M> {
     pub unused_layouts: Vec<String>,
     /// Layers with a quantized weight that had been rounded for good.
     pub folded: Vec<String>,
+    /// Layers of burn's whose inputs stay in float, in a model that quantizes inputs of others.
+    pub inputs_in_float: Vec<String>,
     /// Quantizers that look for channels elsewhere than the convolutions beside them.
     pub beside: Vec<BesideConvolution>,
 }
@@ -123,8 +125,9 @@ impl<M: Module> Placed<M> {
         };
         let folded = index.folded().into_iter().filter(again).collect();
         let beside = beside_convolutions(&index, &plan, &resolved);
+        let inputs_in_float = inputs_in_float(&index, &plan);
         let model = install(model, &plan, index)?;
-        Ok(Self { model, plan, float, unused_layouts: resolved.unused, folded, beside })
+        Ok(Self { model, plan, float, unused_layouts: resolved.unused, folded, inputs_in_float, beside })
     }
 }
 
