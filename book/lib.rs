@@ -103,6 +103,10 @@ pub mod quantization_aware_training {}
 #[doc = include_str!("src/folding-and-records.md")]
 pub mod folding_and_records {}
 
+/// Packed models.
+#[doc = include_str!("src/packed-models.md")]
+pub mod packed_models {}
+
 /// Layers, and models of your own.
 #[doc = include_str!("src/layers.md")]
 pub mod layers {}

@@ -11,6 +11,7 @@
 //! bits         what a layer takes
 //! summary      a table of all quantizers
 //! fold         the quantized model -> plain weights
+//! compress     the quantized model -> codes in the place of weights
 //! ```
 //!
 //! Users depend on `burn-quant`, which re-exports what they need; the crates of the toolkit depend on this one.
@@ -25,5 +26,6 @@ pub mod model;
 pub mod place;
 
 pub mod bits;
+pub mod compress;
 pub mod fold;
 pub mod summary;

@@ -51,24 +51,41 @@ impl ActivationQuantized<Linear> {
     ///
     /// Shapes are those of burn's layer; a disabled quantizer is the identity.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        self.product(input, self.weight.val(), self.bias.as_ref().map(Param::val), linear)
+        let bias = self.bias.as_ref().map(Param::val);
+        match self.packed_product(&input, bias.clone()) {
+            Some(output) => output,
+            None => self.product(input, self.weight.val(), bias, linear),
+        }
+    }
+
+    /// The layer with its quantizers, if its weight is packed.
+    fn packed_product<const D: usize>(&self, input: &Tensor<D>, bias: Option<Tensor<1>>) -> Option<Tensor<D>> {
+        let quantizer = self.weight.reparameterization::<TensorQuantizer>()?;
+        let output = quantizer.linear(&self.input_quantizer, input, bias)?;
+        Some(self.output_quantizer.forward(output))
     }
 
     /// The layer with its weight quantized: what a forward that runs the layer many times quantizes once.
     pub(super) fn prepared(&self) -> PreparedLinear<'_> {
-        PreparedLinear { layer: self, weight: self.weight.val(), bias: self.bias.as_ref().map(Param::val) }
+        let packed = self.weight.reparameterization::<TensorQuantizer>().is_some_and(|it| it.packed().is_some());
+        let weight = (!packed).then(|| self.weight.val());
+        PreparedLinear { layer: self, weight, bias: self.bias.as_ref().map(Param::val) }
     }
 }
 
 /// A layer whose weight is quantized.
 pub(super) struct PreparedLinear<'a> {
     layer: &'a QuantLinear,
-    weight: Tensor<2>,
+    /// `None` if it is packed.
+    weight: Option<Tensor<2>>,
     bias: Option<Tensor<1>>,
 }
 
 impl PreparedLinear<'_> {
     pub(super) fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        self.layer.product(input, self.weight.clone(), self.bias.clone(), linear)
+        match &self.weight {
+            Some(weight) => self.layer.product(input, weight.clone(), self.bias.clone(), linear),
+            None => self.layer.forward(input),
+        }
     }
 }

@@ -6,9 +6,9 @@
 //! NF4         the place in the table
 //! ```
 //!
-//! A code and the scale of its group give the value of fake quantization, bit for bit but for the sign of zero. Products
-//! with integers ask for more: a format whose points are whole multiples of a unit ([`Elements::unit`]) is an integer
-//! format in disguise.
+//! A code and the scale of its group give the value of fake quantization, bit for bit but for the sign of zero.
+//! Products with integers ask for more: a format whose points are whole multiples of a unit ([`Elements::unit`]) is an
+//! integer format in disguise.
 //!
 //! Our choice: integers in offset binary, as the products of x86 take one operand without a sign.
 
@@ -203,7 +203,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_code_and_a_stored_scale_have_the_value_of_fake_quantization(x in -4.0f32..4.0, amax in 0.0f32..4.0, global in 4.0f32..40.0) {
+        fn a_code_and_a_stored_scale_have_the_value_of_fake_quantization(
+            x in -4.0f32..4.0, amax in 0.0f32..4.0, global in 4.0f32..40.0,
+        ) {
             let scales = [ScaleFormat::F32, ScaleFormat::E8M0]
                 .into_iter()
                 .chain([BlockScale::Dynamic, BlockScale::Static, BlockScale::StaticFourOverSix].map(ScaleFormat::E4M3));
@@ -215,7 +217,7 @@ mod tests {
                     let code = grid.code(x, scale);
                     let expected = grid.fake_quant(x, scale);
                     prop_assert_eq!(grid.value(code, stored), expected, "{} {}", format, scales);
-                    prop_assert_eq!(grid.code(expected, stored), code, "{} {}: packing what is rounded", format, scales);
+                    prop_assert_eq!(grid.code(expected, stored), code, "{} {}: what is rounded", format, scales);
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! W = [inputs, outputs], packed       w = point(code) · step of its block
 //!
 //! float activations     y = Σ_k x_k · w_k                               in f64, rounded once
-//! integer activations   y = s_x · c · Σ_b f32(Σ_{k in b} q_k · i_k) · t_b   inner sum in i32, outer in f32 and in order
+//! integer activations   y = s_x · c · Σ_b f32(Σ_{k in b} q_k · i_k) · t_b     inner in i32, outer in f32 and in order
 //!
 //! i = point(code) / unit, an integer        t = amax of the block, or its scale in E8M0 or E4M3
 //! c = unit / max for f32 scales, else unit  s_x = step of the row of activations, q its codes
@@ -329,7 +329,8 @@ mod tests {
                 let grid = AnyGrid::new(format, scale, 1.0);
                 for input in 0..inputs {
                     for output in 0..outputs {
-                        let expected = grid.fake_quant(at(input, output), grid.scale(amax(input / tiles.block(), output)));
+                        let scale_of = grid.scale(amax(input / tiles.block(), output));
+                        let expected = grid.fake_quant(at(input, output), scale_of);
                         prop_assert_eq!(packed.value(input, output), expected, "{} {}", format, scale);
                     }
                 }

@@ -124,6 +124,17 @@ impl<G: Grid> TwoLevel<G> {
         }
     }
 
+    /// Returns what E4M3 scales are multiplied with: the scale of a block is that of its code times this, wherever the
+    /// block holds anything but zeros.
+    pub fn tensor_scale(self) -> f32 {
+        match self.blocks {
+            BlockScale::Dynamic if self.multiplies && self.scale_of_scales > 0.0 => (1.0 / self.scale_of_scales) as f32,
+            BlockScale::Dynamic if self.multiplies => 1.0,
+            BlockScale::Dynamic => self.tensor_scale,
+            BlockScale::Static | BlockScale::StaticFourOverSix => self.of_scales.from_grid,
+        }
+    }
+
     #[inline(always)]
     fn dynamic(self, units: f32) -> f32 {
         let scale = units * self.tensor_scale;

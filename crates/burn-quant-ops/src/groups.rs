@@ -125,6 +125,15 @@ impl Groups {
         &self.counts
     }
 
+    /// Returns the elements of a group along an axis; the last group may have fewer.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such axis.
+    pub fn size(&self, axis: usize) -> usize {
+        self.sizes[axis]
+    }
+
     /// Returns the group of an element, by its row-major number.
     ///
     /// It is the place of the element's range in amax.

@@ -5,6 +5,7 @@
 //!   x, ranges ──► fake_quant ──► y, same shape and dtype  (straight-through gradient to x, and to learned ranges)
 //!   x, bias, ranges ──► fake_quant_affine ──► y           (the same around a bias)
 //!   x ──► hadamard ──► y                                  (an orthogonal rotation of blocks, and its inverse)
+//!   x, codes and scales ──► packed_linear ──► y           (a linear layer of a packed weight)
 //! ```
 //!
 //! [`Groups`] says which elements share an amax; [`FakeQuant`] adds the number format and the [`GradientRule`];
@@ -26,6 +27,7 @@ mod flex;
 mod group_amax;
 mod groups;
 mod hadamard;
+mod packed_linear;
 mod relative_entropy;
 
 pub use backend::has_kernels;
@@ -36,4 +38,8 @@ pub use fake_quant::{
 pub use group_amax::{GroupAmaxOps, group_amax};
 pub use groups::{AxisGroups, Groups};
 pub use hadamard::{Direction, Hadamard, HadamardOps, hadamard};
+pub use packed_linear::{
+    ActivationKind, Activations, NotPacked, PackedCall, PackedLayout, PackedLinearOps, PackedScales, PackedTensor,
+    packed_linear,
+};
 pub use relative_entropy::relative_entropy;

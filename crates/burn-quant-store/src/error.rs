@@ -39,6 +39,12 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// The model is packed, and files hold floats with their quantizers.
+    #[error("`{path}` is packed: save the model before it is, or `decompress` it")]
+    Packed {
+        /// The path of the first packed weight.
+        path: String,
+    },
     /// The bytes are not burnpack.
     #[error("not a burnpack file: it starts with other bytes, or is of another version of the container")]
     NotBurnpack,

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn_pack::{Bytes, Reader};
+use burn_quant_core::error::QuantError;
+use burn_quant_core::model::ModelIndex;
 use burn_quant_core::place::Plan;
 
 use crate::StoreError;
@@ -20,7 +22,8 @@ use crate::file::{Contents, Kind, write};
 ///
 /// # Errors
 ///
-/// [`StoreError::Write`] if the file could not be written, [`StoreError::Folder`] if the path is that of a folder.
+/// [`StoreError::Write`] if the file could not be written, [`StoreError::Folder`] if the path is that of a folder,
+/// [`StoreError::Packed`] if weights are packed: files hold floats and their quantizers.
 ///
 /// # Example
 ///
@@ -33,12 +36,17 @@ pub fn save<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<(), StoreErr
 ///
 /// # Errors
 ///
-/// [`StoreError::Record`] if burn cannot record the model.
+/// [`StoreError::Record`] if burn cannot record the model, [`StoreError::Packed`] if weights are packed.
 pub fn to_bytes<M: Module>(model: &M) -> Result<Bytes, StoreError> {
     contents(model)?.pack(Kind::Model)?.into_bytes().map_err(|e| StoreError::Record { reason: e.to_string() })
 }
 
 fn contents<M: Module>(model: &M) -> Result<Contents, StoreError> {
+    let packed = |error| match error {
+        QuantError::Packed { path } => StoreError::Packed { path },
+        other => StoreError::Quantizers(other),
+    };
+    ModelIndex::lazy_of(model).refuse_packed().map_err(packed)?;
     // burn's own record decides which tensors there are and in what form; only its bytes are public
     let record = |e: &dyn std::fmt::Display| StoreError::Record { reason: e.to_string() };
     let bytes = model.clone().into_record().into_bytes().map_err(|e| record(&e))?;

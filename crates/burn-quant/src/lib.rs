@@ -56,6 +56,7 @@
 
 pub use burn_quant_calibrate::config::{Algorithm, QuantConfig, presets};
 pub use burn_quant_calibrate::pipeline::{quantize, quantize_weights, quantize_with};
+pub use burn_quant_core::compress::compress;
 pub use burn_quant_core::config::{QuantizerConfig, Rule};
 pub use burn_quant_core::error::QuantError;
 pub use burn_quant_core::fold::fold_weights;
@@ -120,6 +121,14 @@ pub mod fold {
     pub use burn_quant_core::fold::{fold_to_burn, fold_weights, with_folded_weights};
 }
 
+/// Codes in the place of floats: a quantized model -> a packed one, and back.
+pub mod compress {
+    pub use burn_quant_core::compress::{
+        CompressReport, PackedWeight, WithoutPackedForm, compress, compress_with, decompress,
+    };
+    pub use burn_quant_core::error::NotPackedReason;
+}
+
 /// The one hook into a model: what watches its tensors.
 pub mod tap {
     pub use burn_quant_core::model::{Watched, watch};
@@ -128,7 +137,7 @@ pub mod tap {
 
 /// Why a model could not be quantized.
 pub mod error {
-    pub use burn_quant_core::error::{ImportProblem, InvalidConfig, NotScoredReason, QuantError};
+    pub use burn_quant_core::error::{ImportProblem, InvalidConfig, NotPackedReason, NotScoredReason, QuantError};
 }
 
 pub use burn_quant_ops as ops;
@@ -153,7 +162,7 @@ pub use burn_quant_ops::numerics;
 /// ```
 pub mod prelude {
     pub use crate::{
-        Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, TensorQuantizer, disable, enable,
-        fold_weights, nn, presets, quantize, quantize_weights, quantize_with, summary,
+        Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, TensorQuantizer, compress, disable,
+        enable, fold_weights, nn, presets, quantize, quantize_weights, summary,
     };
 }

@@ -646,9 +646,7 @@ fn ranges_of_an_algorithm_are_checked() {
         (vec![-1.0], "a range of -1"),
     ] {
         let error = quantized(ranges).unwrap_err().to_string();
-        let expected = format!(
-            "the algorithm `fixed` gave `input_quantizer` {found}: its ranges are 1, one per group, finite and not negative"
-        );
-        assert_eq!(error, expected);
+        let ranges = "its ranges are 1, one per group, finite and not negative";
+        assert_eq!(error, format!("the algorithm `fixed` gave `input_quantizer` {found}: {ranges}"));
     }
 }

@@ -5,6 +5,7 @@
 
 mod attention;
 mod calibration;
+mod compress;
 mod config;
 mod faults;
 mod gradient;
@@ -14,6 +15,7 @@ mod lifecycle;
 mod models;
 mod nn;
 mod ops;
+mod packed;
 mod pointwise;
 mod prepare;
 mod presets;

@@ -113,6 +113,7 @@ impl QuantizeOptions<'_> {
     ) -> Result<ModelStatistics, QuantError> {
         let calibrator = Calibrator::new(algorithm, &self.algorithms)?;
         let mut index = ModelIndex::of(model);
+        index.refuse_packed()?;
         let request = calibrator.request(&index)?;
         let grams: Vec<String> = request.passes(None).into_iter().flatten().collect();
         let at = request.grams_at.unwrap_or(CaptureAt::Float);
@@ -139,6 +140,7 @@ impl QuantizeOptions<'_> {
     ) -> Result<(M, Vec<LayerReport>), QuantError> {
         let calibrator = Calibrator::new(algorithm, &self.algorithms)?;
         let mut index = ModelIndex::of(&model);
+        index.refuse_packed()?;
         calibrator.check(&index, statistics)?;
         check_layers(&index, algorithm)?;
         let (solved, mut reports) = self.solve(&model, &mut index, &calibrator, statistics)?;

@@ -2,6 +2,7 @@
 
 mod import;
 mod invalid_config;
+mod not_packed;
 mod not_scored;
 mod text;
 
@@ -9,6 +10,7 @@ use thiserror::Error;
 
 pub use import::ImportProblem;
 pub use invalid_config::InvalidConfig;
+pub use not_packed::NotPackedReason;
 pub use not_scored::NotScoredReason;
 pub use text::number;
 
@@ -325,6 +327,21 @@ pub enum QuantError {
         found: String,
         /// What ranges may be.
         expected: String,
+    },
+    /// A weight has no packed form.
+    #[error("`{path}` cannot be packed: {reason}; `compress_with` can leave such weights as they are")]
+    NotPacked {
+        /// The path of the weight.
+        path: String,
+        /// Why not.
+        #[source]
+        reason: NotPackedReason,
+    },
+    /// A weight of a packed model is to be quantized or changed.
+    #[error("`{path}` is packed: `decompress` the model first")]
+    Packed {
+        /// The path of the weight.
+        path: String,
     },
     /// A weight was quantized by burn.
     #[error("`{path}` holds a tensor that burn quantized: quantize the float model instead")]

@@ -6,6 +6,7 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor};
 
 use super::{Path, Quantizers, Visit, layer_of, visit, within};
+use crate::error::QuantError;
 use crate::layout::{burn_layer_name, burns};
 use crate::quantizer::TensorQuantizer;
 
@@ -63,6 +64,21 @@ impl ModelIndex {
         let mut index = Self::default();
         visit(model, &mut index);
         index
+    }
+
+    /// Refuses a model whose weights are packed: there is nothing to calibrate, to change or to save as floats.
+    ///
+    /// # Errors
+    ///
+    /// [`QuantError::Packed`] with the first packed weight.
+    pub fn refuse_packed(&self) -> Result<(), QuantError> {
+        match self.quantizers.iter().find(|(_, quantizer)| quantizer.packed().is_some()) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let path = self.weight_of(name).map_or(name, |weight| &weight.path).to_string();
+                Err(QuantError::Packed { path })
+            }
+        }
     }
 
     /// Makes linear weights whose shape is not known before: burn keeps the shape of one in column layout as it is in

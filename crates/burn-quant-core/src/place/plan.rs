@@ -104,6 +104,7 @@ impl<M: Module> Placed<M> {
     /// Does what [`place`] does.
     pub fn of(model: M, rules: &[Rule], layouts: &WeightLayouts, none: NoWeights) -> Result<Self, QuantError> {
         let index = ModelIndex::of(&model);
+        index.refuse_packed()?;
         let resolved = layouts.resolve(&index)?;
         let placements = placements(&index, &resolved);
         let planned = apply_rules(&placements, rules, none)?;
@@ -139,6 +140,7 @@ impl<M: Module> Placed<M> {
 /// [`QuantError::Config`] if a configuration does not fit its quantizer, and [`QuantError::ForeignReparameterization`].
 pub fn install_plan<M: Module>(model: M, plan: &Plan) -> Result<M, QuantError> {
     let index = ModelIndex::lazy_of(&model);
+    index.refuse_packed()?;
     install(model, plan, index)
 }
 

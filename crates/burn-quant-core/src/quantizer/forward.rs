@@ -38,7 +38,7 @@ impl TensorQuantizer {
     }
 
     /// What trained factors of low rank add to a weight `[rows, columns]`: `down · up`.
-    fn adaptation<const D: usize>(&self, x: &Tensor<D>) -> Option<Tensor<D>> {
+    pub(super) fn adaptation<const D: usize>(&self, x: &Tensor<D>) -> Option<Tensor<D>> {
         let (Role::Weight(_), &[rows, columns]) = (self.role, &x.dims()[..]) else { return None };
         let (down, up) = self.buffer(Buffer::LowRankDown).zip(self.buffer(Buffer::LowRankUp))?;
         let rank = down.dims()[0] / rows;
@@ -221,7 +221,7 @@ impl TensorQuantizer {
         }
     }
 
-    fn ranges<const D: usize>(&self, x: &Tensor<D>, groups: &Groups, bias: Option<&Bias>) -> Ranges {
+    pub(super) fn ranges<const D: usize>(&self, x: &Tensor<D>, groups: &Groups, bias: Option<&Bias>) -> Ranges {
         let constant = |amax: f32, len: usize| Tensor::full([len], amax, (&x.device(), DType::F32));
         match (self.config.scale, self.config.range) {
             (ScaleFormat::E8M0, _) => Ranges::PowersOfTwo,

@@ -4,6 +4,7 @@
 //! * [`Buffer`] the tensors it keeps
 //! * [`Tap`] the one hook: what watches a model sees its tensors here
 //! * `two_scales` rounding between two learned scales; `groups` sums over groups, and their values spread over elements
+//! * [`packed`] codes in the place of a float weight
 //! * `handshake` how a traversal by burn hands quantizers over
 
 mod any_tensor;
@@ -13,6 +14,7 @@ mod forward;
 pub mod groups;
 pub(crate) mod handshake;
 mod module;
+pub mod packed;
 pub mod parameter;
 mod rows;
 mod tap;

@@ -8,6 +8,7 @@ use burn::module::{
 use burn::tensor::{Device, Tensor};
 
 use super::buffers::Buffers;
+use super::packed::PackedWeight;
 use super::{Buffer, TensorQuantizer, handshake};
 use crate::config::RangeSource;
 use crate::layout::Role;
@@ -35,8 +36,16 @@ impl TensorQuantizer {
         self
     }
 
+    fn map_packed(mut self, f: impl FnOnce(PackedWeight) -> PackedWeight) -> Self {
+        self.packed = self.packed.map(|packed| Box::new(f(*packed)));
+        self
+    }
+
     fn visit_stages<V: ModuleVisitor>(&self, visitor: &mut V) {
         self.buffers.visit(visitor);
+        if let Some(packed) = &self.packed {
+            packed.visit(visitor);
+        }
         for (i, stage) in self.chain.iter().enumerate() {
             let name = (i + 1).to_string();
             visitor.enter_module(&name, CONTAINER);
@@ -47,6 +56,7 @@ impl TensorQuantizer {
 
     fn map_stages<M: ModuleMapper>(mut self, mapper: &mut M) -> Self {
         self.buffers = self.buffers.map(mapper);
+        self.packed = self.packed.map(|packed| Box::new(packed.map(mapper)));
         let chain = self.chain.into_iter().enumerate().map(|(i, stage)| {
             let name = (i + 1).to_string();
             mapper.enter_module(&name, CONTAINER);
@@ -70,15 +80,18 @@ impl Module for TensorQuantizer {
     }
 
     fn to_device(self, device: &Device) -> Self {
-        self.forgetting().map_buffers(&|buffers| buffers.moved(device))
+        let moved = self.forgetting().map_buffers(&|buffers| buffers.moved(device));
+        moved.map_packed(|packed| packed.moved(device))
     }
 
     fn fork(self, device: &Device) -> Self {
-        self.forgetting().map_buffers(&|buffers| buffers.fork(device))
+        let forked = self.forgetting().map_buffers(&|buffers| buffers.fork(device));
+        forked.map_packed(|packed| packed.fork(device))
     }
 
     fn collect_devices(&self, devices: Devices) -> Devices {
         let devices = self.buffers.collect_devices(devices);
+        let devices = self.packed.iter().fold(devices, |devices, packed| packed.collect_devices(devices));
         self.chain.iter().fold(devices, |devices, stage| stage.collect_devices(devices))
     }
 
@@ -87,14 +100,17 @@ impl Module for TensorQuantizer {
     }
 
     fn valid(&self) -> Self {
-        let mut valid = self.clone().map_buffers(&Buffers::valid);
+        let mut valid = self.clone().map_buffers(&Buffers::valid).map_packed(|packed| packed.valid());
+        if valid.packed.is_some() {
+            return valid;
+        }
         // a weight for validation stays as it is, so it is rounded once: whatever changes it maps its quantizer too
         valid.rounded = matches!(self.role, Role::Weight(_)).then(Arc::default);
         valid
     }
 
     fn train(self) -> Self {
-        self.forgetting().map_buffers(&Buffers::train)
+        self.forgetting().map_buffers(&Buffers::train).map_packed(PackedWeight::train)
     }
 }
 
@@ -102,6 +118,13 @@ impl Reparameterization for TensorQuantizer {
     const NAME: &'static str = "weight_quantizer";
 
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
+        if let Some(packed) = &self.packed {
+            let weight = packed.unpack::<D>().cast(base.dtype());
+            return match self.adaptation(&weight) {
+                None => weight,
+                Some(adaptation) => weight + adaptation,
+            };
+        }
         match &self.rounded {
             Some(rounded) if self.tap.get().is_none() => rounded.get_or_init(|| self.forward(base).into()).ranked(),
             _ => self.forward(base),
@@ -121,6 +144,9 @@ impl std::fmt::Display for TensorQuantizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if !self.enabled {
             return f.write_str("disabled");
+        }
+        if let Some(packed) = &self.packed {
+            return write!(f, "{} {} {packed}", self.config.kind(), self.config.granularity);
         }
         let stages = self.stages("").map(|(_, stage)| stage.description());
         f.write_str(&stages.collect::<Vec<_>>().join(", then "))

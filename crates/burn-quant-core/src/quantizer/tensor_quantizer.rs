@@ -7,10 +7,11 @@ use burn_quant_ops::Groups;
 use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat, Signedness};
 
 use super::buffers::Buffers;
+use super::packed::PackedWeight;
 use super::tap::TapSlot;
 use super::{AnyTensor, Buffer, Tap};
 use crate::config::{BiasSource, LearnedAmax, QuantizerConfig, RangeSource};
-use crate::error::QuantError;
+use crate::error::{NotPackedReason, QuantError};
 use crate::layout::Role;
 
 /// Quantizes and dequantizes a tensor: a field of a layer, or attached to a weight.
@@ -64,6 +65,8 @@ pub struct TensorQuantizer {
     convolution_groups: usize,
     /// The weight as it was rounded, in a copy of the model for validation.
     pub(super) rounded: Option<Arc<OnceLock<AnyTensor>>>,
+    /// The weight, in a packed model.
+    pub(super) packed: Option<Box<PackedWeight>>,
 }
 
 impl TensorQuantizer {
@@ -95,6 +98,7 @@ impl TensorQuantizer {
             chain: Vec::new(),
             convolution_groups: 1,
             rounded: None,
+            packed: None,
         }
     }
 
@@ -260,6 +264,36 @@ impl TensorQuantizer {
         self.buffers.clear(buffer);
     }
 
+    /// Returns the weight as codes and scales, in a packed model.
+    ///
+    /// `None` if the weight is held in float.
+    pub fn packed(&self) -> Option<&PackedWeight> {
+        self.packed.as_deref()
+    }
+
+    /// Checks whether a weight of this shape has a packed form, as far as its values do not matter.
+    ///
+    /// # Errors
+    ///
+    /// [`NotPackedReason`] with the reason why not.
+    pub fn check_packing(&self, shape: &[usize]) -> Result<(), NotPackedReason> {
+        PackedWeight::check(shape, self)
+    }
+
+    /// Returns the quantizer with the weight that it rounds packed: it holds codes and scales, and its ranges in them.
+    ///
+    /// # Errors
+    ///
+    /// [`NotPackedReason`] with the reason why the weight has no packed form.
+    pub fn packing<const D: usize>(&self, weight: Tensor<D>) -> Result<Self, NotPackedReason> {
+        let packed = PackedWeight::pack(weight, self)?;
+        let mut quantizer = self.clone();
+        [Buffer::Amax, Buffer::GlobalAmax].into_iter().for_each(|buffer| quantizer.buffers.clear(buffer));
+        quantizer.rounded = None;
+        quantizer.packed = Some(Box::new(packed));
+        Ok(quantizer)
+    }
+
     /// Switches the quantizer on, with all stages of its chain.
     ///
     /// One that is static and was never calibrated panics in its next forward pass; `enable` by glob is an error there.
@@ -286,14 +320,14 @@ impl TensorQuantizer {
                     && !stage.buffers.has(Buffer::GlobalAmax))
                 || (stage.config.has_static_bias() && !stage.buffers.has(Buffer::Bias))
         };
-        self.enabled && (lacks(self) || self.chain.iter().any(lacks))
+        self.enabled && self.packed.is_none() && (lacks(self) || self.chain.iter().any(lacks))
     }
 
     /// Returns whether the quantizer, or a stage of its chain, has a range or a bias to find in calibration.
     ///
     /// Dynamic and constant ranges need none.
     pub fn needs_calibration(&self) -> bool {
-        self.enabled && self.config.needs_calibration()
+        self.enabled && self.packed.is_none() && self.config.needs_calibration()
     }
 
     /// Returns the stages of the chain with their names, this one first, which has the name given.

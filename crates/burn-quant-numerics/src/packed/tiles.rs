@@ -12,8 +12,8 @@
 //! ```
 //!
 //! A code of `n` bits is divided as `n` is into powers of two: seven bits are four, two and one, from the lowest up.
-//! Each part has words of its own, in which the step `i` of the word holds its bits at `part·i` of the four bytes: a shift
-//! and a mask make the four codes of a step, one per byte, as products of bytes take them.
+//! Each part has words of its own, in which the step `i` of the word holds its bits at `part·i` of the four bytes: a
+//! shift and a mask make the four codes of a step, one per byte, as products of bytes take them.
 //!
 //! ```text
 //! step i of a word, part p at bit b       ((word >> p·i) & (2^p − 1)·0x01010101) << b
@@ -22,8 +22,8 @@
 //! Blocks begin with a granule, and the matrix ends with one: what is missing is filled up with the code of zero.
 //! Outputs are filled up to whole panels, with scales of zero.
 //!
-//! Our choice: 16 columns side by side are a vector of AVX-512, two of AVX2 or four of NEON, and neighbouring threads of
-//! a GPU read neighbouring words.
+//! Our choice: 16 columns side by side are a vector of AVX-512, two of AVX2 or four of NEON, and neighbouring threads
+//! of a GPU read neighbouring words.
 //!
 //! # Example
 //!
@@ -324,7 +324,8 @@ mod tests {
         #[test]
         fn every_code_comes_back(inputs in 1usize..90, outputs in 1usize..40, block in 1usize..100, bits in 1u8..=8) {
             let tiles = Tiles::new(inputs, outputs, block, bits).unwrap();
-            let code = |input: usize, output: usize| ((input * 40_503 + output * 10_007 + 11) >> 3) as u8 & (u8::MAX >> (8 - bits));
+            let noise = |input: usize, output: usize| (input * 40_503 + output * 10_007 + 11) >> 3;
+            let code = |input: usize, output: usize| noise(input, output) as u8 & (u8::MAX >> (8 - bits));
             let mut words = vec![!0; tiles.words()];
             tiles.pack(&mut words, 0, code);
             for input in 0..inputs {

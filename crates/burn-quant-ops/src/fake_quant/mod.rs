@@ -33,7 +33,7 @@ use burn_quant_numerics::Format;
 
 use crate::Groups;
 use crate::backend::has_kernel;
-use ranges::Inputs;
+pub(crate) use ranges::Inputs;
 
 /// The gradient of fake quantization with respect to its input, and to ranges that are learned.
 ///

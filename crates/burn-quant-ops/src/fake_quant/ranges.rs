@@ -127,15 +127,15 @@ pub(super) enum Limit {
 }
 
 /// The tensors that a backend gets; those that `scales` does not use are a placeholder.
-pub(super) struct Inputs {
-    pub(super) amax: Tensor<1>,
-    pub(super) global_amax: Tensor<1>,
-    pub(super) bias: Tensor<1>,
-    pub(super) call: Call,
+pub(crate) struct Inputs {
+    pub(crate) amax: Tensor<1>,
+    pub(crate) global_amax: Tensor<1>,
+    pub(crate) bias: Tensor<1>,
+    pub(crate) call: Call,
 }
 
 impl Inputs {
-    pub(super) fn new(ranges: Ranges, bias: Option<Bias>, spec: FakeQuant, device: &Device) -> Self {
+    pub(crate) fn new(ranges: Ranges, bias: Option<Bias>, spec: FakeQuant, device: &Device) -> Self {
         let unused = || Tensor::<1>::empty([1], (device, DType::F32));
         let (scales, amax, global_amax) = match ranges {
             Ranges::Static(amax) => (Scales::Static, Some(amax), None),

@@ -7,8 +7,9 @@ use burn_quant::calibrate::SkipReason;
 use burn_quant::config::{
     Action, BlockScale, Format, Granularity, Identity, IncludeMax, RangeSearch, RangeSource, ScaleFormat, SiblingScales,
 };
-use burn_quant::error::{ImportProblem, InvalidConfig, NotScoredReason};
+use burn_quant::error::{ImportProblem, InvalidConfig, NotPackedReason, NotScoredReason};
 use burn_quant::nn::QuantLinear;
+use burn_quant::ops::NotPacked;
 use burn_quant::place::Role;
 use burn_quant::search::SearchFormat;
 use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, Rule, presets, quantize, quantize_weights};
@@ -64,6 +65,19 @@ fn every_error() -> Vec<(&'static str, String)> {
         QuantError::NotBurn { quantizer: text(), what: "rounds its inputs" },
         QuantError::Range { found: "-1".into(), expected: "finite and not negative" },
         QuantError::BurnQuantized { path: text() },
+        QuantError::AlgorithmRange {
+            algorithm: "mine".into(),
+            quantizer: text(),
+            found: "3 ranges".into(),
+            expected: "1, one per group, finite and not negative".into(),
+        },
+        QuantError::NotPacked { path: text(), reason: NotPackedReason::Uncalibrated },
+        QuantError::Packed { path: text() },
+        NotPackedReason::NoWeight {},
+        NotPackedReason::Uncalibrated {},
+        NotPackedReason::Layout { shape: vec![3, 4, 5] },
+        NotPackedReason::MoreThanRounding { what: "rotates" },
+        NotPackedReason::Codes { source: NotPacked::Range { found: large } },
         QuantError::NonFinite { name: text(), batch: Some(u64::MAX) },
         QuantError::NegativeUnsigned { name: text(), lowest: -large },
         QuantError::GroupsChanged { name: text(), expected: 1, found: 2 },
@@ -172,6 +186,7 @@ pub(super) fn f30() {
     let mut all = Vec::new();
     for (file, error) in [
         ("core/src/error/mod.rs", "QuantError"),
+        ("core/src/error/not_packed.rs", "NotPackedReason"),
         ("core/src/error/not_scored.rs", "NotScoredReason"),
         ("core/src/error/invalid_config.rs", "InvalidConfig"),
         ("core/src/error/import.rs", "ImportProblem"),

@@ -1,0 +1,214 @@
+//! Codes in the place of floats: a quantized model becomes a packed one, and back.
+//!
+//! ```text
+//! weight, quantizer ──pack──► codes, scales        the parameter is a view of one zero
+//!                   ◄─unpack─                      the float weight is the quantized one
+//! ```
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+pub use crate::quantizer::packed::PackedWeight;
+
+use crate::error::{NotPackedReason, QuantError};
+use crate::fold::fold_weights;
+use crate::model::{Map, ModelIndex, Path, map};
+use crate::quantizer::TensorQuantizer;
+
+/// What becomes of weights that have no packed form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WithoutPackedForm {
+    /// Nothing is packed, and the first of them is the error.
+    #[default]
+    Refuse,
+    /// They stay fake-quantized, and are listed in the report.
+    Keep,
+}
+
+/// What was packed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CompressReport {
+    /// Bytes of each packed weight, by path.
+    pub packed: BTreeMap<String, usize>,
+    /// Weights that stay fake-quantized, by path, with the reason.
+    pub kept: BTreeMap<String, NotPackedReason>,
+    /// Bytes that the packed weights took as f32.
+    pub float_bytes: usize,
+}
+
+impl CompressReport {
+    /// Returns the bytes of all packed weights.
+    ///
+    /// Codes and scales.
+    pub fn packed_bytes(&self) -> usize {
+        self.packed.values().sum()
+    }
+}
+
+impl std::fmt::Display for CompressReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (path, why) in &self.kept {
+            writeln!(f, "`{path}` stays fake-quantized: {why}")?;
+        }
+        let (packed, float) = (self.packed_bytes(), self.float_bytes);
+        let share = 100.0 * packed as f64 / float.max(1) as f64;
+        write!(f, "{} weights packed: {packed} bytes, {share:.1} % of {float} in f32", self.packed.len())
+    }
+}
+
+/// Packs the weights of a quantized model: codes and scales take the place of floats.
+///
+/// Outputs are those of the quantized model, but for the order of f32 sums. Layers of `burn_quant::nn` that are linear
+/// multiply with the codes; any other layer unpacks its weight when it runs, which saves memory and no time. A weight
+/// whose quantizer is off stays in float. The codes are those of fake quantization, bit for bit, and [`decompress`]
+/// returns its values.
+///
+/// # Errors
+///
+/// [`QuantError::NotPacked`] with the first weight that has no packed form, and the reason; see [`compress_with`].
+///
+/// # Source
+///
+/// ModelOpt 0.47, `compress`.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
+/// use burn::tensor::{Device, Tensor};
+/// use burn_quant::nn::LinearConfig;
+/// use burn_quant::{compress, presets, quantize_weights};
+///
+/// let device = Device::flex();
+/// let (layer, _) = quantize_weights(LinearConfig::new(256, 64).init(&device), &presets::int8_weight_only())?;
+/// let (packed, report) = compress(layer.clone())?;
+/// assert_eq!(report.packed_bytes(), 256 * 64 + 64 * 4); // a byte for each weight, a scale for each output
+/// let x = Tensor::<2>::ones([1, 256], &device);
+/// let (y, expected) = (packed.forward(x.clone()), layer.forward(x));
+/// assert!((y - expected).abs().max().into_scalar::<f32>() < 1e-4);
+/// # Ok(()) }
+/// # #[cfg(not(feature = "flex"))] fn main() {}
+/// ```
+pub fn compress<M: Module>(model: M) -> Result<(M, CompressReport), QuantError> {
+    compress_with(model, WithoutPackedForm::Refuse)
+}
+
+/// Does what [`compress()`] does, and says what becomes of weights that have no packed form.
+///
+/// # Errors
+///
+/// Those of [`compress()`]; none for such weights if they are kept.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
+/// use burn::tensor::Device;
+/// use burn_quant::compress::{WithoutPackedForm, compress_with};
+/// use burn_quant::nn::LinearConfig;
+/// use burn_quant::{QuantConfig, QuantError, QuantizerConfig, Rule, compress, quantize_weights};
+///
+/// let twice = QuantizerConfig::int(8).then(QuantizerConfig::e4m3()); // rounds to one grid, and then to another
+/// let config = QuantConfig::new().with_rule(Rule::set("*weight_quantizer", twice));
+/// let (layer, _) = quantize_weights(LinearConfig::new(8, 4).init(&Device::flex()), &config)?;
+/// assert!(matches!(compress(layer.clone()), Err(QuantError::NotPacked { .. })));
+/// let (_, report) = compress_with(layer, WithoutPackedForm::Keep)?;
+/// assert!(report.kept.contains_key("weight"));
+/// # Ok(()) }
+/// # #[cfg(not(feature = "flex"))] fn main() {}
+/// ```
+pub fn compress_with<M: Module>(model: M, others: WithoutPackedForm) -> Result<(M, CompressReport), QuantError> {
+    let index = ModelIndex::of(&model);
+    let mut plan = BTreeMap::new();
+    let mut report = CompressReport::default();
+    for weight in index.parameters() {
+        let Ok(quantizer) = index.quantizers.get(&weight.quantizer) else { continue };
+        if !quantizer.is_enabled() || quantizer.packed().is_some() {
+            continue;
+        }
+        match (quantizer.check_packing(&weight.shape), others) {
+            (Ok(()), _) => _ = plan.insert(weight.path.clone(), quantizer.clone()),
+            (Err(reason), WithoutPackedForm::Keep) => _ = report.kept.insert(weight.path.clone(), reason),
+            (Err(reason), WithoutPackedForm::Refuse) => {
+                return Err(QuantError::NotPacked { path: weight.path.clone(), reason });
+            }
+        }
+    }
+    drop(index);
+    let mut pack = Pack { plan, others, packed: BTreeMap::new(), report, error: None };
+    let model = map(model, &mut pack);
+    match pack.error {
+        Some((path, reason)) => Err(QuantError::NotPacked { path, reason }),
+        None => Ok((model, pack.report)),
+    }
+}
+
+/// Unpacks the weights of a packed model into floats: the values of fake quantization, without quantizers, as
+/// [`fold_weights`] leaves them.
+///
+/// # Errors
+///
+/// Those of [`fold_weights`].
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
+/// use burn::tensor::Device;
+/// use burn_quant::compress::decompress;
+/// use burn_quant::nn::LinearConfig;
+/// use burn_quant::{compress, fold_weights, presets, quantize_weights};
+///
+/// let (layer, _) =
+///     quantize_weights(LinearConfig::new(8, 4).init(&Device::flex()), &presets::int8_weight_only())?;
+/// let (packed, _) = compress(layer.clone())?;
+/// let (unpacked, folded) = (decompress(packed)?, fold_weights(layer)?);
+/// assert_eq!(unpacked.weight.to_data(), folded.weight.to_data());
+/// # Ok(()) }
+/// # #[cfg(not(feature = "flex"))] fn main() {}
+/// ```
+pub fn decompress<M: Module>(model: M) -> Result<M, QuantError> {
+    fold_weights(model)
+}
+
+/// Packs weights one after the other, and lets go of each float before the next.
+struct Pack {
+    /// The quantizers of weights that are packed, by the path of the weight.
+    plan: BTreeMap<String, TensorQuantizer>,
+    others: WithoutPackedForm,
+    /// The quantizers of weights that were, by name, until they take their place.
+    packed: BTreeMap<String, TensorQuantizer>,
+    report: CompressReport,
+    error: Option<(String, NotPackedReason)>,
+}
+
+impl Map for Pack {
+    fn parameter<const D: usize>(&mut self, at: &Path, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let path = at.joined();
+        let Some(quantizer) = self.plan.remove(&path).filter(|_| self.error.is_none()) else { return param };
+        let quantizer = match (quantizer.packing(param.base()), self.others) {
+            (Ok(quantizer), _) => quantizer,
+            (Err(reason), WithoutPackedForm::Keep) => {
+                self.report.kept.insert(path, reason);
+                return param;
+            }
+            (Err(reason), WithoutPackedForm::Refuse) => {
+                self.error = Some((path, reason));
+                return param;
+            }
+        };
+        let bytes = quantizer.packed().map_or(0, PackedWeight::bytes);
+        self.report.packed.insert(path, bytes);
+        self.report.float_bytes += 4 * param.base().shape().num_elements();
+        self.packed.insert(at.weight_quantizer_name(), quantizer);
+        let shape = param.base().dims();
+        let zero = |weight: Tensor<D>| Tensor::<D>::zeros([1; D], (&weight.device(), weight.dtype())).expand(shape);
+        param.set_require_grad(false).map(zero)
+    }
+
+    fn quantizer(&mut self, at: &Path, quantizer: TensorQuantizer) -> TensorQuantizer {
+        self.packed.remove(&at.quantizer_name()).unwrap_or(quantizer)
+    }
+}

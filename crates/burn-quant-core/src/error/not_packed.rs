@@ -1,0 +1,34 @@
+//! Why a weight has no packed form.
+
+use burn_quant_ops::NotPacked;
+
+/// Why a weight stays as it is.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotPackedReason {
+    /// The quantizer is that of an activation.
+    #[error("its quantizer is not that of a weight")]
+    NoWeight,
+    /// The quantizer was never calibrated.
+    #[error("its quantizer was never calibrated")]
+    Uncalibrated,
+    /// The weight is no matrix that one axis of is summed over.
+    #[error("weights of shape {shape:?} with these groups have no packed form")]
+    Layout {
+        /// The shape of the weight, or that which groups divide.
+        shape: Vec<usize>,
+    },
+    /// The quantizer does more than rounding.
+    #[error("its quantizer {what}, which codes cannot hold")]
+    MoreThanRounding {
+        /// What it does.
+        what: &'static str,
+    },
+    /// Codes and scales cannot be made.
+    #[error("{source}")]
+    Codes {
+        /// What a code, a scale or a layout lacks.
+        #[from]
+        source: NotPacked,
+    },
+}

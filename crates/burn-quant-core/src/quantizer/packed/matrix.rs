@@ -1,0 +1,92 @@
+//! A weight as a matrix `[inputs, outputs]`, and back.
+//!
+//! ```text
+//! linear        [in, out]                 as it is
+//! convolution   [out, in / groups, k…]    [out, in·k] transposed: a product sums over all but the first axis
+//! embedding     [vocabulary, features]    transposed: a block lies along the features
+//! ```
+
+use burn::tensor::Tensor;
+use burn_quant_ops::{AxisGroups, Groups, Ranges};
+
+use crate::error::NotPackedReason;
+use crate::layout::Role;
+
+/// How a weight becomes a matrix.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Matrix {
+    shape: Vec<usize>,
+    /// Whether outputs are the first axis.
+    transposed: bool,
+}
+
+impl Matrix {
+    pub(super) fn of(shape: &[usize], role: Role) -> Result<Self, NotPackedReason> {
+        let Role::Weight(layout) = role else { return Err(NotPackedReason::NoWeight) };
+        match (shape.len(), layout.channel_axis, layout.block_axis) {
+            (2, 1, 0) => Ok(Self { shape: shape.to_vec(), transposed: false }),
+            (2.., 0, 1) => Ok(Self { shape: shape.to_vec(), transposed: true }),
+            _ => Err(NotPackedReason::Layout { shape: shape.to_vec() }),
+        }
+    }
+
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Outputs and inputs, the first axis first.
+    fn rows(&self) -> [usize; 2] {
+        [self.shape[0], self.shape[1..].iter().product()]
+    }
+
+    pub(super) fn of_tensor<const D: usize>(&self, weight: Tensor<D>) -> Tensor<2> {
+        let matrix = weight.reshape(self.rows());
+        if self.transposed { matrix.transpose() } else { matrix }
+    }
+
+    pub(super) fn to_tensor<const D: usize>(&self, matrix: Tensor<2>) -> Tensor<D> {
+        let matrix = if self.transposed { matrix.transpose() } else { matrix };
+        matrix.reshape(<[usize; D]>::try_from(self.shape.as_slice()).expect("a weight keeps its rank"))
+    }
+
+    /// The groups of the weight as groups of the matrix.
+    pub(super) fn groups(&self, groups: &Groups) -> Result<Groups, NotPackedReason> {
+        let axis = |count: usize, len: usize, size: usize| match count {
+            1 => AxisGroups::Whole,
+            count if count == len => AxisGroups::Each,
+            _ => AxisGroups::Blocks(size),
+        };
+        let (shape, counts) = (groups.shape(), groups.counts());
+        let [rows, columns] = self.rows();
+        // all axes but the first are one, which no group divides unless they were one before
+        let inner: usize = counts[1..].iter().product();
+        if shape.len() > 2 && inner > 1 {
+            return Err(NotPackedReason::Layout { shape: shape.to_vec() });
+        }
+        let first = axis(counts[0], rows, groups.size(0));
+        let second = axis(inner, columns, groups.size(1));
+        Ok(match self.transposed {
+            false => Groups::new(&[rows, columns], &[first, second]),
+            true => Groups::new(&[columns, rows], &[second, first]),
+        })
+    }
+
+    /// Ranges of groups in the order of the matrix.
+    pub(super) fn ranges(&self, ranges: Ranges, groups: &Groups) -> Ranges {
+        let counts = groups.counts();
+        let ordered = |amax: Tensor<1>| match self.transposed {
+            false => amax,
+            true => {
+                let (len, rows) = (amax.dims()[0], counts[0]);
+                amax.reshape([rows, len / rows]).transpose().reshape([len])
+            }
+        };
+        match ranges {
+            Ranges::Static(amax) => Ranges::Static(ordered(amax)),
+            Ranges::TwoLevelStatic { amax, global_amax, blocks } => {
+                Ranges::TwoLevelStatic { amax: ordered(amax), global_amax, blocks }
+            }
+            other => other,
+        }
+    }
+}

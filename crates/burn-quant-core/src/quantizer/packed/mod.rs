@@ -1,0 +1,248 @@
+//! A weight that is nothing but codes and scales: what a weight's quantizer holds in a packed model.
+//!
+//! * `matrix` a weight as a matrix of inputs and outputs
+//! * `refusal` why a weight has no packed form
+
+mod matrix;
+mod refusal;
+
+use std::fmt;
+
+use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::module::linear;
+use burn::tensor::{Device, Int, Tensor};
+use burn_quant_ops::numerics::{Format, IntFormat};
+use burn_quant_ops::{
+    Activations, FakeQuant, GradientRule, NotPacked, PackedLayout, PackedScales, PackedTensor, packed_linear,
+};
+
+use self::matrix::Matrix;
+use super::{Buffer, TensorQuantizer};
+use crate::config::{Granularity, RangeSource};
+use crate::error::NotPackedReason;
+
+/// A packed weight: what the quantizer of a weight holds once [`compress`](crate::compress::compress()) packed it.
+///
+/// The parameter that it belongs to is a view of a single zero, so that the model holds no float copy of the weight.
+/// What asks for the parameter's value unpacks it, for as long as it is used; layers of `burn_quant::nn` multiply with
+/// the codes instead. Codes and scales are parameters of their own, which are moved with the model, and which no
+/// optimizer changes.
+#[derive(Clone, Debug)]
+pub struct PackedWeight {
+    words: Param<Tensor<1, Int>>,
+    scales: Scales,
+    layout: PackedLayout,
+    matrix: Matrix,
+}
+
+#[derive(Clone, Debug)]
+enum Scales {
+    Ranges(Param<Tensor<1>>),
+    Codes(Param<Tensor<1, Int>>),
+}
+
+const CONTAINER: &str = "Struct:PackedWeight";
+
+impl PackedWeight {
+    /// Whether a weight of this shape can be packed, as far as its values do not matter.
+    pub(super) fn check(shape: &[usize], quantizer: &TensorQuantizer) -> Result<(), NotPackedReason> {
+        refusal::check(quantizer)?;
+        let matrix = Matrix::of(shape, quantizer.role)?;
+        let groups = matrix.groups(&quantizer.groups(shape))?;
+        let &[inputs, outputs] = groups.shape() else { unreachable!("a matrix has two axes") };
+        let (config, block) = (&quantizer.config, groups.size(0));
+        PackedLayout::new(inputs, outputs, block, config.format, config.scale).map_err(NotPacked::from)?;
+        Ok(())
+    }
+
+    /// Packs what a quantizer makes of a weight.
+    pub(super) fn pack<const D: usize>(
+        weight: Tensor<D>,
+        quantizer: &TensorQuantizer,
+    ) -> Result<Self, NotPackedReason> {
+        refusal::check(quantizer)?;
+        let weight = weight.detach();
+        let matrix = Matrix::of(&weight.dims(), quantizer.role)?;
+        let groups = quantizer.groups(&weight.dims());
+        let ranges = matrix.ranges(quantizer.ranges(&weight, &groups, None), &groups);
+        let spec = FakeQuant {
+            format: quantizer.config.format,
+            groups: matrix.groups(&groups)?,
+            gradient: GradientRule::PassThrough,
+        };
+        let packed = PackedTensor::pack(matrix.of_tensor(weight), ranges, spec)?;
+        let constant = |codes| Param::initialized(ParamId::new(), codes);
+        let scales = match packed.scales {
+            PackedScales::Ranges(ranges) => Scales::Ranges(Param::from_tensor(ranges).set_require_grad(false)),
+            PackedScales::Codes(codes) => Scales::Codes(constant(codes)),
+        };
+        Ok(Self { words: constant(packed.words), scales, layout: packed.layout, matrix })
+    }
+
+    /// Returns the weight as fake quantization left it, f32.
+    ///
+    /// The rank is that of the parameter.
+    pub fn unpack<const D: usize>(&self) -> Tensor<D> {
+        self.matrix.to_tensor(self.packed().unpack())
+    }
+
+    /// Returns the codes and scales as a matrix `[inputs, outputs]`.
+    ///
+    /// Inputs are what a product sums over.
+    pub fn packed(&self) -> PackedTensor {
+        let scales = match &self.scales {
+            Scales::Ranges(ranges) => PackedScales::Ranges(ranges.val()),
+            Scales::Codes(codes) => PackedScales::Codes(codes.val()),
+        };
+        PackedTensor { words: self.words.val(), scales, layout: self.layout }
+    }
+
+    /// Returns the shape of the weight.
+    ///
+    /// It is that of the parameter.
+    pub fn shape(&self) -> &[usize] {
+        self.matrix.shape()
+    }
+
+    /// Returns the bytes of codes and scales.
+    ///
+    /// They are all that the weight takes.
+    pub fn bytes(&self) -> usize {
+        self.layout.bytes()
+    }
+}
+
+impl TensorQuantizer {
+    /// Runs a linear layer whose weight this quantizer holds packed: rounds the input as its quantizer says, multiplies
+    /// it with the codes, and adds branches of low rank and the bias.
+    ///
+    /// INT8 activations, per token or with one range, are multiplied as integers; others are rounded first. `None` if
+    /// the weight is not packed, or the layer is watched: then the product takes the parameter's value.
+    pub fn linear<const D: usize>(
+        &self,
+        input: &TensorQuantizer,
+        x: &Tensor<D>,
+        bias: Option<Tensor<1>>,
+    ) -> Option<Tensor<D>> {
+        let packed = self.packed.as_deref().filter(|_| input.tap.get().is_none())?;
+        let weight = packed.packed();
+        let factors = self.buffer(Buffer::LowRankDown).zip(self.buffer(Buffer::LowRankUp));
+        let y = match (activations_of(input), factors) {
+            (Some(activations), None) => packed_linear(input.smoothed(x.clone()), &weight, activations),
+            (_, factors) => {
+                let x = input.forward(x.clone());
+                let y = packed_linear(x.clone(), &weight, Activations::Float);
+                match factors {
+                    None => y,
+                    Some((down, up)) => y + through(x, down, up),
+                }
+            }
+        };
+        let y = match input.low_rank(x) {
+            None => y,
+            Some(branch) => y + branch,
+        };
+        Some(match bias {
+            None => y,
+            Some(bias) => {
+                let mut shape = [1; D];
+                shape[D - 1] = bias.dims()[0];
+                y + bias.reshape(shape)
+            }
+        })
+    }
+}
+
+/// `x · down · up`.
+fn through<const D: usize>(x: Tensor<D>, down: Tensor<1>, up: Tensor<1>) -> Tensor<D> {
+    let (inputs, dtype) = (x.dims()[D - 1], x.dtype());
+    let rank = down.dims()[0] / inputs;
+    let outputs = up.dims()[0] / rank;
+    let narrowed = linear(x, down.reshape([inputs, rank]).cast(dtype), None);
+    linear(narrowed, up.reshape([rank, outputs]).cast(dtype), None)
+}
+
+/// Codes of 8 bits with their integers, if that is what a quantizer makes of activations, and nothing else.
+fn activations_of(input: &TensorQuantizer) -> Option<Activations> {
+    let config = input.config();
+    let int8 = config.format == Format::Int(IntFormat::signed(8).expect("8 bits"));
+    let plain = input.is_enabled() && int8 && refusal::check_rounding(input).is_ok();
+    match (plain, &config.granularity, config.range) {
+        (true, Granularity::PerToken, RangeSource::Dynamic) => Some(Activations::Int8PerToken),
+        (true, Granularity::PerTensor, RangeSource::Static) => input.buffer(Buffer::Amax).map(Activations::Int8),
+        _ => None,
+    }
+}
+
+impl PackedWeight {
+    pub(super) fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        visitor.enter_module("words", CONTAINER);
+        visitor.visit_int(&self.words);
+        visitor.exit_module("words", CONTAINER);
+        visitor.enter_module("scales", CONTAINER);
+        match &self.scales {
+            Scales::Ranges(ranges) => visitor.visit_float(ranges),
+            Scales::Codes(codes) => visitor.visit_int(codes),
+        }
+        visitor.exit_module("scales", CONTAINER);
+    }
+
+    pub(super) fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
+        mapper.enter_module("words", CONTAINER);
+        let words = mapper.map_int(self.words);
+        mapper.exit_module("words", CONTAINER);
+        mapper.enter_module("scales", CONTAINER);
+        let scales = match self.scales {
+            Scales::Ranges(ranges) => Scales::Ranges(mapper.map_float(ranges)),
+            Scales::Codes(codes) => Scales::Codes(mapper.map_int(codes)),
+        };
+        mapper.exit_module("scales", CONTAINER);
+        Self { words, scales, ..self }
+    }
+
+    pub(super) fn moved(self, device: &Device) -> Self {
+        let scales = match self.scales {
+            Scales::Ranges(ranges) => Scales::Ranges(Module::to_device(ranges, device)),
+            Scales::Codes(codes) => Scales::Codes(Module::to_device(codes, device)),
+        };
+        Self { words: Module::to_device(self.words, device), scales, ..self }
+    }
+
+    pub(super) fn fork(self, device: &Device) -> Self {
+        let scales = match self.scales {
+            Scales::Ranges(ranges) => Scales::Ranges(Module::fork(ranges, device)),
+            Scales::Codes(codes) => Scales::Codes(Module::fork(codes, device)),
+        };
+        Self { words: Module::fork(self.words, device), scales, ..self }
+    }
+
+    pub(super) fn collect_devices(&self, devices: Devices) -> Devices {
+        let devices = self.words.collect_devices(devices);
+        match &self.scales {
+            Scales::Ranges(ranges) => ranges.collect_devices(devices),
+            Scales::Codes(codes) => codes.collect_devices(devices),
+        }
+    }
+
+    pub(super) fn valid(&self) -> Self {
+        let scales = match &self.scales {
+            Scales::Ranges(ranges) => Scales::Ranges(ranges.valid()),
+            Scales::Codes(codes) => Scales::Codes(codes.valid()),
+        };
+        Self { words: self.words.valid(), scales, layout: self.layout, matrix: self.matrix.clone() }
+    }
+
+    pub(super) fn train(self) -> Self {
+        let scales = match self.scales {
+            Scales::Ranges(ranges) => Scales::Ranges(Module::train(ranges).set_require_grad(false)),
+            Scales::Codes(codes) => Scales::Codes(Module::train(codes)),
+        };
+        Self { words: Module::train(self.words), scales, ..self }
+    }
+}
+
+impl fmt::Display for PackedWeight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "packed in {} bytes", self.bytes())
+    }
+}

@@ -1,0 +1,176 @@
+//! The other factor: rows of activations, interleaved for the tiles, as floats or as INT8 codes.
+//!
+//! ```text
+//! codes     q = clamp(rne(x · (127 / amax)), −128, 127)      amax of the row, or one given      step = amax / 127
+//! rows      [tile of rows] [step] [row of the tile]          filled up as blocks are
+//! sums      [tile of rows] [block] [row of the tile]         Σ q, for the zero of the weights
+//! ```
+//!
+//! A row with a value that is not a number has a step that is none either: its outputs are NaN.
+
+use burn_quant_numerics::packed::{STEP, Tiles};
+use burn_quant_numerics::{Grid, IntGrid, amax};
+use rayon::prelude::*;
+
+use super::vectors::Vectors;
+use crate::flex::vectorized;
+
+/// Rows cut into tiles of the sizes at hand; the last rows of a tile may be missing, and count as zeros.
+#[derive(Clone, Debug)]
+pub(super) struct RowTiles {
+    tiles: Vec<RowTile>,
+    rows: usize,
+}
+
+/// Some rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RowTile {
+    /// The first.
+    pub(super) first: usize,
+    /// How many there are.
+    pub(super) rows: usize,
+    /// How many are computed.
+    pub(super) size: usize,
+    /// How many are computed in the tiles before.
+    pub(super) before: usize,
+}
+
+impl RowTiles {
+    /// As few tiles as there can be, of nearly equal size: each reads the whole weight.
+    pub(super) fn new(rows: usize, sizes: &[(usize, usize)]) -> Self {
+        let most = sizes.last().expect("there are sizes").0;
+        let count = rows.div_ceil(most);
+        let fitting = |rows: usize| sizes.iter().map(|(size, _)| *size).find(|size| *size >= rows).unwrap_or(most);
+        // nearly equal, or full ones and a rest: whichever computes less
+        let equal: Vec<usize> = (0..count).map(|tile| (tile + 1) * rows / count - tile * rows / count).collect();
+        let full: Vec<usize> = (0..count).map(|tile| most.min(rows - tile * most)).collect();
+        let computed = |tiles: &[usize]| tiles.iter().map(|rows| fitting(*rows)).sum::<usize>();
+        let chosen = if computed(&full) < computed(&equal) { full } else { equal };
+        let (mut first, mut before) = (0, 0);
+        let tiles = chosen.into_iter().map(|rows| {
+            let tile = RowTile { first, rows, size: fitting(rows), before };
+            (first, before) = (first + rows, before + tile.size);
+            tile
+        });
+        let tiles = tiles.collect();
+        Self { tiles, rows: before }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = RowTile> {
+        self.tiles.iter().copied()
+    }
+
+    /// All rows that are computed.
+    fn computed(&self) -> usize {
+        self.rows
+    }
+}
+
+/// Rows of codes.
+pub(super) struct IntegerRows<V: Vectors> {
+    pub(super) x: Vec<V::Step>,
+    pub(super) sums: Vec<i32>,
+    /// The step of each row.
+    pub(super) steps: Vec<f32>,
+}
+
+/// Where ranges of rows come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RowRange {
+    /// The largest magnitude of the row.
+    OfRow,
+    /// One for all.
+    Given(f32),
+}
+
+impl<V: Vectors> IntegerRows<V> {
+    /// Quantizes rows `[rows, inputs]`.
+    pub(super) fn new(
+        x: &[f32],
+        tiles: Tiles,
+        grid: IntGrid,
+        range: RowRange,
+        row_tiles: &RowTiles,
+        threads: bool,
+    ) -> Self {
+        let (padded, blocks, rows) = (tiles.padded_inputs(), tiles.blocks(), row_tiles.computed());
+        let mut quantized = Self {
+            x: vec![V::Step::default(); rows * padded / STEP],
+            sums: vec![0; rows * blocks],
+            steps: vec![0.0; rows],
+        };
+        let mut parts = Vec::with_capacity(row_tiles.tiles.len());
+        let (mut x_rest, mut sums_rest, mut steps_rest) =
+            (quantized.x.as_mut_slice(), quantized.sums.as_mut_slice(), quantized.steps.as_mut_slice());
+        for tile in row_tiles.iter() {
+            let (x, sums, steps);
+            (x, x_rest) = x_rest.split_at_mut(tile.size * padded / STEP);
+            (sums, sums_rest) = sums_rest.split_at_mut(tile.size * blocks);
+            (steps, steps_rest) = steps_rest.split_at_mut(tile.size);
+            parts.push((tile, x, sums, steps));
+        }
+        let work = |(tile, out, sums, steps): (RowTile, &mut [V::Step], &mut [i32], &mut [f32])| {
+            let mut codes = vec![0i8; padded];
+            for row in 0..tile.rows {
+                let x = &x[(tile.first + row) * tiles.inputs()..][..tiles.inputs()];
+                steps[row] = quantize_row(x, tiles, grid, range, &mut codes);
+                let four = codes.chunks_exact(STEP).map(|four| V::step(four.try_into().expect("a step of codes")));
+                out.iter_mut().skip(row).step_by(tile.size).zip(four).for_each(|(out, step)| *out = step);
+                for block in 0..blocks {
+                    sums[block * tile.size + row] = sum(&codes[tiles.block_range(block)]);
+                }
+            }
+        };
+        if threads {
+            parts.into_par_iter().for_each(work)
+        } else {
+            parts.into_iter().for_each(work)
+        }
+        quantized
+    }
+}
+
+/// Quantizes a row, and returns its step.
+fn quantize_row(x: &[f32], tiles: Tiles, grid: IntGrid, range: RowRange, codes: &mut [i8]) -> f32 {
+    let largest = vectorized(
+        #[inline(always)]
+        || amax(x),
+    );
+    let range = match range {
+        RowRange::OfRow => largest,
+        RowRange::Given(range) => range,
+    };
+    let scale = grid.scale(range);
+    for (block, x) in x.chunks(tiles.block()).enumerate() {
+        let codes = &mut codes[block * tiles.padded_block()..][..x.len()];
+        vectorized(
+            #[inline(always)]
+            || codes.iter_mut().zip(x).for_each(|(code, x)| *code = grid.round(x * scale.to_grid) as i32 as i8),
+        );
+    }
+    if largest < f32::INFINITY { range / grid.max() } else { f32::NAN }
+}
+
+fn sum(codes: &[i8]) -> i32 {
+    vectorized(
+        #[inline(always)]
+        || codes.iter().map(|code| i32::from(*code)).sum(),
+    )
+}
+
+/// Interleaves rows of floats `[rows, inputs]` as tiles read them.
+pub(super) fn float_rows(x: &[f32], tiles: Tiles, row_tiles: &RowTiles) -> Vec<f32> {
+    let padded = tiles.padded_inputs();
+    let mut out = vec![0.0; row_tiles.computed() * padded];
+    for tile in row_tiles.iter() {
+        let out = &mut out[tile.before * padded..][..tile.size * padded];
+        for row in 0..tile.rows {
+            let x = &x[(tile.first + row) * tiles.inputs()..][..tiles.inputs()];
+            for (block, x) in x.chunks(tiles.block()).enumerate() {
+                let start = block * tiles.padded_block() * tile.size + row;
+                out[start..].iter_mut().step_by(tile.size).zip(x).for_each(|(out, x)| *out = *x);
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,608 @@
+//! The CPU kernels: codes are read once per tile of rows, multiplied in registers, and scaled on the way out.
+//!
+//! * `vectors` 16 columns in the registers at hand: AVX-512 or AVX with VNNI, AVX2, any
+//! * `codes` words as operands
+//! * `activations` the rows, interleaved, as floats or as codes
+//! * `tile` the inner loops
+//!
+//! Columns are divided among threads, several parts for each, so that a thread that is held up holds up nobody else;
+//! small products stay on the calling thread, since waking another takes longer.
+
+mod activations;
+mod codes;
+mod tile;
+mod vectors;
+
+use burn::backend::Flex;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::{Bytes, DType};
+use burn_flex::{FlexTensor, Layout};
+use burn_quant_numerics::packed::{PANEL, STEP};
+use burn_quant_numerics::{AnyGrid, Elements, Format, Grid, PackedMatrix, ScaleFormat, scale_words};
+use rayon::prelude::*;
+
+use self::activations::{IntegerRows, RowRange, RowTile, RowTiles, float_rows};
+use self::codes::{
+    Bytes as ByteCodes, Codes, E4m3, Integers, NibbleTable, Nibbles, Points, Table16, Table256, are_read_in_place,
+    integers, points, write_bytes,
+};
+use self::tile::{Panels, Scales};
+use self::vectors::{Portable, Tile, Vectors};
+use super::{ActivationKind, PackedCall, PackedLayout, PackedLinearOps, activation_grid};
+use crate::flex::{elements, row_major};
+
+impl PackedLinearOps for Flex {
+    fn packed_linear(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        ranges: FloatTensor<Self>,
+        scale_codes: IntTensor<Self>,
+        activation_range: FloatTensor<Self>,
+        call: PackedCall,
+    ) -> FloatTensor<Self> {
+        let [x, ranges, activation_range] = [x, ranges, activation_range].map(|tensor| row_major(tensor).0);
+        let [words, scale_codes] = [words, scale_codes].map(|tensor| row_major(tensor).0);
+        let rows = x.layout().shape()[0];
+        let range = match call.activations {
+            ActivationKind::Float => None,
+            ActivationKind::Int8PerToken => Some(RowRange::OfRow),
+            ActivationKind::Int8 => Some(RowRange::Given(elements::<f32>(&activation_range)[0])),
+        };
+        let weight = Weight::new(call.layout, &words, &ranges, &scale_codes);
+        let y = Work { weight, x: elements::<f32>(&x), rows, range }.dispatch();
+        let shape = [rows, call.layout.outputs()];
+        FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape.into()), DType::F32)
+    }
+
+    fn packed_unpack(
+        words: IntTensor<Self>,
+        ranges: FloatTensor<Self>,
+        scale_codes: IntTensor<Self>,
+        layout: PackedLayout,
+    ) -> FloatTensor<Self> {
+        let ranges = row_major(ranges).0;
+        let [words, scale_codes] = [words, scale_codes].map(|tensor| row_major(tensor).0);
+        let y = Weight::new(layout, &words, &ranges, &scale_codes).unpack();
+        let shape = [layout.inputs(), layout.outputs()];
+        FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape.into()), DType::F32)
+    }
+}
+
+fn words_of(tensor: &FlexTensor) -> &[u32] {
+    let start = tensor.layout().start_offset();
+    bytemuck::cast_slice(&tensor.storage::<i32>()[start..start + tensor.layout().num_elements()])
+}
+
+/// A packed weight as slices.
+#[derive(Clone, Copy)]
+struct Weight<'a> {
+    layout: PackedLayout,
+    words: &'a [u32],
+    scales: &'a [u32],
+}
+
+impl<'a> Weight<'a> {
+    /// The slices of a weight, as long as its layout says.
+    fn new(layout: PackedLayout, words: &'a FlexTensor, ranges: &'a FlexTensor, scale_codes: &'a FlexTensor) -> Self {
+        let words = words_of(words);
+        let scales = match layout.scale() {
+            ScaleFormat::F32 => bytemuck::cast_slice(elements::<f32>(ranges)),
+            ScaleFormat::E8M0 | ScaleFormat::E4M3(_) => words_of(scale_codes),
+        };
+        let (tiles, scale) = (layout.tiles(), layout.scale());
+        assert_eq!(words.len(), tiles.words(), "packed_linear: as many words of codes as the layout has");
+        assert_eq!(scales.len(), scale_words(tiles, scale), "packed_linear: as many scales as the layout has");
+        Self { layout, words, scales }
+    }
+
+    fn scales(&self) -> Scales {
+        match self.layout.scale() {
+            ScaleFormat::F32 => Scales::F32(self.scales.as_ptr().cast()),
+            ScaleFormat::E8M0 => Scales::E8m0(self.scales.as_ptr().cast()),
+            ScaleFormat::E4M3(_) => Scales::E4m3(self.scales.as_ptr().cast()),
+        }
+    }
+
+    /// What a point times what a kernel reads of its scale is multiplied with, to give the real value.
+    fn constant(&self) -> f32 {
+        match self.layout.grid() {
+            AnyGrid::Plain(elements) => 1.0 / elements.max(),
+            AnyGrid::Mx(_) => 1.0,
+            AnyGrid::TwoLevel(grid) => grid.tensor_scale(),
+        }
+    }
+
+    /// The values, row-major `[inputs, outputs]`.
+    fn unpack(&self) -> Vec<f32> {
+        let Self { layout, words, scales } = *self;
+        let matrix =
+            PackedMatrix::new(layout.tiles(), layout.format(), layout.scale(), layout.global_amax(), words, scales)
+                .expect("slices as long as the layout says");
+        let (inputs, outputs) = (layout.inputs(), layout.outputs());
+        let mut y = vec![0.0; inputs * outputs];
+        let row = |(input, y): (usize, &mut [f32])| {
+            y.iter_mut().enumerate().for_each(|(output, y)| *y = matrix.value(input, output));
+        };
+        y.par_chunks_mut(outputs.max(1)).enumerate().for_each(row);
+        y
+    }
+}
+
+/// A product to be computed.
+struct Work<'a> {
+    weight: Weight<'a>,
+    /// `[rows, inputs]`.
+    x: &'a [f32],
+    rows: usize,
+    /// The ranges of rows that are quantized.
+    range: Option<RowRange>,
+}
+
+/// Instruction sets, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Instructions {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+impl Instructions {
+    /// Those that this processor has.
+    fn available() -> impl Iterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        let found = {
+            use std::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma") && has!("f16c");
+            let avx512 = avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni");
+            [
+                (Self::Avx512, avx512),
+                (Self::AvxVnni, avx2 && has!("avxvnni")),
+                (Self::Avx2, avx2),
+                (Self::Portable, true),
+            ]
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let found = [(Self::Portable, true)];
+        found.into_iter().filter(|(_, has)| *has).map(|(instructions, _)| instructions)
+    }
+}
+
+impl Work<'_> {
+    fn dispatch(self) -> Vec<f32> {
+        self.with(Instructions::available().next().expect("any processor is portable"))
+    }
+
+    fn with(self, instructions: Instructions) -> Vec<f32> {
+        match instructions {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => self.run::<vectors::Avx512>(),
+            #[cfg(target_arch = "x86_64")]
+            Instructions::AvxVnni if self.range.is_none() => self.run::<vectors::Avx2>(), // nothing but floats
+            #[cfg(target_arch = "x86_64")]
+            Instructions::AvxVnni => self.run::<vectors::AvxVnni>(),
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => self.run::<vectors::Avx2>(),
+            Instructions::Portable => self.run::<Portable>(),
+        }
+    }
+
+    fn run<V: Vectors>(self) -> Vec<f32> {
+        let format = self.weight.layout.format();
+        let bits = format.bits();
+        match self.range {
+            Some(range) => match (format, bits) {
+                (Format::Int(_), 4) => self.integers::<V, _>(Nibbles, zero_of(format), range),
+                (Format::Int(_), _) => self.integers::<V, _>(ByteCodes, zero_of(format), range),
+                _ => {
+                    let (table, zero) = integers(format);
+                    self.integers::<V, _>(NibbleTable(table), zero, range)
+                }
+            },
+            None => match (format, bits) {
+                // SAFETY: the processor has the instructions, since they were chosen among those.
+                (_, 4) => self.floats::<V, _>(Table16(unsafe { V::table(&points::<16>(format)) })),
+                (Format::Int(_), _) => self.floats::<V, _>(Integers(zero_of(format))),
+                (Format::E4M3, _) => self.floats::<V, _>(E4m3),
+                _ => self.floats::<V, _>(Table256(&points::<256>(format))),
+            },
+        }
+    }
+
+    /// INT8 activations.
+    fn integers<V: Vectors, C: Codes<V> + Send + Sync>(self, codes: C, zero: i32, range: RowRange) -> Vec<f32> {
+        let (layout, tiles) = (self.weight.layout, self.weight.layout.tiles());
+        let wide = tiles.blocks() == 1 && !C::SMALL;
+        let row_tiles = RowTiles::new(self.rows, if wide { V::WIDE_TILES } else { V::TILES });
+        let threads = self.is_large();
+        let rows = IntegerRows::<V>::new(self.x, tiles, activation_grid(), range, &row_tiles, threads);
+        let unit = Elements::of(layout.format()).unit().expect("integers");
+        let constant = self.weight.constant() * unit;
+        let product = |panels: Panels, y: Columns| {
+            for RowTile { first, rows: len, size, before } in row_tiles.iter() {
+                let tile = IntegerTile::<V, C> {
+                    codes,
+                    zero,
+                    panels,
+                    x: rows.x[before * tiles.padded_inputs() / STEP..].as_ptr(),
+                    sums: rows.sums[before * tiles.blocks()..].as_ptr(),
+                    steps: &rows.steps[before..before + size],
+                    constant,
+                    y: y.rows(first, len),
+                };
+                // SAFETY: the processor has the instructions, since they were chosen among those; rows and panels are
+                // whole, and their buffers as long as the layout says.
+                unsafe { if wide { V::run_wide(&tile, size) } else { V::run(&tile, size) } };
+            }
+        };
+        self.columns(product, panels_of(&row_tiles, if wide { V::WIDE_TILES } else { V::TILES }), threads)
+    }
+
+    /// Float activations.
+    fn floats<V: Vectors, P: Points<V> + Send + Sync>(self, points: P) -> Vec<f32> {
+        let tiles = self.weight.layout.tiles();
+        let row_tiles = RowTiles::new(self.rows, V::TILES);
+        let rows = float_rows(self.x, tiles, &row_tiles);
+        let constant = self.weight.constant();
+        let product = |panels: Panels, y: Columns| {
+            for RowTile { first, rows: len, size, before } in row_tiles.iter() {
+                let x = rows[before * tiles.padded_inputs()..].as_ptr();
+                let tile = FloatTile { points, panels, x, constant, y: y.rows(first, len) };
+                // SAFETY: as for integers.
+                unsafe { V::run(&tile, size) };
+            }
+        };
+        let threads = self.is_large();
+        self.columns(product, panels_of(&row_tiles, V::TILES), threads)
+    }
+
+    /// Whether the work is worth more than one thread: about 50 microseconds.
+    fn is_large(&self) -> bool {
+        let multiplications = self.rows * self.weight.layout.inputs() * self.weight.layout.outputs();
+        rayon::current_num_threads() > 1 && (multiplications >= 10_000_000 || self.weight.words.len() >= 1 << 20)
+    }
+
+    /// Calls `product` with panels, so many at a time, and where their outputs go.
+    fn columns(&self, product: impl Fn(Panels, Columns) + Sync, group: usize, threads: bool) -> Vec<f32> {
+        let (layout, tiles) = (self.weight.layout, self.weight.layout.tiles());
+        let outputs = layout.outputs();
+        let mut y = vec![0.0f32; self.rows * outputs];
+        if self.rows == 0 || tiles.inputs() == 0 {
+            return y;
+        }
+        let destination = Destination(y.as_mut_ptr());
+        let scales = self.weight.scales();
+        let work = |groups: std::ops::Range<usize>| {
+            let destination = &destination;
+            let mut bytes = Vec::new();
+            for first in groups.map(|i| i * group) {
+                let count = group.min(tiles.panels() - first);
+                let (words, stride) = match are_read_in_place(tiles) {
+                    true => (self.weight.words[first * tiles.panel_words()..].as_ptr(), tiles.panel_words()),
+                    false => {
+                        write_bytes(tiles, self.weight.words, first..first + count, &mut bytes);
+                        (bytes.as_ptr(), tiles.padded_inputs() / STEP * PANEL)
+                    }
+                };
+                let columns = Columns { y: destination.0, outputs, first: first * PANEL, rows: self.rows };
+                product(Panels { tiles, words, stride, scales, first, count }, columns);
+            }
+        };
+        let groups = tiles.panels().div_ceil(group);
+        let parts = if threads { groups.min(4 * rayon::current_num_threads()) } else { 1 };
+        let part = |i: usize| i * groups / parts..(i + 1) * groups / parts;
+        match parts {
+            1 => work(0..groups),
+            parts => (0..parts).into_par_iter().for_each(|i| work(part(i))),
+        }
+        y
+    }
+}
+
+/// The most panels that a tile of these rows has.
+fn panels_of(row_tiles: &RowTiles, sizes: &[(usize, usize)]) -> usize {
+    let panels = |size: usize| sizes.iter().find(|(rows, _)| *rows == size).map_or(1, |(_, panels)| *panels);
+    row_tiles.iter().map(|tile| panels(tile.size)).min().unwrap_or(1)
+}
+
+/// The code of zero of an integer format.
+fn zero_of(format: Format) -> i32 {
+    i32::from(Elements::of(format).code(0.0))
+}
+
+/// Where outputs are written; threads write different columns.
+struct Destination(*mut f32);
+
+// SAFETY: every thread writes other columns.
+unsafe impl Sync for Destination {}
+
+/// Columns of the outputs.
+#[derive(Clone, Copy)]
+struct Columns {
+    /// The first row.
+    y: *mut f32,
+    /// Rows that there are.
+    rows: usize,
+    /// Columns of the whole.
+    outputs: usize,
+    /// The first of these.
+    first: usize,
+}
+
+impl Columns {
+    /// So many rows from one on.
+    fn rows(self, first: usize, rows: usize) -> Self {
+        // SAFETY: the outputs have this row.
+        Self { y: unsafe { self.y.add(first * self.outputs) }, rows, ..self }
+    }
+
+    /// Writes 16 columns of a row, or as many as there are.
+    #[inline(always)]
+    unsafe fn write<V: Vectors>(self, row: usize, panel: usize, values: V::Float) {
+        let column = self.first + panel * PANEL;
+        if row >= self.rows || column >= self.outputs {
+            return;
+        }
+        // SAFETY: the row and the column are within the outputs.
+        unsafe {
+            let y = self.y.add(row * self.outputs + column);
+            if column + PANEL <= self.outputs {
+                return V::store(values, y);
+            }
+            let mut last = [0.0; PANEL];
+            V::store(values, last.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(last.as_ptr(), y, self.outputs - column);
+        }
+    }
+}
+
+/// A tile of integers with its operands.
+struct IntegerTile<'a, V: Vectors, C> {
+    codes: C,
+    zero: i32,
+    panels: Panels,
+    x: *const V::Step,
+    sums: *const i32,
+    /// Of the rows.
+    steps: &'a [f32],
+    constant: f32,
+    y: Columns,
+}
+
+impl<V: Vectors, C: Codes<V>> Tile<V> for IntegerTile<'_, V, C> {
+    #[inline(always)]
+    unsafe fn run<const R: usize, const P: usize>(&self) {
+        // SAFETY: the caller's.
+        unsafe {
+            let totals = tile::integers::<V, C, R, P>(self.codes, self.zero, self.panels, self.x, self.sums);
+            for (row, (totals, step)) in totals.iter().zip(self.steps).enumerate() {
+                let factor = V::floats(step * self.constant);
+                for (panel, total) in totals.iter().take(self.panels.count).enumerate() {
+                    let value = V::multiply_add(*total, factor, V::floats(0.0));
+                    self.y.write::<V>(row, panel, value);
+                }
+            }
+        }
+    }
+}
+
+/// A tile of floats with its operands.
+struct FloatTile<T> {
+    points: T,
+    panels: Panels,
+    x: *const f32,
+    constant: f32,
+    y: Columns,
+}
+
+impl<V: Vectors, T: Points<V>> Tile<V> for FloatTile<T> {
+    #[inline(always)]
+    unsafe fn run<const R: usize, const P: usize>(&self) {
+        // SAFETY: the caller's.
+        unsafe {
+            let totals = tile::floats::<V, T, R, P>(self.points, self.panels, self.x);
+            for (row, totals) in totals.iter().enumerate() {
+                for (panel, total) in totals.iter().take(self.panels.count).enumerate() {
+                    let value = V::multiply_add(*total, V::floats(self.constant), V::floats(0.0));
+                    self.y.write::<V>(row, panel, value);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn_quant_numerics::packed::Tiles;
+    use burn_quant_numerics::{BlockScale, IntFormat, IntSpan, Signedness};
+
+    /// Values between −1 and 1 without a pattern.
+    fn noise(seed: usize, len: usize) -> Vec<f32> {
+        let value = |i: usize| ((i + 131 * seed).wrapping_mul(2_654_435_761) >> 7) % 2001;
+        (0..len).map(|i| value(i) as f32 / 1000.0 - 1.0).collect()
+    }
+
+    fn formats() -> Vec<(Format, ScaleFormat)> {
+        let ints = (2..=8).map(|bits| Format::from(IntFormat::signed(bits).unwrap()));
+        let unsigned = Format::from(IntFormat::new(8, Signedness::Unsigned, IntSpan::Full).unwrap());
+        let floats = [Format::E4M3, Format::E5M2, Format::E3M2, Format::E2M3, Format::E2M1, Format::E1M2, Format::Nf4];
+        let formats = ints.chain([unsigned]).chain(floats).flat_map(|format| {
+            [ScaleFormat::F32, ScaleFormat::E8M0, ScaleFormat::E4M3(BlockScale::Dynamic)].map(|scale| (format, scale))
+        });
+        formats.filter(|(format, scale)| *format != Format::Nf4 || *scale == ScaleFormat::F32).collect()
+    }
+
+    /// A weight `[inputs, outputs]` without a pattern, packed.
+    struct Packed {
+        layout: PackedLayout,
+        words: Vec<u32>,
+        scales: Vec<u32>,
+    }
+
+    impl Packed {
+        fn new(inputs: usize, outputs: usize, block: usize, (format, scale): (Format, ScaleFormat)) -> Self {
+            let weight = noise(inputs + outputs, inputs * outputs);
+            let layout = PackedLayout::new(inputs, outputs, block, format, scale).unwrap().with_global_amax(1.0);
+            let tiles = layout.tiles();
+            let amax = |block: usize, output: usize| {
+                let inputs = block * tiles.block()..inputs.min((block + 1) * tiles.block());
+                inputs.map(|input| weight[input * outputs + output].abs()).fold(0.0, f32::max)
+            };
+            let (mut words, mut scales) = (vec![0; tiles.words()], vec![0; scale_words(tiles, scale)]);
+            let at = |input: usize, output: usize| weight[input * outputs + output];
+            PackedMatrix::pack(tiles, format, scale, 1.0, amax, at, &mut words, &mut scales).unwrap();
+            Self { layout, words, scales }
+        }
+
+        fn weight(&self) -> Weight<'_> {
+            Weight { layout: self.layout, words: &self.words, scales: &self.scales }
+        }
+
+        fn matrix(&self) -> PackedMatrix<'_> {
+            let layout = self.layout;
+            let (format, scale, global) = (layout.format(), layout.scale(), layout.global_amax());
+            PackedMatrix::new(layout.tiles(), format, scale, global, &self.words, &self.scales).unwrap()
+        }
+    }
+
+    /// Σ |x · w|, the magnitude that f32 rounding is relative to.
+    fn magnitudes(x: &[f32], packed: &Packed, rows: usize) -> Vec<f32> {
+        let matrix = packed.matrix();
+        let (inputs, outputs) = (packed.layout.inputs(), packed.layout.outputs());
+        let magnitude = |row: usize, output: usize| -> f32 {
+            (0..inputs).map(|k| (x[row * inputs + k] * matrix.value(k, output)).abs()).sum()
+        };
+        (0..rows * outputs).map(|i| magnitude(i / outputs, i % outputs)).collect()
+    }
+
+    fn compare(found: &[f32], expected: &[f32], magnitudes: &[f32], tolerance: f32, what: &str) {
+        assert_eq!(found.len(), expected.len());
+        for (i, ((found, expected), magnitude)) in found.iter().zip(expected).zip(magnitudes).enumerate() {
+            let close = (found - expected).abs() <= tolerance * magnitude; // false for NaN
+            assert!(close, "{what}: output {i} is {found}, not {expected} (of magnitude {magnitude})");
+        }
+    }
+
+    const SIZES: [(usize, usize, usize); 5] = [(64, 32, 64), (37, 45, 37), (150, 83, 64), (131, 17, 16), (5, 1, 3)];
+
+    #[test]
+    fn float_products_are_those_of_the_reference_on_every_instruction_set() {
+        for instructions in Instructions::available() {
+            for (inputs, outputs, block) in SIZES {
+                for format in formats() {
+                    let packed = Packed::new(inputs, outputs, block, format);
+                    for rows in [1, 2, 5, 13] {
+                        let x = noise(rows, rows * inputs);
+                        let mut expected = vec![0.0; rows * outputs];
+                        packed.matrix().product(&x, &mut expected).unwrap();
+                        let y = Work { weight: packed.weight(), x: &x, rows, range: None }.with(instructions);
+                        let what = format!("{instructions:?}, {format:?}, {rows} x {inputs} x {outputs} / {block}");
+                        compare(&y, &expected, &magnitudes(&x, &packed, rows), 1e-6, &what);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn integer_products_are_exact_on_every_instruction_set() {
+        let grid = activation_grid();
+        for instructions in Instructions::available() {
+            for (inputs, outputs, block) in SIZES {
+                for format in formats() {
+                    let packed = Packed::new(inputs, outputs, block, format);
+                    if !packed.layout.has_integer_products() {
+                        continue;
+                    }
+                    for (rows, range) in [1, 2, 5, 8, 13]
+                        .map(|rows| (rows, RowRange::OfRow))
+                        .into_iter()
+                        .chain([(4, RowRange::Given(0.5))])
+                    {
+                        let x = noise(rows, rows * inputs);
+                        let amax = |row: &[f32]| match range {
+                            RowRange::OfRow => burn_quant_numerics::amax(row),
+                            RowRange::Given(range) => range,
+                        };
+                        let code = |row: &[f32]| {
+                            row.iter().map(|x| grid.code(*x, grid.scale(amax(row))) as i8).collect::<Vec<_>>()
+                        };
+                        let codes: Vec<i8> = x.chunks(inputs).flat_map(code).collect();
+                        let steps: Vec<f32> = x.chunks(inputs).map(|row| amax(row) / 127.0).collect();
+                        let mut expected = vec![0.0; rows * outputs];
+                        packed.matrix().integer_product(&codes, &steps, &mut expected).unwrap();
+                        let y = Work { weight: packed.weight(), x: &x, rows, range: Some(range) }.with(instructions);
+                        let what = format!("{instructions:?}, {format:?}, {rows} x {inputs} x {outputs} / {block}");
+                        compare(&y, &expected, &magnitudes(&x, &packed, rows), 3e-7, &what);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_codes_do_not_saturate() {
+        // 128 · 128 and 255 · 128 in pairs, which an i16 does not hold
+        for signedness in [Signedness::Signed, Signedness::Unsigned] {
+            let format = IntFormat::new(8, signedness, IntSpan::Full).unwrap();
+            let (inputs, outputs) = (64, 16);
+            let layout = PackedLayout::new(inputs, outputs, 64, format.into(), ScaleFormat::F32).unwrap();
+            let tiles = layout.tiles();
+            let (mut words, mut scales) = (vec![0; tiles.words()], vec![0; tiles.scales()]);
+            let hi = format.grid().hi() as f32;
+            let lowest = if signedness == Signedness::Signed { -128.0 } else { 255.0 };
+            PackedMatrix::pack(
+                tiles,
+                format.into(),
+                ScaleFormat::F32,
+                0.0,
+                |_, _| hi,
+                |_, _| lowest,
+                &mut words,
+                &mut scales,
+            )
+            .unwrap();
+            let weight = Weight { layout, words: &words, scales: &scales };
+            for instructions in Instructions::available() {
+                let range = Some(RowRange::Given(127.0));
+                let y = Work { weight, x: &[-128.0; 64], rows: 1, range }.with(instructions);
+                let expected = 64.0 * -128.0 * lowest;
+                compare(&y, &[expected; 16], &[expected.abs(); 16], 3e-7, &format!("{instructions:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_with_a_value_that_is_not_a_number_has_no_output_and_its_neighbours_have_theirs() {
+        let packed = Packed::new(8, 3, 8, (IntFormat::signed(8).unwrap().into(), ScaleFormat::F32));
+        let mut x = noise(1, 24);
+        x[9] = f32::NAN;
+        x[23] = f32::INFINITY;
+        for range in [RowRange::OfRow, RowRange::Given(1.0)] {
+            let y = Work { weight: packed.weight(), x: &x, rows: 3, range: Some(range) }.dispatch();
+            assert!(y[..3].iter().all(|y| y.is_finite()) && y[3..].iter().all(|y| y.is_nan()), "{range:?}: {y:?}");
+        }
+    }
+
+    #[test]
+    fn tiles_of_rows_compute_as_few_rows_as_they_can() {
+        let tiles = |rows: usize, sizes: &[usize]| {
+            let sizes: Vec<_> = sizes.iter().map(|size| (*size, 1)).collect();
+            RowTiles::new(rows, &sizes).iter().map(|tile| (tile.first, tile.rows, tile.size)).collect::<Vec<_>>()
+        };
+        let wide = [1, 2, 4, 8, 12];
+        assert_eq!(tiles(32, &wide), [(0, 12, 12), (12, 12, 12), (24, 8, 8)]);
+        assert_eq!(tiles(5, &wide), [(0, 5, 8)]);
+        assert_eq!(tiles(8, &[1, 2, 4, 6]), [(0, 4, 4), (4, 4, 4)]);
+    }
+
+    #[test]
+    fn the_layout_of_the_tests_fills_blocks_and_panels_up() {
+        let tiles = Tiles::new(131, 17, 16, 6).unwrap();
+        assert_eq!((tiles.padded_inputs(), tiles.panels()), (144, 2));
+    }
+}

@@ -1,0 +1,178 @@
+//! The two inner loops: a few rows times a few panels, in registers.
+//!
+//! ```text
+//! integers    per block   i32 sums begin at −zero · Σ x, so that codes need no sign;  total += f32(sum) · scale
+//! floats      per block   sum = Σ point · x;                                          total += sum · scale
+//! ```
+//!
+//! Blocks are filled up, so the loops have no tails.
+
+#![allow(unsafe_op_in_unsafe_fn)] // as in `vectors`
+#![allow(clippy::needless_range_loop)] // closures would not be compiled with the features of the processor
+
+use burn_quant_numerics::packed::{PANEL, STEP, Tiles};
+
+use super::codes::{Codes, Points};
+use super::vectors::Vectors;
+
+/// Scales of panels and blocks, 16 side by side.
+#[derive(Clone, Copy)]
+pub(super) enum Scales {
+    F32(*const f32),
+    E8m0(*const u8),
+    E4m3(*const u8),
+}
+
+// SAFETY: they point into a tensor's buffer, which is only read.
+unsafe impl Send for Scales {}
+// SAFETY: as above.
+unsafe impl Sync for Scales {}
+
+impl Scales {
+    #[inline(always)]
+    unsafe fn of<V: Vectors>(self, place: usize) -> V::Float {
+        match self {
+            Scales::F32(scales) => V::load(scales.add(place)),
+            Scales::E8m0(scales) => V::e8m0(scales.add(place)),
+            Scales::E4m3(scales) => V::e4m3(scales.add(place)),
+        }
+    }
+}
+
+/// Panels that are multiplied together.
+#[derive(Clone, Copy)]
+pub(super) struct Panels {
+    pub(super) tiles: Tiles,
+    /// The words of the first.
+    pub(super) words: *const u32,
+    /// Words from one to the next.
+    pub(super) stride: usize,
+    pub(super) scales: Scales,
+    /// The number of the first.
+    pub(super) first: usize,
+    /// How many there are; a tile of more repeats the last.
+    pub(super) count: usize,
+}
+
+impl Panels {
+    /// The place of a panel among them.
+    #[inline(always)]
+    fn at(&self, panel: usize) -> usize {
+        panel.min(self.count - 1)
+    }
+}
+
+/// Where the words of each panel begin.
+#[inline(always)]
+unsafe fn pointers<const P: usize>(panels: &Panels) -> [*const u32; P] {
+    let mut words = [panels.words; P];
+    for p in 0..P {
+        words[p] = panels.words.add(panels.at(p) * panels.stride);
+    }
+    words
+}
+
+/// `R` rows of codes times `P` panels: sums in units of the scales of rows. `x` is `[step][R]`, `sums` `[block][R]`.
+#[inline(always)]
+pub(super) unsafe fn integers<V: Vectors, C: Codes<V>, const R: usize, const P: usize>(
+    codes: C,
+    zero: i32,
+    panels: Panels,
+    x: *const V::Step,
+    sums: *const i32,
+) -> [[V::Float; P]; R] {
+    let Panels { tiles, scales, first, .. } = panels;
+    let (blocks, block_steps, all) = (tiles.blocks(), tiles.padded_block() / STEP, tiles.padded_inputs() / STEP);
+    let mut totals = [[V::floats(0.0); P]; R];
+    let mut words = pointers::<P>(&panels);
+    let mut step = 0;
+    for block in 0..blocks {
+        let end = all.min(step + block_steps);
+        let mut sum = [[V::splat(0); P]; R];
+        for (row, sum) in sum.iter_mut().enumerate() {
+            *sum = [V::splat(zero.wrapping_neg().wrapping_mul(*sums.add(block * R + row))); P];
+        }
+        while step < end {
+            let mut panel = [V::splat(0); P];
+            for p in 0..P {
+                panel[p] = V::words(words[p]);
+                words[p] = words[p].add(PANEL);
+            }
+            for i in 0..C::STEPS {
+                let mut operands = [V::splat(0); P];
+                for p in 0..P {
+                    operands[p] = codes.of_step(panel[p], i);
+                }
+                for row in 0..R {
+                    let x = &*x.add((step + i) * R + row);
+                    for p in 0..P {
+                        sum[row][p] = if C::SMALL {
+                            V::dot::<true>(sum[row][p], operands[p], x)
+                        } else {
+                            V::dot::<false>(sum[row][p], operands[p], x)
+                        };
+                    }
+                }
+            }
+            step += C::STEPS;
+        }
+        let mut scale = [V::floats(0.0); P];
+        for p in 0..P {
+            scale[p] = scales.of::<V>(((first + panels.at(p)) * blocks + block) * PANEL);
+        }
+        for row in 0..R {
+            for p in 0..P {
+                totals[row][p] = V::multiply_add(V::to_float(sum[row][p]), scale[p], totals[row][p]);
+            }
+        }
+    }
+    totals
+}
+
+/// `R` rows of floats times `P` panels: sums. `x` is `[filled-up input][R]`.
+#[inline(always)]
+pub(super) unsafe fn floats<V: Vectors, C: Points<V>, const R: usize, const P: usize>(
+    points: C,
+    panels: Panels,
+    x: *const f32,
+) -> [[V::Float; P]; R] {
+    let Panels { tiles, scales, first, .. } = panels;
+    let (blocks, all) = (tiles.blocks(), tiles.padded_inputs());
+    let mut totals = [[V::floats(0.0); P]; R];
+    let mut words = pointers::<P>(&panels);
+    let mut input = 0;
+    for block in 0..blocks {
+        let end = all.min(input + tiles.padded_block());
+        let mut sum = [[V::floats(0.0); P]; R];
+        while input < end {
+            let mut panel = [V::splat(0); P];
+            for p in 0..P {
+                panel[p] = V::words(words[p]);
+                words[p] = words[p].add(PANEL);
+            }
+            for i in 0..C::INPUTS {
+                let mut operands = [V::floats(0.0); P];
+                for p in 0..P {
+                    operands[p] = points.of_input(panel[p], i);
+                }
+                for row in 0..R {
+                    let x = V::floats(*x.add((input + i) * R + row));
+                    for p in 0..P {
+                        sum[row][p] = V::multiply_add(operands[p], x, sum[row][p]);
+                    }
+                }
+            }
+            input += C::INPUTS;
+        }
+        let mut scale = [V::floats(0.0); P];
+        for p in 0..P {
+            scale[p] = scales.of::<V>(((first + panels.at(p)) * blocks + block) * PANEL);
+        }
+        for row in 0..R {
+            for p in 0..P {
+                totals[row][p] = V::multiply_add(sum[row][p], scale[p], totals[row][p]);
+            }
+        }
+    }
+    totals
+}

@@ -1,0 +1,350 @@
+//! How a weight is packed, and packing it.
+
+use std::ops::Range;
+
+use burn::tensor::{Bytes, DType, Device, Int, Tensor, TensorData};
+use burn_quant_numerics::packed::{PANEL, PackError, Tiles};
+use burn_quant_numerics::{AnyGrid, Elements, Format, PackedMatrix, ScaleFormat, scale_words};
+
+use crate::Groups;
+use crate::fake_quant::{FakeQuant, Inputs, Ranges, Scales};
+
+/// The shape and the formats of a packed weight: with it, words are numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PackedLayout {
+    tiles: Tiles,
+    format: Format,
+    scale: ScaleFormat,
+    global_amax: f32,
+}
+
+impl PackedLayout {
+    /// Creates the layout of a weight `[inputs, outputs]` with a scale for every `block` inputs of an output.
+    ///
+    /// # Errors
+    ///
+    /// [`PackError::EmptyBlock`], and [`PackError::Format`] for codes of more than 8 bits, and for NF4 with other than
+    /// f32 scales.
+    pub fn new(
+        inputs: usize,
+        outputs: usize,
+        block: usize,
+        format: Format,
+        scale: ScaleFormat,
+    ) -> Result<Self, PackError> {
+        if format.bits() > 8 || (format == Format::Nf4 && scale != ScaleFormat::F32) {
+            return Err(PackError::Format { found: format });
+        }
+        Ok(Self { tiles: Tiles::new(inputs, outputs, block, format.bits())?, format, scale, global_amax: 0.0 })
+    }
+
+    /// Sets the range of the tensor, which E4M3 scales stand under.
+    ///
+    /// Other scales do not use it.
+    pub fn with_global_amax(self, global_amax: f32) -> Self {
+        Self { global_amax, ..self }
+    }
+
+    /// Returns the range of the tensor.
+    ///
+    /// 0 where scales are not E4M3.
+    pub fn global_amax(self) -> f32 {
+        self.global_amax
+    }
+
+    /// Returns the rows of the weight, which products sum over.
+    ///
+    /// The last axis of the activations is as long.
+    pub fn inputs(self) -> usize {
+        self.tiles.inputs()
+    }
+
+    /// Returns the columns of the weight.
+    ///
+    /// The last axis of the result is as long.
+    pub fn outputs(self) -> usize {
+        self.tiles.outputs()
+    }
+
+    /// Returns the inputs that share a scale.
+    ///
+    /// All of them, if each output has one scale.
+    pub fn block(self) -> usize {
+        self.tiles.block()
+    }
+
+    /// Returns the number format of the codes.
+    ///
+    /// At most 8 bits.
+    pub fn format(self) -> Format {
+        self.format
+    }
+
+    /// Returns the format of the scales.
+    ///
+    /// f32, E8M0 or E4M3.
+    pub fn scale(self) -> ScaleFormat {
+        self.scale
+    }
+
+    /// Returns where codes and scales lie.
+    ///
+    /// It is the same on every backend.
+    pub fn tiles(self) -> Tiles {
+        self.tiles
+    }
+
+    /// Returns the bytes of codes and scales.
+    ///
+    /// Those that fill up panels and blocks count.
+    pub fn bytes(self) -> usize {
+        4 * (self.tiles.words() + scale_words(self.tiles, self.scale))
+    }
+
+    /// Returns whether products with INT8 activations can be sums of integers, exactly.
+    ///
+    /// The elements are integers in some unit, and an i32 holds the sum of a block. If not, activations are rounded and
+    /// multiplied as floats.
+    pub fn has_integer_products(self) -> bool {
+        let small = match self.format {
+            Format::Int(_) => true,
+            other => other.bits() == 4, // more bits would need a larger table
+        };
+        small && PackedMatrix::most_inputs(Elements::of(self.format)).is_some_and(|most| self.block() <= most)
+    }
+
+    /// Returns the grid of the codes and their scales.
+    ///
+    /// With the range of the tensor.
+    pub fn grid(self) -> AnyGrid {
+        AnyGrid::new(self.format, self.scale, self.global_amax)
+    }
+}
+
+/// A weight `[inputs, outputs]` as codes and scales.
+///
+/// Both are on the device of the model, laid out as [`Tiles`] are.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use burn::tensor::{Device, Tensor};
+/// use burn_quant_ops::numerics::IntFormat;
+/// use burn_quant_ops::{Activations, FakeQuant, GradientRule, Groups, PackedTensor, Ranges, fake_quant, packed_linear};
+///
+/// let device = Device::flex();
+/// let weight = Tensor::<2>::from_data([[0.5, -2.0], [0.25, 1.0], [-0.5, 0.1]], &device); // three inputs
+/// let int4 = IntFormat::signed(4).unwrap().into();
+/// let spec = FakeQuant { format: int4, groups: Groups::per_channel(&[3, 2], 1), gradient: GradientRule::PassThrough };
+/// let packed = PackedTensor::pack(weight.clone(), Ranges::Dynamic, spec.clone()).unwrap();
+/// assert_eq!(packed.unpack().to_data(), fake_quant(weight, Ranges::Dynamic, spec).to_data());
+///
+/// let x = Tensor::<2>::from_data([[1.0, 0.0, 1.0]], &device);
+/// let y = packed_linear(x, &packed, Activations::Float);
+/// assert_eq!(y.into_data().try_into_vec::<f32>().unwrap(), [0.0, -2.0]);
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct PackedTensor {
+    /// The codes, in words of 32 bits.
+    pub words: Tensor<1, Int>,
+    /// The scales.
+    pub scales: PackedScales,
+    /// What the words mean.
+    pub layout: PackedLayout,
+}
+
+/// The scales of a packed weight.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // tensors are handles
+pub enum PackedScales {
+    /// The range of each block and output, f32.
+    Ranges(Tensor<1>),
+    /// Codes in E8M0 or E4M3, four in a word of 32 bits.
+    Codes(Tensor<1, Int>),
+}
+
+/// Why a weight could not be packed.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum NotPacked {
+    /// The format or the layout has no packed form.
+    Form(PackError),
+    /// Groups that are no blocks of inputs.
+    Groups {
+        /// The shape of the weight.
+        shape: Vec<usize>,
+        /// The groups along each of its axes.
+        counts: Vec<usize>,
+    },
+    /// A range that is not finite or negative.
+    Range {
+        /// The range.
+        found: f32,
+    },
+    /// A weight with a value that is not finite.
+    Weight {
+        /// The input and the output that it belongs to.
+        at: [usize; 2],
+        /// The value.
+        found: f32,
+    },
+}
+
+impl From<PackError> for NotPacked {
+    fn from(error: PackError) -> Self {
+        NotPacked::Form(error)
+    }
+}
+
+impl std::fmt::Display for NotPacked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            NotPacked::Form(error) => error.fmt(f),
+            NotPacked::Groups { shape, counts } => {
+                write!(f, "groups of a packed weight are blocks of its inputs, found {counts:?} groups of {shape:?}")
+            }
+            NotPacked::Range { found } => write!(f, "a range is finite and not negative, found {found:e}"),
+            NotPacked::Weight { at: [input, output], found } => {
+                write!(f, "a packed weight is finite, found {found:e} at input {input}, output {output}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for NotPacked {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            NotPacked::Form(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl PackedTensor {
+    /// Packs what [`fake_quant`](crate::fake_quant()) makes of a weight: the same codes, on the device of the weight.
+    ///
+    /// Values are read from the device; packing is done once.
+    ///
+    /// # Shapes and units
+    ///
+    /// `weight`: `[inputs, outputs]`, which `spec.groups` divide; blocks of inputs, of a column or of several.
+    ///
+    /// # Errors
+    ///
+    /// [`NotPacked`] with the reason.
+    pub fn pack(weight: Tensor<2>, ranges: impl Into<Ranges>, spec: FakeQuant) -> Result<Self, NotPacked> {
+        let device = weight.device();
+        let [inputs, outputs] = weight.dims();
+        let Packing { scales, amax, global_amax } = Packing::new(&weight, ranges.into(), &spec)?;
+        let groups = &spec.groups;
+        let block = block_of(groups)?;
+        let layout = PackedLayout::new(inputs, outputs, block, spec.format, scales.format())?;
+        let values = host(weight);
+        if let Some(i) = values.iter().position(|value| !value.is_finite()) {
+            return Err(NotPacked::Weight { at: [i / outputs, i % outputs], found: values[i] });
+        }
+        let layout = layout.with_global_amax(global_amax);
+        let tiles = layout.tiles();
+        let group = |block: usize, output: usize| groups.of_element(block * tiles.block() * outputs + output);
+        let (mut words, mut stored) = (Aligned::new(tiles.words()), Aligned::new(scale_words(tiles, layout.scale)));
+        PackedMatrix::pack(
+            tiles,
+            layout.format,
+            layout.scale,
+            global_amax,
+            |block, output| amax[group(block, output)],
+            |input, output| values[input * outputs + output],
+            words.words(),
+            stored.words(),
+        )?;
+        let scales = match layout.scale {
+            ScaleFormat::F32 => {
+                let (ranges, place) = stored.into_data(DType::F32);
+                PackedScales::Ranges(Tensor::<1>::from_data(ranges, (&device, DType::F32)).slice([place]))
+            }
+            ScaleFormat::E8M0 | ScaleFormat::E4M3(_) => PackedScales::Codes(stored.into_tensor(&device)),
+        };
+        Ok(Self { words: words.into_tensor(&device), scales, layout })
+    }
+
+    /// Returns the weight as fake quantization leaves it, f32 `[inputs, outputs]`.
+    ///
+    /// It is bit for bit the fake-quantized weight, but for the sign of zero.
+    pub fn unpack(&self) -> Tensor<2> {
+        super::unpack(self)
+    }
+}
+
+/// Ranges on the host.
+struct Packing {
+    scales: Scales,
+    amax: Vec<f32>,
+    global_amax: f32,
+}
+
+impl Packing {
+    fn new(weight: &Tensor<2>, ranges: Ranges, spec: &FakeQuant) -> Result<Self, NotPacked> {
+        let inputs = Inputs::new(ranges, None, spec.clone(), &weight.device());
+        let scales = inputs.call.scales;
+        let global_amax = match scales {
+            Scales::TwoLevel(_) => host(inputs.global_amax)[0],
+            _ => 0.0,
+        };
+        let amax = match scales.is_dynamic() {
+            false => host(inputs.amax),
+            true => host(crate::group_amax(weight.clone(), &spec.groups)),
+        };
+        let unusable = |amax: &f32| !(amax.is_finite() && *amax >= 0.0);
+        let found = amax.iter().copied().chain([global_amax]).find(unusable);
+        match found {
+            Some(found) => Err(NotPacked::Range { found }),
+            None => Ok(Self { scales, amax, global_amax }),
+        }
+    }
+}
+
+/// The inputs that share a range.
+fn block_of(groups: &Groups) -> Result<usize, NotPacked> {
+    match groups.shape() {
+        &[inputs, _] => Ok(groups.size(0).min(inputs.max(1))),
+        shape => Err(NotPacked::Groups { shape: shape.to_vec(), counts: groups.counts().to_vec() }),
+    }
+}
+
+fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().try_into_vec().expect("f32 data")
+}
+
+/// Words that begin at a cache line: a panel that lies across two costs up to a sixth of the time. Tensors are aligned
+/// to 16 bytes only, so these are a part of a longer one.
+struct Aligned {
+    buffer: Vec<u32>,
+    first: usize,
+    words: usize,
+}
+
+impl Aligned {
+    fn new(words: usize) -> Self {
+        let buffer = vec![0; words + PANEL];
+        let first = buffer.as_ptr().align_offset(PANEL * size_of::<u32>());
+        Self { first: if first < PANEL { first } else { 0 }, buffer, words }
+    }
+
+    fn words(&mut self) -> &mut [u32] {
+        &mut self.buffer[self.first..self.first + self.words]
+    }
+
+    /// The data of the longer tensor, and where the words are.
+    fn into_data(self, dtype: DType) -> (TensorData, Range<usize>) {
+        let place = self.first..self.first + self.words;
+        let len = self.buffer.len();
+        (TensorData::from_bytes(Bytes::from_elems(self.buffer), [len], dtype), place)
+    }
+
+    fn into_tensor(self, device: &Device) -> Tensor<1, Int> {
+        let (words, place) = self.into_data(DType::I32);
+        Tensor::<1, Int>::from_data(words, (device, DType::I32)).slice([place])
+    }
+}

@@ -1,0 +1,206 @@
+//! Packed models: codes in the place of weights, in everything that is done with a model.
+
+use burn::module::Module;
+use burn::nn::conv::Conv2dConfig;
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Device, Int, Tensor};
+use burn_quant::compress::{WithoutPackedForm, compress_with, decompress};
+use burn_quant::config::Format;
+use burn_quant::nn::{QuantConv2d, QuantEmbedding, QuantEmbeddingConfig, QuantLinear};
+use burn_quant::quantizer::Buffer;
+use burn_quant::train::QuantLora;
+use burn_quant::{
+    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, compress, fold_weights, presets, quantize,
+    quantize_weights,
+};
+use burn_quant_tests::{device, devices};
+
+use crate::{assert_close, assert_same, spread, values};
+
+#[derive(Module, Debug)]
+struct Mlp {
+    fc1: QuantLinear,
+    fc2: QuantLinear,
+    /// Of burn: its weight is unpacked when it runs.
+    head: Linear,
+}
+
+impl Mlp {
+    fn new(device: &Device) -> Self {
+        let layer = |inputs, outputs| LinearConfig::new(inputs, outputs).init(device);
+        Self { fc1: layer(40, 33).into(), fc2: layer(33, 33).into(), head: layer(33, 5) }
+    }
+
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let x = self.fc2.forward(self.fc1.forward(x).tanh()).tanh();
+        self.head.forward(x)
+    }
+}
+
+/// A quantized MLP of one of the presets and others, and data for it.
+fn quantized(config: &QuantConfig, device: &Device) -> (Mlp, Tensor<2>) {
+    let x = spread::<2>([6, 40], device);
+    let (model, _) = quantize(Mlp::new(device), config, |model| drop(model.forward(x.clone()))).unwrap();
+    (model, x)
+}
+
+fn weights(config: QuantizerConfig) -> QuantConfig {
+    QuantConfig::new().with_rule(Rule::set("*weight_quantizer", config))
+}
+
+fn configs() -> Vec<(&'static str, QuantConfig)> {
+    vec![
+        ("INT8", presets::int8_default()),
+        ("INT8 smoothed", presets::int8_smoothquant()),
+        ("FP8", presets::fp8_default()),
+        ("NVFP4", presets::nvfp4_default()),
+        ("NVFP4 with a branch", presets::nvfp4_svdquant_default()),
+        ("MXFP4", presets::mxfp4_default()),
+        ("INT4 blocks", presets::int4_blockwise_weight_only()),
+        ("INT4 AWQ", presets::int4_awq()),
+        ("NF4", weights(QuantizerConfig::new(Format::Nf4).per_block(16))),
+        ("INT3", weights(QuantizerConfig::int(3).per_channel())),
+        ("INT8 dynamic", weights(QuantizerConfig::int(8).per_channel()).with_rule(tokens())),
+    ]
+}
+
+fn tokens() -> Rule {
+    Rule::set("*input_quantizer", QuantizerConfig::int(8).per_token().dynamic())
+}
+
+#[test]
+fn a_packed_model_computes_what_the_quantized_one_computes() {
+    let (_, device) = device();
+    for (name, config) in configs() {
+        let (model, x) = quantized(&config, &device);
+        let (packed, report) = compress(model.clone()).unwrap();
+        assert_eq!(report.packed.len(), 3, "{name}: {report}");
+        let expected = values(model.forward(x.clone()));
+        // a step of the inputs of a later layer may flip where f32 sums differ in their last place
+        assert_close(&values(packed.forward(x.clone())), &expected, 1e-2, name);
+        let (first, x) = (values(model.fc1.forward(x.clone())), x);
+        assert_close(&values(packed.fc1.forward(x)), &first, 3e-6, name);
+    }
+}
+
+#[test]
+fn codes_have_the_values_of_fake_quantization_and_take_their_bits() {
+    let (_, device) = device();
+    for (name, config) in configs() {
+        let (model, _) = quantized(&config, &device);
+        let (packed, report) = compress(model.clone()).unwrap();
+        assert_close(&values(packed.fc2.weight.val()), &values(model.fc2.weight.val()), 3e-7, name);
+        let (unpacked, folded) = (decompress(packed).unwrap(), fold_weights(model).unwrap());
+        assert_close(&values(unpacked.fc2.weight.val()), &values(folded.fc2.weight.val()), 3e-7, name);
+        assert_close(&values(unpacked.head.weight.val()), &values(folded.head.weight.val()), 3e-7, name);
+        assert!(report.packed_bytes() < report.float_bytes, "{name}: {report}");
+    }
+    let (model, _) = quantized(&presets::int8_weight_only(), &device);
+    let (_, report) = compress(model).unwrap();
+    // 48 columns of 33 rows padded to 36, and their scales: panels of 16 columns are filled up
+    assert_eq!(report.packed["fc2.weight"], 48 * 36 + 48 * 4);
+    assert!(report.to_string().starts_with("3 weights packed: "), "{report}");
+}
+
+#[test]
+fn packed_models_are_cloned_moved_validated_and_trained_around() {
+    for (name, device) in devices() {
+        let (model, x) = quantized(&presets::int8_default(), &device);
+        let (packed, _) = compress(model).unwrap();
+        let expected = values(packed.forward(x.clone()));
+        let x_plain = x.clone().without_autodiff();
+        assert_same(&values(packed.clone().to_device(&device).forward(x.clone())), &expected, &name);
+        assert_same(&values(packed.clone().fork(&device).forward(x.clone())), &expected, &name);
+        let record = packed.clone().into_record();
+        assert_same(&values(packed.clone().load_record(record).forward(x.clone())), &expected, &name);
+        if device.is_autodiff() {
+            // the plain model multiplies integers, the other rounds first
+            let valid = packed.valid();
+            assert_close(&values(valid.forward(x_plain)), &expected, 1e-2, &name);
+            // under gradient checkpointing burn's own float models do not run again after this: the setting is lost
+            let again = if name.starts_with("checkpointed") { packed } else { valid.train() };
+            assert_same(&values(again.forward(x.clone())), &expected, &name);
+            let x = x.require_grad();
+            let gradients = again.forward(x.clone()).sum().backward();
+            assert!(values(x.grad(&gradients).unwrap()).iter().any(|gradient| *gradient != 0.0), "{name}");
+            assert!(again.fc1.weight.base().grad(&gradients).is_none(), "{name}: codes are not trained");
+        }
+    }
+}
+
+/// Factors of low rank beside a packed weight train as those beside a fake-quantized one do.
+#[test]
+fn factors_train_over_a_packed_base() {
+    let (_, device) = device();
+    let device = device.autodiff();
+    let (model, x) = quantized(&weights(QuantizerConfig::new(Format::Nf4).per_block(16)), &device);
+    let adapted = QuantLora::new(4).adapt(model.clone()).unwrap();
+    let packed = QuantLora::new(4).adapt(compress(model).unwrap().0).unwrap();
+    let up = spread::<1>([4 * 33], &device);
+    let with_factors = |model: Mlp| {
+        let mut quantizers = Quantizers::of(&model);
+        let quantizer = quantizers.get_mut("fc1.weight_quantizer").unwrap();
+        quantizer.set_buffer(Buffer::LowRankDown, spread::<1>([40 * 4], &device));
+        quantizer.set_buffer(Buffer::LowRankUp, up.clone());
+        quantizers.install(model).unwrap()
+    };
+    let (adapted, packed) = (with_factors(adapted), with_factors(packed));
+    let expected = values(adapted.fc1.forward(x.clone()));
+    assert_close(&values(packed.fc1.forward(x.clone())), &expected, 1e-5, "with factors");
+    assert_close(&values(packed.fc1.weight.val()), &values(adapted.fc1.weight.val()), 1e-6, "the parameter's value");
+}
+
+#[test]
+fn convolutions_and_embeddings_unpack_their_weights() {
+    let (_, device) = device();
+    let conv: QuantConv2d = Conv2dConfig::new([4, 6], [3, 3]).init(&device).into();
+    let images = spread::<4>([2, 4, 6, 6], &device);
+    for config in [presets::int8_default(), presets::int4_blockwise_weight_only()] {
+        let (conv, _) = quantize(conv.clone(), &config, |conv| drop(conv.forward(images.clone()))).unwrap();
+        let (packed, report) = compress(conv.clone()).unwrap();
+        assert_eq!(report.packed.len(), 1);
+        assert_close(&values(packed.forward(images.clone())), &values(conv.forward(images.clone())), 2e-6, "images");
+    }
+    let table: QuantEmbedding = QuantEmbeddingConfig::new(20, 12).init(&device);
+    let (table, _) = quantize_weights(table, &weights(QuantizerConfig::int(4).per_channel())).unwrap();
+    let (packed, _) = compress(table.clone()).unwrap();
+    let indices = Tensor::<2, Int>::from_data([[3, 0, 19]], &device);
+    assert_close(&values(packed.forward(indices.clone())), &values(table.forward(indices)), 3e-7, "vectors");
+}
+
+#[test]
+fn what_cannot_be_packed_is_named_and_stays_only_if_that_is_wanted() {
+    let (_, device) = device();
+    let twice = weights(QuantizerConfig::int(8).then(QuantizerConfig::e4m3()));
+    let (model, x) = quantized(&twice, &device);
+    let error = compress(model.clone()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "`fc1.weight` cannot be packed: its quantizer has further stages, which codes cannot hold; `compress_with` can \
+         leave such weights as they are"
+    );
+    let (kept, report) = compress_with(model.clone(), WithoutPackedForm::Keep).unwrap();
+    assert_eq!((report.packed.len(), report.kept.len()), (0, 3));
+    assert_same(&values(kept.forward(x.clone())), &values(model.forward(x)), "nothing changed");
+
+    let (model, _) = quantized(&weights(QuantizerConfig::int(16)), &device);
+    let error = compress(model).unwrap_err().to_string();
+    assert!(error.contains("the layout has no int16 elements"), "{error}");
+}
+
+#[test]
+fn a_packed_model_is_not_quantized_again() {
+    let (_, device) = device();
+    let (model, x) = quantized(&presets::int8_default(), &device);
+    let (packed, _) = compress(model).unwrap();
+    let run = |model: &Mlp| drop(model.forward(x.clone()));
+    let error = quantize(packed.clone(), &presets::int8_default(), run).unwrap_err();
+    assert_eq!(error.to_string(), "`fc1.weight` is packed: `decompress` the model first");
+    let observed = burn_quant::calibrate::observe(&packed, &Algorithm::Max, run);
+    assert!(matches!(observed, Err(QuantError::Packed { .. })));
+    let saved = burn_quant_store::to_bytes(&packed).unwrap_err();
+    assert!(saved.to_string().contains("packed"), "{saved}");
+    let (again, report) = compress(packed.clone()).unwrap();
+    assert_eq!(report.packed.len(), 0, "what is packed stays as it is");
+    assert_same(&values(again.forward(x.clone())), &values(packed.forward(x)), "packed twice");
+}
