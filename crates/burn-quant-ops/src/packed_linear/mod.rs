@@ -75,7 +75,7 @@ pub trait PackedLinearOps: Backend {
     /// `x · W` in f32: `x` is f32 `[rows, inputs]`, the result `[rows, outputs]`. `ranges` or `scale_codes` are a
     /// placeholder, whichever the layout does not use; so is `activation_range`, f32 `[1]`, without given ranges.
     #[allow(unused_variables)] // by the generated dispatch of a build without backends
-    #[fusion(dtype = DType::F32, shape = Shape::from([x.shape()[0], call.layout.outputs()]))]
+    #[fusion(dtype = DType::F32, shape = Shape::from([x[0], call.layout.outputs()]))]
     fn packed_linear(
         x: FloatTensor<Self>,
         words: IntTensor<Self>,
