@@ -11,6 +11,12 @@ pub(crate) trait FlexElement: Element + bytemuck::Pod + Send + Sync {
     /// Widens elements.
     fn load(source: &[Self], tile: &mut [f32]);
 
+    /// The elements themselves, if they are f32.
+    fn as_f32(source: &[Self]) -> Option<&[f32]> {
+        let _ = source;
+        None
+    }
+
     /// Rounds half to even, and writes every element of `output`.
     fn store(tile: &[f32], output: &mut [MaybeUninit<Self>]);
 
@@ -71,6 +77,11 @@ fn with_tile(granule: usize, elements: usize, f: impl FnOnce(&mut [f32])) {
 }
 
 impl FlexElement for f32 {
+    #[inline(always)]
+    fn as_f32(source: &[Self]) -> Option<&[f32]> {
+        Some(source)
+    }
+
     #[inline(always)]
     fn round(_tile: &mut [f32]) {}
 

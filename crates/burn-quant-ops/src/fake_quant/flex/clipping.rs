@@ -17,9 +17,13 @@ pub(super) struct Clipping<'a, E> {
 }
 
 impl<E: FlexElement> Clipping<'_, E> {
-    /// Calls `f` with the inputs of every tile of the data from element `first` on, as f32.
+    /// Calls `f` with the inputs of every tile of the data from element `first` on, as f32; with all of them where they
+    /// need no conversion.
     #[inline(always)]
     fn tiles(&self, first: usize, len: usize, mut f: impl FnMut(Range<usize>, &[f32])) {
+        if let (Some(inputs), None) = (E::as_f32(self.inputs), &self.bias) {
+            return f(0..len, &inputs[first..first + len]);
+        }
         let mut tile = [0.0; TILE];
         for start in (0..len).step_by(TILE) {
             let place = start..len.min(start + TILE);
