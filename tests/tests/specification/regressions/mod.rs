@@ -5,6 +5,7 @@
 
 mod calibrating;
 mod numbers;
+mod products;
 mod records;
 mod sharing;
 
@@ -20,6 +21,8 @@ index! {
     t09_a_clipped_value_has_a_gradient_to_its_range = numbers::t09;
     t10_what_is_packed_is_what_was_simulated = numbers::t10;
     t11_histograms_of_different_ranges_merge_into_that_of_all = numbers::t11;
+    t12_sums_of_the_largest_codes_do_not_saturate = products::t12;
+    t13_tails_and_repeated_rows_are_multiplied = products::t13;
     t14_the_search_of_ranges_sees_a_short_last_block = numbers::t14;
     t15_blocks_that_do_not_divide_are_quantized = numbers::t15;
     t16_learned_rounding_of_a_short_block_stays_on_its_grid = numbers::t16;
