@@ -124,7 +124,7 @@ pub fn compress_with<M: Module>(model: M, others: WithoutPackedForm) -> Result<(
     let mut plan = BTreeMap::new();
     let mut report = CompressReport::default();
     for weight in index.parameters() {
-        let Ok(quantizer) = index.quantizers.get(&weight.quantizer) else { continue };
+        let Some(quantizer) = index.quantizers.find(&weight.quantizer) else { continue };
         if !quantizer.is_enabled() || quantizer.packed().is_some() {
             continue;
         }

@@ -148,11 +148,7 @@ impl TensorQuantizer {
     /// The layer must add it: [`TensorQuantizer::layer`] does.
     pub fn low_rank<const D: usize>(&self, x: &Tensor<D>) -> Option<Tensor<D>> {
         let (down, up) = self.buffer(Buffer::LowRankDown).zip(self.buffer(Buffer::LowRankUp))?;
-        let (inputs, dtype) = (x.dims()[D - 1], x.dtype());
-        let rank = down.dims()[0] / inputs;
-        let outputs = up.dims()[0] / rank;
-        let narrowed = linear(self.smoothed(x.clone()), down.reshape([inputs, rank]).cast(dtype), None);
-        Some(linear(narrowed, up.reshape([rank, outputs]).cast(dtype), None))
+        Some(through_factors(self.smoothed(x.clone()), down, up))
     }
 
     /// Returns a weight `[in, out]` with what acts on its inputs apart from rounding merged into it.
@@ -283,4 +279,13 @@ impl TensorQuantizer {
             )
         })
     }
+}
+
+/// `x · down · up`, with factors row by row.
+pub(super) fn through_factors<const D: usize>(x: Tensor<D>, down: Tensor<1>, up: Tensor<1>) -> Tensor<D> {
+    let (inputs, dtype) = (x.dims()[D - 1], x.dtype());
+    let rank = down.dims()[0] / inputs;
+    let outputs = up.dims()[0] / rank;
+    let narrowed = linear(x, down.reshape([inputs, rank]).cast(dtype), None);
+    linear(narrowed, up.reshape([rank, outputs]).cast(dtype), None)
 }

@@ -9,7 +9,6 @@ mod refusal;
 use std::fmt;
 
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor};
 use burn_quant_ops::numerics::{Format, IntFormat};
 use burn_quant_ops::{
@@ -17,6 +16,7 @@ use burn_quant_ops::{
 };
 
 use self::matrix::Matrix;
+use super::forward::through_factors;
 use super::{Buffer, TensorQuantizer};
 use crate::config::{Granularity, RangeSource};
 use crate::error::NotPackedReason;
@@ -134,7 +134,7 @@ impl TensorQuantizer {
                 let y = packed_linear(x.clone(), &weight, Activations::Float);
                 match factors {
                     None => y,
-                    Some((down, up)) => y + through(x, down, up),
+                    Some((down, up)) => y + through_factors(x, down, up),
                 }
             }
         };
@@ -151,15 +151,6 @@ impl TensorQuantizer {
             }
         })
     }
-}
-
-/// `x · down · up`.
-fn through<const D: usize>(x: Tensor<D>, down: Tensor<1>, up: Tensor<1>) -> Tensor<D> {
-    let (inputs, dtype) = (x.dims()[D - 1], x.dtype());
-    let rank = down.dims()[0] / inputs;
-    let outputs = up.dims()[0] / rank;
-    let narrowed = linear(x, down.reshape([inputs, rank]).cast(dtype), None);
-    linear(narrowed, up.reshape([rank, outputs]).cast(dtype), None)
 }
 
 /// Codes of 8 bits with their integers, if that is what a quantizer makes of activations, and nothing else.

@@ -1,0 +1,189 @@
+//! Every instruction set of this processor against the reference.
+
+use super::*;
+use burn_quant_numerics::packed::Tiles;
+use burn_quant_numerics::{BlockScale, IntFormat, IntSpan, Signedness};
+
+/// Values between −1 and 1 without a pattern.
+fn noise(seed: usize, len: usize) -> Vec<f32> {
+    let value = |i: usize| ((i + 131 * seed).wrapping_mul(2_654_435_761) >> 7) % 2001;
+    (0..len).map(|i| value(i) as f32 / 1000.0 - 1.0).collect()
+}
+
+fn formats() -> Vec<(Format, ScaleFormat)> {
+    let ints = (2..=8).map(|bits| Format::from(IntFormat::signed(bits).unwrap()));
+    let unsigned = Format::from(IntFormat::new(8, Signedness::Unsigned, IntSpan::Full).unwrap());
+    let floats = [Format::E4M3, Format::E5M2, Format::E3M2, Format::E2M3, Format::E2M1, Format::E1M2, Format::Nf4];
+    let formats = ints.chain([unsigned]).chain(floats).flat_map(|format| {
+        [ScaleFormat::F32, ScaleFormat::E8M0, ScaleFormat::E4M3(BlockScale::Dynamic)].map(|scale| (format, scale))
+    });
+    formats.filter(|(format, scale)| *format != Format::Nf4 || *scale == ScaleFormat::F32).collect()
+}
+
+/// A weight `[inputs, outputs]` without a pattern, packed.
+struct Packed {
+    layout: PackedLayout,
+    words: Vec<u32>,
+    scales: Vec<u32>,
+}
+
+impl Packed {
+    fn new(inputs: usize, outputs: usize, block: usize, (format, scale): (Format, ScaleFormat)) -> Self {
+        let weight = noise(inputs + outputs, inputs * outputs);
+        let layout = PackedLayout::new(inputs, outputs, block, format, scale).unwrap().with_global_amax(1.0);
+        let tiles = layout.tiles();
+        let amax = |block: usize, output: usize| {
+            let inputs = block * tiles.block()..inputs.min((block + 1) * tiles.block());
+            inputs.map(|input| weight[input * outputs + output].abs()).fold(0.0, f32::max)
+        };
+        let (mut words, mut scales) = (vec![0; tiles.words()], vec![0; scale_words(tiles, scale)]);
+        let at = |input: usize, output: usize| weight[input * outputs + output];
+        PackedMatrix::pack(tiles, format, scale, 1.0, amax, at, &mut words, &mut scales).unwrap();
+        Self { layout, words, scales }
+    }
+
+    fn weight(&self) -> Weight<'_> {
+        Weight { layout: self.layout, words: &self.words, scales: &self.scales }
+    }
+
+    fn matrix(&self) -> PackedMatrix<'_> {
+        let layout = self.layout;
+        let (format, scale, global) = (layout.format(), layout.scale(), layout.global_amax());
+        PackedMatrix::new(layout.tiles(), format, scale, global, &self.words, &self.scales).unwrap()
+    }
+}
+
+/// Σ |x · w|, the magnitude that f32 rounding is relative to.
+fn magnitudes(x: &[f32], packed: &Packed, rows: usize) -> Vec<f32> {
+    let matrix = packed.matrix();
+    let (inputs, outputs) = (packed.layout.inputs(), packed.layout.outputs());
+    let magnitude = |row: usize, output: usize| -> f32 {
+        (0..inputs).map(|k| (x[row * inputs + k] * matrix.value(k, output)).abs()).sum()
+    };
+    (0..rows * outputs).map(|i| magnitude(i / outputs, i % outputs)).collect()
+}
+
+fn compare(found: &[f32], expected: &[f32], magnitudes: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), expected.len());
+    for (i, ((found, expected), magnitude)) in found.iter().zip(expected).zip(magnitudes).enumerate() {
+        let close = (found - expected).abs() <= tolerance * magnitude; // false for NaN
+        assert!(close, "{what}: output {i} is {found}, not {expected} (of magnitude {magnitude})");
+    }
+}
+
+const SIZES: [(usize, usize, usize); 5] = [(64, 32, 64), (37, 45, 37), (150, 83, 64), (131, 17, 16), (5, 1, 3)];
+
+#[test]
+fn float_products_are_those_of_the_reference_on_every_instruction_set() {
+    for instructions in Instructions::available() {
+        for (inputs, outputs, block) in SIZES {
+            for format in formats() {
+                let packed = Packed::new(inputs, outputs, block, format);
+                for rows in [1, 2, 5, 13] {
+                    let x = noise(rows, rows * inputs);
+                    let mut expected = vec![0.0; rows * outputs];
+                    packed.matrix().product(&x, &mut expected).unwrap();
+                    let y = Work { weight: packed.weight(), x: &x, rows, range: None }.with(instructions);
+                    let what = format!("{instructions:?}, {format:?}, {rows} x {inputs} x {outputs} / {block}");
+                    compare(&y, &expected, &magnitudes(&x, &packed, rows), 1e-6, &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn integer_products_are_exact_on_every_instruction_set() {
+    let grid = activation_grid();
+    for instructions in Instructions::available() {
+        for (inputs, outputs, block) in SIZES {
+            for format in formats() {
+                let packed = Packed::new(inputs, outputs, block, format);
+                if !packed.layout.has_integer_products() {
+                    continue;
+                }
+                for (rows, range) in
+                    [1, 2, 5, 8, 13].map(|rows| (rows, RowRange::OfRow)).into_iter().chain([(4, RowRange::Given(0.5))])
+                {
+                    let x = noise(rows, rows * inputs);
+                    let amax = |row: &[f32]| match range {
+                        RowRange::OfRow => burn_quant_numerics::amax(row),
+                        RowRange::Given(range) => range,
+                    };
+                    let code = |row: &[f32]| {
+                        row.iter().map(|x| grid.code(*x, grid.scale(amax(row))) as i8).collect::<Vec<_>>()
+                    };
+                    let codes: Vec<i8> = x.chunks(inputs).flat_map(code).collect();
+                    let steps: Vec<f32> = x.chunks(inputs).map(|row| amax(row) / 127.0).collect();
+                    let mut expected = vec![0.0; rows * outputs];
+                    packed.matrix().integer_product(&codes, &steps, &mut expected).unwrap();
+                    let y = Work { weight: packed.weight(), x: &x, rows, range: Some(range) }.with(instructions);
+                    let what = format!("{instructions:?}, {format:?}, {rows} x {inputs} x {outputs} / {block}");
+                    compare(&y, &expected, &magnitudes(&x, &packed, rows), 3e-7, &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_largest_codes_do_not_saturate() {
+    // 128 · 128 and 255 · 128 in pairs, which an i16 does not hold
+    for signedness in [Signedness::Signed, Signedness::Unsigned] {
+        let format = IntFormat::new(8, signedness, IntSpan::Full).unwrap();
+        let (inputs, outputs) = (64, 16);
+        let layout = PackedLayout::new(inputs, outputs, 64, format.into(), ScaleFormat::F32).unwrap();
+        let tiles = layout.tiles();
+        let (mut words, mut scales) = (vec![0; tiles.words()], vec![0; tiles.scales()]);
+        let hi = format.grid().hi() as f32;
+        let lowest = if signedness == Signedness::Signed { -128.0 } else { 255.0 };
+        PackedMatrix::pack(
+            tiles,
+            format.into(),
+            ScaleFormat::F32,
+            0.0,
+            |_, _| hi,
+            |_, _| lowest,
+            &mut words,
+            &mut scales,
+        )
+        .unwrap();
+        let weight = Weight { layout, words: &words, scales: &scales };
+        for instructions in Instructions::available() {
+            let range = Some(RowRange::Given(127.0));
+            let y = Work { weight, x: &[-128.0; 64], rows: 1, range }.with(instructions);
+            let expected = 64.0 * -128.0 * lowest;
+            compare(&y, &[expected; 16], &[expected.abs(); 16], 3e-7, &format!("{instructions:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_row_with_a_value_that_is_not_a_number_has_no_output_and_its_neighbours_have_theirs() {
+    let packed = Packed::new(8, 3, 8, (IntFormat::signed(8).unwrap().into(), ScaleFormat::F32));
+    let mut x = noise(1, 24);
+    x[9] = f32::NAN;
+    x[23] = f32::INFINITY;
+    for range in [RowRange::OfRow, RowRange::Given(1.0)] {
+        let y = Work { weight: packed.weight(), x: &x, rows: 3, range: Some(range) }.dispatch();
+        assert!(y[..3].iter().all(|y| y.is_finite()) && y[3..].iter().all(|y| y.is_nan()), "{range:?}: {y:?}");
+    }
+}
+
+#[test]
+fn tiles_of_rows_compute_as_few_rows_as_they_can() {
+    let tiles = |rows: usize, sizes: &[usize]| {
+        let sizes: Vec<_> = sizes.iter().map(|size| (*size, 1)).collect();
+        RowTiles::new(rows, &sizes).iter().map(|tile| (tile.first, tile.rows, tile.size)).collect::<Vec<_>>()
+    };
+    let wide = [1, 2, 4, 8, 12];
+    assert_eq!(tiles(32, &wide), [(0, 12, 12), (12, 12, 12), (24, 8, 8)]);
+    assert_eq!(tiles(5, &wide), [(0, 5, 8)]);
+    assert_eq!(tiles(8, &[1, 2, 4, 6]), [(0, 4, 4), (4, 4, 4)]);
+}
+
+#[test]
+fn the_layout_of_the_tests_fills_blocks_and_panels_up() {
+    let tiles = Tiles::new(131, 17, 16, 6).unwrap();
+    assert_eq!((tiles.padded_inputs(), tiles.panels()), (144, 2));
+}
