@@ -10,8 +10,9 @@ use arbitrary::Arbitrary;
 use burn::nn::LinearConfig;
 use burn::tensor::{Bytes, DType, Device, Shape, Tensor};
 use burn_pack::{Reader, Tensor as PackTensor, Writer};
+use burn_quant::config::Format;
 use burn_quant::nn::QuantLinear;
-use burn_quant::{QuantizerConfig, Rule, presets, quantize};
+use burn_quant::{QuantizerConfig, Rule, compress, presets, quantize};
 use burn_quant_store::{Restore, from_bytes, to_bytes, with_new_digest};
 use libfuzzer_sys::fuzz_target;
 
@@ -19,11 +20,12 @@ use libfuzzer_sys::fuzz_target;
 enum Input<'a> {
     Bytes(&'a [u8]),
     Changes(Vec<Change<'a>>),
+    PackedChanges(Vec<Change<'a>>),
 }
 
 #[derive(Arbitrary, Debug)]
 enum Change<'a> {
-    /// Puts a text in place of a stretch of the plan.
+    /// Puts a text in place of a stretch of the plan, or of the forms of packed weights.
     Plan { start: u16, len: u8, text: &'a str },
     /// Takes a tensor out.
     Drop { tensor: u8 },
@@ -47,14 +49,23 @@ static SOUND: LazyLock<Vec<u8>> = LazyLock::new(|| {
     to_bytes(&layer).expect("a sound file").to_vec()
 });
 
-fn changed(changes: Vec<Change>) -> Option<Bytes> {
-    let reader = Reader::from_bytes(Bytes::from_bytes_vec(SOUND.clone())).ok()?;
+/// The same of a packed weight, whose codes are not all numbers.
+static PACKED: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let config = presets::int8_default().with_rule(Rule::set("weight_quantizer", QuantizerConfig::mx(Format::E4M3)));
+    let x = Tensor::<2>::from_data([[1.0, -2.0, 0.5, 3.0]], &Device::flex());
+    let (layer, _) = quantize(fresh(), &config, |layer| drop(layer.forward(x.clone()))).expect("a sound layer");
+    to_bytes(&compress(layer).expect("a packed layer").0).expect("a sound file").to_vec()
+});
+
+fn changed(sound: &[u8], changes: Vec<Change>) -> Option<Bytes> {
+    let reader = Reader::from_bytes(Bytes::from_bytes_vec(sound.to_vec())).ok()?;
     let mut metadata = reader.metadata().clone();
     let mut tensors = reader.into_tensors().ok()?;
     for change in changes.into_iter().take(8) {
         match change {
             Change::Plan { start, len, text } => {
-                let plan = metadata.get_mut("burn-quant.plan")?;
+                let key = if len % 2 == 0 { "burn-quant.plan" } else { "burn-quant.packed" };
+                let Some(plan) = metadata.get_mut(key) else { continue };
                 let start = usize::from(start) % plan.len().max(1);
                 let end = plan.len().min(start + usize::from(len));
                 if plan.is_char_boundary(start) && plan.is_char_boundary(end) {
@@ -94,7 +105,8 @@ fn changed(changes: Vec<Change>) -> Option<Bytes> {
 fuzz_target!(|input: Input| {
     let bytes = match input {
         Input::Bytes(bytes) => Some(Bytes::from_bytes_vec(bytes.to_vec())),
-        Input::Changes(changes) => changed(changes),
+        Input::Changes(changes) => changed(&SOUND, changes),
+        Input::PackedChanges(changes) => changed(&PACKED, changes),
     };
     let Some(bytes) = bytes else { return };
     let _ = Restore::new().allow_missing().allow_unused().load_bytes(fresh(), bytes.clone());

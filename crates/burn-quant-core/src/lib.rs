@@ -12,6 +12,7 @@
 //! summary      a table of all quantizers
 //! fold         the quantized model -> plain weights
 //! compress     the quantized model -> codes in the place of weights
+//! memory       the bytes that a model holds, by layer and format
 //! ```
 //!
 //! Users depend on `burn-quant`, which re-exports what they need; the crates of the toolkit depend on this one.
@@ -28,4 +29,5 @@ pub mod place;
 pub mod bits;
 pub mod compress;
 pub mod fold;
+pub mod memory;
 pub mod summary;

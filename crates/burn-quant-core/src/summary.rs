@@ -165,6 +165,7 @@ fn line(name: String, stage: &TensorQuantizer) -> Line {
     let config = stage.config();
     let (range, amax) = match config.range {
         _ if config.rounding == Rounding::Off => ("", String::new()),
+        _ if stage.packed().is_some() => ("packed", String::new()), // ranges are in its scales
         RangeSource::Dynamic => ("dynamic", String::new()),
         RangeSource::Constant(amax) => ("constant", format!("{amax:.4e}")),
         RangeSource::Static => ("static", ranges(stage)),

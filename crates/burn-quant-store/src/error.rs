@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::path::PathBuf;
 
 use burn::tensor::DType;
-use burn_quant_core::error::QuantError;
+use burn_quant_core::error::{NotPackedReason, QuantError};
 use burn_quant_core::layout::Role;
 use thiserror::Error;
 
@@ -38,12 +38,6 @@ pub enum StoreError {
         path: PathBuf,
         /// Why.
         reason: String,
-    },
-    /// The model is packed, and files hold floats with their quantizers.
-    #[error("`{path}` is packed: save the model before it is, or `decompress` it")]
-    Packed {
-        /// The path of the first packed weight.
-        path: String,
     },
     /// The bytes are not burnpack.
     #[error("not a burnpack file: it starts with other bytes, or is of another version of the container")]
@@ -186,6 +180,14 @@ pub enum StoreError {
         buffer: &'static str,
         /// The value.
         found: f32,
+    },
+    /// Codes and scales of the file are not those of a weight that the quantizer rounds.
+    #[error("the packed weight `{path}` is damaged, or its quantizer is another: {source}")]
+    PackedWeight {
+        /// The path of the weight.
+        path: String,
+        /// What is wrong.
+        source: NotPackedReason,
     },
     /// The quantizers do not fit the model.
     #[error("the file's quantizers do not fit the model")]

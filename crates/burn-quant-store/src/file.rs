@@ -11,6 +11,7 @@ use crate::{Schema, StoreError};
 const SCHEMA: &str = "burn-quant.schema";
 const VERSION: &str = "burn-quant.version";
 const PLAN: &str = "burn-quant.plan";
+const PACKED: &str = "burn-quant.packed";
 const STATISTICS: &str = "burn-quant.statistics";
 #[cfg(feature = "search")]
 const SEARCH: &str = "burn-quant.search";
@@ -18,10 +19,9 @@ const DIGEST: &str = "burn-quant.digest";
 
 /// Whether this crate reads files of a version.
 fn check(found: Schema) -> Result<(), StoreError> {
-    let supported = Schema::CURRENT;
-    if found.major != supported.major {
-        return Err(StoreError::OtherMajor { found, supported });
-    }
+    let Some(supported) = Schema::newest(found.major) else {
+        return Err(StoreError::OtherMajor { found, supported: Schema::CURRENT });
+    };
     if found.minor > supported.minor {
         return Err(StoreError::NewerMinor { found, supported });
     }
@@ -90,17 +90,21 @@ impl Kind {
 /// What a file holds.
 pub(crate) struct Contents {
     pub(crate) description: String,
+    /// Of a model with packed weights: what their words mean, in JSON.
+    pub(crate) packed: Option<String>,
     pub(crate) tensors: Vec<Tensor>,
 }
 
 impl Contents {
     /// The file, ready to be written.
     pub(crate) fn pack(self, kind: Kind) -> Result<Writer, StoreError> {
-        let metadata = BTreeMap::from([
-            (SCHEMA.to_string(), Schema::CURRENT.to_string()),
+        let schema = if self.packed.is_some() { Schema::CURRENT } else { Schema::WITHOUT_PACKED };
+        let mut metadata = BTreeMap::from([
+            (SCHEMA.to_string(), schema.to_string()),
             (VERSION.to_string(), env!("CARGO_PKG_VERSION").to_string()),
             (kind.key().to_string(), self.description),
         ]);
+        metadata.extend(self.packed.map(|packed| (PACKED.to_string(), packed)));
         let digest = digest(&metadata, &self.tensors)?;
         let writer = Writer::new(self.tensors).with_metadata(DIGEST, &digest);
         Ok(metadata.iter().fold(writer, |writer, (key, value)| writer.with_metadata(key, value)))
@@ -128,7 +132,7 @@ impl Contents {
             return Err(StoreError::Tampered);
         }
         let description = metadata.remove(kind.key()).ok_or(missing(kind.key()))?;
-        Ok(Self { description, tensors })
+        Ok(Self { description, packed: metadata.remove(PACKED), tensors })
     }
 }
 

@@ -3,10 +3,12 @@
 //! ```text
 //! model ──save──► model.bpk ──restore──► the same model, built fresh in float, on any device
 //!                   │
-//!                   ├─ tensors    every parameter under burn's own path; buffers as `<weight>.weight_quantizer.amax`
-//!                   └─ metadata   burn-quant.schema   "1.4": other majors and newer minors are refused
+//!                   ├─ tensors    every parameter under burn's own path; buffers as `<weight>.weight_quantizer.amax`;
+//!                   │             of a packed weight `<weight>.weight_quantizer.words` and `.scales` alone
+//!                   └─ metadata   burn-quant.schema   "1.4", "2.0" with packed weights: newer ones are refused
 //!                                 burn-quant.version  the crate that wrote it
 //!                                 burn-quant.plan     JSON: what every quantizer does
+//!                                 burn-quant.packed   JSON: the shapes of packed weights
 //!                                 burn-quant.digest   SHA-256 of all of the above
 //! ```
 //!

@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::module::Module;
+use burn::module::{Module, Reparameterization};
 use burn::store::ModuleRecord;
+use burn::tensor::DType;
 use burn_pack::{Bytes, Tensor, Writer};
+use burn_quant_core::compress::{PackedForm, PackedWords, hold_words, packed_forms};
+use burn_quant_core::config::ScaleFormat;
 use burn_quant_core::error::QuantError;
 use burn_quant_core::layout::Role;
-use burn_quant_core::model::{Quantizers, quantizer_devices};
+use burn_quant_core::model::{ModelIndex, Quantizers, quantizer_devices};
 use burn_quant_core::place::{Plan, install_plan};
-use burn_quant_core::quantizer::Buffer;
+use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
 
 use crate::StoreError;
 use crate::check::{buffer_owner, check_lengths, check_roles, check_tensors, check_values, weight_of};
-use crate::file::{Contents, Kind, read};
+use crate::file::{Contents, Kind, damage, read};
 use crate::parameters::parameters;
 
 /// Restores a saved model into one that was built fresh in float, on whatever device that is.
@@ -152,19 +155,23 @@ impl Restore {
     ///
     /// Those of [`Restore::load`].
     pub fn load_bytes<M: Module>(&self, model: M, bytes: Bytes) -> Result<(M, RestoreReport), StoreError> {
-        let Contents { description, tensors } = Contents::unpack(bytes, Kind::Model)?;
+        let Contents { description, packed, tensors } = Contents::unpack(bytes, Kind::Model)?;
         let plan: Plan =
             serde_json::from_str(&description).map_err(|e| StoreError::Damaged { reason: format!("plan: {e}") })?;
         let mut plan = Plan { quantizers: self.renamed(plan.quantizers.into_iter())? };
+        let forms = self.renamed(read_forms(packed)?.into_iter())?;
         let mut tensors: BTreeMap<String, Tensor> = self.renamed(tensors.into_iter().map(|t| (t.name.clone(), t)))?;
 
         let mut report = RestoreReport::default();
         self.match_quantizers(&model, &mut plan, &mut report)?;
         check_roles(&Quantizers::of(&model), &plan, &parameters(&model))?;
         let model = install_plan(model, &plan).map_err(missing_quantizer)?;
+        let model = hold_packed(model, &plan, forms, &mut tensors)?;
         let model = make_room_for_buffers(model, &plan, &tensors)?;
         self.match_tensors(&model, &mut tensors, &mut report)?;
-        let model = load(model, tensors, self.allow_missing)?;
+        // what is packed has no tensor in the record any more
+        let partial = self.allow_missing || !packed_forms(&model).is_empty();
+        let model = load(model, tensors, partial)?;
         // last, as a weight that is made when it is loaded has its shape only now
         check_lengths(&Quantizers::of(&model), &plan, &parameters(&model))?;
         Ok((model, report))
@@ -205,7 +212,12 @@ impl Restore {
         tensors: &mut BTreeMap<String, Tensor>,
         report: &mut RestoreReport,
     ) -> Result<(), StoreError> {
-        let (missing, unused) = check_tensors(&parameters(model), tensors)?;
+        let mut expected = parameters(model);
+        for name in packed_forms(model).keys() {
+            let held = [weight_of(name), words_of(name), scales_of(name)];
+            held.iter().for_each(|path| drop(expected.remove(path)));
+        }
+        let (missing, unused) = check_tensors(&expected, tensors)?;
         if !self.allow_missing && !missing.is_empty() {
             return Err(StoreError::MissingTensors { paths: missing });
         }
@@ -242,6 +254,60 @@ impl Restore {
             Some((to, rest)) => format!("{to}.{rest}"),
         }
     }
+}
+
+fn words_of(name: &str) -> String {
+    format!("{}.{}.words", weight_of(name), TensorQuantizer::NAME)
+}
+
+fn scales_of(name: &str) -> String {
+    format!("{}.{}.scales", weight_of(name), TensorQuantizer::NAME)
+}
+
+fn read_forms(packed: Option<String>) -> Result<BTreeMap<String, PackedForm>, StoreError> {
+    let Some(packed) = packed else { return Ok(BTreeMap::new()) };
+    serde_json::from_str(&packed).map_err(|e| StoreError::Damaged { reason: format!("packed weights: {e}") })
+}
+
+/// Gives the weights that are packed in the file their codes and scales, and takes those from its tensors.
+fn hold_packed<M: Module>(
+    model: M,
+    plan: &Plan,
+    forms: BTreeMap<String, PackedForm>,
+    tensors: &mut BTreeMap<String, Tensor>,
+) -> Result<M, StoreError> {
+    if forms.is_empty() {
+        return Ok(model);
+    }
+    let index = ModelIndex::of(&model);
+    let mut packed = BTreeMap::new();
+    for (name, form) in forms.into_iter().filter(|(name, _)| plan.quantizers.contains_key(name)) {
+        let weight = index.weight_of(&name).ok_or(StoreError::MissingTensors { paths: vec![weight_of(&name)] })?;
+        if weight.shape != form.shape {
+            let (path, expected) = (weight.path.clone(), weight.shape.clone());
+            return Err(StoreError::Shape { path, expected, found: form.shape });
+        }
+        let ranges = plan.quantizers[&name].config.scale == ScaleFormat::F32;
+        let words = take_words(tensors, words_of(&name), DType::I32)?;
+        let scales = take_words(tensors, scales_of(&name), if ranges { DType::F32 } else { DType::I32 })?;
+        packed.insert(name, PackedWords { form, words, scales });
+    }
+    drop(index);
+    hold_words(model, packed).map_err(|error| match error {
+        QuantError::NotPacked { path, reason } => StoreError::PackedWeight { path, source: reason },
+        other => StoreError::Quantizers(other),
+    })
+}
+
+/// The words of a tensor, which leaves the others.
+fn take_words(tensors: &mut BTreeMap<String, Tensor>, path: String, dtype: DType) -> Result<Vec<u32>, StoreError> {
+    let Some(tensor) = tensors.remove(&path) else { return Err(StoreError::MissingTensors { paths: vec![path] }) };
+    if tensor.dtype != dtype {
+        let expected = if dtype == DType::F32 { "f32" } else { "i32" };
+        return Err(StoreError::Dtype { path, expected, found: tensor.dtype });
+    }
+    let bytes = tensor.to_bytes().map_err(damage)?;
+    Ok(bytes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().expect("four bytes"))).collect())
 }
 
 fn load<M: Module>(model: M, tensors: BTreeMap<String, Tensor>, partial: bool) -> Result<M, StoreError> {

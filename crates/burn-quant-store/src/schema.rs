@@ -10,8 +10,15 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// What this crate writes.
-    pub const CURRENT: Schema = Schema { major: 1, minor: 4 };
+    /// The newest that this crate reads, and what it writes of models with packed weights.
+    pub const CURRENT: Schema = Schema { major: 2, minor: 0 };
+    /// What this crate writes of everything else, so that older crates read it too.
+    pub const WITHOUT_PACKED: Schema = Schema { major: 1, minor: 4 };
+
+    /// The newest version of a major that this crate reads.
+    pub(crate) fn newest(major: u32) -> Option<Self> {
+        [Self::CURRENT, Self::WITHOUT_PACKED].into_iter().find(|known| known.major == major)
+    }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once('.')?;

@@ -70,7 +70,7 @@ pub fn load_search(path: impl AsRef<Path>) -> Result<SearchState, StoreError> {
 /// [`StoreError::NotSearch`] for a file of something else, [`StoreError::Tampered`] and others for a damaged one,
 /// [`StoreError::OtherMajor`] and [`StoreError::NewerMinor`].
 pub fn search_from_bytes(bytes: Bytes) -> Result<SearchState, StoreError> {
-    let Contents { description, tensors } = Contents::unpack(bytes, Kind::Search)?;
+    let Contents { description, tensors, .. } = Contents::unpack(bytes, Kind::Search)?;
     let mut state: SearchState =
         serde_json::from_str(&description).map_err(|e| StoreError::Damaged { reason: format!("search: {e}") })?;
     let mut found = BTreeMap::new();
@@ -106,7 +106,7 @@ fn contents(state: &SearchState) -> Contents {
         tensors.push(Tensor::new(name, DType::F32, Shape::from([values.len()]), None, Bytes::from_bytes_vec(bytes)));
     });
     let description = serde_json::to_string(&state).expect("a state is plain data with string keys");
-    Contents { description, tensors }
+    Contents { description, packed: None, tensors }
 }
 
 /// Shows the arrays of all candidates, by name; in a file they are tensors, and empty in its description.

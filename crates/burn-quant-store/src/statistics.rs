@@ -63,7 +63,7 @@ pub fn load_statistics(path: impl AsRef<Path>) -> Result<ModelStatistics, StoreE
 /// [`StoreError::OtherMajor`] and [`StoreError::NewerMinor`], and [`StoreError::Quantizers`] for numbers that no data
 /// gives.
 pub fn statistics_from_bytes(bytes: Bytes) -> Result<ModelStatistics, StoreError> {
-    let Contents { description, tensors } = Contents::unpack(bytes, Kind::Statistics)?;
+    let Contents { description, tensors, .. } = Contents::unpack(bytes, Kind::Statistics)?;
     let seen: BTreeMap<String, Statistics> =
         serde_json::from_str(&description).map_err(|e| StoreError::Damaged { reason: format!("statistics: {e}") })?;
     let mut grams = BTreeMap::new();
@@ -112,5 +112,5 @@ fn contents(statistics: &ModelStatistics) -> Contents {
         plain.insert(name, seen);
     }
     let description = serde_json::to_string(&plain).expect("statistics are plain data with string keys");
-    Contents { description, tensors }
+    Contents { description, packed: None, tensors }
 }

@@ -124,9 +124,10 @@ pub mod fold {
 /// Codes in the place of floats: a quantized model -> a packed one, and back.
 pub mod compress {
     pub use burn_quant_core::compress::{
-        CompressReport, PackedWeight, WithoutPackedForm, compress, compress_with, decompress,
+        CompressReport, PackedForm, PackedWeight, WithoutPackedForm, compress, compress_with, decompress,
     };
     pub use burn_quant_core::error::NotPackedReason;
+    pub use burn_quant_core::memory::{LayerMemory, MemoryReport, memory};
 }
 
 /// The one hook into a model: what watches its tensors.

@@ -198,8 +198,6 @@ fn a_packed_model_is_not_quantized_again() {
     assert_eq!(error.to_string(), "`fc1.weight` is packed: `decompress` the model first");
     let observed = burn_quant::calibrate::observe(&packed, &Algorithm::Max, run);
     assert!(matches!(observed, Err(QuantError::Packed { .. })));
-    let saved = burn_quant_store::to_bytes(&packed).unwrap_err();
-    assert!(saved.to_string().contains("packed"), "{saved}");
     let (again, report) = compress(packed.clone()).unwrap();
     assert_eq!(report.packed.len(), 0, "what is packed stays as it is");
     assert_same(&values(again.forward(x.clone())), &values(packed.forward(x)), "packed twice");

@@ -5,12 +5,12 @@
 //!                   ◄─unpack─                      the float weight is the quantized one
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-pub use crate::quantizer::packed::PackedWeight;
+pub use crate::quantizer::packed::{PackedForm, PackedWeight, PackedWords};
 
 use crate::error::{NotPackedReason, QuantError};
 use crate::fold::fold_weights;
@@ -203,12 +203,84 @@ impl Map for Pack {
         self.report.packed.insert(path, bytes);
         self.report.float_bytes += 4 * param.base().shape().num_elements();
         self.packed.insert(at.weight_quantizer_name(), quantizer);
-        let shape = param.base().dims();
-        let zero = |weight: Tensor<D>| Tensor::<D>::zeros([1; D], (&weight.device(), weight.dtype())).expand(shape);
-        param.set_require_grad(false).map(zero)
+        placeholder(param)
     }
 
     fn quantizer(&mut self, at: &Path, quantizer: TensorQuantizer) -> TensorQuantizer {
         self.packed.remove(&at.quantizer_name()).unwrap_or(quantizer)
     }
+}
+
+/// What stands for a parameter whose values are codes: a view of one zero.
+fn placeholder<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+    param.set_require_grad(false).map(|weight| {
+        let shape = weight.dims();
+        Tensor::<D>::zeros([1; D], (&weight.device(), weight.dtype())).expand(shape)
+    })
+}
+
+/// Gives a model packed weights that were read from a file, by the names of their quantizers, which it has.
+///
+/// Weights that the model holds in float there are let go.
+///
+/// # Errors
+///
+/// [`QuantError::UnknownQuantizer`] if the model lacks one of them, [`QuantError::NotPacked`] if words are not those of
+/// a weight that its quantizer rounds, and [`QuantError::Packed`] if weights of the model are packed already.
+pub fn hold_words<M: Module>(model: M, words: BTreeMap<String, PackedWords>) -> Result<M, QuantError> {
+    let index = ModelIndex::lazy_of(&model);
+    index.refuse_packed()?;
+    let mut hold = Hold::default();
+    for (name, words) in words {
+        let quantizer = index.quantizers.get(&name)?;
+        let device = index.device_of(&name).unwrap_or_default();
+        let path = index.weight_of(&name).map_or(&name, |weight| &weight.path).clone();
+        let holding = quantizer.holding_words(&words, &device);
+        let holding = holding.map_err(|reason| QuantError::NotPacked { path: path.clone(), reason })?;
+        hold.quantizers.insert(name, holding);
+        hold.weights.insert(path);
+    }
+    drop(index);
+    Ok(map(model, &mut hold))
+}
+
+/// Puts quantizers with packed weights in their places, and placeholders in those of the weights.
+#[derive(Default)]
+struct Hold {
+    quantizers: BTreeMap<String, TensorQuantizer>,
+    weights: BTreeSet<String>,
+}
+
+impl Map for Hold {
+    fn parameter<const D: usize>(&mut self, at: &Path, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.weights.contains(&at.joined()) { placeholder(param) } else { param }
+    }
+
+    fn quantizer(&mut self, at: &Path, quantizer: TensorQuantizer) -> TensorQuantizer {
+        self.quantizers.remove(&at.quantizer_name()).unwrap_or(quantizer)
+    }
+}
+
+/// Returns the forms of the packed weights of a model, by the names of their quantizers.
+///
+/// With the plan and the words they are all of a packed model.
+pub fn packed_forms<M: Module>(model: &M) -> BTreeMap<String, PackedForm> {
+    let index = ModelIndex::lazy_of(model);
+    let form = |(name, quantizer): (&str, &TensorQuantizer)| Some((name.to_string(), quantizer.packed()?.form()));
+    index.quantizers.iter().filter_map(form).collect()
+}
+
+/// Returns a model for burn's record, in which what stands for packed weights takes no room: its shape is lost.
+pub fn for_record<M: Module>(model: M) -> M {
+    struct Shrink(BTreeSet<String>);
+    impl Map for Shrink {
+        fn parameter<const D: usize>(&mut self, at: &Path, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if !self.0.contains(&at.weight_quantizer_name()) {
+                return param;
+            }
+            param.map(|weight| Tensor::zeros([1; D], (&weight.device(), weight.dtype())))
+        }
+    }
+    let packed: BTreeSet<String> = packed_forms(&model).into_keys().collect();
+    if packed.is_empty() { model } else { map(model, &mut Shrink(packed)) }
 }

@@ -7,6 +7,7 @@ mod rule;
 mod validate;
 mod written;
 
+pub use burn_quant_ops::numerics::ScaleFormat;
 pub use learned_ranges::{LearnedAmax, LearnedRanges, PreScale};
 pub use quantizer::{
     BiasConfig, BiasMethod, BiasSource, Granularity, QuantizerConfig, RangeSource, Rotation, RotationOutput, Rounding,

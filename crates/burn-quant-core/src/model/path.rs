@@ -17,6 +17,7 @@ pub struct Path(Vec<PathSegment>);
 
 const REPARAMETERIZATION: &str = "Reparameterization";
 const QUANTIZER: &str = "Struct:TensorQuantizer";
+const PACKED_WEIGHT: &str = "Struct:PackedWeight";
 
 impl Path {
     pub(super) fn enter(&mut self, name: &str, container: &str) {
@@ -49,7 +50,7 @@ impl Path {
 
     /// Whether this is the path of a tensor that a quantizer keeps.
     pub(crate) fn is_in_quantizer(&self) -> bool {
-        self.0.last().is_some_and(|segment| segment.container == QUANTIZER)
+        self.0.last().is_some_and(|segment| [QUANTIZER, PACKED_WEIGHT].contains(&segment.container.as_str()))
     }
 
     /// The name of the quantizer at this path.

@@ -7,7 +7,7 @@ use burn_quant_ops::Groups;
 use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat, Signedness};
 
 use super::buffers::Buffers;
-use super::packed::PackedWeight;
+use super::packed::{PackedWeight, PackedWords};
 use super::tap::TapSlot;
 use super::{AnyTensor, Buffer, Tap};
 use crate::config::{BiasSource, LearnedAmax, QuantizerConfig, RangeSource};
@@ -248,6 +248,9 @@ impl TensorQuantizer {
     ///
     /// A buffer without use cannot be set.
     pub fn keeps(&self, buffer: Buffer) -> bool {
+        if self.packed.is_some() {
+            return matches!(buffer, Buffer::LowRankDown | Buffer::LowRankUp); // ranges are in the scales
+        }
         match buffer {
             Buffer::Amax => self.config.range == RangeSource::Static,
             Buffer::AmaxPost => self.config.range == RangeSource::Static && self.config.has_two_ranges(),
@@ -286,12 +289,24 @@ impl TensorQuantizer {
     ///
     /// [`NotPackedReason`] with the reason why the weight has no packed form.
     pub fn packing<const D: usize>(&self, weight: Tensor<D>) -> Result<Self, NotPackedReason> {
-        let packed = PackedWeight::pack(weight, self)?;
+        Ok(self.holding(PackedWeight::pack(weight, self)?))
+    }
+
+    /// Returns the quantizer with a packed weight that was read from a file.
+    ///
+    /// # Errors
+    ///
+    /// [`NotPackedReason`] if these are no words of a weight that this quantizer rounds.
+    pub fn holding_words(&self, words: &PackedWords, device: &Device) -> Result<Self, NotPackedReason> {
+        Ok(self.holding(PackedWeight::from_words(words, self, device)?))
+    }
+
+    fn holding(&self, packed: PackedWeight) -> Self {
         let mut quantizer = self.clone();
         [Buffer::Amax, Buffer::GlobalAmax].into_iter().for_each(|buffer| quantizer.buffers.clear(buffer));
         quantizer.rounded = None;
         quantizer.packed = Some(Box::new(packed));
-        Ok(quantizer)
+        quantizer
     }
 
     /// Switches the quantizer on, with all stages of its chain.

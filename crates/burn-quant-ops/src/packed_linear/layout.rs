@@ -190,6 +190,11 @@ pub enum NotPacked {
         /// The value.
         found: f32,
     },
+    /// A code, of a weight or of a scale, that is no number.
+    Code {
+        /// The code.
+        found: u8,
+    },
 }
 
 impl From<PackError> for NotPacked {
@@ -209,6 +214,7 @@ impl std::fmt::Display for NotPacked {
             NotPacked::Weight { at: [input, output], found } => {
                 write!(f, "a packed weight is finite, found {found:e} at input {input}, output {output}")
             }
+            NotPacked::Code { found } => write!(f, "codes of a packed weight are finite numbers, found {found:#04x}"),
         }
     }
 }
@@ -259,14 +265,46 @@ impl PackedTensor {
             words.words(),
             stored.words(),
         )?;
-        let scales = match layout.scale {
-            ScaleFormat::F32 => {
-                let (ranges, place) = stored.into_data(DType::F32);
-                PackedScales::Ranges(Tensor::<1>::from_data(ranges, (&device, DType::F32)).slice([place]))
-            }
-            ScaleFormat::E8M0 | ScaleFormat::E4M3(_) => PackedScales::Codes(stored.into_tensor(&device)),
+        Ok(Self { words: words.into_tensor(&device), scales: stored.into_scales(layout.scale, &device), layout })
+    }
+
+    /// Makes a packed weight of words that were read from a file: codes and scales, as [`PackedTensor::words`] and
+    /// [`PackedTensor::scales`] hold them.
+    ///
+    /// # Errors
+    ///
+    /// [`NotPacked::Form`] unless there are as many words as the layout has, [`NotPacked::Code`] for codes that are no
+    /// finite numbers, [`NotPacked::Range`] for scales that are none, or negative.
+    pub fn from_words(layout: PackedLayout, words: &[u32], scales: &[u32], device: &Device) -> Result<Self, NotPacked> {
+        let (tiles, grid) = (layout.tiles(), layout.grid());
+        PackedMatrix::new(tiles, layout.format, layout.scale, layout.global_amax, words, scales)?;
+        let elements = Elements::of(layout.format);
+        let is_number = |code: u8| elements.point(code).is_finite();
+        if layout.format.bits() == 8 && !(0..=u8::MAX).all(is_number) {
+            let codes = words.iter().flat_map(|word| word.to_le_bytes()); // a code of 8 bits is a byte of a word
+            codes.into_iter().find(|code| !is_number(*code)).map_or(Ok(()), |found| Err(NotPacked::Code { found }))?;
+        }
+        check_scales(layout, grid, scales)?;
+        let copied = |from: &[u32]| {
+            let mut aligned = Aligned::new(from.len());
+            aligned.words().copy_from_slice(from);
+            aligned
         };
-        Ok(Self { words: words.into_tensor(&device), scales, layout })
+        Ok(Self {
+            words: copied(words).into_tensor(device),
+            scales: copied(scales).into_scales(layout.scale, device),
+            layout,
+        })
+    }
+
+    /// Returns the codes, row by row `[inputs, outputs]`.
+    ///
+    /// They are read from the device. Those of integers are counted from the lowest: 0 is −128 in INT8.
+    pub fn codes(&self) -> Vec<u8> {
+        let words: Vec<i32> = self.words.clone().into_data().convert::<i32>().try_into_vec().expect("i32 data");
+        let (words, tiles): (&[u32], _) = (bytemuck::cast_slice(&words), self.layout.tiles());
+        let code = |i: usize| tiles.code(words, i / tiles.outputs(), i % tiles.outputs());
+        (0..tiles.inputs() * tiles.outputs()).map(code).collect()
     }
 
     /// Returns the weight as fake quantization leaves it, f32 `[inputs, outputs]`.
@@ -274,6 +312,25 @@ impl PackedTensor {
     /// It is bit for bit the fake-quantized weight, but for the sign of zero.
     pub fn unpack(&self) -> Tensor<2> {
         super::unpack(self)
+    }
+}
+
+/// Whether the scales that are stored are numbers that a weight can be multiplied with.
+fn check_scales(layout: PackedLayout, grid: AnyGrid, scales: &[u32]) -> Result<(), NotPacked> {
+    let is_range = |range: f32| range.is_finite() && range >= 0.0;
+    if !is_range(layout.global_amax) {
+        return Err(NotPacked::Range { found: layout.global_amax });
+    }
+    match layout.scale {
+        ScaleFormat::F32 => match scales.iter().map(|word| f32::from_bits(*word)).find(|range| !is_range(*range)) {
+            Some(found) => Err(NotPacked::Range { found }),
+            None => Ok(()),
+        },
+        ScaleFormat::E8M0 | ScaleFormat::E4M3(_) => {
+            let is_scale = |code: u8| is_range(grid.scale_of_stored(u32::from(code)).from_grid);
+            let mut codes = scales.iter().flat_map(|word| word.to_le_bytes());
+            codes.find(|code| !is_scale(*code)).map_or(Ok(()), |found| Err(NotPacked::Code { found }))
+        }
     }
 }
 
@@ -341,6 +398,16 @@ impl Aligned {
         let place = self.first..self.first + self.words;
         let len = self.buffer.len();
         (TensorData::from_bytes(Bytes::from_elems(self.buffer), [len], dtype), place)
+    }
+
+    fn into_scales(self, scale: ScaleFormat, device: &Device) -> PackedScales {
+        match scale {
+            ScaleFormat::F32 => {
+                let (ranges, place) = self.into_data(DType::F32);
+                PackedScales::Ranges(Tensor::<1>::from_data(ranges, (device, DType::F32)).slice([place]))
+            }
+            ScaleFormat::E8M0 | ScaleFormat::E4M3(_) => PackedScales::Codes(self.into_tensor(device)),
+        }
     }
 
     fn into_tensor(self, device: &Device) -> Tensor<1, Int> {

@@ -3,6 +3,7 @@
 mod checks;
 mod gain;
 mod networks;
+mod packed;
 mod search;
 mod sizes;
 
@@ -20,6 +21,7 @@ use burn_quant_tests::compare::agrees;
 use self::checks::{check_amax, check_buffer, check_choices, check_low_rank, check_weight, is_half, sqnr};
 pub(crate) use self::gain::gain;
 use self::networks::{Cnn, Loader, Mlp, Network, Sums, Transformer};
+pub(crate) use self::packed::run as run_packed;
 pub(crate) use self::search::run as run_search;
 pub(crate) use self::sizes::check as check_sizes;
 

@@ -97,6 +97,17 @@ impl Mlp {
     pub(super) fn load(loader: &Loader<'_>) -> Self {
         Self { fc1: loader.linear("fc1"), fc2: loader.linear("fc2"), fc3: loader.linear("fc3") }
     }
+
+    /// The weight of a layer before it is rounded, as the reference keeps it: its shape `[out, in]` and its values.
+    pub(super) fn weight(&self, layer: &str) -> (Vec<usize>, Vec<f32>) {
+        let layer = match layer {
+            "fc1" => &self.fc1,
+            "fc2" => &self.fc2,
+            _ => &self.fc3,
+        };
+        let weight = layer.weight.base().transpose();
+        (weight.dims().to_vec(), values(weight))
+    }
 }
 
 impl Network for Mlp {

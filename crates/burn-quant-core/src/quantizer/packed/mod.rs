@@ -14,6 +14,7 @@ use burn_quant_ops::numerics::{Format, IntFormat};
 use burn_quant_ops::{
     Activations, FakeQuant, GradientRule, NotPacked, PackedLayout, PackedScales, PackedTensor, packed_linear,
 };
+use serde::{Deserialize, Serialize};
 
 use self::matrix::Matrix;
 use super::forward::through_factors;
@@ -35,6 +36,26 @@ pub struct PackedWeight {
     matrix: Matrix,
 }
 
+/// What a file says of a packed weight beside its words and the configuration of its quantizer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PackedForm {
+    /// The shape of the weight.
+    pub shape: Vec<usize>,
+    /// The range of the tensor, which E4M3 scales stand under; 0 elsewhere.
+    pub global_amax: f32,
+}
+
+/// A packed weight as a file has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PackedWords {
+    /// What the words mean.
+    pub form: PackedForm,
+    /// The codes.
+    pub words: Vec<u32>,
+    /// The scales: f32, or four codes in a word.
+    pub scales: Vec<u32>,
+}
+
 #[derive(Clone, Debug)]
 enum Scales {
     Ranges(Param<Tensor<1>>),
@@ -47,12 +68,17 @@ impl PackedWeight {
     /// Whether a weight of this shape can be packed, as far as its values do not matter.
     pub(super) fn check(shape: &[usize], quantizer: &TensorQuantizer) -> Result<(), NotPackedReason> {
         refusal::check(quantizer)?;
+        Self::layout(shape, quantizer).map(drop)
+    }
+
+    /// How a quantizer has a weight of this shape packed.
+    fn layout(shape: &[usize], quantizer: &TensorQuantizer) -> Result<(Matrix, PackedLayout), NotPackedReason> {
         let matrix = Matrix::of(shape, quantizer.role)?;
         let groups = matrix.groups(&quantizer.groups(shape))?;
         let &[inputs, outputs] = groups.shape() else { unreachable!("a matrix has two axes") };
         let (config, block) = (&quantizer.config, groups.size(0));
-        PackedLayout::new(inputs, outputs, block, config.format, config.scale).map_err(NotPacked::from)?;
-        Ok(())
+        let layout = PackedLayout::new(inputs, outputs, block, config.format, config.scale).map_err(NotPacked::from)?;
+        Ok((matrix, layout))
     }
 
     /// Packs what a quantizer makes of a weight.
@@ -70,13 +96,36 @@ impl PackedWeight {
             groups: matrix.groups(&groups)?,
             gradient: GradientRule::PassThrough,
         };
-        let packed = PackedTensor::pack(matrix.of_tensor(weight), ranges, spec)?;
+        Ok(Self::new(PackedTensor::pack(matrix.of_tensor(weight), ranges, spec)?, matrix))
+    }
+
+    /// Makes a weight of words that were read from a file.
+    pub(super) fn from_words(
+        words: &PackedWords,
+        quantizer: &TensorQuantizer,
+        device: &Device,
+    ) -> Result<Self, NotPackedReason> {
+        let PackedWords { form, words, scales } = words;
+        refusal::check_form(quantizer)?;
+        let (matrix, layout) = Self::layout(&form.shape, quantizer)?;
+        let layout = layout.with_global_amax(form.global_amax);
+        Ok(Self::new(PackedTensor::from_words(layout, words, scales, device)?, matrix))
+    }
+
+    fn new(packed: PackedTensor, matrix: Matrix) -> Self {
         let constant = |codes| Param::initialized(ParamId::new(), codes);
         let scales = match packed.scales {
             PackedScales::Ranges(ranges) => Scales::Ranges(Param::from_tensor(ranges).set_require_grad(false)),
             PackedScales::Codes(codes) => Scales::Codes(constant(codes)),
         };
-        Ok(Self { words: constant(packed.words), scales, layout: packed.layout, matrix })
+        Self { words: constant(packed.words), scales, layout: packed.layout, matrix }
+    }
+
+    /// Returns what its words mean, beside the configuration of its quantizer.
+    ///
+    /// With both, the words of a file are a weight again.
+    pub fn form(&self) -> PackedForm {
+        PackedForm { shape: self.matrix.shape().to_vec(), global_amax: self.layout.global_amax() }
     }
 
     /// Returns the weight as fake quantization left it, f32.

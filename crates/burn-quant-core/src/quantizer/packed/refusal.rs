@@ -9,13 +9,17 @@ pub(super) fn check(quantizer: &TensorQuantizer) -> Result<(), NotPackedReason> 
     if quantizer.is_uncalibrated() {
         return Err(NotPackedReason::Uncalibrated);
     }
-    let config = quantizer.config();
     let more = [
-        (config.has_two_ranges(), "has a range before rounding and another after"),
         (quantizer.buffer(Buffer::PreQuantScale).is_some(), "scales its channels"),
         (quantizer.buffer(Buffer::LowRankDown).is_some(), "adds trained factors of low rank: fold them first"),
     ];
     refuse(more)?;
+    check_form(quantizer)
+}
+
+/// Whether the configuration of a quantizer is one that codes and scales hold.
+pub(super) fn check_form(quantizer: &TensorQuantizer) -> Result<(), NotPackedReason> {
+    refuse([(quantizer.config().has_two_ranges(), "has a range before rounding and another after")])?;
     check_rounding(quantizer)
 }
 
