@@ -6,6 +6,7 @@
 //!   x, bias, ranges ──► fake_quant_affine ──► y           (the same around a bias)
 //!   x ──► hadamard ──► y                                  (an orthogonal rotation of blocks, and its inverse)
 //!   x, codes and scales ──► packed_linear ──► y           (a linear layer of a packed weight)
+//!   x, codes and scales ──► packed_conv ────► y           (a convolution with a packed kernel)
 //! ```
 //!
 //! [`Groups`] says which elements share an amax; [`FakeQuant`] adds the number format and the [`GradientRule`];
@@ -27,6 +28,7 @@ mod flex;
 mod group_amax;
 mod groups;
 mod hadamard;
+mod packed_conv;
 mod packed_linear;
 mod relative_entropy;
 
@@ -38,6 +40,7 @@ pub use fake_quant::{
 pub use group_amax::{GroupAmaxOps, group_amax};
 pub use groups::{AxisGroups, Groups};
 pub use hadamard::{Direction, Hadamard, HadamardOps, hadamard};
+pub use packed_conv::{PackedConv, PackedConvCall, PackedConvOps, convolves_integers, packed_conv};
 pub use packed_linear::{
     ActivationKind, Activations, NotPacked, PackedCall, PackedLayout, PackedLinearOps, PackedScales, PackedTensor,
     packed_linear,

@@ -1,12 +1,14 @@
 //! Packed models: codes in the place of weights, in everything that is done with a model.
 
 use burn::module::Module;
-use burn::nn::conv::Conv2dConfig;
+use burn::nn::conv::{
+    Conv1dConfig, Conv2dConfig, Conv3dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig, ConvTranspose3dConfig,
+};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor};
 use burn_quant::compress::{WithoutPackedForm, compress_with, decompress};
 use burn_quant::config::Format;
-use burn_quant::nn::{QuantConv2d, QuantEmbedding, QuantEmbeddingConfig, QuantLinear};
+use burn_quant::nn::{ActivationQuantized, QuantConv2d, QuantEmbedding, QuantEmbeddingConfig, QuantLinear};
 use burn_quant::quantizer::Buffer;
 use burn_quant::train::QuantLora;
 use burn_quant::{
@@ -150,17 +152,76 @@ fn factors_train_over_a_packed_base() {
     assert_close(&values(packed.fc1.weight.val()), &values(adapted.fc1.weight.val()), 1e-6, "the parameter's value");
 }
 
+/// Strides, padding of its own on each side, dilation, groups, depthwise kernels, one to three axes, and kernels of a
+/// single channel: the packed layer computes what the quantized one does.
 #[test]
-fn convolutions_and_embeddings_unpack_their_weights() {
+fn convolutions_run_on_their_codes() {
+    macro_rules! check {
+        ($($config:expr, $image:expr;)*) => {$(
+            for (name, device) in devices() {
+                let layer = ActivationQuantized::from($config.init(&device));
+                let images = spread($image, &device);
+                for (bits, config) in [(8, presets::int8_default()), (5, weights_of(5))] {
+                    let calibrated = quantize(layer.clone(), &config, |layer| drop(layer.forward(images.clone())));
+                    let (layer, _) = calibrated.unwrap();
+                    let (packed, report) = compress(layer.clone()).unwrap();
+                    assert_eq!(report.packed.len(), 1);
+                    let what = format!("{name}: {bits} bits, {}", stringify!($config));
+                    let expected = values(layer.forward(images.clone()));
+                    assert_close(&values(packed.forward(images.clone())), &expected, 3e-6, &what);
+                    assert_close(&values(packed.weight.val()), &values(layer.weight.val()), 3e-7, &what);
+                }
+            }
+        )*};
+    }
+    use burn::nn::PaddingConfig1d as Pad1;
+    use burn::nn::PaddingConfig2d as Pad2;
+    use burn::nn::PaddingConfig3d as Pad3;
+    check! {
+        Conv1dConfig::new(3, 5, 3).with_padding(Pad1::Explicit(1, 0)), [2, 3, 9];
+        Conv1dConfig::new(4, 20, 2).with_padding(Pad1::Same).with_dilation(1), [1, 4, 40];
+        Conv2dConfig::new([1, 16], [3, 3]).with_padding(Pad2::Explicit(1, 1, 1, 1)), [1, 1, 28, 28];
+        Conv2dConfig::new([4, 33], [3, 2]).with_stride([2, 1]), [2, 4, 7, 6];
+        Conv2dConfig::new([5, 7], [2, 3]).with_dilation([2, 3]).with_padding(Pad2::Explicit(0, 2, 3, 1)), [2, 5, 8, 9];
+        Conv2dConfig::new([6, 8], [1, 1]).with_groups(2).with_bias(false), [1, 6, 5, 5];
+        Conv2dConfig::new([12, 9], [3, 3]).with_groups(3).with_stride([1, 2]).with_padding(Pad2::Same), [2, 12, 6, 7];
+        Conv2dConfig::new([5, 10], [3, 3]).with_groups(5).with_stride([2, 2]), [2, 5, 9, 9];
+        Conv2dConfig::new([8, 8], [3, 3]).with_groups(8).with_padding(Pad2::Explicit(1, 1, 1, 1)), [3, 8, 6, 6];
+        Conv3dConfig::new([3, 4], [2, 2, 3]).with_padding(Pad3::Explicit(1, 0, 1)), [1, 3, 4, 5, 6];
+        ConvTranspose1dConfig::new([4, 6], 3).with_stride(2), [2, 4, 5];
+        ConvTranspose2dConfig::new([4, 6], [3, 2]).with_groups(2), [2, 4, 5, 6];
+        ConvTranspose3dConfig::new([2, 3], [2, 1, 2]), [1, 2, 3, 3, 3];
+    }
+}
+
+/// INT8 inputs, and weights of fewer bits.
+fn weights_of(bits: u8) -> QuantConfig {
+    presets::int8_default().with_rule(Rule::set("*weight_quantizer", QuantizerConfig::int(bits).per_channel()))
+}
+
+/// A number that is none reaches the outputs of its image and no others.
+#[test]
+fn an_image_that_is_not_a_number_stays_alone() {
+    let (_, device) = device();
+    let conv: QuantConv2d = Conv2dConfig::new([2, 3], [2, 2]).init(&device).into();
+    let images = spread::<4>([2, 2, 4, 4], &device);
+    let (conv, _) = quantize(conv, &presets::int8_default(), |conv| drop(conv.forward(images.clone()))).unwrap();
+    let (packed, _) = compress(conv).unwrap();
+    let broken = images.clone().slice_fill([1..2, 0..1, 0..1, 0..1], f32::NAN);
+    let (whole, broken) = (values(packed.forward(images)), values(packed.forward(broken)));
+    assert_same(&broken[..whole.len() / 2], &whole[..whole.len() / 2], "the image without it");
+    assert!(broken[whole.len() / 2..].iter().any(|y| y.is_nan()));
+}
+
+#[test]
+fn weight_only_convolutions_and_embeddings_unpack_their_weights() {
     let (_, device) = device();
     let conv: QuantConv2d = Conv2dConfig::new([4, 6], [3, 3]).init(&device).into();
     let images = spread::<4>([2, 4, 6, 6], &device);
-    for config in [presets::int8_default(), presets::int4_blockwise_weight_only()] {
-        let (conv, _) = quantize(conv.clone(), &config, |conv| drop(conv.forward(images.clone()))).unwrap();
-        let (packed, report) = compress(conv.clone()).unwrap();
-        assert_eq!(report.packed.len(), 1);
-        assert_close(&values(packed.forward(images.clone())), &values(conv.forward(images.clone())), 2e-6, "images");
-    }
+    let (conv, _) = quantize_weights(conv, &presets::int4_blockwise_weight_only()).unwrap();
+    let (packed, report) = compress(conv.clone()).unwrap();
+    assert_eq!(report.packed.len(), 1);
+    assert_close(&values(packed.forward(images.clone())), &values(conv.forward(images)), 2e-6, "images");
     let table: QuantEmbedding = QuantEmbeddingConfig::new(20, 12).init(&device);
     let (table, _) = quantize_weights(table, &weights(QuantizerConfig::int(4).per_channel())).unwrap();
     let (packed, _) = compress(table.clone()).unwrap();

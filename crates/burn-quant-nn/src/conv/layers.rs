@@ -8,6 +8,7 @@ use burn_nn::conv::{
 };
 use burn_nn::{Initializer, PaddingConfig1d, PaddingConfig2d, PaddingConfig3d};
 
+use super::packed::packed;
 use crate::layer::{ActivationQuantized, SingleOperation};
 use burn_quant_core::layout::Role;
 use burn_quant_core::quantizer::TensorQuantizer;
@@ -45,6 +46,9 @@ macro_rules! convolutions {
                 ///
                 /// Shapes are those of burn's layer; a disabled quantizer is the identity.
                 pub fn forward(&self, input: Tensor<$rank>, $($argument: $type),*) -> Tensor<$rank> {
+                    if let Some(output) = packed(self, &input) {
+                        return output;
+                    }
                     let layer: $layer = (**self).clone();
                     let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
                     self.product(input, weight, bias, move |x, weight: Tensor<$rank>, bias| {

@@ -1,6 +1,7 @@
 //! burn's convolutions with quantizers, under its names and ours.
 
 mod layers;
+mod packed;
 
 pub use layers::{
     QuantConv1d, QuantConv1dConfig, QuantConv2d, QuantConv2dConfig, QuantConv3d, QuantConv3dConfig,

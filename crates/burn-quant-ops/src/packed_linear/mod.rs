@@ -16,7 +16,7 @@
 #[cfg(feature = "autodiff")]
 mod autodiff;
 #[cfg(feature = "flex")]
-mod flex;
+pub(crate) mod flex;
 mod layout;
 mod reference;
 
@@ -200,7 +200,7 @@ impl PackedTensor {
 
 /// Whether a device multiplies INT8 activations with the codes of a weight; elsewhere, and where a gradient is wanted,
 /// activations are rounded first.
-fn multiplies_integers(device: &Device, layout: PackedLayout) -> bool {
+pub(crate) fn multiplies_integers(device: &Device, layout: PackedLayout) -> bool {
     #[cfg(feature = "flex")]
     let flex = matches!(device.as_dispatch(), burn::backend::DispatchDevice::Flex(_));
     #[cfg(not(feature = "flex"))]
@@ -222,13 +222,13 @@ fn rounded(x: Tensor<2>, activations: Activations) -> Tensor<2> {
     fake_quant(x, ranges, FakeQuant { format: activation_format().into(), groups, gradient: GradientRule::Clipped })
 }
 
-fn activation_format() -> IntFormat {
+pub(crate) fn activation_format() -> IntFormat {
     IntFormat::signed(8).expect("8 bits")
 }
 
 /// The grid of INT8 activations.
 #[cfg_attr(not(feature = "flex"), allow(dead_code))]
-fn activation_grid() -> IntGrid {
+pub(crate) fn activation_grid() -> IntGrid {
     activation_format().grid()
 }
 

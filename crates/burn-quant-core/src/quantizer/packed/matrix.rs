@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! linear        [in, out]                 as it is
-//! convolution   [out, in / groups, k…]    [out, in·k] transposed: a product sums over all but the first axis
+//! convolution   [out, in / groups, k…]    [out, k…·in] transposed: a product sums over all but the first axis, of
+//!                                         which channels come last, side by side as in a window of bytes
+//! transposed convolution   [in, out / groups, k…]   [in, out·k]
 //! embedding     [vocabulary, features]    transposed: a block lies along the features
 //! ```
 
@@ -26,6 +28,7 @@ impl Matrix {
         match (shape.len(), layout.channel_axis, layout.block_axis) {
             (2, 1, 0) => Ok(Self { shape: shape.to_vec(), transposed: false }),
             (2.., 0, 1) => Ok(Self { shape: shape.to_vec(), transposed: true }),
+            (3.., 1, 0) => Ok(Self { shape: shape.to_vec(), transposed: false }),
             _ => Err(NotPackedReason::Layout { shape: shape.to_vec() }),
         }
     }
@@ -34,19 +37,32 @@ impl Matrix {
         &self.shape
     }
 
+    /// Whether it is that of a convolution, whose inputs are windows.
+    pub(super) fn sums_windows(&self) -> bool {
+        self.transposed && self.shape.len() > 2
+    }
+
     /// Outputs and inputs, the first axis first.
     fn rows(&self) -> [usize; 2] {
         [self.shape[0], self.shape[1..].iter().product()]
     }
 
     pub(super) fn of_tensor<const D: usize>(&self, weight: Tensor<D>) -> Tensor<2> {
-        let matrix = weight.reshape(self.rows());
-        if self.transposed { matrix.transpose() } else { matrix }
+        match self.transposed {
+            false => weight.reshape(self.rows()),
+            true => weight.permute(channels_last()).reshape(self.rows()).transpose(),
+        }
     }
 
     pub(super) fn to_tensor<const D: usize>(&self, matrix: Tensor<2>) -> Tensor<D> {
-        let matrix = if self.transposed { matrix.transpose() } else { matrix };
-        matrix.reshape(<[usize; D]>::try_from(self.shape.as_slice()).expect("a weight keeps its rank"))
+        let shape = <[usize; D]>::try_from(self.shape.as_slice()).expect("a weight keeps its rank");
+        if !self.transposed {
+            return matrix.reshape(shape);
+        }
+        let order = channels_last::<D>();
+        let mut back = [0; D];
+        order.iter().enumerate().for_each(|(place, axis)| back[*axis as usize] = place as isize);
+        matrix.transpose().reshape(order.map(|axis| shape[axis as usize])).permute(back)
     }
 
     /// The groups of the weight as groups of the matrix.
@@ -58,13 +74,15 @@ impl Matrix {
         };
         let (shape, counts) = (groups.shape(), groups.counts());
         let [rows, columns] = self.rows();
-        // all axes but the first are one, which no group divides unless they were one before
-        let inner: usize = counts[1..].iter().product();
-        if shape.len() > 2 && inner > 1 {
+        // all axes but the first are one: groups may divide it as they divide outputs of a transposed convolution, and
+        // no otherwise unless they were one before
+        let elements: usize = shape[2..].iter().product();
+        let divided = if self.transposed { counts[1] } else { 1 };
+        if shape.len() > 2 && divided * counts[2..].iter().product::<usize>() > 1 {
             return Err(NotPackedReason::Layout { shape: shape.to_vec() });
         }
         let first = axis(counts[0], rows, groups.size(0));
-        let second = axis(inner, columns, groups.size(1));
+        let second = axis(counts[1], columns, groups.size(1) * elements);
         Ok(match self.transposed {
             false => Groups::new(&[rows, columns], &[first, second]),
             true => Groups::new(&[columns, rows], &[second, first]),
@@ -89,4 +107,13 @@ impl Matrix {
             other => other,
         }
     }
+}
+
+/// The axes of the weight of a convolution with its inputs last.
+fn channels_last<const D: usize>() -> [isize; D] {
+    std::array::from_fn(|place| match place {
+        0 => 0,
+        last if last == D - 1 => 1,
+        place => place as isize + 1,
+    })
 }

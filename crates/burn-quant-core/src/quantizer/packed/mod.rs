@@ -6,13 +6,16 @@
 mod matrix;
 mod refusal;
 
+pub use burn_quant_ops::PackedConv;
+
 use std::fmt;
 
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor};
 use burn_quant_ops::numerics::{Format, IntFormat};
 use burn_quant_ops::{
-    Activations, FakeQuant, GradientRule, NotPacked, PackedLayout, PackedScales, PackedTensor, packed_linear,
+    Activations, FakeQuant, GradientRule, NotPacked, PackedLayout, PackedScales, PackedTensor, convolves_integers,
+    packed_conv, packed_linear,
 };
 use serde::{Deserialize, Serialize};
 
@@ -199,6 +202,29 @@ impl TensorQuantizer {
                 y + bias.reshape(shape)
             }
         })
+    }
+}
+
+impl TensorQuantizer {
+    /// Runs a convolution whose kernel this quantizer holds packed, and whose input is INT8 with one static range: in
+    /// integers, on the CPU.
+    ///
+    /// `None` if the kernel is not packed, the layer is watched, or something else is needed: then the convolution takes
+    /// the parameter's value.
+    pub fn convolution<const D: usize>(
+        &self,
+        input: &TensorQuantizer,
+        x: &Tensor<D>,
+        bias: Option<Tensor<1>>,
+        geometry: PackedConv,
+    ) -> Option<Tensor<D>> {
+        let packed =
+            self.packed.as_deref().filter(|packed| input.tap.get().is_none() && packed.matrix.sums_windows())?;
+        if !convolves_integers(&x.device(), packed.layout) || input.buffer(Buffer::LowRankDown).is_some() {
+            return None;
+        }
+        let activations = activations_of(input).filter(|found| matches!(found, Activations::Int8(_)))?;
+        Some(packed_conv(input.smoothed(x.clone()), &packed.packed(), bias, &geometry, activations))
     }
 }
 

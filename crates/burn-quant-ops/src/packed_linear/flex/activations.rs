@@ -130,6 +130,29 @@ impl<V: Vectors> IntegerRows<V> {
     }
 }
 
+impl<V: Vectors> IntegerRows<V> {
+    /// Rows of codes `[rows, inputs]` as they are; their steps are 0.
+    pub(super) fn of_codes(codes: &[i8], tiles: Tiles, row_tiles: &RowTiles) -> Self {
+        let (padded, rows) = (tiles.padded_inputs(), row_tiles.computed());
+        let mut x = vec![V::Step::default(); rows * padded / STEP];
+        let mut sums = vec![0; rows];
+        for tile in row_tiles.iter() {
+            let out = &mut x[tile.before * padded / STEP..][..tile.size * padded / STEP];
+            for row in 0..tile.rows {
+                let codes = &codes[(tile.first + row) * tiles.inputs()..][..tiles.inputs()];
+                let four = codes.chunks(STEP).map(|some| {
+                    let mut four = [0; STEP];
+                    four[..some.len()].copy_from_slice(some);
+                    V::step(four)
+                });
+                out.iter_mut().skip(row).step_by(tile.size).zip(four).for_each(|(out, step)| *out = step);
+                sums[tile.before + row] = sum(codes);
+            }
+        }
+        Self { x, sums, steps: vec![0.0; rows] }
+    }
+}
+
 /// Quantizes a row, and returns its step.
 fn quantize_row(x: &[f32], tiles: Tiles, grid: IntGrid, range: RowRange, codes: &mut [i8]) -> f32 {
     let largest = vectorized(

@@ -4,12 +4,14 @@
 //! * `codes` words as operands
 //! * `activations` the rows, interleaved, as floats or as codes
 //! * `tile` the inner loops
+//! * `conv` convolutions: windows of an image in the place of weights, and the kernel in that of rows
 //!
 //! Columns are divided among threads, several parts for each, so that a thread that is held up holds up nobody else;
 //! small products stay on the calling thread, since waking another takes longer.
 
 mod activations;
 mod codes;
+mod conv;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -28,6 +30,7 @@ use self::codes::{
     Bytes as ByteCodes, Codes, E4m3, Integers, NibbleTable, Nibbles, Points, Table16, Table256, are_read_in_place,
     integers, points, write_bytes,
 };
+pub(crate) use self::conv::{Image, convolve};
 use self::tile::{Panels, Scales};
 use self::vectors::{Portable, Tile, Vectors};
 use super::{ActivationKind, PackedCall, PackedLayout, PackedLinearOps, activation_grid};
@@ -95,6 +98,17 @@ impl<'a> Weight<'a> {
         assert_eq!(words.len(), tiles.words(), "packed_linear: as many words of codes as the layout has");
         assert_eq!(scales.len(), scale_words(tiles, scale), "packed_linear: as many scales as the layout has");
         Self { layout, words, scales }
+    }
+
+    /// The same of a weight whose scales are f32.
+    fn of_ranges(layout: PackedLayout, words: &'a FlexTensor, ranges: &'a FlexTensor) -> Self {
+        debug_assert_eq!(layout.scale(), ScaleFormat::F32);
+        Self::new(layout, words, ranges, ranges)
+    }
+
+    /// The range of an output, of a weight with one block and f32 scales.
+    fn range(&self, output: usize) -> f32 {
+        f32::from_bits(self.scales[output])
     }
 
     fn scales(&self) -> Scales {

@@ -187,3 +187,75 @@ fn the_layout_of_the_tests_fills_blocks_and_panels_up() {
     let tiles = Tiles::new(131, 17, 16, 6).unwrap();
     assert_eq!((tiles.padded_inputs(), tiles.panels()), (144, 2));
 }
+
+/// Windows, groups and planes of their own, on every instruction set, against sums in f64.
+#[test]
+fn convolutions_agree_with_the_definition() {
+    let image = |x, channels, axes, output, kernel, stride, dilation, groups| Image {
+        x,
+        batch: 2,
+        channels,
+        axes,
+        output,
+        kernel,
+        stride,
+        padding: [(0, 0), (1, 0), (0, 2)],
+        dilation,
+        groups,
+    };
+    let x = noise(5, 2 * 12 * 7 * 9);
+    let images = [
+        (image(&x[..2 * 7 * 9], 1, [1, 7, 9], [1, 7, 9], [1, 2, 3], [1; 3], [1; 3], 1), 40),
+        (image(&x[..2 * 4 * 7 * 9], 4, [1, 7, 9], [1, 4, 4], [1, 2, 3], [1, 2, 2], [1, 1, 2], 1), 13),
+        (image(&x[..2 * 6 * 7 * 9], 6, [1, 7, 9], [1, 6, 10], [1, 3, 2], [1; 3], [1; 3], 3), 9),
+        (image(&x[..2 * 12 * 7 * 9], 12, [1, 7, 9], [1, 3, 9], [1, 3, 3], [1, 2, 1], [1; 3], 12), 24),
+    ];
+    for (image, outputs) in images {
+        for bits in [8, 3] {
+            let channels = image.channels / image.groups;
+            let inputs = image.kernel.iter().product::<usize>() * channels;
+            let packed =
+                Packed::new(inputs, outputs, inputs, (IntFormat::signed(bits).unwrap().into(), ScaleFormat::F32));
+            let bias = noise(3, outputs);
+            let expected = definition(&image, &packed, &bias);
+            for instructions in Instructions::available() {
+                let work = conv::Convolution { weight: packed.weight(), image: &image, range: 0.75, bias: Some(&bias) };
+                let found = work.with(instructions);
+                assert_eq!(found.len(), expected.len());
+                for (i, (found, (expected, magnitude))) in found.iter().zip(&expected).enumerate() {
+                    let (expected, off) = (*expected as f32, (f64::from(*found) - expected).abs());
+                    assert!(
+                        off <= 1e-6 * magnitude,
+                        "{instructions:?}, {bits} bits, {i}: {found}, expected {expected}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The convolution of rounded values, and the sum of magnitudes.
+fn definition(image: &Image, packed: &Packed, bias: &[f32]) -> Vec<(f64, f64)> {
+    let (outputs, matrix, grid) = (packed.layout.outputs(), packed.matrix(), activation_grid());
+    let [_, height, width] = image.axes;
+    let [_, rows, columns] = image.output;
+    let (channels, of_group) = (image.channels / image.groups, outputs / image.groups);
+    let mut y = Vec::new();
+    for at in 0..image.batch * outputs * rows * columns {
+        let (n, output) = (at / (outputs * rows * columns), at / (rows * columns) % outputs);
+        let (row, column) = (at / columns % rows, at % columns);
+        let (mut sum, mut magnitude) = (f64::from(bias[output]), f64::from(bias[output].abs()));
+        for input in 0..packed.layout.inputs() {
+            let (element, channel) = (input / channels, output / of_group * channels + input % channels);
+            let (ky, kx) = (element / image.kernel[2], element % image.kernel[2]);
+            let y = (row * image.stride[1] + ky * image.dilation[1]).checked_sub(image.padding[1].0);
+            let x = (column * image.stride[2] + kx * image.dilation[2]).checked_sub(image.padding[2].0);
+            let (Some(y), Some(x)) = (y.filter(|y| *y < height), x.filter(|x| *x < width)) else { continue };
+            let x = image.x[((n * image.channels + channel) * height + y) * width + x];
+            let product = f64::from(grid.fake_quant(x, grid.scale(0.75))) * f64::from(matrix.value(input, output));
+            (sum, magnitude) = (sum + product, magnitude + product.abs());
+        }
+        y.push((sum, magnitude));
+    }
+    y
+}

@@ -21,6 +21,8 @@ pub(super) enum Scales {
     F32(*const f32),
     E8m0(*const u8),
     E4m3(*const u8),
+    /// One panel's, which all have.
+    Same(*const f32),
 }
 
 // SAFETY: they point into a tensor's buffer, which is only read.
@@ -35,6 +37,7 @@ impl Scales {
             Scales::F32(scales) => V::load(scales.add(place)),
             Scales::E8m0(scales) => V::e8m0(scales.add(place)),
             Scales::E4m3(scales) => V::e4m3(scales.add(place)),
+            Scales::Same(scales) => V::load(scales),
         }
     }
 }

@@ -1,0 +1,46 @@
+//! The CPU kernel's tensors as slices.
+
+use burn::backend::Flex;
+use burn::backend::ops::ConvOptions;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::{Bytes, DType};
+use burn_flex::{FlexTensor, Layout};
+
+use super::{PackedConvCall, PackedConvOps};
+use crate::flex::{elements, row_major};
+use crate::packed_linear::flex::{Image, convolve};
+
+impl PackedConvOps for Flex {
+    fn packed_conv(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        ranges: FloatTensor<Self>,
+        range: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        call: PackedConvCall,
+    ) -> FloatTensor<Self> {
+        let [x, ranges, range, bias] = [x, ranges, range, bias].map(|tensor| row_major(tensor).0);
+        let words = row_major(words).0;
+        let shape = x.layout().shape();
+        let &[batch, channels, depth, height, width] = &shape[..] else { unreachable!("three axes") };
+        let PackedConvCall { layout, conv, has_bias } = call;
+        let output = conv.output([depth, height, width]);
+        let ConvOptions { stride, padding, dilation, groups } = conv.options;
+        let image = Image {
+            x: elements::<f32>(&x),
+            batch,
+            channels,
+            axes: [depth, height, width],
+            output,
+            kernel: conv.kernel,
+            stride,
+            padding,
+            dilation,
+            groups,
+        };
+        let bias = has_bias.then(|| elements::<f32>(&bias));
+        let y = convolve(layout, &words, &ranges, elements::<f32>(&range)[0], bias, &image);
+        let shape = [batch, layout.outputs(), output[0], output[1], output[2]];
+        FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape.into()), DType::F32)
+    }
+}
