@@ -36,8 +36,7 @@ impl ActivationQuantized<Embedding> {
     /// Indices are `[batch, tokens]`, vectors `[batch, tokens, d_model]`.
     pub fn forward(&self, input: Tensor<2, Int>) -> Tensor<3> {
         let [batch, tokens] = input.dims();
-        let held_in_float = |quantizer: &&TensorQuantizer| quantizer.packed().is_none();
-        let Some(quantizer) = self.weight.reparameterization::<TensorQuantizer>().filter(held_in_float) else {
+        let Some(quantizer) = self.weight.reparameterization::<TensorQuantizer>() else {
             let embedding: &Embedding = self;
             return self.output_quantizer.forward(embedding.forward(input));
         };

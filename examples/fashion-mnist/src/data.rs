@@ -37,6 +37,13 @@ impl Dataset {
         Ok(Self { pixels, labels })
     }
 
+    /// The first so many images, or all if there are fewer.
+    pub fn first(mut self, images: usize) -> Self {
+        self.labels.truncate(images);
+        self.pixels.truncate(self.labels.len() * SIDE * SIDE);
+        self
+    }
+
     /// The number of images.
     pub fn len(&self) -> usize {
         self.labels.len()

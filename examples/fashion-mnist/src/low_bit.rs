@@ -25,6 +25,8 @@ pub struct Options {
     pub bits: Vec<u8>,
     /// Passes over the data, of the float training and of each of the others.
     pub epochs: u64,
+    /// Images that are learned from and tested with, at most.
+    pub images: usize,
     /// Temperature of the distillation.
     pub temperature: f64,
     /// Whether to draw progress bars and print what happens.
@@ -72,8 +74,9 @@ pub fn lsq(bits: u8) -> QuantConfig {
 /// If a file cannot be read, or a network cannot be quantized.
 pub fn run(options: &Options) -> Result<Results, Box<dyn std::error::Error>> {
     let (device, seed, shown) = (options.device.clone().autodiff(), options.seed, options.progress);
-    let training = Dataset::read(&options.data, "train")?;
-    let test = Dataset::read(&options.data, "test")?.batches(250, &options.device);
+    let read = |name| Dataset::read(&options.data, name).map(|dataset| dataset.first(options.images));
+    let training = read("train")?;
+    let test = read("test")?.batches(250, &options.device);
     let calibration: Vec<Batch> = training.shuffled(BATCH, seed, &options.device).take(4).collect();
 
     device.seed(seed);

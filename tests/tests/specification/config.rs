@@ -276,3 +276,20 @@ fn older_words_of_recipes_are_read() {
     assert_eq!((search.active_expert_fraction, search.cost), (0.25, Cost::ModelOpt));
     assert_eq!(search.objective, Objective::ModelOptBisection);
 }
+
+/// A block is written by its size alone, by the name of the method, or in full; anything else is told how.
+#[test]
+fn recipes_write_blocks_in_several_ways() {
+    let read = |granularity: &str| {
+        let rule = format!(
+            r#"{{"rules": [{{"quantizer": "*", "action": {{"set": {{"format": "int4", "granularity": {granularity}}}}}}}]}}"#
+        );
+        QuantConfig::from_json(&rule)
+    };
+    let expected = QuantConfig::new().with_rule(Rule::set("*", QuantizerConfig::int(4).per_block(8)));
+    for granularity in [r#"{"block": 8}"#, r#"{"block": {"size": 8}}"#, r#"{"per_block": 8}"#] {
+        assert_eq!(read(granularity).unwrap(), expected, "{granularity}");
+    }
+    let error = read(r#"{"block": "eight"}"#).unwrap_err().to_string();
+    assert!(error.contains("a block is written `{ block = 128 }`"), "{error}");
+}

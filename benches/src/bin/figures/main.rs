@@ -4,6 +4,7 @@
 //! a text, `--cold` also how long a cold build with tests takes. Ratios compare pieces of work that ran in turns, the
 //! shortest time of each.
 
+mod packed;
 mod search;
 mod structure;
 
@@ -98,6 +99,10 @@ fn main() {
         ("documentation", structure::documentation),
         ("auto-quantize cost", search::cost),
         ("auto-quantize accuracy", search::accuracy),
+        ("packed linear layers", packed::linears),
+        ("packed glue", packed::glue),
+        ("packed convolutions", packed::convolutions),
+        ("packed sizes", packed::sizes),
         ("golden", golden),
         ("calibration gain on golden models", golden_gain),
     ];
@@ -381,8 +386,16 @@ fn low_bit() -> Vec<Figure> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/fashion-mnist/data");
     let run = |seed| {
         let (device, data, bits) = (device(), data.clone(), vec![4, 3, 2]);
-        let options =
-            fashion_mnist::low_bit::Options { device, seed, data, bits, epochs: 20, temperature: 2.0, progress: false };
+        let options = fashion_mnist::low_bit::Options {
+            device,
+            seed,
+            data,
+            bits,
+            epochs: 20,
+            images: usize::MAX,
+            temperature: 2.0,
+            progress: false,
+        };
         fashion_mnist::low_bit::run(&options).expect("the example runs")
     };
     let results: Vec<_> = (1..=3).map(run).collect();

@@ -10,7 +10,7 @@ use crate::layout::Role;
 
 /// Which elements share a scale, in terms of what the axes mean, not where they are.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", from = "WrittenGranularity")]
 #[non_exhaustive]
 pub enum Granularity {
     /// All of them.
@@ -34,6 +34,42 @@ pub enum Granularity {
     },
     /// The division of every axis, for a quantizer placed by hand.
     Axes(Vec<AxisGroups>),
+}
+
+/// How a recipe may write it: the size of a block alone, and the names of the methods too.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WrittenGranularity {
+    PerTensor,
+    PerChannel,
+    PerToken,
+    #[serde(alias = "per_block")]
+    Block(WrittenBlock),
+    Block2d {
+        rows: usize,
+        cols: usize,
+    },
+    Axes(Vec<AxisGroups>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a block is written `{ block = 128 }` or `{ block = { size = 128 } }`")]
+enum WrittenBlock {
+    Size(usize),
+    Named { size: usize },
+}
+
+impl From<WrittenGranularity> for Granularity {
+    fn from(written: WrittenGranularity) -> Self {
+        match written {
+            WrittenGranularity::PerTensor => Self::PerTensor,
+            WrittenGranularity::PerChannel => Self::PerChannel,
+            WrittenGranularity::PerToken => Self::PerToken,
+            WrittenGranularity::Block(WrittenBlock::Size(size) | WrittenBlock::Named { size }) => Self::Block { size },
+            WrittenGranularity::Block2d { rows, cols } => Self::Block2d { rows, cols },
+            WrittenGranularity::Axes(axes) => Self::Axes(axes),
+        }
+    }
 }
 
 impl Granularity {

@@ -353,7 +353,7 @@ pub enum QuantError {
     #[error(
         "`{name}` saw a NaN or an infinity{}: look for bad inputs or a diverged model",
         batch.map_or(String::new(), |call| {
-            format!(" in its call {call}, counted from 0; a layer may be called several times per batch")
+            format!(" in its {} call; a layer may be called several times per batch", text::ordinal(call))
         })
     )]
     NonFinite {
@@ -430,7 +430,10 @@ pub enum QuantError {
         score: f64,
     },
     /// The loss of a batch is NaN or infinite, so its gradients say nothing.
-    #[error("the loss of batch {batch}, counted from 0, is {loss}: look for bad inputs or labels, or a diverged model")]
+    #[error(
+        "the loss of the {} batch is {loss}: look for bad inputs or labels, or a diverged model",
+        text::ordinal(*batch as u64)
+    )]
     LossNotFinite {
         /// The batch, counted from 0.
         batch: usize,

@@ -16,6 +16,18 @@ macro_rules! debug_is_display {
     };
 }
 
+/// Which of several, of a number that counts from 0: 1st, 2nd, 3rd, 11th.
+pub(super) fn ordinal(from_zero: u64) -> String {
+    let number = from_zero.saturating_add(1);
+    let ending = match (number % 10, number % 100) {
+        (1, other) if other != 11 => "st",
+        (2, other) if other != 12 => "nd",
+        (3, other) if other != 13 => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
+}
+
 /// A number in few characters, however large or small.
 pub fn number(value: impl Into<f64>) -> String {
     let value = value.into();

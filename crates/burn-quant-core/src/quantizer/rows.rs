@@ -1,5 +1,6 @@
 //! Some rows of a quantized table, without quantizing the others.
 
+use burn::module::Reparameterization;
 use burn::tensor::{Int, Tensor};
 use burn_quant_ops::Groups;
 
@@ -16,6 +17,13 @@ impl TensorQuantizer {
     ///
     /// As [`TensorQuantizer::forward`], and if an index is not one of a row.
     pub fn forward_rows(&self, table: Tensor<2>, rows: Tensor<1, Int>) -> Tensor<2> {
+        if let Some(packed) = &self.packed {
+            let adapts = self.buffers.has(Buffer::LowRankDown);
+            return match packed.rows(rows.clone()).filter(|_| !adapts) {
+                Some(vectors) => vectors.cast(table.dtype()),
+                None => self.apply(table).select(0, rows),
+            };
+        }
         match self.of_rows(&table, &rows) {
             Some(quantizer) => quantizer.forward(table.select(0, rows)),
             None => self.forward(table).select(0, rows),

@@ -297,6 +297,53 @@ impl PackedTensor {
         })
     }
 
+    /// Returns a weight of some of the outputs, in their order: what an embedding takes of its table.
+    ///
+    /// Nothing but these is read, on the device. `outputs` are indices, `[n]`; `n` is at least one.
+    ///
+    /// # Panics
+    ///
+    /// If there are no indices. What an index beyond the outputs gives is burn's choice.
+    pub fn select(&self, outputs: Tensor<1, Int>) -> Self {
+        let [n] = outputs.dims();
+        assert!(n > 0, "PackedTensor::select: there are indices");
+        let tiles = self.layout.tiles();
+        let selected = Tiles::new(tiles.inputs(), n, tiles.block(), tiles.bits()).expect("the blocks of the weight");
+        let (device, panels) = (self.words.device(), n.div_ceil(PANEL));
+        // whole panels: the last index stands for those that are missing
+        let missing = panels * PANEL - n;
+        let last = outputs.clone().slice([n - 1..n]);
+        let columns = match missing {
+            0 => outputs,
+            missing => Tensor::cat(vec![outputs, last.repeat_dim(0, missing)], 0),
+        };
+        let columns = columns.cast(DType::I32).reshape([panels, 1, PANEL]);
+        let (panel, lane) = (columns.clone() / PANEL as i32, columns % PANEL as i32);
+        // where `[row of a panel] [column]` of the selected stand in `[panel] [row] [column]`
+        let places = |rows: usize, width: usize, lane: Tensor<3, Int>| {
+            let row = Tensor::<1, Int>::arange(0..rows as i64, (&device, DType::I32)).reshape([1, rows, 1]);
+            let panel = panel.clone() * (rows * width) as i32;
+            (panel + row * width as i32 + lane).reshape([panels * rows * PANEL])
+        };
+        let words = self.words.clone().select(0, places(tiles.panel_words() / PANEL, PANEL, lane.clone()));
+        let blocks = tiles.blocks();
+        let scales = match &self.scales {
+            PackedScales::Ranges(ranges) => PackedScales::Ranges(ranges.clone().select(0, places(blocks, PANEL, lane))),
+            PackedScales::Codes(codes) => {
+                let byte = (lane.clone() % 4) * 8;
+                let word = codes.clone().select(0, places(blocks, PANEL / 4, lane / 4));
+                let byte = byte.repeat_dim(1, blocks).reshape([panels * blocks * PANEL]);
+                let bytes = word.bitwise_right_shift(byte).bitwise_and_scalar(0xff);
+                let bytes: Tensor<2, Int> = bytes.reshape([panels * blocks * PANEL / 4, 4]);
+                let at = |i: usize| bytes.clone().slice([0..panels * blocks * PANEL / 4, i..i + 1]);
+                let words =
+                    (1..4).fold(at(0), |words, i| words.bitwise_or(at(i).bitwise_left_shift_scalar(8 * i as i32)));
+                PackedScales::Codes(words.reshape([panels * blocks * PANEL / 4]))
+            }
+        };
+        Self { words, scales, layout: PackedLayout { tiles: selected, ..self.layout } }
+    }
+
     /// Returns the codes, row by row `[inputs, outputs]`.
     ///
     /// They are read from the device. Those of integers are counted from the lowest: 0 is −128 in INT8.

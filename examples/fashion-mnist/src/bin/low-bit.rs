@@ -27,6 +27,9 @@ struct Arguments {
     /// Passes over the data, of each training.
     #[arg(long, default_value_t = 20)]
     epochs: u64,
+    /// Images that are learned from and tested with, at most: fewer for a quick look.
+    #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
+    images: usize,
     /// Temperature of the distillation from the float network.
     #[arg(long, default_value_t = 2.0)]
     temperature: f64,
@@ -44,6 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         data: arguments.data,
         bits: arguments.bits,
         epochs: arguments.epochs,
+        images: arguments.images,
         temperature: arguments.temperature,
         progress: true,
     })?;

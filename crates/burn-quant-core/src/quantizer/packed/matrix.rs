@@ -42,6 +42,11 @@ impl Matrix {
         self.transposed && self.shape.len() > 2
     }
 
+    /// Whether the first axis is that of outputs.
+    pub(super) fn has_outputs_first(&self) -> bool {
+        self.transposed
+    }
+
     /// Outputs and inputs, the first axis first.
     fn rows(&self) -> [usize; 2] {
         [self.shape[0], self.shape[1..].iter().product()]

@@ -138,6 +138,17 @@ impl PackedWeight {
         self.matrix.to_tensor(self.packed().unpack())
     }
 
+    /// Returns rows of a table, f32 `[n, features]`: nothing but these is unpacked.
+    ///
+    /// `None` if the weight is not a table of rows, as that of an embedding is.
+    pub fn rows(&self, rows: Tensor<1, Int>) -> Option<Tensor<2>> {
+        let [n] = rows.dims();
+        if self.matrix.shape().len() != 2 || !self.matrix.has_outputs_first() || n == 0 {
+            return None;
+        }
+        Some(self.packed().select(rows).unpack().transpose())
+    }
+
     /// Returns the codes and scales as a matrix `[inputs, outputs]`.
     ///
     /// Inputs are what a product sums over.

@@ -6,7 +6,8 @@
 //! sums      [tile of rows] [block] [row of the tile]         Σ q, for the zero of the weights
 //! ```
 //!
-//! A row with a value that is not a number has a step that is none either: its outputs are NaN.
+//! A row with a value that is not a number has a step that is none either: its outputs are NaN. So are those of a row
+//! with an infinity, unless the range is given, which clips it.
 
 use burn_quant_numerics::packed::{STEP, Tiles};
 use burn_quant_numerics::{Grid, IntGrid, amax};
@@ -61,8 +62,13 @@ impl RowTiles {
     }
 
     /// All rows that are computed.
-    fn computed(&self) -> usize {
+    pub(super) fn computed(&self) -> usize {
         self.rows
+    }
+
+    /// The rows that there are.
+    pub(super) fn rows(&self) -> usize {
+        self.tiles.last().map_or(0, |tile| tile.first + tile.rows)
     }
 }
 
@@ -131,25 +137,31 @@ impl<V: Vectors> IntegerRows<V> {
 }
 
 impl<V: Vectors> IntegerRows<V> {
-    /// Rows of codes `[rows, inputs]` as they are; their steps are 0.
-    pub(super) fn of_codes(codes: &[i8], tiles: Tiles, row_tiles: &RowTiles) -> Self {
-        let (padded, rows) = (tiles.padded_inputs(), row_tiles.computed());
-        let mut x = vec![V::Step::default(); rows * padded / STEP];
+    /// Rows of so many steps of signed codes, four in a word; the steps of their ranges are 0.
+    pub(super) fn of_steps(steps: usize, row_tiles: &RowTiles, word: impl Fn(usize, usize) -> u32) -> Self {
+        let rows = row_tiles.computed();
+        let mut x = vec![V::Step::default(); rows * steps];
         let mut sums = vec![0; rows];
         for tile in row_tiles.iter() {
-            let out = &mut x[tile.before * padded / STEP..][..tile.size * padded / STEP];
-            for row in 0..tile.rows {
-                let codes = &codes[(tile.first + row) * tiles.inputs()..][..tiles.inputs()];
-                let four = codes.chunks(STEP).map(|some| {
-                    let mut four = [0; STEP];
-                    four[..some.len()].copy_from_slice(some);
-                    V::step(four)
-                });
-                out.iter_mut().skip(row).step_by(tile.size).zip(four).for_each(|(out, step)| *out = step);
-                sums[tile.before + row] = sum(codes);
+            let (x, sums) = (&mut x[tile.before * steps..], &mut sums[tile.before..]);
+            for step in 0..steps {
+                let x = &mut x[step * tile.size..][..tile.rows];
+                for (row, (x, sum)) in x.iter_mut().zip(sums.iter_mut()).enumerate() {
+                    let four = word(tile.first + row, step).to_le_bytes().map(|byte| byte as i8);
+                    *x = V::step(four);
+                    *sum += four.iter().map(|code| i32::from(*code)).sum::<i32>();
+                }
             }
         }
         Self { x, sums, steps: vec![0.0; rows] }
+    }
+
+    /// Rows of codes `[rows, 4 · steps]`.
+    pub(super) fn of_codes(codes: &[i8], steps: usize, row_tiles: &RowTiles) -> Self {
+        Self::of_steps(steps, row_tiles, |row, step| {
+            let four = &codes[(row * steps + step) * STEP..][..STEP];
+            u32::from_le_bytes(<[i8; STEP]>::try_from(four).expect("four codes").map(|code| code as u8))
+        })
     }
 }
 
@@ -159,19 +171,32 @@ fn quantize_row(x: &[f32], tiles: Tiles, grid: IntGrid, range: RowRange, codes: 
         #[inline(always)]
         || amax(x),
     );
-    let range = match range {
-        RowRange::OfRow => largest,
-        RowRange::Given(range) => range,
+    let (range, given) = match range {
+        RowRange::OfRow => (largest, false),
+        RowRange::Given(range) => (range, true),
     };
     let scale = grid.scale(range);
     for (block, x) in x.chunks(tiles.block()).enumerate() {
         let codes = &mut codes[block * tiles.padded_block()..][..x.len()];
         vectorized(
             #[inline(always)]
-            || codes.iter_mut().zip(x).for_each(|(code, x)| *code = grid.round(x * scale.to_grid) as i32 as i8),
+            || codes.iter_mut().zip(x).for_each(|(code, x)| *code = code_of(grid.round(x * scale.to_grid))),
         );
     }
-    if largest < f32::INFINITY { range / grid.max() } else { f32::NAN }
+    let is_number = match given {
+        true => !largest.is_nan(), // an infinity is clipped
+        false => largest < f32::INFINITY,
+    };
+    if is_number { range / grid.max() } else { f32::NAN }
+}
+
+/// An integer of a byte, from a float that is one; of NaN any.
+///
+/// A large power of two leaves it in the lowest bits, and vectors of them are made without the branches of a cast.
+#[inline(always)]
+pub(super) fn code_of(integer: f32) -> i8 {
+    const LARGE: f32 = 1.5 * (1 << 23) as f32;
+    (integer + LARGE).to_bits() as i8
 }
 
 fn sum(codes: &[i8]) -> i32 {

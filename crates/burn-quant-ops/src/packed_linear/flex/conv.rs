@@ -11,12 +11,14 @@
 //! runs of bytes. A channel that is convolved with kernels of its own, as in depthwise convolutions, has too few inputs
 //! for products of four: its planes are multiplied element by element.
 
+use std::mem::MaybeUninit;
+
 use burn_flex::FlexTensor;
 use burn_quant_numerics::packed::{PANEL, STEP, Tiles};
 use burn_quant_numerics::{Grid, IntGrid, amax};
 use rayon::prelude::*;
 
-use super::activations::{IntegerRows, RowTile, RowTiles};
+use super::activations::{IntegerRows, RowTile, RowTiles, code_of};
 use super::codes::{Bytes, write_bytes};
 use super::tile::{Panels, Scales, integers};
 use super::vectors::{Portable, Tile, Vectors};
@@ -94,32 +96,45 @@ impl Convolution<'_> {
     fn run<V: Vectors>(&self) -> Vec<f32> {
         let (image, outputs) = (self.image, self.weight.layout.outputs());
         let pixels = image.output.iter().product::<usize>();
-        let mut y = vec![0.0f32; image.batch * outputs * pixels];
-        if y.is_empty() {
+        let len = image.batch * outputs * pixels;
+        let mut y: Vec<f32> = Vec::with_capacity(len);
+        if len == 0 {
             return y;
         }
-        let kernel = self.kernel();
-        let codes = Codes::of(image, activation_grid(), self.range);
-        match image.is_depthwise() {
-            true => self.planes(&kernel, &codes, &mut y),
-            false => self.windows::<V>(&kernel, &codes, &mut y),
+        if self.weight.layout.inputs() == 0 {
+            y.extend((0..len).map(|at| self.bias(at / pixels % outputs)));
+            return y;
         }
+        let codes = Codes::of(image, activation_grid(), self.range, self.is_large());
+        match image.is_depthwise() {
+            true => self.planes(&self.kernel(), &codes, &mut y.spare_capacity_mut()[..len]),
+            false => self.windows::<V>(&codes, &mut y.spare_capacity_mut()[..len]),
+        }
+        // SAFETY: every output of every pixel was written.
+        unsafe { y.set_len(len) };
         y
+    }
+
+    /// Words of four codes, `[panel][step][output]`, and how many steps there are.
+    fn words<'b>(&'b self, bytes: &'b mut Vec<u32>) -> (&'b [u32], usize) {
+        let Weight { layout, words, .. } = self.weight;
+        let tiles = layout.tiles();
+        let words = match tiles.bits() {
+            8 => words,
+            _ => {
+                write_bytes(tiles, words, 0..tiles.panels(), bytes);
+                bytes
+            }
+        };
+        (words, tiles.padded_inputs() / STEP)
     }
 
     /// The signed codes of the kernel, `[output][input]`.
     fn kernel(&self) -> Vec<i8> {
-        let Weight { layout, words, .. } = self.weight;
-        let (tiles, zero) = (layout.tiles(), zero_of(layout.format()) as u8);
+        let layout = self.weight.layout;
+        let (inputs, zero) = (layout.inputs(), zero_of(layout.format()) as u8);
         let mut bytes = Vec::new();
-        let words = match tiles.bits() {
-            8 => words,
-            _ => {
-                write_bytes(tiles, words, 0..tiles.panels(), &mut bytes);
-                &bytes
-            }
-        };
-        let (inputs, steps) = (tiles.inputs(), tiles.padded_inputs() / STEP);
+        let (words, steps) = self.words(&mut bytes);
         let mut kernel = vec![0i8; layout.outputs() * inputs];
         for (output, kernel) in kernel.chunks_exact_mut(inputs).enumerate() {
             let first = output / PANEL * steps * PANEL + output % PANEL;
@@ -131,7 +146,38 @@ impl Convolution<'_> {
         kernel
     }
 
-    /// The range of an output times this is what a sum is multiplied with, for an image.
+    /// The outputs of a group as rows of steps: those of a window, of which the last of a run may be filled up with
+    /// zeros.
+    fn rows<V: Vectors>(&self, group: usize, windows: &Windows, row_tiles: &RowTiles) -> IntegerRows<V> {
+        let (layout, of_group) = (self.weight.layout, row_tiles.rows());
+        let zero = u32::from_le_bytes([zero_of(layout.format()) as u8; STEP]);
+        let steps = windows.offsets.len();
+        if !windows.run.is_multiple_of(STEP) {
+            let (kernel, inputs) = (self.kernel(), layout.inputs());
+            let mut codes = vec![0i8; of_group * steps * STEP];
+            for (row, codes) in codes.chunks_exact_mut(steps * STEP).enumerate() {
+                let kernel = &kernel[(group * of_group + row) * inputs..][..inputs];
+                let filled_up = windows.run.next_multiple_of(STEP);
+                for (codes, run) in codes.chunks_exact_mut(filled_up).zip(kernel.chunks_exact(windows.run)) {
+                    codes[..run.len()].copy_from_slice(run);
+                }
+            }
+            return IntegerRows::of_codes(&codes, steps, row_tiles);
+        }
+        let mut bytes = Vec::new();
+        let (words, panel_steps) = self.words(&mut bytes);
+        let signed = |word: u32| {
+            // a byte for itself: no borrow crosses into the next
+            let high = 0x8080_8080;
+            ((word | high) - (zero & !high)) ^ ((word ^ !zero) & high)
+        };
+        IntegerRows::of_steps(steps, row_tiles, |row, step| {
+            let output = group * of_group + row;
+            signed(words[(output / PANEL * panel_steps + step) * PANEL + output % PANEL])
+        })
+    }
+
+    /// What the range of an output is multiplied with, for an image.
     fn constant(&self, codes: &Codes, image: usize) -> f32 {
         let step = if codes.is_number[image] { self.range / activation_grid().max() } else { f32::NAN };
         step * self.weight.constant()
@@ -142,23 +188,30 @@ impl Convolution<'_> {
     }
 
     /// Products of windows and kernels.
-    fn windows<V: Vectors>(&self, kernel: &[i8], codes: &Codes, y: &mut [f32]) {
+    fn windows<V: Vectors>(&self, codes: &Codes, y: &mut [MaybeUninit<f32>]) {
         let (image, outputs) = (self.image, self.weight.layout.outputs());
-        let inputs = self.weight.layout.inputs();
+        let windows = Windows::new(image);
+        let inputs = windows.offsets.len() * STEP;
         let tiles = Tiles::new(inputs, PANEL, inputs, 8).expect("codes of a byte");
+        let stride = inputs / STEP * PANEL;
         let of_group = outputs / image.groups;
         let row_tiles = RowTiles::new(of_group, V::WIDE_TILES);
-        let rows: Vec<IntegerRows<V>> = (0..image.groups)
+        let groups: Vec<Group<V>> = (0..image.groups)
             .map(|group| {
-                let kernel = &kernel[group * of_group * inputs..][..of_group * inputs];
-                IntegerRows::of_codes(kernel, tiles, &row_tiles)
+                let (mut ranges, mut bias) = (vec![0.0; row_tiles.computed()], vec![0.0; row_tiles.computed()]);
+                for RowTile { first, rows, before, .. } in row_tiles.iter() {
+                    for row in 0..rows {
+                        let output = group * of_group + first + row;
+                        (ranges[before + row], bias[before + row]) = (self.weight.range(output), self.bias(output));
+                    }
+                }
+                Group { rows: self.rows(group, &windows, &row_tiles), ranges, bias }
             })
             .collect();
-        let windows = Windows::new(image, inputs);
         let pixels = image.output.iter().product::<usize>();
         let panels = pixels.div_ceil(PANEL);
         let chunks = panels.div_ceil(PANELS);
-        let destination = Destination(y.as_mut_ptr());
+        let destination = Destination(y.as_mut_ptr().cast());
         let job = |job: usize| {
             let destination = &destination;
             let (image_at, group, chunk) = (job / (chunks * image.groups), job / chunks % image.groups, job % chunks);
@@ -169,12 +222,11 @@ impl Convolution<'_> {
             let output = image_at * outputs + group * of_group;
             // SAFETY: the planes of the group are within the result.
             let planes = unsafe { destination.0.add(output * pixels) };
+            let Group { rows, ranges, bias } = &groups[group];
             for RowTile { first: row, rows: len, size, before } in row_tiles.iter() {
                 let wide = V::WIDE_TILES.iter().find(|(rows, _)| *rows == size).map_or(1, |(_, panels)| *panels);
                 for panel in (0..count).step_by(wide) {
-                    let columns =
-                        Columns { y: planes, rows: of_group, outputs: pixels, first: (first + panel) * PANEL };
-                    let stride = tiles.padded_inputs() / STEP * PANEL;
+                    let columns = Columns { y: planes, rows: len, outputs: pixels, first: (first + panel) * PANEL };
                     let panels = Panels {
                         tiles,
                         words: words[panel * stride..].as_ptr(),
@@ -185,16 +237,12 @@ impl Convolution<'_> {
                     };
                     let tile = WindowTile::<V> {
                         panels,
-                        x: rows[group].x[before * tiles.padded_inputs() / STEP..].as_ptr(),
-                        sums: rows[group].sums[before..].as_ptr(),
-                        factors: std::array::from_fn(|i| match i < len {
-                            true => self.weight.range(group * of_group + row + i) * constant,
-                            false => 0.0,
-                        }),
-                        bias: std::array::from_fn(
-                            |i| if i < len { self.bias(group * of_group + row + i) } else { 0.0 },
-                        ),
-                        y: Columns { rows: len, ..columns.rows(row, len) },
+                        x: rows.x[before * inputs / STEP..].as_ptr(),
+                        sums: rows.sums[before..].as_ptr(),
+                        ranges: ranges[before..].as_ptr(),
+                        bias: bias[before..].as_ptr(),
+                        constant,
+                        y: columns.rows(row, len),
                     };
                     // SAFETY: the processor has the instructions, since they were chosen among those; rows and panels
                     // are whole, and their buffers as long as the layout says.
@@ -210,7 +258,7 @@ impl Convolution<'_> {
     }
 
     /// Planes of an image, each times kernels of its own.
-    fn planes(&self, kernel: &[i8], codes: &Codes, y: &mut [f32]) {
+    fn planes(&self, kernel: &[i8], codes: &Codes, y: &mut [MaybeUninit<f32>]) {
         let (image, outputs) = (self.image, self.weight.layout.outputs());
         let [_, height, width] = codes.axes;
         let [_, rows, columns] = image.output;
@@ -218,7 +266,7 @@ impl Convolution<'_> {
         let elements = image.kernel.iter().product::<usize>();
         let of_group = outputs / image.groups;
         let pixels = image.output.iter().product::<usize>();
-        let plane = |(at, y): (usize, &mut [f32])| {
+        let plane = |(at, y): (usize, &mut [MaybeUninit<f32>])| {
             let (image_at, output) = (at / outputs, at % outputs);
             let x = codes.plane(image_at, output / of_group);
             let factor = self.weight.range(output) * self.constant(codes, image_at);
@@ -245,7 +293,7 @@ impl Convolution<'_> {
                         },
                     );
                 }
-                y.iter_mut().zip(&sums).for_each(|(y, sum)| *y = *sum as f32 * factor + bias);
+                y.iter_mut().zip(&sums).for_each(|(y, sum)| _ = y.write(*sum as f32 * factor + bias));
             }
         };
         match self.is_large() {
@@ -256,10 +304,18 @@ impl Convolution<'_> {
 
     /// Whether the work is worth more than one thread.
     fn is_large(&self) -> bool {
-        let pixels = self.image.batch * self.image.output.iter().product::<usize>();
-        let multiplications = pixels * self.weight.layout.inputs() * self.weight.layout.outputs();
-        rayon::current_num_threads() > 1 && (multiplications >= 5_000_000 || self.image.x.len() >= 1 << 17)
+        let outputs = self.image.batch * self.image.output.iter().product::<usize>() * self.weight.layout.outputs();
+        let multiplications = outputs * self.weight.layout.inputs();
+        rayon::current_num_threads() > 1 && (multiplications >= 5_000_000 || outputs >= 1 << 16)
     }
+}
+
+/// The outputs of a group of channels.
+struct Group<V: Vectors> {
+    rows: IntegerRows<V>,
+    /// Of the kernels, row by row of the tiles.
+    ranges: Vec<f32>,
+    bias: Vec<f32>,
 }
 
 /// An image as codes, padded.
@@ -275,7 +331,7 @@ struct Codes {
 }
 
 impl Codes {
-    fn of(image: &Image, grid: IntGrid, range: f32) -> Self {
+    fn of(image: &Image, grid: IntGrid, range: f32, threads: bool) -> Self {
         let channels = image.channels;
         let axes: [usize; 3] = std::array::from_fn(|axis| {
             let (before, after) = image.padding[axis];
@@ -284,7 +340,8 @@ impl Codes {
         let size = axes.iter().product::<usize>() * channels;
         let apart = image.is_depthwise();
         let mut codes = Self {
-            bytes: if apart { Vec::new() } else { vec![ZERO; image.batch * size] },
+            // a step is read whole where a run ends before it
+            bytes: if apart { Vec::new() } else { vec![ZERO; image.batch * size + STEP] },
             planes: if apart { vec![0; image.batch * size] } else { Vec::new() },
             axes,
             channels,
@@ -294,45 +351,51 @@ impl Codes {
             return codes;
         }
         let [depth, height, width] = image.axes;
+        let [before_z, before_y, before_x] = image.padding.map(|(before, _)| before);
         let scale = grid.scale(range);
-        let fill = |x: &[f32], is_number: &mut bool, mut write: Write| {
-            *is_number = !vectorized(
+        // a line of the image, and of the padded one
+        let lines = || (0..depth).flat_map(|z| (0..height).map(move |y| (z * height + y, z + before_z, y + before_y)));
+        let work = |x: &[f32], is_number: &mut bool, bytes: &mut [u8], planes: &mut [i16]| {
+            let mut rounded = vec![0i8; x.len()];
+            let largest = vectorized(
                 #[inline(always)]
-                || amax(x),
-            )
-            .is_nan();
-            let mut line = vec![0i8; width];
-            for (at, x) in x.chunks_exact(width.max(1)).enumerate() {
-                vectorized(
-                    #[inline(always)]
-                    || line.iter_mut().zip(x).for_each(|(code, x)| *code = grid.round(x * scale.to_grid) as i32 as i8),
-                );
-                let (channel, z, y) = (at / (depth * height), at / height % depth, at % height);
-                let [before_z, before_y, before_x] = [0, 1, 2].map(|axis: usize| image.padding[axis].0);
-                let row = (z + before_z) * axes[1] + y + before_y;
-                match &mut write {
-                    Write::Bytes(bytes) => {
-                        let bytes = &mut bytes[(row * axes[2] + before_x) * channels + channel..];
-                        let bytes = bytes.iter_mut().step_by(channels);
-                        bytes.zip(&line).for_each(|(byte, code)| *byte = *code as u8 ^ ZERO);
-                    }
-                    Write::Planes(planes) => {
-                        let plane = &mut planes[(channel * axes[0] * axes[1] + row) * axes[2] + before_x..];
-                        plane.iter_mut().zip(&line).for_each(|(code, byte)| *code = i16::from(*byte));
+                || {
+                    rounded.iter_mut().zip(x).for_each(|(code, x)| *code = code_of(grid.round(x * scale.to_grid)));
+                    amax(x)
+                },
+            );
+            *is_number = !largest.is_nan();
+            let plane = depth * height * width;
+            for (line, z, y) in lines() {
+                let row = (z * axes[1] + y) * axes[2] + before_x;
+                for channel in 0..channels {
+                    let line = &rounded[channel * plane + line * width..][..width];
+                    if apart {
+                        let to = &mut planes[channel * axes[0] * axes[1] * axes[2] + row..][..width];
+                        to.iter_mut().zip(line).for_each(|(code, byte)| *code = i16::from(*byte));
+                    } else {
+                        let to = &mut bytes[row * channels + channel..][..(width - 1) * channels + 1];
+                        to.iter_mut().step_by(channels).zip(line).for_each(|(to, code)| *to = *code as u8 ^ ZERO);
                     }
                 }
             }
         };
-        let images = image.x.par_chunks_exact(image.x.len() / image.batch).zip(&mut codes.is_number);
-        match apart {
-            true => {
-                let planes = codes.planes.par_chunks_exact_mut(size);
-                images.zip(planes).for_each(|((x, is_number), planes)| fill(x, is_number, Write::Planes(planes)));
-            }
-            false => {
-                let bytes = codes.bytes.par_chunks_exact_mut(size);
-                images.zip(bytes).for_each(|((x, is_number), bytes)| fill(x, is_number, Write::Bytes(bytes)));
-            }
+        let images = image.x.len() / image.batch;
+        let Self { bytes, planes, is_number, .. } = &mut codes;
+        // one of the two is empty
+        let parts = |i: usize| if i < image.batch { size } else { 0 };
+        let mut jobs = Vec::with_capacity(image.batch);
+        let (mut bytes, mut planes) = (bytes.as_mut_slice(), planes.as_mut_slice());
+        for (i, (x, is_number)) in image.x.chunks_exact(images).zip(is_number.iter_mut()).enumerate() {
+            let (first, rest) = std::mem::take(&mut bytes).split_at_mut(if apart { 0 } else { parts(i) });
+            bytes = rest;
+            let (of_planes, rest) = std::mem::take(&mut planes).split_at_mut(if apart { parts(i) } else { 0 });
+            planes = rest;
+            jobs.push((x, is_number, first, of_planes));
+        }
+        match threads && image.batch > 1 {
+            true => jobs.into_par_iter().for_each(|(x, number, bytes, planes)| work(x, number, bytes, planes)),
+            false => jobs.into_iter().for_each(|(x, number, bytes, planes)| work(x, number, bytes, planes)),
         }
         codes
     }
@@ -343,25 +406,19 @@ impl Codes {
     }
 }
 
-enum Write<'a> {
-    Bytes(&'a mut [u8]),
-    Planes(&'a mut [i16]),
-}
-
 /// Where the inputs of windows lie in an image of codes.
 struct Windows<'a> {
     image: &'a Image<'a>,
-    /// Where the runs of a window begin, from its first byte.
-    runs: Vec<usize>,
-    /// Bytes of a run.
+    /// Where each step of a window begins, from its first byte.
+    offsets: Vec<usize>,
+    /// Bytes that lie side by side; the last step of them reads on into what is multiplied with zero.
     run: usize,
-    inputs: usize,
     /// Bytes from one image, plane, line and pixel to the next.
     strides: [usize; 4],
 }
 
 impl<'a> Windows<'a> {
-    fn new(image: &'a Image<'a>, inputs: usize) -> Self {
+    fn new(image: &'a Image<'a>) -> Self {
         let [depth, height, width]: [usize; 3] = std::array::from_fn(|axis| {
             let (before, after) = image.padding[axis];
             before + image.axes[axis] + after
@@ -375,65 +432,59 @@ impl<'a> Windows<'a> {
             true => (1, kernel_width * channels),
             false => (kernel_width, channels / image.groups),
         };
-        let mut runs = Vec::with_capacity(kernel_depth * kernel_height * in_line);
+        let mut offsets = Vec::new();
         for z in 0..kernel_depth {
             for y in 0..kernel_height {
-                let first = z * image.dilation[0] * plane + y * image.dilation[1] * line;
-                runs.extend((0..in_line).map(|x| first + x * image.dilation[2] * pixel));
+                for x in 0..in_line {
+                    let first = z * image.dilation[0] * plane + y * image.dilation[1] * line;
+                    let first = first + x * image.dilation[2] * pixel;
+                    offsets.extend((0..run).step_by(STEP).map(|byte| first + byte));
+                }
             }
         }
-        Self { image, runs, run, inputs, strides }
+        Self { image, offsets, run, strides }
     }
 
     /// Panels of 16 pixels each, `[panel][step][pixel]`; pixels beyond the last repeat it.
     fn panels(&self, codes: &Codes, image: usize, group: usize, first: usize, count: usize) -> Vec<u32> {
-        let steps = self.inputs.div_ceil(STEP);
         let [_, rows, columns] = self.image.output;
         let pixels = self.image.output.iter().product::<usize>();
         let [images, plane, line, pixel] = self.strides;
         let stride = self.image.stride;
-        let channels = group * (self.image.channels / self.image.groups);
-        let mut words = vec![0u32; count * steps * PANEL];
-        let mut bytes = vec![0u8; steps * STEP];
-        for (panel, words) in words.chunks_exact_mut(steps * PANEL).enumerate() {
-            for lane in 0..PANEL {
-                let at = ((first + panel) * PANEL + lane).min(pixels - 1);
+        let start = image * images + group * (self.image.channels / self.image.groups);
+        let starts: Vec<usize> = (0..count * PANEL)
+            .map(|at| {
+                let at = (first * PANEL + at).min(pixels - 1);
                 let (z, y, x) = (at / (rows * columns), at / columns % rows, at % columns);
-                let start =
-                    image * images + z * stride[0] * plane + y * stride[1] * line + x * stride[2] * pixel + channels;
-                let lane = &mut words[lane..];
-                if self.run.is_multiple_of(STEP) {
-                    let runs =
-                        self.runs.iter().flat_map(|run| codes.bytes[start + run..][..self.run].chunks_exact(STEP));
-                    lane.iter_mut().step_by(PANEL).zip(runs).for_each(|(word, four)| *word = word_of(four));
-                } else {
-                    for (to, run) in bytes.chunks_mut(self.run).zip(&self.runs) {
-                        to.copy_from_slice(&codes.bytes[start + run..][..self.run]);
-                    }
-                    let fours = bytes.chunks_exact(STEP);
-                    lane.iter_mut().step_by(PANEL).zip(fours).for_each(|(word, four)| *word = word_of(four));
-                }
+                start + z * stride[0] * plane + y * stride[1] * line + x * stride[2] * pixel
+            })
+            .collect();
+        let last = self.offsets.last().copied().unwrap_or(0) + STEP;
+        assert!(starts.iter().all(|start| start + last <= codes.bytes.len()), "windows lie within their image");
+        let mut words = Vec::with_capacity(starts.len() * self.offsets.len());
+        for starts in starts.chunks_exact(PANEL) {
+            for offset in &self.offsets {
+                // SAFETY: every step of every window lies within the image, as was just seen: no offset is larger than
+                // the last.
+                let word = |start: &usize| unsafe {
+                    u32::from_le(codes.bytes.as_ptr().add(start + offset).cast::<u32>().read_unaligned())
+                };
+                words.extend(starts.iter().map(word));
             }
         }
         words
     }
 }
 
-fn word_of(four: &[u8]) -> u32 {
-    u32::from_le_bytes(four.try_into().expect("four bytes"))
-}
-
-/// The most rows of a tile.
-const ROWS: usize = 12;
-
 /// Outputs of a kernel times windows.
 struct WindowTile<V: Vectors> {
     panels: Panels,
     x: *const V::Step,
     sums: *const i32,
-    /// What the sums of each row are multiplied with.
-    factors: [f32; ROWS],
-    bias: [f32; ROWS],
+    /// Of the kernels; with `constant` what the sums of each row are multiplied with.
+    ranges: *const f32,
+    bias: *const f32,
+    constant: f32,
     y: Columns,
 }
 
@@ -444,7 +495,8 @@ impl<V: Vectors> Tile<V> for WindowTile<V> {
         unsafe {
             let totals = integers::<V, Bytes, R, P>(Bytes, i32::from(ZERO), self.panels, self.x, self.sums);
             for (row, totals) in totals.iter().enumerate() {
-                let (factor, bias) = (V::floats(self.factors[row]), V::floats(self.bias[row]));
+                let factor = V::floats(*self.ranges.add(row) * self.constant);
+                let bias = V::floats(*self.bias.add(row));
                 for (panel, total) in totals.iter().take(self.panels.count).enumerate() {
                     self.y.write::<V>(row, panel, V::multiply_add(*total, factor, bias));
                 }

@@ -1,0 +1,105 @@
+//! Packed models against their float selves: time, memory and files.
+
+use std::hint::black_box;
+
+use burn::tensor::{Device, Distribution, Tensor};
+use burn_quant::compress::memory;
+use burn_quant::nn::{LinearConfig, QuantLinear};
+use burn_quant::{QuantConfig, QuantizerConfig, Rule, compress, presets, quantize, quantize_weights};
+use burn_quant_benches::{device, shortest};
+use fashion_mnist::model::Cnn;
+
+use super::{Figure, ratio};
+
+fn linear(inputs: usize, outputs: usize, device: &Device) -> QuantLinear {
+    LinearConfig::new(inputs, outputs).with_bias(false).init(device)
+}
+
+fn packed(layer: QuantLinear, weight: QuantizerConfig, tokens: bool) -> QuantLinear {
+    let config = QuantConfig::new().with_rule(Rule::set("weight_quantizer", weight));
+    let config = match tokens {
+        true => config.with_rule(Rule::set("input_quantizer", QuantizerConfig::int(8).per_token().dynamic())),
+        false => config,
+    };
+    let [inputs, _] = layer.weight.dims();
+    let x = Tensor::<2>::random([2, inputs], Distribution::Default, &layer.weight.device());
+    let (layer, _) = quantize(layer, &config, |layer| drop(layer.forward(x.clone()))).expect("it is quantized");
+    compress(layer).expect("it is packed").0
+}
+
+/// Eight layers of 4096 · 4096 in turn, so that weights come from memory; the unit is burn's own f32 layer.
+pub(crate) fn linears() -> Vec<Figure> {
+    const SIDE: usize = 4096;
+    let device = device();
+    let float: Vec<QuantLinear> = (0..8).map(|_| linear(SIDE, SIDE, &device)).collect();
+    let int4 = QuantizerConfig::int(4).per_block(128);
+    let all = |weight: QuantizerConfig| -> Vec<QuantLinear> {
+        float.iter().map(|layer| packed(layer.clone(), weight.clone(), true)).collect()
+    };
+    let (w4, w8) = (all(int4), all(QuantizerConfig::int(8).per_channel()));
+    let mut figures = Vec::new();
+    for (batch, bounds) in [(1, [6.0, 3.5]), (32, [4.0, 4.0])] {
+        let x = Tensor::<2>::random([batch, SIDE], Distribution::Normal(0.0, 1.0), &device);
+        let run = |layers: &[QuantLinear]| layers.iter().for_each(|layer| drop(black_box(layer.forward(x.clone()))));
+        let times = shortest(7, &mut [&mut || run(&w4), &mut || run(&w8), &mut || run(&float)]);
+        for (i, name) in ["W4 block 128, INT8 tokens", "W8, INT8 tokens"].into_iter().enumerate() {
+            let faster = times[2].as_secs_f64() / times[i].as_secs_f64();
+            figures.push(Figure::at_least(format!("packed {name}, batch {batch}: f32 / packed"), faster, bounds[i]));
+        }
+    }
+    figures
+}
+
+/// What a packed layer costs beside its product, in microseconds: the time of one that has next to nothing to multiply.
+pub(crate) fn glue() -> Vec<Figure> {
+    let device = device();
+    let layer = packed(linear(16, 16, &device), QuantizerConfig::int(8).per_channel(), true);
+    let x = Tensor::<2>::random([1, 16], Distribution::Normal(0.0, 1.0), &device);
+    let many = || (0..1000).for_each(|_| drop(black_box(layer.forward(x.clone()))));
+    let times = shortest(9, &mut [&mut || many()]);
+    vec![Figure::at_most("packed linear, beside the product, us", times[0].as_secs_f64() * 1e3, 5.0)]
+}
+
+/// The network of the first example in INT8, whole: the unit is its packed self.
+pub(crate) fn convolutions() -> Vec<Figure> {
+    let device = device();
+    let float = Cnn::new(&device);
+    let calibration = Tensor::<4>::random([64, 1, 28, 28], Distribution::Default, &device);
+    let run = |model: &Cnn| drop(model.forward(calibration.clone()));
+    let (quantized, _) = quantize(float.clone(), &presets::int8_default(), run).expect("it is quantized");
+    let (packed, _) = compress(quantized).expect("it is packed");
+    let figure = |batch: usize| {
+        let x = Tensor::<4>::random([batch, 1, 28, 28], Distribution::Default, &device);
+        let many = |model: &Cnn| (0..20).for_each(|_| drop(black_box(model.forward(x.clone()))));
+        let times = shortest(15, &mut [&mut || many(&packed), &mut || many(&float)]);
+        let each = |i: usize| times[i].as_secs_f64() * 1e6 / 20.0;
+        println!("# convolution network, batch {batch}: {:.0} us packed, {:.0} us in f32", each(0), each(1));
+        Figure::at_least(format!("packed convolution network, batch {batch}: f32 / packed"), ratio(&times), 1.5)
+    };
+    [1, 32].map(figure).into()
+}
+
+/// The linear layers of SmolLM2-135M, one of its 30 blocks: bytes in memory against f32.
+pub(crate) fn sizes() -> Vec<Figure> {
+    let device = device();
+    let shapes = [[576, 576], [576, 192], [576, 192], [576, 576], [576, 1536], [576, 1536], [1536, 576]];
+    let share = |config: &QuantizerConfig| {
+        let config = QuantConfig::new().with_rule(Rule::set("weight_quantizer", config.clone()));
+        let (mut bytes, mut float) = (0, 0);
+        for [inputs, outputs] in shapes {
+            let (layer, _) = quantize_weights(linear(inputs, outputs, &device), &config).expect("it is quantized");
+            let held = memory(&compress(layer).expect("it is packed").0);
+            (bytes, float) = (bytes + held.bytes(), float + held.float_bytes());
+        }
+        bytes as f64 / float as f64
+    };
+    [
+        ("W4 block 32", QuantizerConfig::int(4).per_block(32), 0.165),
+        ("W4 block 128", QuantizerConfig::int(4).per_block(128), 0.14),
+        ("W8", QuantizerConfig::int(8).per_channel(), 0.26),
+    ]
+    .map(|(name, config, bound)| {
+        Figure::at_most(format!("packed SmolLM2 linears, {name} / f32"), share(&config), bound)
+    })
+    .into()
+}
