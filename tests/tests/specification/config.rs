@@ -281,10 +281,8 @@ fn older_words_of_recipes_are_read() {
 #[test]
 fn recipes_write_blocks_in_several_ways() {
     let read = |granularity: &str| {
-        let rule = format!(
-            r#"{{"rules": [{{"quantizer": "*", "action": {{"set": {{"format": "int4", "granularity": {granularity}}}}}}}]}}"#
-        );
-        QuantConfig::from_json(&rule)
+        let set = format!(r#"{{"set": {{"format": "int4", "granularity": {granularity}}}}}"#);
+        QuantConfig::from_json(&format!(r#"{{"rules": [{{"quantizer": "*", "action": {set}}}]}}"#))
     };
     let expected = QuantConfig::new().with_rule(Rule::set("*", QuantizerConfig::int(4).per_block(8)));
     for granularity in [r#"{"block": 8}"#, r#"{"block": {"size": 8}}"#, r#"{"per_block": 8}"#] {

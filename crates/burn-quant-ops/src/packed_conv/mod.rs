@@ -4,8 +4,8 @@
 //! x, float ──► INT8 with one range ──► y = s_x · s_o · Σ (q · i) + bias     sums of integers, exact
 //! ```
 //!
-//! A packed kernel is the matrix `[k…, in / groups] × [out]`, the last axis of the inputs being the channels: windows of
-//! an image whose channels lie side by side are then runs of bytes.
+//! A packed kernel is the matrix `[k…, in / groups] × [out]`, the last axis of the inputs being the channels: windows
+//! of an image whose channels lie side by side are then runs of bytes.
 //!
 //! The CPU kernel is in [`packed_linear`](crate::packed_linear()): it is the same product. Elsewhere, and under
 //! autodiff, the input is rounded and the kernel unpacked, and burn's convolution runs.
@@ -129,8 +129,8 @@ pub fn convolves_integers(device: &Device, layout: PackedLayout) -> bool {
 ///
 /// # Shapes and units
 ///
-/// `x`: `[batch, in, …]` with one to three axes after the channels; `weight`: the matrix `[k… · in / groups, out]` whose
-/// inputs are ordered by the elements of the kernel, and channels within them; `bias`: `[out]`; the result:
+/// `x`: `[batch, in, …]` with one to three axes after the channels; `weight`: the matrix `[k… · in / groups, out]`
+/// whose inputs are ordered by the elements of the kernel, and channels within them; `bias`: `[out]`; the result:
 /// `[batch, out, …]`.
 ///
 /// # Gradient

@@ -220,8 +220,8 @@ impl TensorQuantizer {
     /// Runs a convolution whose kernel this quantizer holds packed, and whose input is INT8 with one static range: in
     /// integers, on the CPU.
     ///
-    /// `None` if the kernel is not packed, the layer is watched, or something else is needed: then the convolution takes
-    /// the parameter's value.
+    /// `None` if the kernel is not packed, the layer is watched, or something else is needed: then the convolution
+    /// takes the parameter's value.
     pub fn convolution<const D: usize>(
         &self,
         input: &TensorQuantizer,
