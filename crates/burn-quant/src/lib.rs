@@ -123,6 +123,7 @@ pub mod fold {
 
 /// Codes in the place of floats: a quantized model -> a packed one, and back.
 pub mod compress {
+    pub use burn_quant_calibrate::pipeline::compress_weights;
     pub use burn_quant_core::compress::{
         CompressReport, PackedForm, PackedWeight, WithoutPackedForm, compress, compress_with, decompress,
     };

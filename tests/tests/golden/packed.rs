@@ -98,7 +98,7 @@ impl<'a> Source<'a> {
     pub(crate) fn bytes(&self, format: &str) -> Checked {
         use burn_quant::config::AxisGroups::{Blocks, Each, Whole};
         let axes = match (self.block("-1"), self.block("-2")) {
-            _ if self.axes.is_some() => self.axes.clone().expect("axes of a model"),
+            _ if self.axes.is_some() => self.axes.expect("axes of a model"),
             (Some(columns), Some(rows)) => [Blocks(rows), Blocks(columns)],
             (Some(columns), None) => [Each, Blocks(columns)],
             _ if self.case.config["axis"] == 0 => [Each, Whole],

@@ -12,6 +12,7 @@ use burn::module::Module;
 use crate::config::{Algorithm, QuantConfig};
 use crate::observe::ModelStatistics;
 use crate::solve::LayerReport;
+use burn_quant_core::compress::{CompressReport, compress};
 use burn_quant_core::error::QuantError;
 
 /// Quantizes a model: places quantizers, observes calibration data, and gives every static quantizer its range.
@@ -99,6 +100,40 @@ pub fn quantize_with<M: Module>(
 /// ```
 pub fn quantize_weights<M: Module>(model: M, config: &QuantConfig) -> Result<(M, Report), QuantError> {
     QuantizeOptions::new().quantize_weights(model, config)
+}
+
+/// Quantizes weights with a configuration that needs no data, and packs them.
+///
+/// Weights become codes one after the other, and each float is let go before the next: the model is never held in float
+/// twice. Weights without a packed form are an error, as for [`compress`].
+///
+/// # Errors
+///
+/// Those of [`quantize_weights`] and of [`compress`].
+///
+/// # Source
+///
+/// ModelOpt 0.47, `compress` of a model without calibration.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
+/// use burn::tensor::Device;
+/// use burn_nn::LinearConfig; // burn's own layer
+/// use burn_quant::compress::compress_weights;
+/// use burn_quant::presets;
+///
+/// let layer = LinearConfig::new(256, 64).init(&Device::flex());
+/// let (packed, report) = compress_weights(layer, &presets::int4_blockwise_weight_only())?;
+/// assert_eq!(report.packed_bytes(), 256 * 64 / 2 + 2 * 64 * 4); // half a byte each, two blocks of 128 an output
+/// # let _ = packed;
+/// # Ok(()) }
+/// # #[cfg(not(feature = "flex"))] fn main() {}
+/// ```
+pub fn compress_weights<M: Module>(model: M, config: &QuantConfig) -> Result<(M, CompressReport), QuantError> {
+    let (model, _) = quantize_weights(model, config)?;
+    compress(model)
 }
 
 /// Collects the statistics of all enabled static quantizers of a model, and of the layers that an algorithm works on.

@@ -312,7 +312,7 @@ impl PackedTensor {
         let (device, panels) = (self.words.device(), n.div_ceil(PANEL));
         // whole panels: the last index stands for those that are missing
         let missing = panels * PANEL - n;
-        let last = outputs.clone().slice([n - 1..n]);
+        let last = outputs.clone().narrow(0, n - 1, 1);
         let columns = match missing {
             0 => outputs,
             missing => Tensor::cat(vec![outputs, last.repeat_dim(0, missing)], 0),

@@ -407,26 +407,28 @@ impl Codes {
 }
 
 /// Where the inputs of windows lie in an image of codes.
-struct Windows<'a> {
-    image: &'a Image<'a>,
+struct Windows {
+    /// Where the window of each pixel begins, filled up to whole panels with the last.
+    starts: Vec<usize>,
     /// Where each step of a window begins, from its first byte.
     offsets: Vec<usize>,
     /// Bytes that lie side by side; the last step of them reads on into what is multiplied with zero.
     run: usize,
-    /// Bytes from one image, plane, line and pixel to the next.
-    strides: [usize; 4],
+    /// Bytes of an image.
+    image: usize,
+    /// Channels of a group.
+    channels: usize,
 }
 
-impl<'a> Windows<'a> {
-    fn new(image: &'a Image<'a>) -> Self {
+impl Windows {
+    fn new(image: &Image) -> Self {
         let [depth, height, width]: [usize; 3] = std::array::from_fn(|axis| {
             let (before, after) = image.padding[axis];
             before + image.axes[axis] + after
         });
         let channels = image.channels;
-        let strides = [depth * height * width * channels, height * width * channels, width * channels, channels];
+        let (plane, line, pixel) = (height * width * channels, width * channels, channels);
         let [kernel_depth, kernel_height, kernel_width] = image.kernel;
-        let [_, plane, line, pixel] = strides;
         // neighbours of a line are one run, if all their channels count
         let (in_line, run) = match image.groups == 1 && image.dilation[2] == 1 {
             true => (1, kernel_width * channels),
@@ -442,32 +444,32 @@ impl<'a> Windows<'a> {
                 }
             }
         }
-        Self { image, offsets, run, strides }
+        let ([planes, rows, columns], stride) = (image.output, image.stride);
+        let mut starts = Vec::with_capacity((planes * rows * columns).next_multiple_of(PANEL));
+        for z in 0..planes {
+            for y in 0..rows {
+                let first = z * stride[0] * plane + y * stride[1] * line;
+                starts.extend((0..columns).map(|x| first + x * stride[2] * pixel));
+            }
+        }
+        let last = starts.last().copied().unwrap_or(0);
+        starts.resize(starts.len().next_multiple_of(PANEL), last);
+        Self { starts, offsets, run, image: depth * plane, channels: channels / image.groups }
     }
 
     /// Panels of 16 pixels each, `[panel][step][pixel]`; pixels beyond the last repeat it.
     fn panels(&self, codes: &Codes, image: usize, group: usize, first: usize, count: usize) -> Vec<u32> {
-        let [_, rows, columns] = self.image.output;
-        let pixels = self.image.output.iter().product::<usize>();
-        let [images, plane, line, pixel] = self.strides;
-        let stride = self.image.stride;
-        let start = image * images + group * (self.image.channels / self.image.groups);
-        let starts: Vec<usize> = (0..count * PANEL)
-            .map(|at| {
-                let at = (first * PANEL + at).min(pixels - 1);
-                let (z, y, x) = (at / (rows * columns), at / columns % rows, at % columns);
-                start + z * stride[0] * plane + y * stride[1] * line + x * stride[2] * pixel
-            })
-            .collect();
-        let last = self.offsets.last().copied().unwrap_or(0) + STEP;
-        assert!(starts.iter().all(|start| start + last <= codes.bytes.len()), "windows lie within their image");
+        let bytes = &codes.bytes[image * self.image + group * self.channels..];
+        let starts = &self.starts[first * PANEL..(first + count) * PANEL];
+        let (last, largest) = (starts.iter().max().unwrap_or(&0), self.offsets.last().unwrap_or(&0));
+        assert!(last + largest + STEP <= bytes.len(), "windows lie within their image");
         let mut words = Vec::with_capacity(starts.len() * self.offsets.len());
         for starts in starts.chunks_exact(PANEL) {
             for offset in &self.offsets {
                 // SAFETY: every step of every window lies within the image, as was just seen: no offset is larger than
                 // the last.
                 let word = |start: &usize| unsafe {
-                    u32::from_le(codes.bytes.as_ptr().add(start + offset).cast::<u32>().read_unaligned())
+                    u32::from_le(bytes.as_ptr().add(start + offset).cast::<u32>().read_unaligned())
                 };
                 words.extend(starts.iter().map(word));
             }
