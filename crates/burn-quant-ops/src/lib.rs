@@ -43,6 +43,6 @@ pub use hadamard::{Direction, Hadamard, HadamardOps, hadamard};
 pub use packed_conv::{PackedConv, PackedConvCall, PackedConvOps, convolves_integers, packed_conv};
 pub use packed_linear::{
     ActivationKind, Activations, NotPacked, PackedCall, PackedLayout, PackedLinearOps, PackedScales, PackedTensor,
-    packed_linear,
+    multiplies_integers, packed_linear,
 };
 pub use relative_entropy::relative_entropy;

@@ -181,6 +181,12 @@ pub enum StoreError {
         /// The value.
         found: f32,
     },
+    /// The model holds packed weights already.
+    #[error("`{path}` of the model is packed: restore into a model that is built fresh in float")]
+    Packed {
+        /// The path of the weight.
+        path: String,
+    },
     /// Codes and scales of the file are not those of a weight that the quantizer rounds.
     #[error("the packed weight `{path}` is damaged, or its quantizer is another: {source}")]
     PackedWeight {

@@ -287,6 +287,10 @@ fn hold_packed<M: Module>(
             let (path, expected) = (weight.path.clone(), weight.shape.clone());
             return Err(StoreError::Shape { path, expected, found: form.shape });
         }
+        if !matches!(form.dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16) {
+            let path = weight.path.clone();
+            return Err(StoreError::Dtype { path, expected: "a float", found: form.dtype });
+        }
         let ranges = plan.quantizers[&name].config.scale == ScaleFormat::F32;
         let words = take_words(tensors, words_of(&name), DType::I32)?;
         let scales = take_words(tensors, scales_of(&name), if ranges { DType::F32 } else { DType::I32 })?;
@@ -324,6 +328,7 @@ fn load<M: Module>(model: M, tensors: BTreeMap<String, Tensor>, partial: bool) -
 fn missing_quantizer(error: QuantError) -> StoreError {
     match error {
         QuantError::UnknownQuantizer { name, .. } => StoreError::MissingQuantizers { names: vec![name] },
+        QuantError::Packed { path } => StoreError::Packed { path },
         other => StoreError::Quantizers(other),
     }
 }

@@ -16,6 +16,7 @@ mod models;
 mod nn;
 mod ops;
 mod packed;
+mod packed_edges;
 mod packed_files;
 mod pointwise;
 mod prepare;

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 pub use crate::quantizer::packed::{PackedForm, PackedWeight, PackedWords};
 
@@ -49,6 +49,9 @@ impl CompressReport {
 
 impl std::fmt::Display for CompressReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.packed.is_empty() && self.kept.is_empty() {
+            return f.write_str("no weight is quantized, and none was packed");
+        }
         for (path, why) in &self.kept {
             writeln!(f, "`{path}` stays fake-quantized: {why}")?;
         }
@@ -203,7 +206,7 @@ impl Map for Pack {
         self.report.packed.insert(path, bytes);
         self.report.float_bytes += 4 * param.base().shape().num_elements();
         self.packed.insert(at.weight_quantizer_name(), quantizer);
-        placeholder(param)
+        placeholder(param, None)
     }
 
     fn quantizer(&mut self, at: &Path, quantizer: TensorQuantizer) -> TensorQuantizer {
@@ -212,10 +215,10 @@ impl Map for Pack {
 }
 
 /// What stands for a parameter whose values are codes: a view of one zero.
-fn placeholder<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+fn placeholder<const D: usize>(param: Param<Tensor<D>>, dtype: Option<DType>) -> Param<Tensor<D>> {
     param.set_require_grad(false).map(|weight| {
-        let shape = weight.dims();
-        Tensor::<D>::zeros([1; D], (&weight.device(), weight.dtype())).expand(shape)
+        let (shape, dtype) = (weight.dims(), dtype.unwrap_or(weight.dtype()));
+        Tensor::<D>::zeros([1; D], (&weight.device(), dtype)).expand(shape)
     })
 }
 
@@ -238,7 +241,7 @@ pub fn hold_words<M: Module>(model: M, words: BTreeMap<String, PackedWords>) -> 
         let holding = quantizer.holding_words(&words, &device);
         let holding = holding.map_err(|reason| QuantError::NotPacked { path: path.clone(), reason })?;
         hold.quantizers.insert(name, holding);
-        hold.weights.insert(path);
+        hold.weights.insert(path, words.form.dtype);
     }
     drop(index);
     Ok(map(model, &mut hold))
@@ -248,12 +251,16 @@ pub fn hold_words<M: Module>(model: M, words: BTreeMap<String, PackedWords>) -> 
 #[derive(Default)]
 struct Hold {
     quantizers: BTreeMap<String, TensorQuantizer>,
-    weights: BTreeSet<String>,
+    /// The weights with their dtypes.
+    weights: BTreeMap<String, DType>,
 }
 
 impl Map for Hold {
     fn parameter<const D: usize>(&mut self, at: &Path, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.weights.contains(&at.joined()) { placeholder(param) } else { param }
+        match self.weights.get(&at.joined()) {
+            Some(dtype) => placeholder(param, Some(*dtype)),
+            None => param,
+        }
     }
 
     fn quantizer(&mut self, at: &Path, quantizer: TensorQuantizer) -> TensorQuantizer {

@@ -9,6 +9,9 @@ pub enum NotPackedReason {
     /// The quantizer is that of an activation.
     #[error("its quantizer is not that of a weight")]
     NoWeight,
+    /// The quantizer is off.
+    #[error("its quantizer is switched off")]
+    Disabled,
     /// The quantizer was never calibrated.
     #[error("its quantizer was never calibrated")]
     Uncalibrated,

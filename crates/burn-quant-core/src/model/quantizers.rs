@@ -140,23 +140,31 @@ impl Quantizers {
     ///
     /// # Errors
     ///
-    /// [`QuantError::UnknownQuantizer`] if the model lacks one of them.
+    /// [`QuantError::UnknownQuantizer`] if the model lacks one of them, [`QuantError::Packed`] if one does something else
+    /// than the codes that the model, or the quantizer, holds in the place of the weight.
     pub fn install<M: Module>(self, model: M) -> Result<M, QuantError> {
         struct Install {
             quantizers: HashMap<String, TensorQuantizer>,
             kept: Vec<String>,
+            packed: Option<String>,
         }
         impl Map for Install {
             fn quantizer(&mut self, at: &Path, quantizer: TensorQuantizer) -> TensorQuantizer {
                 let name = at.quantizer_name();
                 let replacement = self.quantizers.remove(&name);
+                if replacement.as_ref().is_some_and(|new| !new.can_replace(&quantizer)) {
+                    self.packed.get_or_insert_with(|| name.clone());
+                }
                 self.kept.push(name);
                 replacement.unwrap_or(quantizer)
             }
         }
         let quantizers = self.found.into_iter().map(|found| (found.name, found.quantizer)).collect();
-        let mut work = Install { quantizers, kept: Vec::new() };
+        let mut work = Install { quantizers, kept: Vec::new(), packed: None };
         let model = map(model, &mut work);
+        if let Some(path) = work.packed {
+            return Err(QuantError::Packed { path });
+        }
         match work.quantizers.into_keys().min() {
             None => Ok(model),
             Some(name) => {

@@ -33,7 +33,8 @@ impl TensorQuantizer {
     /// The quantizer of a table of these rows alone; `None` if they depend on others.
     fn of_rows(&self, table: &Tensor<2>, rows: &Tensor<1, Int>) -> Option<Self> {
         let (shape, watched) = (table.dims(), self.tap.get().is_some());
-        if !self.enabled || watched || shape.contains(&0) || self.buffers.has(Buffer::LowRankDown) {
+        // of a single row, a range for each row is one for all
+        if !self.enabled || watched || shape[0] <= 1 || shape.contains(&0) || self.buffers.has(Buffer::LowRankDown) {
             return None;
         }
         let mut selected = self.clone();

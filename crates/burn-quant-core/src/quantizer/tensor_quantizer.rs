@@ -274,6 +274,14 @@ impl TensorQuantizer {
         self.packed.as_deref()
     }
 
+    /// Whether it can take the place of a quantizer of a model: a packed weight stays what it is.
+    pub(crate) fn can_replace(&self, present: &Self) -> bool {
+        match &self.packed {
+            Some(packed) => packed.is_of(self),
+            None => present.packed.is_none(),
+        }
+    }
+
     /// Checks whether a weight of this shape has a packed form, as far as its values do not matter.
     ///
     /// # Errors

@@ -175,10 +175,18 @@ pub fn packed_conv<const D: usize>(
     let (groups, elements) = (conv.options.groups, conv.kernel.iter().product::<usize>());
     let axes: [usize; 3] = three(&shape[2..], 1);
     assert_eq!(
+        shape[1] * elements,
         layout.inputs() * groups,
-        elements * shape[1],
-        "packed_conv: the kernel has an input for each of its elements and each channel of a group"
+        "packed_conv: the kernel is for {} channels, the input has {}",
+        layout.inputs() * groups / elements.max(1),
+        shape[1]
     );
+    let ConvOptions { stride, padding, dilation, .. } = &conv.options;
+    for (axis, len) in axes.into_iter().enumerate() {
+        assert!(stride[axis] > 0 && dilation[axis] > 0, "packed_conv: stride and dilation are not zero");
+        let (window, padded) = (dilation[axis] * (conv.kernel[axis] - 1) + 1, len + padding[axis].0 + padding[axis].1);
+        assert!(window <= padded, "packed_conv: a kernel that extends over {window} does not fit into {padded}");
+    }
     let x = x.cast(DType::F32).reshape([shape[0], shape[1], axes[0], axes[1], axes[2]]);
     let bias = bias.map(|bias| bias.cast(DType::F32));
     let y = match (activations, &weight.scales) {

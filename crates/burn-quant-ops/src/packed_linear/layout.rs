@@ -303,10 +303,16 @@ impl PackedTensor {
     ///
     /// # Panics
     ///
-    /// If there are no indices. What an index beyond the outputs gives is burn's choice.
+    /// If there are no indices, and on the CPU if one is none of an output; other devices do not read them.
     pub fn select(&self, outputs: Tensor<1, Int>) -> Self {
         let [n] = outputs.dims();
         assert!(n > 0, "PackedTensor::select: there are indices");
+        if super::is_flex(&outputs.device()) {
+            let indices = outputs.clone().into_data().convert::<i64>().try_into_vec::<i64>().expect("integers");
+            let within = 0..self.layout.outputs() as i64;
+            let outside = indices.iter().find(|index| !within.contains(index));
+            assert!(outside.is_none(), "PackedTensor::select: index {} of {}", outside.unwrap_or(&0), within.end);
+        }
         let tiles = self.layout.tiles();
         let selected = Tiles::new(tiles.inputs(), n, tiles.block(), tiles.bits()).expect("the blocks of the weight");
         let (device, panels) = (self.words.device(), n.div_ceil(PANEL));

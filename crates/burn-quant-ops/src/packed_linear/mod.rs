@@ -198,9 +198,15 @@ impl PackedTensor {
     }
 }
 
-/// Whether a device multiplies INT8 activations with the codes of a weight; elsewhere, and where a gradient is wanted,
-/// activations are rounded first.
-pub(crate) fn multiplies_integers(device: &Device, layout: PackedLayout) -> bool {
+/// Returns whether a device multiplies INT8 activations with the codes of a weight.
+///
+/// Elsewhere, and on a device with autodiff, [`packed_linear()`] rounds activations and multiplies floats.
+pub fn multiplies_integers(device: &Device, layout: PackedLayout) -> bool {
+    is_flex(device) && layout.has_integer_products()
+}
+
+/// Whether a device is the CPU, without autodiff.
+fn is_flex(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     let flex = matches!(device.as_dispatch(), burn::backend::DispatchDevice::Flex(_));
     #[cfg(not(feature = "flex"))]
@@ -208,7 +214,7 @@ pub(crate) fn multiplies_integers(device: &Device, layout: PackedLayout) -> bool
         let _ = device;
         false
     };
-    flex && layout.has_integer_products()
+    flex
 }
 
 /// Activations `[rows, inputs]` after rounding, with the straight-through gradient.

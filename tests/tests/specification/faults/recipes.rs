@@ -74,6 +74,7 @@ fn every_error() -> Vec<(&'static str, String)> {
         QuantError::NotPacked { path: text(), reason: NotPackedReason::Uncalibrated },
         QuantError::Packed { path: text() },
         NotPackedReason::NoWeight {},
+        NotPackedReason::Disabled {},
         NotPackedReason::Uncalibrated {},
         NotPackedReason::Layout { shape: vec![3, 4, 5] },
         NotPackedReason::MoreThanRounding { what: "rotates" },

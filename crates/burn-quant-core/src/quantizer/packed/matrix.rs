@@ -3,7 +3,8 @@
 //! ```text
 //! linear        [in, out]                 as it is
 //! convolution   [out, in / groups, k…]    [out, k…·in] transposed: a product sums over all but the first axis, of
-//!                                         which channels come last, side by side as in a window of bytes
+//!                                         which channels come last, side by side as in a window of bytes;
+//!                                         [out, in·k…] where blocks divide it, which lie as the weight does
 //! transposed convolution   [in, out / groups, k…]   [in, out·k]
 //! embedding     [vocabulary, features]    transposed: a block lies along the features
 //! ```
@@ -20,15 +21,18 @@ pub(super) struct Matrix {
     shape: Vec<usize>,
     /// Whether outputs are the first axis.
     transposed: bool,
+    /// Whether channels come last: a kernel whose outputs have a scale each or all together. Blocks lie as the weight
+    /// does.
+    windows: bool,
 }
 
 impl Matrix {
     pub(super) fn of(shape: &[usize], role: Role) -> Result<Self, NotPackedReason> {
         let Role::Weight(layout) = role else { return Err(NotPackedReason::NoWeight) };
         match (shape.len(), layout.channel_axis, layout.block_axis) {
-            (2, 1, 0) => Ok(Self { shape: shape.to_vec(), transposed: false }),
-            (2.., 0, 1) => Ok(Self { shape: shape.to_vec(), transposed: true }),
-            (3.., 1, 0) => Ok(Self { shape: shape.to_vec(), transposed: false }),
+            (2, 1, 0) => Ok(Self { shape: shape.to_vec(), transposed: false, windows: false }),
+            (2.., 0, 1) => Ok(Self { shape: shape.to_vec(), transposed: true, windows: false }),
+            (3.., 1, 0) => Ok(Self { shape: shape.to_vec(), transposed: false, windows: false }),
             _ => Err(NotPackedReason::Layout { shape: shape.to_vec() }),
         }
     }
@@ -39,7 +43,7 @@ impl Matrix {
 
     /// Whether it is that of a convolution, whose inputs are windows.
     pub(super) fn sums_windows(&self) -> bool {
-        self.transposed && self.shape.len() > 2
+        self.windows
     }
 
     /// Whether the first axis is that of outputs.
@@ -55,7 +59,8 @@ impl Matrix {
     pub(super) fn of_tensor<const D: usize>(&self, weight: Tensor<D>) -> Tensor<2> {
         match self.transposed {
             false => weight.reshape(self.rows()),
-            true => weight.permute(channels_last()).reshape(self.rows()).transpose(),
+            true if self.windows => weight.permute(channels_last()).reshape(self.rows()).transpose(),
+            true => weight.reshape(self.rows()).transpose(),
         }
     }
 
@@ -64,14 +69,17 @@ impl Matrix {
         if !self.transposed {
             return matrix.reshape(shape);
         }
+        if !self.windows {
+            return matrix.transpose().reshape(shape);
+        }
         let order = channels_last::<D>();
         let mut back = [0; D];
         order.iter().enumerate().for_each(|(place, axis)| back[*axis as usize] = place as isize);
         matrix.transpose().reshape(order.map(|axis| shape[axis as usize])).permute(back)
     }
 
-    /// The groups of the weight as groups of the matrix.
-    pub(super) fn groups(&self, groups: &Groups) -> Result<Groups, NotPackedReason> {
+    /// The groups of the weight as groups of the matrix, which they decide the order of.
+    pub(super) fn groups(&mut self, groups: &Groups) -> Result<Groups, NotPackedReason> {
         let axis = |count: usize, len: usize, size: usize| match count {
             1 => AxisGroups::Whole,
             count if count == len => AxisGroups::Each,
@@ -86,6 +94,7 @@ impl Matrix {
         if shape.len() > 2 && divided * counts[2..].iter().product::<usize>() > 1 {
             return Err(NotPackedReason::Layout { shape: shape.to_vec() });
         }
+        self.windows = self.transposed && self.shape.len() > 2 && counts[1..].iter().all(|count| *count == 1);
         let first = axis(counts[0], rows, groups.size(0));
         let second = axis(counts[1], columns, groups.size(1) * elements);
         Ok(match self.transposed {

@@ -11,11 +11,11 @@ pub use burn_quant_ops::PackedConv;
 use std::fmt;
 
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 use burn_quant_ops::numerics::{Format, IntFormat};
 use burn_quant_ops::{
     Activations, FakeQuant, GradientRule, NotPacked, PackedLayout, PackedScales, PackedTensor, convolves_integers,
-    packed_conv, packed_linear,
+    multiplies_integers, packed_conv, packed_linear,
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,7 @@ pub struct PackedWeight {
     scales: Scales,
     layout: PackedLayout,
     matrix: Matrix,
+    dtype: DType,
 }
 
 /// What a file says of a packed weight beside its words and the configuration of its quantizer.
@@ -46,6 +47,17 @@ pub struct PackedForm {
     pub shape: Vec<usize>,
     /// The range of the tensor, which E4M3 scales stand under; 0 elsewhere.
     pub global_amax: f32,
+    /// What the parameter was before, and is when it is asked for.
+    #[serde(default = "f32_weight", skip_serializing_if = "is_f32")]
+    pub dtype: DType,
+}
+
+fn f32_weight() -> DType {
+    DType::F32
+}
+
+fn is_f32(dtype: &DType) -> bool {
+    *dtype == DType::F32
 }
 
 /// A packed weight as a file has it.
@@ -76,7 +88,7 @@ impl PackedWeight {
 
     /// How a quantizer has a weight of this shape packed.
     fn layout(shape: &[usize], quantizer: &TensorQuantizer) -> Result<(Matrix, PackedLayout), NotPackedReason> {
-        let matrix = Matrix::of(shape, quantizer.role)?;
+        let mut matrix = Matrix::of(shape, quantizer.role)?;
         let groups = matrix.groups(&quantizer.groups(shape))?;
         let &[inputs, outputs] = groups.shape() else { unreachable!("a matrix has two axes") };
         let (config, block) = (&quantizer.config, groups.size(0));
@@ -90,16 +102,14 @@ impl PackedWeight {
         quantizer: &TensorQuantizer,
     ) -> Result<Self, NotPackedReason> {
         refusal::check(quantizer)?;
-        let weight = weight.detach();
-        let matrix = Matrix::of(&weight.dims(), quantizer.role)?;
+        let (weight, dtype) = (weight.clone().detach(), weight.dtype());
+        let mut matrix = Matrix::of(&weight.dims(), quantizer.role)?;
         let groups = quantizer.groups(&weight.dims());
+        let of_matrix = matrix.groups(&groups)?;
         let ranges = matrix.ranges(quantizer.ranges(&weight, &groups, None), &groups);
-        let spec = FakeQuant {
-            format: quantizer.config.format,
-            groups: matrix.groups(&groups)?,
-            gradient: GradientRule::PassThrough,
-        };
-        Ok(Self::new(PackedTensor::pack(matrix.of_tensor(weight), ranges, spec)?, matrix))
+        let spec =
+            FakeQuant { format: quantizer.config.format, groups: of_matrix, gradient: GradientRule::PassThrough };
+        Ok(Self::new(PackedTensor::pack(matrix.of_tensor(weight), ranges, spec)?, matrix, dtype))
     }
 
     /// Makes a weight of words that were read from a file.
@@ -109,26 +119,39 @@ impl PackedWeight {
         device: &Device,
     ) -> Result<Self, NotPackedReason> {
         let PackedWords { form, words, scales } = words;
+        if !quantizer.enabled {
+            return Err(NotPackedReason::Disabled);
+        }
         refusal::check_form(quantizer)?;
         let (matrix, layout) = Self::layout(&form.shape, quantizer)?;
         let layout = layout.with_global_amax(form.global_amax);
-        Ok(Self::new(PackedTensor::from_words(layout, words, scales, device)?, matrix))
+        Ok(Self::new(PackedTensor::from_words(layout, words, scales, device)?, matrix, form.dtype))
     }
 
-    fn new(packed: PackedTensor, matrix: Matrix) -> Self {
+    fn new(packed: PackedTensor, matrix: Matrix, dtype: DType) -> Self {
         let constant = |codes| Param::initialized(ParamId::new(), codes);
         let scales = match packed.scales {
             PackedScales::Ranges(ranges) => Scales::Ranges(Param::from_tensor(ranges).set_require_grad(false)),
             PackedScales::Codes(codes) => Scales::Codes(constant(codes)),
         };
-        Self { words: constant(packed.words), scales, layout: packed.layout, matrix }
+        Self { words: constant(packed.words), scales, layout: packed.layout, matrix, dtype }
+    }
+
+    /// Whether these are the codes of what a quantizer does.
+    pub(super) fn is_of(&self, quantizer: &TensorQuantizer) -> bool {
+        let layout = Self::layout(self.shape(), quantizer);
+        let same = |(matrix, layout): (Matrix, PackedLayout)| {
+            matrix == self.matrix && layout.with_global_amax(self.layout.global_amax()) == self.layout
+        };
+        quantizer.enabled && refusal::check_form(quantizer).is_ok() && layout.is_ok_and(same)
     }
 
     /// Returns what its words mean, beside the configuration of its quantizer.
     ///
     /// With both, the words of a file are a weight again.
     pub fn form(&self) -> PackedForm {
-        PackedForm { shape: self.matrix.shape().to_vec(), global_amax: self.layout.global_amax() }
+        let (shape, global_amax) = (self.matrix.shape().to_vec(), self.layout.global_amax());
+        PackedForm { shape, global_amax, dtype: self.dtype }
     }
 
     /// Returns the weight as fake quantization left it, f32.
@@ -190,7 +213,9 @@ impl TensorQuantizer {
         let packed = self.packed.as_deref().filter(|_| input.tap.get().is_none())?;
         let weight = packed.packed();
         let factors = self.buffer(Buffer::LowRankDown).zip(self.buffer(Buffer::LowRankUp));
-        let y = match (activations_of(input), factors) {
+        // where a gradient is wanted, the input's own quantizer rounds it, by its rule
+        let activations = activations_of(input).filter(|_| multiplies_integers(&x.device(), packed.layout));
+        let y = match (activations, factors) {
             (Some(activations), None) => packed_linear(input.smoothed(x.clone()), &weight, activations),
             (_, factors) => {
                 let x = input.forward(x.clone());
@@ -306,7 +331,8 @@ impl PackedWeight {
             Scales::Ranges(ranges) => Scales::Ranges(ranges.valid()),
             Scales::Codes(codes) => Scales::Codes(codes.valid()),
         };
-        Self { words: self.words.valid(), scales, layout: self.layout, matrix: self.matrix.clone() }
+        let (layout, matrix, dtype) = (self.layout, self.matrix.clone(), self.dtype);
+        Self { words: self.words.valid(), scales, layout, matrix, dtype }
     }
 
     pub(super) fn train(self) -> Self {

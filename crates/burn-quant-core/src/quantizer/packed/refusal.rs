@@ -11,7 +11,7 @@ pub(super) fn check(quantizer: &TensorQuantizer) -> Result<(), NotPackedReason> 
     }
     let more = [
         (quantizer.buffer(Buffer::PreQuantScale).is_some(), "scales its channels"),
-        (quantizer.buffer(Buffer::LowRankDown).is_some(), "adds trained factors of low rank: fold them first"),
+        (quantizer.buffer(Buffer::LowRankDown).is_some(), "adds trained factors of low rank"),
     ];
     refuse(more)?;
     check_form(quantizer)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! integers    per block   i32 sums begin at −zero · Σ x, so that codes need no sign;  total += f32(sum) · scale
-//! floats      per block   sum = Σ point · x;                                          total += sum · scale
+//! floats      per part    sum = Σ point · x, over 1024 inputs of a block at most;     total += sum · scale
 //! ```
 //!
 //! Blocks are filled up, so the loops have no tails.
@@ -14,6 +14,9 @@ use burn_quant_numerics::packed::{PANEL, STEP, Tiles};
 
 use super::codes::{Codes, Points};
 use super::vectors::Vectors;
+
+/// Inputs that floats are summed over at a time: a long sum of equal signs would lose its last places.
+const PART: usize = 1024;
 
 /// Scales of panels and blocks, 16 side by side.
 #[derive(Clone, Copy)]
@@ -146,34 +149,37 @@ pub(super) unsafe fn floats<V: Vectors, C: Points<V>, const R: usize, const P: u
     let mut input = 0;
     for block in 0..blocks {
         let end = all.min(input + tiles.padded_block());
-        let mut sum = [[V::floats(0.0); P]; R];
-        while input < end {
-            let mut panel = [V::splat(0); P];
-            for p in 0..P {
-                panel[p] = V::words(words[p]);
-                words[p] = words[p].add(PANEL);
-            }
-            for i in 0..C::INPUTS {
-                let mut operands = [V::floats(0.0); P];
-                for p in 0..P {
-                    operands[p] = points.of_input(panel[p], i);
-                }
-                for row in 0..R {
-                    let x = V::floats(*x.add((input + i) * R + row));
-                    for p in 0..P {
-                        sum[row][p] = V::multiply_add(operands[p], x, sum[row][p]);
-                    }
-                }
-            }
-            input += C::INPUTS;
-        }
         let mut scale = [V::floats(0.0); P];
         for p in 0..P {
             scale[p] = scales.of::<V>(((first + panels.at(p)) * blocks + block) * PANEL);
         }
-        for row in 0..R {
-            for p in 0..P {
-                totals[row][p] = V::multiply_add(sum[row][p], scale[p], totals[row][p]);
+        while input < end {
+            let part = end.min(input + PART);
+            let mut sum = [[V::floats(0.0); P]; R];
+            while input < part {
+                let mut panel = [V::splat(0); P];
+                for p in 0..P {
+                    panel[p] = V::words(words[p]);
+                    words[p] = words[p].add(PANEL);
+                }
+                for i in 0..C::INPUTS {
+                    let mut operands = [V::floats(0.0); P];
+                    for p in 0..P {
+                        operands[p] = points.of_input(panel[p], i);
+                    }
+                    for row in 0..R {
+                        let x = V::floats(*x.add((input + i) * R + row));
+                        for p in 0..P {
+                            sum[row][p] = V::multiply_add(operands[p], x, sum[row][p]);
+                        }
+                    }
+                }
+                input += C::INPUTS;
+            }
+            for row in 0..R {
+                for p in 0..P {
+                    totals[row][p] = V::multiply_add(sum[row][p], scale[p], totals[row][p]);
+                }
             }
         }
     }
