@@ -140,8 +140,8 @@ impl Quantizers {
     ///
     /// # Errors
     ///
-    /// [`QuantError::UnknownQuantizer`] if the model lacks one of them, [`QuantError::Packed`] if one does something else
-    /// than the codes that the model, or the quantizer, holds in the place of the weight.
+    /// [`QuantError::UnknownQuantizer`] if the model lacks one of them, [`QuantError::Packed`] if one does something
+    /// else than the codes that the model, or the quantizer, holds in the place of the weight.
     pub fn install<M: Module>(self, model: M) -> Result<M, QuantError> {
         struct Install {
             quantizers: HashMap<String, TensorQuantizer>,

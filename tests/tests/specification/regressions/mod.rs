@@ -23,6 +23,9 @@ index! {
     t11_histograms_of_different_ranges_merge_into_that_of_all = numbers::t11;
     t12_sums_of_the_largest_codes_do_not_saturate = products::t12;
     t13_tails_and_repeated_rows_are_multiplied = products::t13;
+    t17_a_bias_above_all_steps_is_kept = products::t17;
+    t18_depthwise_kernels_keep_a_scale_each = products::t18;
+    t42_what_is_packed_again_has_the_same_codes = products::t42;
     t14_the_search_of_ranges_sees_a_short_last_block = numbers::t14;
     t15_blocks_that_do_not_divide_are_quantized = numbers::t15;
     t16_learned_rounding_of_a_short_block_stays_on_its_grid = numbers::t16;

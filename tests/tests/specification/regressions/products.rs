@@ -1,11 +1,17 @@
 //! What broke in the packed products of other toolkits: sums of 16 bits, tails, and batches that repeat one row.
 
+use burn::module::Param;
+use burn::nn::conv::Conv2dConfig;
+use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Tensor;
+use burn_quant::compress::{compress_weights, decompress};
 use burn_quant::config::{Format, GradientRule, IntFormat, IntSpan, Signedness};
+use burn_quant::nn::{QuantConv2d, QuantLinear};
 use burn_quant::ops::{Activations, FakeQuant, Groups, PackedTensor, Ranges, packed_linear};
+use burn_quant::{Quantizers, compress, presets, quantize};
 use burn_quant_tests::device;
 
-use crate::{assert_close, spread, values};
+use crate::{assert_close, assert_same, spread, values};
 
 fn packed(weight: Tensor<2>, format: Format, groups: Groups) -> PackedTensor {
     let spec = FakeQuant { format, groups, gradient: GradientRule::PassThrough };
@@ -46,5 +52,54 @@ pub(super) fn t13() {
             let repeated = packed_linear(row.expand([4, inputs]), &weight, Activations::Int8PerToken);
             assert_close(&values(repeated), &once.repeat(4), 1e-6, "one row four times");
         }
+    }
+}
+
+/// A bias far above what the steps of inputs and weights can count: packed layers add it in float. An exporter has the
+/// same test for what it writes.
+pub(super) fn t17() {
+    let (_, device) = device();
+    for outputs in [1, 3] {
+        let weight = spread::<2>([8, outputs], &device) * 1e-9;
+        let bias = Some(Param::from_tensor(Tensor::full([outputs], 5.0, &device)));
+        let layer = QuantLinear::from(Linear { weight: Param::from_tensor(weight), bias });
+        let x = spread::<2>([4, 8], &device);
+        let expected = values(layer.forward(x.clone()));
+        let (layer, _) = quantize(layer, &presets::int8_default(), |layer| drop(layer.forward(x.clone()))).unwrap();
+        let (packed, _) = compress(layer).unwrap();
+        assert_close(&values(packed.forward(x)), &expected, 1e-6, "weights of a billionth beside a bias of 5");
+    }
+}
+
+/// A depthwise convolution with a scale for each of its kernels, which differ by a factor of a thousand: packed and
+/// simulated are within a thousandth of a step of each output.
+pub(super) fn t18() {
+    let (_, device) = device();
+    let sizes = Tensor::<1>::from_data([1.0, 0.001, 1000.0, 30.0], &device).reshape([4, 1, 1, 1]);
+    let mut conv: QuantConv2d = Conv2dConfig::new([4, 4], [3, 3]).with_groups(4).with_bias(false).init(&device).into();
+    conv.weight = Param::from_tensor(spread::<4>([4, 1, 3, 3], &device) * sizes);
+    let images = spread::<4>([2, 4, 6, 6], &device);
+    let (conv, _) = quantize(conv, &presets::int8_default(), |conv| drop(conv.forward(images.clone()))).unwrap();
+    let (packed, _) = compress(conv.clone()).unwrap();
+    let (found, expected) = (packed.forward(images.clone()), conv.forward(images));
+    for channel in 0..4 {
+        let of = |y: &Tensor<4>| values(y.clone().narrow(1, channel, 1));
+        assert_close(&of(&found), &of(&expected), 3e-6, &format!("channel {channel}"));
+    }
+}
+
+/// What is unpacked, quantized and packed again has the same codes and scales. An exporter has the same test for files.
+pub(super) fn t42() {
+    let (_, device) = device();
+    let new = || QuantLinear::from(LinearConfig::new(40, 9).init(&device));
+    for config in [presets::int8_weight_only(), presets::int4_blockwise_weight_only(), presets::mxfp4_default()] {
+        let (packed, _) = compress_weights(new(), &config).unwrap();
+        let (again, _) = compress_weights(decompress(packed.clone()).unwrap(), &config).unwrap();
+        assert_same(&values(again.weight.val()), &values(packed.weight.val()), "packed again");
+        let codes = |layer: &QuantLinear| {
+            let quantizers = Quantizers::of(layer);
+            quantizers.get("weight_quantizer").unwrap().packed().unwrap().packed().codes()
+        };
+        assert_eq!(codes(&again), codes(&packed));
     }
 }
