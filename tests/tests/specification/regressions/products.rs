@@ -89,9 +89,9 @@ pub(super) fn t18() {
     }
 }
 
-/// What is unpacked, quantized and packed again has the same values, and with f32 scales the same codes. Ranges are then
-/// those of rounded weights, of which a power of two may be the next smaller: so a file is written of the codes that are
-/// there, and of nothing that is computed again. An exporter has the same test for files.
+/// What is unpacked, quantized and packed again has the same values, and with f32 scales the same codes. Ranges are
+/// then those of rounded weights, of which a power of two may be the next smaller: so a file is written of the
+/// codes that are there, and of nothing that is computed again. An exporter has the same test for files.
 pub(super) fn t42() {
     let (_, device) = device();
     let weight = spread::<2>([40, 9], &device);
