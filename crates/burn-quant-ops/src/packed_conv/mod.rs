@@ -44,24 +44,32 @@ impl PackedConv {
     }
 
     /// Sets the stride of each axis.
+    ///
+    /// As many as the kernel has axes; none is zero.
     pub fn with_stride(mut self, stride: &[usize]) -> Self {
         self.options.stride = three(stride, 1);
         self
     }
 
     /// Sets the zeros before and after each axis.
+    ///
+    /// The two may differ.
     pub fn with_padding(mut self, padding: &[(usize, usize)]) -> Self {
         self.options.padding = three(padding, (0, 0));
         self
     }
 
     /// Sets the distance between elements of the kernel.
+    ///
+    /// 1 for neighbours; none is zero.
     pub fn with_dilation(mut self, dilation: &[usize]) -> Self {
         self.options.dilation = three(dilation, 1);
         self
     }
 
     /// Sets the number of groups of channels.
+    ///
+    /// As many as channels: each has kernels of its own.
     pub fn with_groups(mut self, groups: usize) -> Self {
         self.options.groups = groups;
         self
