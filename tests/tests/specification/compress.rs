@@ -6,7 +6,7 @@ use burn::nn::conv::{
 };
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor};
-use burn_quant::compress::{WithoutPackedForm, compress_with, decompress};
+use burn_quant::compress::{WithoutPackedForm, compress_with, decompress, memory};
 use burn_quant::config::Format;
 use burn_quant::nn::{ActivationQuantized, QuantConv2d, QuantEmbedding, QuantEmbeddingConfig, QuantLinear};
 use burn_quant::quantizer::Buffer;
@@ -192,6 +192,37 @@ fn convolutions_run_on_their_codes() {
         ConvTranspose2dConfig::new([4, 6], [3, 2]).with_groups(2), [2, 4, 5, 6];
         ConvTranspose3dConfig::new([2, 3], [2, 1, 2]), [1, 2, 3, 3, 3];
     }
+}
+
+/// The table of bytes, as the book shows it of the first example's network.
+#[test]
+fn memory_is_counted_layer_by_layer() {
+    #[derive(Module, Debug)]
+    struct Cnn {
+        conv1: QuantConv2d,
+        conv2: QuantConv2d,
+        fc1: QuantLinear,
+        fc2: QuantLinear,
+    }
+    let (_, device) = device();
+    let conv = |channels| Conv2dConfig::new(channels, [3, 3]).init(&device).into();
+    let linear = |inputs, outputs| LinearConfig::new(inputs, outputs).init(&device).into();
+    let (conv1, conv2) = (conv([1, 16]), conv([16, 32]));
+    let model = Cnn { conv1, conv2, fc1: linear(1568, 64), fc2: linear(64, 10) };
+    let forward = |model: &Cnn| {
+        let x = model.conv2.forward(model.conv1.forward(spread([1, 1, 11, 11], &device)));
+        let x = x.reshape([1, 1568]);
+        drop(model.fc2.forward(model.fc1.forward(x)));
+    };
+    let (model, _) = quantize(model, &presets::int8_default(), forward).unwrap();
+    let expected = "\
+layer  held as       bytes  of float
+conv1  int8 packed     324    50.6 %
+conv2  int8 packed    4868    26.2 %
+fc1    int8 packed  100868    25.1 %
+fc2    int8 packed    1132    43.5 %
+total               107192    25.3 %";
+    assert_eq!(memory(&compress(model).unwrap().0).to_string(), expected);
 }
 
 /// INT8 inputs, and weights of fewer bits.

@@ -189,6 +189,12 @@ pub fn packed_conv<const D: usize>(
         layout.inputs() * groups / elements.max(1),
         shape[1]
     );
+    assert!(
+        groups > 0 && shape[1].is_multiple_of(groups) && layout.outputs().is_multiple_of(groups),
+        "packed_conv: {groups} groups divide {} channels and {} outputs",
+        shape[1],
+        layout.outputs()
+    );
     let ConvOptions { stride, padding, dilation, .. } = &conv.options;
     for (axis, len) in axes.into_iter().enumerate() {
         assert!(stride[axis] > 0 && dilation[axis] > 0, "packed_conv: stride and dilation are not zero");

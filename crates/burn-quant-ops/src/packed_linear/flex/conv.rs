@@ -148,24 +148,31 @@ impl Convolution<'_> {
 
     /// The outputs of a group as rows of steps: those of a window, of which the last of a run may be filled up with
     /// zeros.
-    fn rows<V: Vectors>(&self, group: usize, windows: &Windows, row_tiles: &RowTiles) -> IntegerRows<V> {
+    fn rows<V: Vectors>(
+        &self,
+        group: usize,
+        kernel: &Kernel,
+        windows: &Windows,
+        row_tiles: &RowTiles,
+    ) -> IntegerRows<V> {
         let (layout, of_group) = (self.weight.layout, row_tiles.rows());
         let zero = u32::from_le_bytes([zero_of(layout.format()) as u8; STEP]);
         let steps = windows.offsets.len();
-        if !windows.run.is_multiple_of(STEP) {
-            let (kernel, inputs) = (self.kernel(), layout.inputs());
-            let mut codes = vec![0i8; of_group * steps * STEP];
-            for (row, codes) in codes.chunks_exact_mut(steps * STEP).enumerate() {
-                let kernel = &kernel[(group * of_group + row) * inputs..][..inputs];
-                let filled_up = windows.run.next_multiple_of(STEP);
-                for (codes, run) in codes.chunks_exact_mut(filled_up).zip(kernel.chunks_exact(windows.run)) {
-                    codes[..run.len()].copy_from_slice(run);
+        let (words, panel_steps) = match kernel {
+            Kernel::Words(words, steps) => (words, steps),
+            Kernel::Codes(kernel) => {
+                let inputs = layout.inputs();
+                let mut codes = vec![0i8; of_group * steps * STEP];
+                for (row, codes) in codes.chunks_exact_mut(steps * STEP).enumerate() {
+                    let kernel = &kernel[(group * of_group + row) * inputs..][..inputs];
+                    let filled_up = windows.run.next_multiple_of(STEP);
+                    for (codes, run) in codes.chunks_exact_mut(filled_up).zip(kernel.chunks_exact(windows.run)) {
+                        codes[..run.len()].copy_from_slice(run);
+                    }
                 }
+                return IntegerRows::of_codes(&codes, steps, row_tiles);
             }
-            return IntegerRows::of_codes(&codes, steps, row_tiles);
-        }
-        let mut bytes = Vec::new();
-        let (words, panel_steps) = self.words(&mut bytes);
+        };
         let signed = |word: u32| {
             // a byte for itself: no borrow crosses into the next
             let high = 0x8080_8080;
@@ -196,6 +203,14 @@ impl Convolution<'_> {
         let stride = inputs / STEP * PANEL;
         let of_group = outputs / image.groups;
         let row_tiles = RowTiles::new(of_group, V::WIDE_TILES);
+        let mut bytes = Vec::new();
+        let kernel = match windows.run.is_multiple_of(STEP) {
+            true => {
+                let (words, steps) = self.words(&mut bytes);
+                Kernel::Words(words, steps)
+            }
+            false => Kernel::Codes(self.kernel()),
+        };
         let groups: Vec<Group<V>> = (0..image.groups)
             .map(|group| {
                 let (mut ranges, mut bias) = (vec![0.0; row_tiles.computed()], vec![0.0; row_tiles.computed()]);
@@ -205,7 +220,7 @@ impl Convolution<'_> {
                         (ranges[before + row], bias[before + row]) = (self.weight.range(output), self.bias(output));
                     }
                 }
-                Group { rows: self.rows(group, &windows, &row_tiles), ranges, bias }
+                Group { rows: self.rows(group, &kernel, &windows, &row_tiles), ranges, bias }
             })
             .collect();
         let pixels = image.output.iter().product::<usize>();
@@ -308,6 +323,14 @@ impl Convolution<'_> {
         let multiplications = outputs * self.weight.layout.inputs();
         rayon::current_num_threads() > 1 && (multiplications >= 5_000_000 || outputs >= 1 << 16)
     }
+}
+
+/// The codes of a kernel as windows need them.
+enum Kernel<'a> {
+    /// As they lie, and the steps of an output: runs of windows are whole steps.
+    Words(&'a [u32], usize),
+    /// Signed, `[output][input]`.
+    Codes(Vec<i8>),
 }
 
 /// The outputs of a group of channels.
