@@ -5,6 +5,7 @@ use burn::nn::LinearConfig;
 use burn::nn::conv::Conv2dConfig;
 use burn::tensor::{DType, Device, Int, Tensor};
 use burn_quant::nn::{QuantConv2d, QuantEmbedding, QuantEmbeddingConfig, QuantLinear};
+use burn_quant::ops::{Activations, PackedConv, packed_conv};
 use burn_quant::{
     QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, compress, disable, presets, quantize, quantize_weights,
 };
@@ -150,4 +151,15 @@ fn geometries_that_do_not_fit_are_named() {
     };
     assert_eq!(message([1, 2, 2, 6]), "packed_conv: a kernel that extends over 3 does not fit into 2");
     assert!(message([1, 5, 4, 4]).contains("packed_conv: the kernel is for 2 channels, the input has 5"));
+
+    // three outputs are not those of two groups
+    let quantizers = Quantizers::of(&packed);
+    let weight = quantizers.get("weight_quantizer").unwrap().packed().unwrap().packed();
+    let range = Tensor::<1>::from_data([1.0], &device);
+    let forward = std::panic::AssertUnwindSafe(|| {
+        let conv = PackedConv::new(&[3, 3]).with_groups(2);
+        packed_conv(spread::<4>([1, 4, 4, 4], &device), &weight, None, &conv, Activations::Int8(range))
+    });
+    let message = *std::panic::catch_unwind(forward).unwrap_err().downcast::<String>().unwrap();
+    assert_eq!(message, "packed_conv: 2 groups divide 4 channels and 3 outputs");
 }
