@@ -45,7 +45,8 @@ impl Elements {
             // zero in every format, and NaN, which codes would keep
             Elements::Minifloat(_) if point == 0.0 || point.is_nan() => 0,
             Elements::Minifloat(minifloat) => minifloat.encode(point),
-            Elements::Nf4(_) => NF4_TABLE.iter().position(|value| *value == point).unwrap_or(7) as u8,
+            Elements::Nf4(_) if point.is_nan() => 7,
+            Elements::Nf4(_) => NF4_TABLE.iter().map(|value| u8::from(*value < point)).sum(),
         }
     }
 

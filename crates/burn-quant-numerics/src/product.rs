@@ -4,7 +4,7 @@
 //! W = [inputs, outputs], packed       w = point(code) · step of its block
 //!
 //! float activations     y = Σ_k x_k · w_k                               in f64, rounded once
-//! integer activations   y = s_x · c · Σ_b f32(Σ_{k in b} q_k · i_k) · t_b     inner in i32, outer in f32 and in order
+//! integer activations   y = s_x · c · Σ_b f32(Σ_{k in b} q_k · i_k) · t_b     inner exact, outer in f32 and in order
 //!
 //! i = point(code) / unit, an integer        t = amax of the block, or its scale in E8M0 or E4M3
 //! c = unit / max for f32 scales, else unit  s_x = step of the row of activations, q its codes
@@ -99,23 +99,72 @@ impl<'a> PackedMatrix<'a> {
         scales: &mut [u32],
     ) -> Result<(), PackError> {
         check(tiles, format, scale, words.len(), scales.len())?;
-        let grid = AnyGrid::new(format, scale, global_amax);
+        let scales_of_panel = (scale_words(tiles, scale) / tiles.panels().max(1)).max(1);
+        let panels = words.chunks_exact_mut(tiles.panel_words().max(1)).zip(scales.chunks_exact_mut(scales_of_panel));
+        for (panel, (words, scales)) in panels.enumerate() {
+            let first = panel * PANEL;
+            Self::pack_panel(
+                tiles,
+                AnyGrid::new(format, scale, global_amax),
+                panel,
+                &amax,
+                |input, row| row.iter_mut().enumerate().for_each(|(i, value)| *value = weight(input, first + i)),
+                words,
+                scales,
+            );
+        }
+        Ok(())
+    }
+
+    /// Packs 16 outputs of a matrix: what [`pack`](PackedMatrix::pack) does for each panel, so that threads can share
+    /// them.
+    ///
+    /// `row` gives the values of an input, as many as the panel has outputs; `words` and `scales` are those of the
+    /// panel. The grid is that of the matrix.
+    ///
+    /// # Panics
+    ///
+    /// Unless there are as many words as a panel has, and codes of as many bits as the layout.
+    #[inline(always)] // into functions with the instructions of the processor
+    pub fn pack_panel(
+        tiles: Tiles,
+        grid: AnyGrid,
+        panel: usize,
+        amax: impl Fn(usize, usize) -> f32,
+        row: impl Fn(usize, &mut [f32]),
+        words: &mut [u32],
+        scales: &mut [u32],
+    ) {
+        let (first, count) = (panel * PANEL, PANEL.min(tiles.outputs() - panel * PANEL));
+        let in_words = matches!(grid, AnyGrid::Plain(_));
         scales.fill(0);
         for block in 0..tiles.blocks() {
-            for output in 0..tiles.outputs() {
-                let (place, stored) = (tiles.scale_place(block, output), grid.stored_scale(amax(block, output)));
-                match scale {
-                    ScaleFormat::F32 => scales[place] = stored,
-                    ScaleFormat::E8M0 | ScaleFormat::E4M3(_) => scales[place / 4] |= stored << (8 * (place % 4)),
+            for output in 0..count {
+                let (place, stored) = (block * PANEL + output, grid.stored_scale(amax(block, first + output)));
+                if in_words {
+                    scales[place] = stored;
+                } else {
+                    scales[place / 4] |= stored << (8 * (place % 4));
                 }
             }
         }
+        let format = if in_words { ScaleFormat::F32 } else { ScaleFormat::E8M0 };
         let scales = &*scales;
-        let scale_of = |block, output| grid.scale_of_stored(stored(scale, scales, tiles.scale_place(block, output)));
-        tiles.pack(words, grid.elements().code(0.0), |input, output| {
-            grid.code(weight(input, output), scale_of(input / tiles.block(), output))
-        });
-        Ok(())
+        let scale_of = |block: usize| -> [Scale; PANEL] {
+            core::array::from_fn(|output| grid.scale_of_stored(stored(format, scales, block * PANEL + output)))
+        };
+        let zero = grid.elements().code(0.0);
+        // a match for the panel, and not for each value
+        let elements = grid.elements();
+        match grid {
+            AnyGrid::Plain(Elements::Int(grid)) => pack_codes(tiles, grid, elements, count, scale_of, row, words, zero),
+            AnyGrid::Plain(Elements::Nf4(grid)) => pack_codes(tiles, grid, elements, count, scale_of, row, words, zero),
+            AnyGrid::Plain(Elements::Minifloat(grid)) => {
+                pack_codes(tiles, grid, elements, count, scale_of, row, words, zero)
+            }
+            AnyGrid::Mx(grid) => pack_codes(tiles, grid, elements, count, scale_of, row, words, zero),
+            AnyGrid::TwoLevel(grid) => pack_codes(tiles, grid, elements, count, scale_of, row, words, zero),
+        }
     }
 
     /// Returns the layout.
@@ -180,13 +229,19 @@ impl<'a> PackedMatrix<'a> {
         Ok(())
     }
 
-    /// Multiplies rows of INT8 activations with the matrix: codes `[rows, inputs]`, a step for each row.
+    /// Multiplies rows of integer activations with the matrix: codes `[rows, inputs]`, of INT8 or wider, and a step for
+    /// each row.
     ///
     /// # Errors
     ///
     /// [`PackError::Length`] unless the slices hold as many whole rows, and [`PackError::Format`] if the elements are
     /// not integers in units of a power of two.
-    pub fn integer_product(&self, codes: &[i8], steps: &[f32], y: &mut [f32]) -> Result<(), PackError> {
+    pub fn integer_product<Q: Copy + Into<i64>>(
+        &self,
+        codes: &[Q],
+        steps: &[f32],
+        y: &mut [f32],
+    ) -> Result<(), PackError> {
         let (inputs, outputs) = (self.tiles.inputs(), self.tiles.outputs());
         let elements = self.grid.elements();
         let Some(unit) = elements.unit() else { return Err(PackError::Inexact) };
@@ -200,9 +255,9 @@ impl<'a> PackedMatrix<'a> {
             for output in 0..outputs {
                 let sum = codes.chunks(self.tiles.block()).enumerate().fold(0.0, |sum, (block, codes)| {
                     let first = block * self.tiles.block();
-                    let integer = |input| (elements.point(self.tiles.code(self.words, input, output)) / unit) as i32;
-                    let products = codes.iter().enumerate().map(|(i, code)| i32::from(*code) * integer(first + i));
-                    sum + products.sum::<i32>() as f32 * self.factor(block, output)
+                    let integer = |input| (elements.point(self.tiles.code(self.words, input, output)) / unit) as i64;
+                    let products = codes.iter().enumerate().map(|(i, code)| (*code).into() * integer(first + i));
+                    sum + products.sum::<i64>() as f32 * self.factor(block, output)
                 });
                 y[row * outputs + output] = sum * (step * constant);
             }
@@ -221,6 +276,33 @@ impl<'a> PackedMatrix<'a> {
         };
         Some((i32::MAX / (128 * largest)) as usize)
     }
+}
+
+/// Packs the values of a panel, rounded to a grid.
+#[allow(clippy::too_many_arguments)] // as above
+#[inline(always)]
+fn pack_codes<G: Grid>(
+    tiles: Tiles,
+    grid: G,
+    elements: Elements,
+    count: usize,
+    scale_of: impl Fn(usize) -> [Scale; PANEL],
+    row: impl Fn(usize, &mut [f32]),
+    words: &mut [u32],
+    zero: u8,
+) {
+    let (mut block, mut scales) = (usize::MAX, [Scale { to_grid: 0.0, from_grid: 1.0 }; PANEL]);
+    tiles.pack_panel(words, zero, |input, codes| {
+        if input / tiles.block() != block {
+            block = input / tiles.block();
+            scales = scale_of(block);
+        }
+        let mut values = [0.0; PANEL];
+        row(input, &mut values[..count]);
+        for ((code, value), scale) in codes.iter_mut().zip(values).zip(scales).take(count) {
+            *code = elements.code(grid.round(grid.units(value, scale)));
+        }
+    });
 }
 
 /// What is stored of the scale at a place.
@@ -282,7 +364,7 @@ mod tests {
             .unwrap();
         let packed = PackedMatrix::new(tiles, format, ScaleFormat::F32, 0.0, &words, &scales).unwrap();
         let mut y = [0.0];
-        packed.integer_product(&[3, 5, -128, 1], &[0.25], &mut y).unwrap();
+        packed.integer_product(&[3i8, 5, -128, 1], &[0.25], &mut y).unwrap();
         assert_eq!(y, [(11.0 * 3.5 + -895.0 * 14.0) * (0.25 * (1.0f32 / 7.0))]);
     }
 
@@ -291,7 +373,7 @@ mod tests {
         let tiles = Tiles::new(4, 1, 4, 8).unwrap();
         let (words, scales) = (vec![0; tiles.words()], vec![0; tiles.scales()]);
         let packed = PackedMatrix::new(tiles, Format::E4M3, ScaleFormat::F32, 0.0, &words, &scales).unwrap();
-        assert_eq!(packed.integer_product(&[0; 4], &[1.0], &mut [0.0]), Err(PackError::Inexact));
+        assert_eq!(packed.integer_product(&[0i8; 4], &[1.0], &mut [0.0]), Err(PackError::Inexact));
         let length = PackError::Length { what: "activations", expected: 4, found: 5 };
         assert_eq!(packed.product(&[0.0; 5], &mut [0.0]), Err(length));
         let other = PackedMatrix::new(tiles, Format::E2M1, ScaleFormat::F32, 0.0, &words, &scales);

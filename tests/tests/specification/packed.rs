@@ -2,7 +2,9 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use burn_quant::config::{BlockScale, Format, GradientRule, IntFormat};
-use burn_quant::ops::{Activations, FakeQuant, Groups, NotPacked, PackedTensor, Ranges, fake_quant, packed_linear};
+use burn_quant::ops::{
+    Activations, FakeQuant, Groups, NotPacked, PackedTensor, Ranges, fake_quant, multiplies_integers, packed_linear,
+};
 use burn_quant_tests::{device, devices};
 
 use crate::{assert_close, assert_same, spread, values};
@@ -94,6 +96,30 @@ fn products_are_those_of_the_fake_quantized_tensors() {
     }
 }
 
+/// Off by at most half a step of each value, `amax / 32512`, times the weights; exact where there are no integers.
+#[test]
+fn activations_of_15_bits_are_nearly_floats() {
+    for (name, device) in devices() {
+        let x = spread::<2>([6, 24], &device);
+        let half_steps = x.clone().abs().max_dim(1) / 32512.0;
+        for (kind, ranges, weight_spec) in kinds([24, 20], &device) {
+            let packed = PackedTensor::pack(spread::<2>([24, 20], &device), ranges, weight_spec).unwrap();
+            let exact = values(packed_linear(x.clone(), &packed, Activations::Float));
+            let found = values(packed_linear(x.clone(), &packed, Activations::Int15PerToken));
+            let what = format!("{name}, {kind}");
+            if !multiplies_integers(&device, packed.layout) {
+                assert_same(&found, &exact, &what);
+                continue;
+            }
+            assert_ne!(found, exact, "{what}");
+            let bounds = values(half_steps.clone().matmul(packed.unpack().abs().sum_dim(0)));
+            for ((found, exact), bound) in found.iter().zip(&exact).zip(bounds) {
+                assert!((found - exact).abs() <= bound + 1e-6, "{what}: {found}, exactly {exact}, within {bound}");
+            }
+        }
+    }
+}
+
 /// The scale of the tensor is below what counts as a scale of a block at all: only the largest blocks have one.
 #[test]
 fn small_weights_under_two_levels_keep_their_scale() {
@@ -149,6 +175,7 @@ fn the_gradient_goes_to_the_activations() {
         let expected = values(seed.clone().matmul(weight.transpose()));
         assert_close(&gradient(Activations::Float), &expected, 2e-6, &name);
         assert_close(&gradient(Activations::Int8PerToken), &expected, 2e-6, &name);
+        assert_close(&gradient(Activations::Int15PerToken), &expected, 2e-6, &name);
         let inside = values(x.clone()).into_iter().map(|x| if x.abs() <= 1.5 { 1.0 } else { 0.0 });
         let clipped: Vec<f32> = expected.iter().zip(inside).map(|(gradient, inside)| gradient * inside).collect();
         let range = Tensor::<1>::from_data([1.5], &device);

@@ -5,7 +5,7 @@ use burn::nn::conv::Conv2dConfig;
 use burn::nn::{Linear, LinearConfig, LinearLayout};
 use burn::tensor::{Bytes, DType, Device, Shape, Tensor};
 use burn_pack::{Reader, Tensor as PackTensor, Writer};
-use burn_quant::compress::{decompress, memory};
+use burn_quant::compress::{CompressOptions, FloatInputs, compress_with, decompress, memory};
 use burn_quant::config::Format;
 use burn_quant::nn::{QuantConv2d, QuantLinear};
 use burn_quant::train::QuantLora;
@@ -65,6 +65,32 @@ fn a_packed_model_comes_back_with_the_same_codes_and_outputs() {
         let (unpacked, expected) = (decompress(restored).unwrap(), decompress(model).unwrap());
         assert_same(&values(unpacked.fc.weight.val()), &values(expected.fc.weight.val()), &name);
     }
+}
+
+/// What is done with inputs in float is chosen when a model is packed, and kept in its file.
+#[test]
+fn inputs_of_15_bits_are_chosen_and_kept() {
+    let (name, device) = device();
+    let layer = || -> QuantLinear { LinearConfig::new(24, 18).init(&device).into() };
+    let config = QuantConfig::new().with_rule(Rule::set("weight_quantizer", QuantizerConfig::int(4).per_block(8)));
+    let (quantized, _) = quantize_weights(layer(), &config).unwrap();
+    let x = spread([5, 24], &device);
+    let exact = values(compress(quantized.clone()).unwrap().0.forward(x.clone()));
+    let options = CompressOptions::new().with_float_inputs(FloatInputs::Int15);
+    let (packed, _) = compress_with(quantized.clone(), options).unwrap();
+    let found = values(packed.forward(x.clone()));
+    let most = found.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(most < 1e-3, "{name}: {most}");
+    assert_eq!(most > 0.0, name == "flex", "{name}: integers are multiplied on the CPU");
+    let restored = from_bytes(layer(), to_bytes(&packed).unwrap()).unwrap();
+    assert_same(&values(restored.forward(x.clone())), &found, name);
+    assert_same(&values(packed.clone().train().valid().forward(x.clone())), &found, name);
+    // inputs that are rounded already are not rounded again
+    let config = config.with_rule(Rule::set("input_quantizer", QuantizerConfig::e4m3().dynamic()));
+    let (quantized, _) = quantize_weights(layer(), &config).unwrap();
+    let (exact, _) = compress(quantized.clone()).unwrap();
+    let (packed, _) = compress_with(quantized, options).unwrap();
+    assert_same(&values(packed.forward(x.clone())), &values(exact.forward(x)), name);
 }
 
 /// Shares of f32 in memory and in the file, headers included: codes and f32 scales, of 512 · 512 weights.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 
-pub use crate::quantizer::packed::{PackedForm, PackedWeight, PackedWords};
+pub use crate::quantizer::packed::{FloatInputs, PackedForm, PackedWeight, PackedWords};
 
 use crate::error::{NotPackedReason, QuantError};
 use crate::fold::fold_weights;
@@ -25,6 +25,52 @@ pub enum WithoutPackedForm {
     Refuse,
     /// They stay fake-quantized, and are listed in the report.
     Keep,
+}
+
+/// How a model is packed.
+///
+/// # Example
+///
+/// ```
+/// use burn_quant::compress::{CompressOptions, FloatInputs};
+///
+/// let fast = CompressOptions::new().with_float_inputs(FloatInputs::Int15);
+/// assert_ne!(fast, CompressOptions::default()); // which is exact
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct CompressOptions {
+    without_packed_form: WithoutPackedForm,
+    float_inputs: FloatInputs,
+}
+
+impl CompressOptions {
+    /// Creates the options that [`compress()`] has: every quantized weight has a packed form, and inputs that are not
+    /// rounded are multiplied as floats.
+    ///
+    /// Each `with_` method changes one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets what becomes of weights that have no packed form.
+    ///
+    /// By default they are an error.
+    pub fn with_weights_without_packed_form(self, without_packed_form: WithoutPackedForm) -> Self {
+        Self { without_packed_form, ..self }
+    }
+
+    /// Sets what packed linear layers do with inputs that are not rounded.
+    ///
+    /// By default they are multiplied as floats.
+    pub fn with_float_inputs(self, float_inputs: FloatInputs) -> Self {
+        Self { float_inputs, ..self }
+    }
+}
+
+impl From<WithoutPackedForm> for CompressOptions {
+    fn from(without_packed_form: WithoutPackedForm) -> Self {
+        Self { without_packed_form, ..Self::default() }
+    }
 }
 
 /// What was packed.
@@ -95,14 +141,15 @@ impl std::fmt::Display for CompressReport {
 /// # #[cfg(not(feature = "flex"))] fn main() {}
 /// ```
 pub fn compress<M: Module>(model: M) -> Result<(M, CompressReport), QuantError> {
-    compress_with(model, WithoutPackedForm::Refuse)
+    compress_with(model, CompressOptions::default())
 }
 
-/// Does what [`compress()`] does, and says what becomes of weights that have no packed form.
+/// Does what [`compress()`] does, and says what becomes of weights that have no packed form, or of inputs that are not
+/// rounded.
 ///
 /// # Errors
 ///
-/// Those of [`compress()`]; none for such weights if they are kept.
+/// Those of [`compress()`]; none for weights without a packed form if they are kept.
 ///
 /// # Example
 ///
@@ -122,7 +169,11 @@ pub fn compress<M: Module>(model: M) -> Result<(M, CompressReport), QuantError> 
 /// # Ok(()) }
 /// # #[cfg(not(feature = "flex"))] fn main() {}
 /// ```
-pub fn compress_with<M: Module>(model: M, others: WithoutPackedForm) -> Result<(M, CompressReport), QuantError> {
+pub fn compress_with<M: Module>(
+    model: M,
+    options: impl Into<CompressOptions>,
+) -> Result<(M, CompressReport), QuantError> {
+    let options = options.into();
     let index = ModelIndex::of(&model);
     let mut plan = BTreeMap::new();
     let mut report = CompressReport::default();
@@ -131,7 +182,7 @@ pub fn compress_with<M: Module>(model: M, others: WithoutPackedForm) -> Result<(
         if !quantizer.is_enabled() || quantizer.packed().is_some() {
             continue;
         }
-        match (quantizer.check_packing(&weight.shape), others) {
+        match (quantizer.check_packing(&weight.shape), options.without_packed_form) {
             (Ok(()), _) => _ = plan.insert(weight.path.clone(), quantizer.clone()),
             (Err(reason), WithoutPackedForm::Keep) => _ = report.kept.insert(weight.path.clone(), reason),
             (Err(reason), WithoutPackedForm::Refuse) => {
@@ -140,7 +191,7 @@ pub fn compress_with<M: Module>(model: M, others: WithoutPackedForm) -> Result<(
         }
     }
     drop(index);
-    let mut pack = Pack { plan, others, packed: BTreeMap::new(), report, error: None };
+    let mut pack = Pack { plan, options, packed: BTreeMap::new(), report, error: None };
     let model = map(model, &mut pack);
     match pack.error {
         Some((path, reason)) => Err(QuantError::NotPacked { path, reason }),
@@ -180,7 +231,7 @@ pub fn decompress<M: Module>(model: M) -> Result<M, QuantError> {
 struct Pack {
     /// The quantizers of weights that are packed, by the path of the weight.
     plan: BTreeMap<String, TensorQuantizer>,
-    others: WithoutPackedForm,
+    options: CompressOptions,
     /// The quantizers of weights that were, by name, until they take their place.
     packed: BTreeMap<String, TensorQuantizer>,
     report: CompressReport,
@@ -191,7 +242,8 @@ impl Map for Pack {
     fn parameter<const D: usize>(&mut self, at: &Path, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let path = at.joined();
         let Some(quantizer) = self.plan.remove(&path).filter(|_| self.error.is_none()) else { return param };
-        let quantizer = match (quantizer.packing(param.base()), self.others) {
+        let packing = quantizer.packing(param.base(), self.options.float_inputs);
+        let quantizer = match (packing, self.options.without_packed_form) {
             (Ok(quantizer), _) => quantizer,
             (Err(reason), WithoutPackedForm::Keep) => {
                 self.report.kept.insert(path, reason);

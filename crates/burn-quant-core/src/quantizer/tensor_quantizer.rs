@@ -7,7 +7,7 @@ use burn_quant_ops::Groups;
 use burn_quant_ops::numerics::{BlockScale, Format, ScaleFormat, Signedness};
 
 use super::buffers::Buffers;
-use super::packed::{PackedWeight, PackedWords};
+use super::packed::{FloatInputs, PackedWeight, PackedWords};
 use super::tap::TapSlot;
 use super::{AnyTensor, Buffer, Tap};
 use crate::config::{BiasSource, LearnedAmax, QuantizerConfig, RangeSource};
@@ -296,8 +296,12 @@ impl TensorQuantizer {
     /// # Errors
     ///
     /// [`NotPackedReason`] with the reason why the weight has no packed form.
-    pub fn packing<const D: usize>(&self, weight: Tensor<D>) -> Result<Self, NotPackedReason> {
-        Ok(self.holding(PackedWeight::pack(weight, self)?))
+    pub fn packing<const D: usize>(
+        &self,
+        weight: Tensor<D>,
+        float_inputs: FloatInputs,
+    ) -> Result<Self, NotPackedReason> {
+        Ok(self.holding(PackedWeight::pack(weight, self, float_inputs)?))
     }
 
     /// Returns the quantizer with a packed weight that was read from a file.

@@ -196,16 +196,44 @@ impl Tiles {
     /// If there are not [`words`](Tiles::words) words.
     pub fn pack(self, words: &mut [u32], zero: u8, mut code: impl FnMut(usize, usize) -> u8) {
         assert_eq!(words.len(), self.words(), "Tiles: as many words as the layout has");
+        for (panel, words) in words.chunks_exact_mut(self.panel_words().max(1)).enumerate() {
+            let outputs = panel * PANEL..self.outputs.min((panel + 1) * PANEL);
+            self.pack_panel(words, zero, |input, codes| {
+                codes.iter_mut().zip(outputs.clone()).for_each(|(to, output)| *to = code(input, output));
+            });
+        }
+    }
+
+    /// Packs the codes of a panel: `codes` writes those of an input, of which the outputs that there are count.
+    ///
+    /// # Panics
+    ///
+    /// If there are not [`panel_words`](Tiles::panel_words) words.
+    #[inline(always)] // into functions with the instructions of the processor
+    pub fn pack_panel(self, words: &mut [u32], zero: u8, mut codes: impl FnMut(usize, &mut [u8; PANEL])) {
+        assert_eq!(words.len(), self.panel_words(), "Tiles: as many words as the layout has");
         words.fill(0);
-        for panel in 0..self.panels() {
-            for place in 0..self.padded_inputs() {
-                let (block, within) = (place / self.padded_block(), place % self.padded_block());
-                let input = block * self.block + within;
-                let filled = within >= self.block || input >= self.inputs;
-                for column in 0..PANEL {
-                    let output = panel * PANEL + column;
-                    let code = if filled || output >= self.outputs { zero } else { code(input, output) };
-                    self.put(words, panel, place, column, code);
+        let steps = self.granule() / STEP;
+        let mut place = 0;
+        for granule in words.chunks_exact_mut(self.granule_words() * PANEL) {
+            for step in 0..steps {
+                // the four codes of each column, the first in the lowest byte
+                let mut columns = [0u32; PANEL];
+                for byte in 0..STEP as u32 {
+                    let (block, within) = (place / self.padded_block(), place % self.padded_block());
+                    let input = block * self.block + within;
+                    let mut row = [zero; PANEL];
+                    if within < self.block && input < self.inputs {
+                        codes(input, &mut row);
+                    }
+                    columns.iter_mut().zip(row).for_each(|(column, code)| *column |= u32::from(code) << (8 * byte));
+                    place += 1;
+                }
+                for part in self.parts() {
+                    let (word, shift) = part.of_step(step);
+                    let words = &mut granule[word * PANEL..][..PANEL];
+                    let bits = columns.iter().map(|column| ((column >> part.bit) & part.mask()) << shift);
+                    words.iter_mut().zip(bits).for_each(|(word, bits)| *word |= bits);
                 }
             }
         }
@@ -236,17 +264,6 @@ impl Tiles {
             codes |= ((words[base + word * PANEL] >> shift) & part.mask()) << part.bit;
         }
         codes
-    }
-
-    fn put(self, words: &mut [u32], panel: usize, place: usize, column: usize, code: u8) {
-        let steps = self.granule() / STEP;
-        let (step, byte) = (place / STEP, place % STEP);
-        let base = panel * self.panel_words() + step / steps * self.granule_words() * PANEL + column;
-        for part in self.parts() {
-            let (word, shift) = part.of_step(step % steps);
-            let bits = (u32::from(code) >> part.bit) & ((1 << part.width) - 1);
-            words[base + word * PANEL] |= bits << (shift + 8 * byte as u32);
-        }
     }
 
     /// The parts of a code, from its lowest bits up.

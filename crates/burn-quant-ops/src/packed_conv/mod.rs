@@ -236,7 +236,9 @@ fn composed(
     let shape = x.dims();
     let x = match activations {
         Activations::Float => x,
-        Activations::Int8PerToken => panic!("packed_conv: a window has no range of its own"),
+        Activations::Int8PerToken | Activations::Int15PerToken => {
+            panic!("packed_conv: a window has no range of its own")
+        }
         Activations::Int8(range) => {
             let groups = Groups::per_tensor(&shape);
             let format = crate::packed_linear::activation_format().into();

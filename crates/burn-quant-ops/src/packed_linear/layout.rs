@@ -255,16 +255,23 @@ impl PackedTensor {
         let tiles = layout.tiles();
         let group = |block: usize, output: usize| groups.of_element(block * tiles.block() * outputs + output);
         let (mut words, mut stored) = (Aligned::new(tiles.words()), Aligned::new(scale_words(tiles, layout.scale)));
-        PackedMatrix::pack(
-            tiles,
-            layout.format,
-            layout.scale,
-            global_amax,
-            |block, output| amax[group(block, output)],
-            |input, output| values[input * outputs + output],
-            words.words(),
-            stored.words(),
-        )?;
+        if tiles.words() > 0 {
+            let words = words.words().chunks_exact_mut(tiles.panel_words());
+            let stored = stored.words().chunks_exact_mut(scale_words(tiles, layout.scale) / tiles.panels());
+            let (grid, range) = (layout.grid(), |block, output| amax[group(block, output)]);
+            in_parallel(words.zip(stored).enumerate(), |(panel, (words, stored))| {
+                let row = |input: usize, row: &mut [f32]| {
+                    row.copy_from_slice(&values[input * outputs + panel * PANEL..][..row.len()]);
+                };
+                #[cfg(feature = "flex")]
+                crate::flex::vectorized(
+                    #[inline(always)]
+                    || PackedMatrix::pack_panel(tiles, grid, panel, range, row, words, stored),
+                );
+                #[cfg(not(feature = "flex"))]
+                PackedMatrix::pack_panel(tiles, grid, panel, range, row, words, stored);
+            });
+        }
         Ok(Self { words: words.into_tensor(&device), scales: stored.into_scales(layout.scale, &device), layout })
     }
 
@@ -421,6 +428,17 @@ fn block_of(groups: &Groups) -> Result<usize, NotPacked> {
         &[inputs, _] => Ok(groups.size(0).min(inputs.max(1))),
         shape => Err(NotPacked::Groups { shape: shape.to_vec(), counts: groups.counts().to_vec() }),
     }
+}
+
+/// Packs panels, on all threads where there are some.
+fn in_parallel<'a, I>(panels: I, pack: impl Fn((usize, (&'a mut [u32], &'a mut [u32]))) + Send + Sync)
+where
+    I: Iterator<Item = (usize, (&'a mut [u32], &'a mut [u32]))> + Send,
+{
+    #[cfg(feature = "flex")]
+    rayon::iter::ParallelIterator::for_each(rayon::iter::ParallelBridge::par_bridge(panels), pack);
+    #[cfg(not(feature = "flex"))]
+    panels.for_each(pack);
 }
 
 fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {

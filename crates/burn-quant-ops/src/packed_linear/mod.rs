@@ -3,6 +3,7 @@
 //! ```text
 //! x, float                    ──► y = x · W                     codes become floats in registers
 //! x ──► INT8, of its token    ──► y = s_x · Σ_b t_b · (q · i)   sums of integers, exact
+//! x ──► INT15, of its token   ──► the same, q = 128 · high + low, each of which is INT8
 //! ```
 //!
 //! * `layout` how a weight is packed
@@ -42,6 +43,12 @@ pub enum Activations {
     Int8PerToken,
     /// INT8 with a given range, f32 `[1]`.
     Int8(Tensor<1>),
+    /// Integers of 15 bits with the range of each token, `q = rne(x · 16256 / amax)`: nearly floats, as two products of
+    /// INT8.
+    ///
+    /// An approximation of floats for their speed: a value is off by at most `amax / 32512`, half a step. Where there
+    /// are no integer products, activations stay floats, exactly.
+    Int15PerToken,
 }
 
 /// [`Activations`] without their tensor.
@@ -53,6 +60,8 @@ pub enum ActivationKind {
     Int8PerToken,
     /// INT8 with a given range.
     Int8,
+    /// 15 bits, a range for each row.
+    Int15PerToken,
 }
 
 /// All that a backend is told besides its tensors.
@@ -159,6 +168,7 @@ pub fn packed_linear<const D: usize>(x: Tensor<D>, weight: &PackedTensor, activa
         Activations::Float => (ActivationKind::Float, None),
         Activations::Int8PerToken => (ActivationKind::Int8PerToken, None),
         Activations::Int8(range) => (ActivationKind::Int8, Some(range)),
+        Activations::Int15PerToken => (ActivationKind::Int15PerToken, None),
     };
     let range = range.unwrap_or_else(|| Tensor::empty([1], (&device, DType::F32)));
     let (words, ranges, scale_codes) = weight.tensors(&device);
@@ -221,7 +231,7 @@ fn is_flex(device: &Device) -> bool {
 fn rounded(x: Tensor<2>, activations: Activations) -> Tensor<2> {
     let shape = x.dims();
     let (groups, ranges) = match activations {
-        Activations::Float => return x,
+        Activations::Float | Activations::Int15PerToken => return x,
         Activations::Int8PerToken => (Groups::per_channel(&shape, 0), Ranges::Dynamic),
         Activations::Int8(range) => (Groups::per_tensor(&shape), Ranges::Static(range)),
     };

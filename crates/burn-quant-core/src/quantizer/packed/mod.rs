@@ -38,6 +38,35 @@ pub struct PackedWeight {
     layout: PackedLayout,
     matrix: Matrix,
     dtype: DType,
+    float_inputs: FloatInputs,
+}
+
+/// What a packed linear layer does with inputs that its quantizer does not round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FloatInputs {
+    /// Multiplies them as floats.
+    #[default]
+    Exact,
+    /// Rounds them to 15 bits with the range of each token, where there are integer products: an approximation that is
+    /// faster. A value is off by at most 1/32512 of the largest of its token.
+    ///
+    /// Weights in NF4 and in floats of more than 4 bits are multiplied as floats all the same, and so is everything on
+    /// GPU backends and under autodiff.
+    Int15,
+}
+
+impl FloatInputs {
+    fn activations(self) -> Activations {
+        match self {
+            FloatInputs::Exact => Activations::Float,
+            FloatInputs::Int15 => Activations::Int15PerToken,
+        }
+    }
+
+    fn is_exact(&self) -> bool {
+        *self == FloatInputs::Exact
+    }
 }
 
 /// What a file says of a packed weight beside its words and the configuration of its quantizer.
@@ -50,6 +79,9 @@ pub struct PackedForm {
     /// What the parameter was before, and is when it is asked for.
     #[serde(default = "f32_weight", skip_serializing_if = "is_f32")]
     pub dtype: DType,
+    /// What is done with inputs that are not rounded.
+    #[serde(default, skip_serializing_if = "FloatInputs::is_exact")]
+    pub float_inputs: FloatInputs,
 }
 
 fn f32_weight() -> DType {
@@ -100,6 +132,7 @@ impl PackedWeight {
     pub(super) fn pack<const D: usize>(
         weight: Tensor<D>,
         quantizer: &TensorQuantizer,
+        float_inputs: FloatInputs,
     ) -> Result<Self, NotPackedReason> {
         refusal::check(quantizer)?;
         let (weight, dtype) = (weight.clone().detach(), weight.dtype());
@@ -109,7 +142,7 @@ impl PackedWeight {
         let ranges = matrix.ranges(quantizer.ranges(&weight, &groups, None), &groups);
         let spec =
             FakeQuant { format: quantizer.config.format, groups: of_matrix, gradient: GradientRule::PassThrough };
-        Ok(Self::new(PackedTensor::pack(matrix.of_tensor(weight), ranges, spec)?, matrix, dtype))
+        Ok(Self::new(PackedTensor::pack(matrix.of_tensor(weight), ranges, spec)?, matrix, dtype, float_inputs))
     }
 
     /// Makes a weight of words that were read from a file.
@@ -125,16 +158,17 @@ impl PackedWeight {
         refusal::check_form(quantizer)?;
         let (matrix, layout) = Self::layout(&form.shape, quantizer)?;
         let layout = layout.with_global_amax(form.global_amax);
-        Ok(Self::new(PackedTensor::from_words(layout, words, scales, device)?, matrix, form.dtype))
+        let packed = PackedTensor::from_words(layout, words, scales, device)?;
+        Ok(Self::new(packed, matrix, form.dtype, form.float_inputs))
     }
 
-    fn new(packed: PackedTensor, matrix: Matrix, dtype: DType) -> Self {
+    fn new(packed: PackedTensor, matrix: Matrix, dtype: DType, float_inputs: FloatInputs) -> Self {
         let constant = |codes| Param::initialized(ParamId::new(), codes);
         let scales = match packed.scales {
             PackedScales::Ranges(ranges) => Scales::Ranges(Param::from_tensor(ranges).set_require_grad(false)),
             PackedScales::Codes(codes) => Scales::Codes(constant(codes)),
         };
-        Self { words: constant(packed.words), scales, layout: packed.layout, matrix, dtype }
+        Self { words: constant(packed.words), scales, layout: packed.layout, matrix, dtype, float_inputs }
     }
 
     /// Whether these are the codes of what a quantizer does.
@@ -151,7 +185,7 @@ impl PackedWeight {
     /// With both, the words of a file are a weight again.
     pub fn form(&self) -> PackedForm {
         let (shape, global_amax) = (self.matrix.shape().to_vec(), self.layout.global_amax());
-        PackedForm { shape, global_amax, dtype: self.dtype }
+        PackedForm { shape, global_amax, dtype: self.dtype, float_inputs: self.float_inputs }
     }
 
     /// Returns the weight as fake quantization left it, f32.
@@ -219,7 +253,8 @@ impl TensorQuantizer {
             (Some(activations), None) => packed_linear(input.smoothed(x.clone()), &weight, activations),
             (_, factors) => {
                 let x = input.forward(x.clone());
-                let y = packed_linear(x.clone(), &weight, Activations::Float);
+                let rounding = if input.is_enabled() { Activations::Float } else { packed.float_inputs.activations() };
+                let y = packed_linear(x.clone(), &weight, rounding);
                 match factors {
                     None => y,
                     Some((down, up)) => y + through_factors(x, down, up),
@@ -331,8 +366,8 @@ impl PackedWeight {
             Scales::Ranges(ranges) => Scales::Ranges(ranges.valid()),
             Scales::Codes(codes) => Scales::Codes(codes.valid()),
         };
-        let (layout, matrix, dtype) = (self.layout, self.matrix.clone(), self.dtype);
-        Self { words: self.words.valid(), scales, layout, matrix, dtype }
+        let (layout, matrix, dtype, float_inputs) = (self.layout, self.matrix.clone(), self.dtype, self.float_inputs);
+        Self { words: self.words.valid(), scales, layout, matrix, dtype, float_inputs }
     }
 
     pub(super) fn train(self) -> Self {

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! codes     q = clamp(rne(x · (127 / amax)), −128, 127)      amax of the row, or one given      step = amax / 127
-//! rows      [tile of rows] [step] [row of the tile]          filled up as blocks are
-//! sums      [tile of rows] [block] [row of the tile]         Σ q, for the zero of the weights
+//! in parts  q = rne(x · (16256 / amax)) = 128 · high + low   high in −127..=127, low in −64..=63    amax / 16256
+//! rows      [tile of rows] [step] [row of the tile] [part]   filled up as blocks are
+//! sums      [tile of rows] [block] [row of the tile] [part]  Σ q, for the zero of the weights
 //! ```
 //!
 //! A row with a value that is not a number has a step that is none either: its outputs are NaN. So are those of a row
@@ -87,6 +88,21 @@ pub(super) enum RowRange {
     OfRow,
     /// One for all.
     Given(f32),
+    /// The largest magnitude of the row, of codes of 15 bits in two parts.
+    OfRowInParts,
+}
+
+/// The largest code of 15 bits: 127 times the unit of its high part.
+const LARGEST_IN_PARTS: f32 = 127.0 * PART;
+
+/// The unit of the high part.
+pub(super) const PART: f32 = 128.0;
+
+impl RowRange {
+    /// The INT8 codes of a value.
+    pub(super) fn parts(self) -> usize {
+        if matches!(self, RowRange::OfRowInParts) { 2 } else { 1 }
+    }
 }
 
 impl<V: Vectors> IntegerRows<V> {
@@ -99,10 +115,10 @@ impl<V: Vectors> IntegerRows<V> {
         row_tiles: &RowTiles,
         threads: bool,
     ) -> Self {
-        let (padded, blocks, rows) = (tiles.padded_inputs(), tiles.blocks(), row_tiles.computed());
+        let (padded, blocks, rows, n) = (tiles.padded_inputs(), tiles.blocks(), row_tiles.computed(), range.parts());
         let mut quantized = Self {
-            x: vec![V::Step::default(); rows * padded / STEP],
-            sums: vec![0; rows * blocks],
+            x: vec![V::Step::default(); rows * n * padded / STEP],
+            sums: vec![0; rows * n * blocks],
             steps: vec![0.0; rows],
         };
         let mut parts = Vec::with_capacity(row_tiles.tiles.len());
@@ -110,20 +126,23 @@ impl<V: Vectors> IntegerRows<V> {
             (quantized.x.as_mut_slice(), quantized.sums.as_mut_slice(), quantized.steps.as_mut_slice());
         for tile in row_tiles.iter() {
             let (x, sums, steps);
-            (x, x_rest) = x_rest.split_at_mut(tile.size * padded / STEP);
-            (sums, sums_rest) = sums_rest.split_at_mut(tile.size * blocks);
+            (x, x_rest) = x_rest.split_at_mut(tile.size * n * padded / STEP);
+            (sums, sums_rest) = sums_rest.split_at_mut(tile.size * n * blocks);
             (steps, steps_rest) = steps_rest.split_at_mut(tile.size);
             parts.push((tile, x, sums, steps));
         }
         let work = |(tile, out, sums, steps): (RowTile, &mut [V::Step], &mut [i32], &mut [f32])| {
-            let mut codes = vec![0i8; padded];
+            let mut codes = vec![0i8; n * padded];
             for row in 0..tile.rows {
                 let x = &x[(tile.first + row) * tiles.inputs()..][..tiles.inputs()];
                 steps[row] = quantize_row(x, tiles, grid, range, &mut codes);
-                let four = codes.chunks_exact(STEP).map(|four| V::step(four.try_into().expect("a step of codes")));
-                out.iter_mut().skip(row).step_by(tile.size).zip(four).for_each(|(out, step)| *out = step);
-                for block in 0..blocks {
-                    sums[block * tile.size + row] = sum(&codes[tiles.block_range(block)]);
+                for (part, codes) in codes.chunks_exact(padded.max(1)).enumerate() {
+                    let (at, rows) = (row * n + part, tile.size * n);
+                    let four = codes.chunks_exact(STEP).map(|four| V::step(four.try_into().expect("a step of codes")));
+                    out.iter_mut().skip(at).step_by(rows).zip(four).for_each(|(out, step)| *out = step);
+                    for block in 0..blocks {
+                        sums[block * rows + at] = sum(&codes[tiles.block_range(block)]);
+                    }
                 }
             }
         };
@@ -165,7 +184,7 @@ impl<V: Vectors> IntegerRows<V> {
     }
 }
 
-/// Quantizes a row, and returns its step.
+/// Quantizes a row, one part after the other, and returns its step.
 fn quantize_row(x: &[f32], tiles: Tiles, grid: IntGrid, range: RowRange, codes: &mut [i8]) -> f32 {
     let largest = vectorized(
         #[inline(always)]
@@ -174,6 +193,10 @@ fn quantize_row(x: &[f32], tiles: Tiles, grid: IntGrid, range: RowRange, codes: 
     let (range, given) = match range {
         RowRange::OfRow => (largest, false),
         RowRange::Given(range) => (range, true),
+        RowRange::OfRowInParts => {
+            split_row(x, tiles, largest, codes);
+            return if largest < f32::INFINITY { largest / LARGEST_IN_PARTS } else { f32::NAN };
+        }
     };
     let scale = grid.scale(range);
     for (block, x) in x.chunks(tiles.block()).enumerate() {
@@ -190,13 +213,40 @@ fn quantize_row(x: &[f32], tiles: Tiles, grid: IntGrid, range: RowRange, codes: 
     if is_number { range / grid.max() } else { f32::NAN }
 }
 
+/// Quantizes a row to 15 bits: the high parts, then the low ones.
+fn split_row(x: &[f32], tiles: Tiles, largest: f32, codes: &mut [i8]) {
+    let to_grid = LARGEST_IN_PARTS / largest;
+    let to_grid = if to_grid < f32::INFINITY { to_grid } else { 0.0 };
+    let (high, low) = codes.split_at_mut(tiles.padded_inputs());
+    for (block, x) in x.chunks(tiles.block()).enumerate() {
+        let start = block * tiles.padded_block();
+        let (high, low) = (&mut high[start..][..x.len()], &mut low[start..][..x.len()]);
+        vectorized(
+            #[inline(always)]
+            || {
+                for ((high, low), x) in high.iter_mut().zip(low).zip(x) {
+                    let code = bits_of(x * to_grid) as i16;
+                    *high = ((code + 64) >> 7) as i8;
+                    *low = ((code + 64) & 0x7f) as i8 - 64;
+                }
+            },
+        );
+    }
+}
+
 /// An integer of a byte, from a float that is one; of NaN any.
 ///
 /// A large power of two leaves it in the lowest bits, and vectors of them are made without the branches of a cast.
 #[inline(always)]
 pub(super) fn code_of(integer: f32) -> i8 {
+    bits_of(integer) as i8
+}
+
+/// Rounds to the nearest integer, of ties to the even one, and leaves it in the lowest bits.
+#[inline(always)]
+fn bits_of(integer: f32) -> u32 {
     const LARGE: f32 = 1.5 * (1 << 23) as f32;
-    (integer + LARGE).to_bits() as i8
+    (integer + LARGE).to_bits()
 }
 
 fn sum(codes: &[i8]) -> i32 {

@@ -68,8 +68,12 @@ pub(super) trait Points<V: Vectors>: Copy {
     /// Inputs of a word.
     const INPUTS: usize;
 
+    /// What all inputs of 16 words have in common.
+    type Prepared: Copy;
+
+    unsafe fn prepare(self, words: V::Int) -> Self::Prepared;
     /// The points of an input of 16 words.
-    unsafe fn of_input(self, words: V::Int, input: usize) -> V::Float;
+    unsafe fn of_input(self, words: Self::Prepared, input: usize) -> V::Float;
 }
 
 /// Codes of 4 bits of any format.
@@ -78,6 +82,12 @@ pub(super) struct Table16<T>(pub(super) T);
 
 impl<V: Vectors> Points<V> for Table16<V::Table> {
     const INPUTS: usize = 8;
+    type Prepared = V::Int;
+
+    #[inline(always)]
+    unsafe fn prepare(self, words: V::Int) -> V::Int {
+        words
+    }
 
     #[inline(always)]
     unsafe fn of_input(self, words: V::Int, input: usize) -> V::Float {
@@ -93,6 +103,12 @@ pub(super) struct Integers(pub(super) i32);
 
 impl<V: Vectors> Points<V> for Integers {
     const INPUTS: usize = STEP;
+    type Prepared = V::Int;
+
+    #[inline(always)]
+    unsafe fn prepare(self, words: V::Int) -> V::Int {
+        words
+    }
 
     #[inline(always)]
     unsafe fn of_input(self, words: V::Int, input: usize) -> V::Float {
@@ -106,6 +122,12 @@ pub(super) struct E4m3;
 
 impl<V: Vectors> Points<V> for E4m3 {
     const INPUTS: usize = STEP;
+    type Prepared = V::Int;
+
+    #[inline(always)]
+    unsafe fn prepare(self, words: V::Int) -> V::Int {
+        words
+    }
 
     #[inline(always)]
     unsafe fn of_input(self, words: V::Int, input: usize) -> V::Float {
@@ -119,6 +141,12 @@ pub(super) struct Table256<'a>(pub(super) &'a [f32; 256]);
 
 impl<V: Vectors> Points<V> for Table256<'_> {
     const INPUTS: usize = STEP;
+    type Prepared = V::Int;
+
+    #[inline(always)]
+    unsafe fn prepare(self, words: V::Int) -> V::Int {
+        words
+    }
 
     #[inline(always)]
     unsafe fn of_input(self, words: V::Int, input: usize) -> V::Float {
@@ -130,6 +158,16 @@ impl<V: Vectors> Points<V> for Table256<'_> {
 pub(super) fn points<const N: usize>(format: Format) -> [f32; N] {
     let elements = Elements::of(format);
     std::array::from_fn(|code| if code >> format.bits() == 0 { elements.point(code as u8) } else { 0.0 })
+}
+
+/// The points of a format of floats of at most a byte as bf16: their high bytes, their low bytes, and the sign of each
+/// byte of a word, without which codes of 8 bits are looked up.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn half_points(format: Format) -> ([u8; 128], [u8; 128], u32) {
+    let points = points::<256>(format);
+    let byte = |shift: u32| std::array::from_fn(|code| (points[code].to_bits() >> shift) as u8);
+    debug_assert!(points.iter().all(|point| point.is_nan() || point.to_bits() & 0xffff == 0), "{format} fits bf16");
+    (byte(24), byte(16), if format.bits() == 8 { 0x8080_8080 } else { 0 })
 }
 
 /// The integers of all codes of a format of 4 bits in its unit, and the one that is added to each so that none is

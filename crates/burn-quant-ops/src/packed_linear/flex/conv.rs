@@ -70,7 +70,7 @@ pub(crate) fn convolve(
 ) -> Vec<f32> {
     let weight = Weight::of_ranges(layout, words, ranges);
     let work = Convolution { weight, image, range, bias };
-    work.with(Instructions::available().next().expect("any processor is portable"))
+    work.with(Instructions::best())
 }
 
 pub(super) struct Convolution<'a> {
@@ -84,7 +84,7 @@ impl Convolution<'_> {
     pub(super) fn with(&self, instructions: Instructions) -> Vec<f32> {
         match instructions {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => self.run::<Avx512>(),
+            Instructions::Avx512Vbmi | Instructions::Avx512 => self.run::<Avx512>(),
             #[cfg(target_arch = "x86_64")]
             Instructions::AvxVnni => self.run::<AvxVnni>(),
             #[cfg(target_arch = "x86_64")]
@@ -518,7 +518,7 @@ impl<V: Vectors> Tile<V> for WindowTile<V> {
     unsafe fn run<const R: usize, const P: usize>(&self) {
         // SAFETY: the caller's.
         unsafe {
-            let totals = integers::<V, Bytes, R, P>(Bytes, i32::from(ZERO), self.panels, self.x, self.sums);
+            let totals = integers::<V, Bytes, R, P, 1>(Bytes, i32::from(ZERO), self.panels, self.x, self.sums);
             for (row, totals) in totals.iter().enumerate() {
                 let factor = V::floats(*self.ranges.add(row) * self.constant);
                 let bias = V::floats(*self.bias.add(row));

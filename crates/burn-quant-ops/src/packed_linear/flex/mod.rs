@@ -17,6 +17,8 @@ mod tests;
 mod tile;
 mod vectors;
 
+use std::sync::OnceLock;
+
 use burn::backend::Flex;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::{Bytes, DType};
@@ -26,6 +28,8 @@ use burn_quant_numerics::{AnyGrid, Elements, Format, Grid, PackedMatrix, ScaleFo
 use rayon::prelude::*;
 
 use self::activations::{IntegerRows, RowRange, RowTile, RowTiles, float_rows};
+#[cfg(target_arch = "x86_64")]
+use self::codes::half_points;
 use self::codes::{
     Bytes as ByteCodes, Codes, E4m3, Integers, NibbleTable, Nibbles, Points, Table16, Table256, are_read_in_place,
     integers, points, write_bytes,
@@ -52,6 +56,7 @@ impl PackedLinearOps for Flex {
             ActivationKind::Float => None,
             ActivationKind::Int8PerToken => Some(RowRange::OfRow),
             ActivationKind::Int8 => Some(RowRange::Given(elements::<f32>(&activation_range)[0])),
+            ActivationKind::Int15PerToken => Some(RowRange::OfRowInParts),
         };
         let weight = Weight::new(call.layout, &words, &ranges, &scale_codes);
         let y = Work { weight, x: elements::<f32>(&x), rows, range }.dispatch();
@@ -158,6 +163,8 @@ struct Work<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Instructions {
     #[cfg(target_arch = "x86_64")]
+    Avx512Vbmi,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
     AvxVnni,
@@ -167,6 +174,35 @@ enum Instructions {
 }
 
 impl Instructions {
+    /// The best that this processor has, or what the environment variable `BURN_QUANT_INSTRUCTIONS` names.
+    fn best() -> Self {
+        static BEST: OnceLock<Instructions> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let mut available = Self::available();
+            match std::env::var("BURN_QUANT_INSTRUCTIONS") {
+                Err(_) => available.next().expect("any processor is portable"),
+                Ok(name) => available.find(|found| found.name() == name).unwrap_or_else(|| {
+                    let names: Vec<_> = Self::available().map(Self::name).collect();
+                    panic!("BURN_QUANT_INSTRUCTIONS is \"{name}\", expected one of this processor's: {names:?}")
+                }),
+            }
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vbmi => "avx512vbmi",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+
     /// Those that this processor has.
     fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
@@ -175,6 +211,7 @@ impl Instructions {
             let avx2 = has!("avx2") && has!("fma") && has!("f16c");
             let avx512 = avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni");
             [
+                (Self::Avx512Vbmi, avx512 && has!("avx512vbmi")),
                 (Self::Avx512, avx512),
                 (Self::AvxVnni, avx2 && has!("avxvnni")),
                 (Self::Avx2, avx2),
@@ -189,11 +226,13 @@ impl Instructions {
 
 impl Work<'_> {
     fn dispatch(self) -> Vec<f32> {
-        self.with(Instructions::available().next().expect("any processor is portable"))
+        self.with(Instructions::best())
     }
 
     fn with(self, instructions: Instructions) -> Vec<f32> {
         match instructions {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Vbmi => self.run_with_bytes(),
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 => self.run::<vectors::Avx512>(),
             #[cfg(target_arch = "x86_64")]
@@ -203,6 +242,19 @@ impl Work<'_> {
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => self.run::<vectors::Avx2>(),
             Instructions::Portable => self.run::<Portable>(),
+        }
+    }
+
+    /// Floats of a byte are looked up.
+    #[cfg(target_arch = "x86_64")]
+    fn run_with_bytes(self) -> Vec<f32> {
+        let format = self.weight.layout.format();
+        match (self.range, format) {
+            (None, format) if format.bits() > 4 && !matches!(format, Format::Int(_)) => {
+                let (high, low, signs) = half_points(format);
+                self.floats::<vectors::Avx512Vbmi, _>(vectors::HalfTable { high: &high, low: &low, signs })
+            }
+            _ => self.run::<vectors::Avx512>(),
         }
     }
 
@@ -228,11 +280,16 @@ impl Work<'_> {
         }
     }
 
-    /// INT8 activations.
+    /// Activations of integers.
     fn integers<V: Vectors, C: Codes<V> + Send + Sync>(self, codes: C, zero: i32, range: RowRange) -> Vec<f32> {
-        let (layout, tiles) = (self.weight.layout, self.weight.layout.tiles());
+        let (layout, tiles, parts) = (self.weight.layout, self.weight.layout.tiles(), range.parts());
         let wide = tiles.blocks() == 1 && !C::SMALL;
-        let row_tiles = RowTiles::new(self.rows, if wide { V::WIDE_TILES } else { V::TILES });
+        let sizes = match (parts, wide) {
+            (2, _) => V::SPLIT_TILES,
+            (_, true) => V::WIDE_TILES,
+            _ => V::TILES,
+        };
+        let row_tiles = RowTiles::new(self.rows, sizes);
         let threads = self.is_large();
         let rows = IntegerRows::<V>::new(self.x, tiles, activation_grid(), range, &row_tiles, threads);
         let unit = Elements::of(layout.format()).unit().expect("integers");
@@ -243,18 +300,24 @@ impl Work<'_> {
                     codes,
                     zero,
                     panels,
-                    x: rows.x[before * tiles.padded_inputs() / STEP..].as_ptr(),
-                    sums: rows.sums[before * tiles.blocks()..].as_ptr(),
+                    x: rows.x[before * parts * tiles.padded_inputs() / STEP..].as_ptr(),
+                    sums: rows.sums[before * parts * tiles.blocks()..].as_ptr(),
                     steps: &rows.steps[before..before + size],
                     constant,
                     y: y.rows(first, len),
                 };
                 // SAFETY: the processor has the instructions, since they were chosen among those; rows and panels are
                 // whole, and their buffers as long as the layout says.
-                unsafe { if wide { V::run_wide(&tile, size) } else { V::run(&tile, size) } };
+                unsafe {
+                    match (parts, wide) {
+                        (2, _) => V::run_split(&InParts(tile), size),
+                        (_, true) => V::run_wide(&tile, size),
+                        _ => V::run(&tile, size),
+                    }
+                }
             }
         };
-        self.columns(product, panels_of(&row_tiles, if wide { V::WIDE_TILES } else { V::TILES }), threads)
+        self.columns(product, panels_of(&row_tiles, sizes), threads)
     }
 
     /// Float activations.
@@ -285,10 +348,10 @@ impl Work<'_> {
     fn columns(&self, product: impl Fn(Panels, Columns) + Sync, group: usize, threads: bool) -> Vec<f32> {
         let (layout, tiles) = (self.weight.layout, self.weight.layout.tiles());
         let outputs = layout.outputs();
-        let mut y = vec![0.0f32; self.rows * outputs];
         if self.rows == 0 || tiles.inputs() == 0 {
-            return y;
+            return vec![0.0; self.rows * outputs];
         }
+        let mut y = Vec::with_capacity(self.rows * outputs);
         let destination = Destination(y.as_mut_ptr());
         let scales = self.weight.scales();
         let work = |groups: std::ops::Range<usize>| {
@@ -314,6 +377,8 @@ impl Work<'_> {
             1 => work(0..groups),
             parts => (0..parts).into_par_iter().for_each(|i| work(part(i))),
         }
+        // SAFETY: there is room for them, and every row of every panel was written.
+        unsafe { y.set_len(self.rows * outputs) };
         y
     }
 }
@@ -388,12 +453,31 @@ struct IntegerTile<'a, V: Vectors, C> {
     y: Columns,
 }
 
+/// The same of rows in two parts.
+struct InParts<T>(T);
+
 impl<V: Vectors, C: Codes<V>> Tile<V> for IntegerTile<'_, V, C> {
     #[inline(always)]
     unsafe fn run<const R: usize, const P: usize>(&self) {
         // SAFETY: the caller's.
+        unsafe { self.run_in_parts::<R, P, 1>() }
+    }
+}
+
+impl<V: Vectors, C: Codes<V>> Tile<V> for InParts<IntegerTile<'_, V, C>> {
+    #[inline(always)]
+    unsafe fn run<const R: usize, const P: usize>(&self) {
+        // SAFETY: the caller's.
+        unsafe { self.0.run_in_parts::<R, P, 2>() }
+    }
+}
+
+impl<V: Vectors, C: Codes<V>> IntegerTile<'_, V, C> {
+    #[inline(always)]
+    unsafe fn run_in_parts<const R: usize, const P: usize, const N: usize>(&self) {
+        // SAFETY: the caller's.
         unsafe {
-            let totals = tile::integers::<V, C, R, P>(self.codes, self.zero, self.panels, self.x, self.sums);
+            let totals = tile::integers::<V, C, R, P, N>(self.codes, self.zero, self.panels, self.x, self.sums);
             for (row, (totals, step)) in totals.iter().zip(self.steps).enumerate() {
                 let factor = V::floats(step * self.constant);
                 for (panel, total) in totals.iter().take(self.panels.count).enumerate() {

@@ -3,6 +3,7 @@
 use super::*;
 use burn_quant_numerics::packed::Tiles;
 use burn_quant_numerics::{BlockScale, IntFormat, IntSpan, Signedness};
+use proptest::prelude::*;
 
 /// Values between −1 and 1 without a pattern.
 fn noise(seed: usize, len: usize) -> Vec<f32> {
@@ -102,19 +103,24 @@ fn integer_products_are_exact_on_every_instruction_set() {
                 if !packed.layout.has_integer_products() {
                     continue;
                 }
-                for (rows, range) in
-                    [1, 2, 5, 8, 13].map(|rows| (rows, RowRange::OfRow)).into_iter().chain([(4, RowRange::Given(0.5))])
-                {
+                let all_rows = [1, 2, 5, 8, 13].map(|rows| [(rows, RowRange::OfRow), (rows, RowRange::OfRowInParts)]);
+                for (rows, range) in all_rows.into_iter().flatten().chain([(4, RowRange::Given(0.5))]) {
                     let x = noise(rows, rows * inputs);
                     let amax = |row: &[f32]| match range {
-                        RowRange::OfRow => burn_quant_numerics::amax(row),
+                        RowRange::OfRow | RowRange::OfRowInParts => burn_quant_numerics::amax(row),
                         RowRange::Given(range) => range,
                     };
+                    let largest = if range.parts() == 2 { 16256.0 } else { 127.0 };
                     let code = |row: &[f32]| {
-                        row.iter().map(|x| grid.code(*x, grid.scale(amax(row))) as i8).collect::<Vec<_>>()
+                        let (scale, amax) = (grid.scale(amax(row)), amax(row));
+                        let code = move |x: &f32| match range {
+                            RowRange::OfRowInParts => (x * (largest / amax)).round_ties_even() as i16,
+                            _ => grid.code(*x, scale) as i16,
+                        };
+                        row.iter().map(code).collect::<Vec<_>>()
                     };
-                    let codes: Vec<i8> = x.chunks(inputs).flat_map(code).collect();
-                    let steps: Vec<f32> = x.chunks(inputs).map(|row| amax(row) / 127.0).collect();
+                    let codes: Vec<i16> = x.chunks(inputs).flat_map(code).collect();
+                    let steps: Vec<f32> = x.chunks(inputs).map(|row| amax(row) / largest).collect();
                     let mut expected = vec![0.0; rows * outputs];
                     packed.matrix().integer_product(&codes, &steps, &mut expected).unwrap();
                     let y = Work { weight: packed.weight(), x: &x, rows, range: Some(range) }.with(instructions);
@@ -164,7 +170,7 @@ fn a_row_with_a_value_that_is_not_a_number_has_no_output_and_its_neighbours_have
     let mut x = noise(1, 24);
     x[9] = f32::NAN;
     x[23] = f32::INFINITY;
-    for range in [RowRange::OfRow, RowRange::Given(1.0)] {
+    for range in [RowRange::OfRow, RowRange::OfRowInParts, RowRange::Given(1.0)] {
         let y = Work { weight: packed.weight(), x: &x, rows: 3, range: Some(range) }.dispatch();
         assert!(y[..3].iter().all(|y| y.is_finite()) && y[3..6].iter().all(|y| y.is_nan()), "{range:?}: {y:?}");
         // a given range clips an infinity, as fake quantization does; a row's own is none
@@ -261,4 +267,41 @@ fn definition(image: &Image, packed: &Packed, bias: &[f32]) -> Vec<(f64, f64)> {
         y.push((sum, magnitude));
     }
     y
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Any size, block and format: integers exactly, floats but for the order of their sum, and no instruction set
+    /// different from another.
+    #[test]
+    fn products_of_any_size_are_those_of_the_reference(
+        rows in 1usize..70, inputs in 1usize..300, outputs in 1usize..70, block in 1usize..320, which in 0usize..1000,
+    ) {
+        let formats = formats();
+        let packed = Packed::new(inputs, outputs, block, formats[which % formats.len()]);
+        let x = noise(rows + inputs, rows * inputs);
+        let magnitudes = magnitudes(&x, &packed, rows);
+        let what = format!("{:?}, {rows} x {inputs} x {outputs} / {block}", packed.layout);
+        let mut expected = vec![0.0; rows * outputs];
+        packed.matrix().product(&x, &mut expected).unwrap();
+        let grid = activation_grid();
+        let (mut codes, mut steps) = (Vec::with_capacity(x.len()), Vec::with_capacity(rows));
+        for row in x.chunks(inputs) {
+            let amax = burn_quant_numerics::amax(row);
+            codes.extend(row.iter().map(|x| grid.code(*x, grid.scale(amax)) as i8));
+            steps.push(amax / 127.0);
+        }
+        let mut integers = vec![0.0; rows * outputs];
+        let has_integers = packed.layout.has_integer_products();
+        if has_integers {
+            packed.matrix().integer_product(&codes, &steps, &mut integers).unwrap();
+        }
+        for instructions in Instructions::available() {
+            let product = |range| Work { weight: packed.weight(), x: &x, rows, range }.with(instructions);
+            compare(&product(None), &expected, &magnitudes, 1e-6, &what);
+            if has_integers {
+                compare(&product(Some(RowRange::OfRow)), &integers, &magnitudes, 3e-7, &what);
+            }
+        }
+    }
 }

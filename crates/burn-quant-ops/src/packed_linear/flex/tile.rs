@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! integers    per block   i32 sums begin at −zero · Σ x, so that codes need no sign;  total += f32(sum) · scale
-//! floats      per part    sum = Σ point · x, over 1024 inputs of a block at most;     total += sum · scale
+//!             in parts    sum = 128 · f32(sum of high parts) + f32(sum of low parts)
+//! floats      per run     sum = Σ point · x, over 1024 inputs of a block at most;     total += sum · scale
 //! ```
 //!
 //! Blocks are filled up, so the loops have no tails.
@@ -12,11 +13,12 @@
 
 use burn_quant_numerics::packed::{PANEL, STEP, Tiles};
 
+use super::activations::PART;
 use super::codes::{Codes, Points};
 use super::vectors::Vectors;
 
 /// Inputs that floats are summed over at a time: a long sum of equal signs would lose its last places.
-const PART: usize = 1024;
+const RUN: usize = 1024;
 
 /// Scales of panels and blocks, 16 side by side.
 #[derive(Clone, Copy)]
@@ -78,9 +80,10 @@ unsafe fn pointers<const P: usize>(panels: &Panels) -> [*const u32; P] {
     words
 }
 
-/// `R` rows of codes times `P` panels: sums in units of the scales of rows. `x` is `[step][R]`, `sums` `[block][R]`.
+/// `R` rows of codes in `N` parts times `P` panels: sums in units of the scales of rows. `x` is `[step][R][N]`, `sums`
+/// `[block][R][N]`.
 #[inline(always)]
-pub(super) unsafe fn integers<V: Vectors, C: Codes<V>, const R: usize, const P: usize>(
+pub(super) unsafe fn integers<V: Vectors, C: Codes<V>, const R: usize, const P: usize, const N: usize>(
     codes: C,
     zero: i32,
     panels: Panels,
@@ -94,9 +97,12 @@ pub(super) unsafe fn integers<V: Vectors, C: Codes<V>, const R: usize, const P: 
     let mut step = 0;
     for block in 0..blocks {
         let end = all.min(step + block_steps);
-        let mut sum = [[V::splat(0); P]; R];
-        for (row, sum) in sum.iter_mut().enumerate() {
-            *sum = [V::splat(zero.wrapping_neg().wrapping_mul(*sums.add(block * R + row))); P];
+        let mut sum = [[[V::splat(0); P]; N]; R];
+        for row in 0..R {
+            for part in 0..N {
+                let of_x = *sums.add((block * R + row) * N + part);
+                sum[row][part] = [V::splat(zero.wrapping_neg().wrapping_mul(of_x)); P];
+            }
         }
         while step < end {
             let mut panel = [V::splat(0); P];
@@ -110,13 +116,15 @@ pub(super) unsafe fn integers<V: Vectors, C: Codes<V>, const R: usize, const P: 
                     operands[p] = codes.of_step(panel[p], i);
                 }
                 for row in 0..R {
-                    let x = &*x.add((step + i) * R + row);
-                    for p in 0..P {
-                        sum[row][p] = if C::SMALL {
-                            V::dot::<true>(sum[row][p], operands[p], x)
-                        } else {
-                            V::dot::<false>(sum[row][p], operands[p], x)
-                        };
+                    for part in 0..N {
+                        let x = &*x.add(((step + i) * R + row) * N + part);
+                        for p in 0..P {
+                            sum[row][part][p] = if C::SMALL {
+                                V::dot::<true>(sum[row][part][p], operands[p], x)
+                            } else {
+                                V::dot::<false>(sum[row][part][p], operands[p], x)
+                            };
+                        }
                     }
                 }
             }
@@ -128,7 +136,11 @@ pub(super) unsafe fn integers<V: Vectors, C: Codes<V>, const R: usize, const P: 
         }
         for row in 0..R {
             for p in 0..P {
-                totals[row][p] = V::multiply_add(V::to_float(sum[row][p]), scale[p], totals[row][p]);
+                let mut whole = V::to_float(sum[row][0][p]);
+                for part in 1..N {
+                    whole = V::multiply_add(whole, V::floats(PART), V::to_float(sum[row][part][p]));
+                }
+                totals[row][p] = V::multiply_add(whole, scale[p], totals[row][p]);
             }
         }
     }
@@ -154,12 +166,12 @@ pub(super) unsafe fn floats<V: Vectors, C: Points<V>, const R: usize, const P: u
             scale[p] = scales.of::<V>(((first + panels.at(p)) * blocks + block) * PANEL);
         }
         while input < end {
-            let part = end.min(input + PART);
+            let part = end.min(input + RUN);
             let mut sum = [[V::floats(0.0); P]; R];
             while input < part {
-                let mut panel = [V::splat(0); P];
+                let mut panel = [points.prepare(V::splat(0)); P];
                 for p in 0..P {
-                    panel[p] = V::words(words[p]);
+                    panel[p] = points.prepare(V::words(words[p]));
                     words[p] = words[p].add(PANEL);
                 }
                 for i in 0..C::INPUTS {

@@ -6,6 +6,7 @@
 //! | implementation | registers | product of bytes |
 //! |---|---|---|
 //! | [`Avx512`] | one of 16 lanes | `vpdpbusd` |
+//! | [`Avx512Vbmi`] | one of 16 lanes | for floats of a byte, by `vpermi2b` |
 //! | [`AvxVnni`] | two of 8 | `vpdpbusd` |
 //! | [`Avx2`] | two of 8 | `vpmaddubsw` for small codes, else `vpmaddwd` of even and odd ones: nothing saturates |
 //! | [`Portable`] | an array | multiplication |
@@ -21,7 +22,7 @@
 mod x86;
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512, AvxVnni};
+pub(super) use x86::{Avx2, Avx512, Avx512Vbmi, AvxVnni, HalfTable};
 
 /// 16 lanes. All methods are unsafe: the processor must have the instructions of the implementation, and pointers must
 /// point to 16 elements.
@@ -41,10 +42,17 @@ pub(super) trait Vectors: Copy {
     /// The same where there is one sum for each, and not one for a block and one for all.
     const WIDE_TILES: &'static [(usize, usize)] = Self::TILES;
 
+    /// The same where a row has two parts, and two sums of integers.
+    const SPLIT_TILES: &'static [(usize, usize)] = Self::TILES;
+
     /// Runs a tile of one of the sizes of [`TILES`](Vectors::TILES).
     unsafe fn run<T: Tile<Self>>(tile: &T, rows: usize);
     /// Runs a tile of one of the sizes of [`WIDE_TILES`](Vectors::WIDE_TILES).
     unsafe fn run_wide<T: Tile<Self>>(tile: &T, rows: usize) {
+        Self::run(tile, rows);
+    }
+    /// Runs a tile of one of the sizes of [`SPLIT_TILES`](Vectors::SPLIT_TILES).
+    unsafe fn run_split<T: Tile<Self>>(tile: &T, rows: usize) {
         Self::run(tile, rows);
     }
 

@@ -2,7 +2,110 @@
 
 use std::arch::x86_64::*;
 
+use burn_quant_numerics::packed::STEP;
+
+use super::super::codes::Points;
 use super::{Tile, Vectors, tiles};
+
+/// What a register of 16 lanes does, whichever features its functions are compiled with.
+macro_rules! one_register {
+    () => {
+        fn step(codes: [i8; 4]) -> i32 {
+            i32::from_le_bytes(codes.map(|code| code as u8))
+        }
+
+        #[inline(always)]
+        unsafe fn words(from: *const u32) -> __m512i {
+            _mm512_loadu_si512(from.cast())
+        }
+
+        #[inline(always)]
+        unsafe fn splat(value: i32) -> __m512i {
+            _mm512_set1_epi32(value)
+        }
+
+        #[inline(always)]
+        unsafe fn field(words: __m512i, shift: u32, mask: u32) -> __m512i {
+            _mm512_and_si512(_mm512_srl_epi32(words, _mm_cvtsi32_si128(shift as i32)), _mm512_set1_epi32(mask as i32))
+        }
+
+        #[inline(always)]
+        unsafe fn bytes_of(codes: __m512i, table: &[u8; 16]) -> __m512i {
+            _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), codes)
+        }
+
+        #[inline(always)]
+        unsafe fn dot<const SMALL: bool>(sum: __m512i, codes: __m512i, step: &i32) -> __m512i {
+            _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(*step))
+        }
+
+        #[inline(always)]
+        unsafe fn subtract(a: __m512i, b: __m512i) -> __m512i {
+            _mm512_sub_epi32(a, b)
+        }
+
+        #[inline(always)]
+        unsafe fn to_float(value: __m512i) -> __m512 {
+            _mm512_cvtepi32_ps(value)
+        }
+
+        #[inline(always)]
+        unsafe fn floats(value: f32) -> __m512 {
+            _mm512_set1_ps(value)
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> __m512 {
+            _mm512_loadu_ps(from)
+        }
+
+        #[inline(always)]
+        unsafe fn store(value: __m512, to: *mut f32) {
+            _mm512_storeu_ps(to, value);
+        }
+
+        #[inline(always)]
+        unsafe fn multiply_add(a: __m512, b: __m512, c: __m512) -> __m512 {
+            _mm512_fmadd_ps(a, b, c)
+        }
+
+        #[inline(always)]
+        unsafe fn table(values: &[f32; 16]) -> __m512 {
+            _mm512_loadu_ps(values.as_ptr())
+        }
+
+        #[inline(always)]
+        unsafe fn lookup(index: __m512i, table: __m512) -> __m512 {
+            _mm512_permutexvar_ps(index, table)
+        }
+
+        #[inline(always)]
+        unsafe fn gather(index: __m512i, table: &[f32; 256]) -> __m512 {
+            _mm512_i32gather_ps::<4>(index, table.as_ptr())
+        }
+
+        #[inline(always)]
+        unsafe fn e8m0(from: *const u8) -> __m512 {
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(bytes))
+        }
+
+        #[inline(always)]
+        unsafe fn e4m3(from: *const u8) -> __m512 {
+            // the bits of an f16 with a bias that is 8 larger
+            let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast()));
+            _mm512_mul_ps(_mm512_cvtph_ps(_mm256_slli_epi16::<7>(bytes)), _mm512_set1_ps(256.0))
+        }
+
+        #[inline(always)]
+        unsafe fn e4m3_points(codes: __m512i) -> __m512 {
+            let sign = _mm512_and_si512(_mm512_slli_epi32::<8>(codes), _mm512_set1_epi32(0x8000));
+            let magnitude = _mm512_and_si512(_mm512_slli_epi32::<7>(codes), _mm512_set1_epi32(0x3f80));
+            let halves = _mm512_cvtepi32_epi16(_mm512_or_si512(sign, magnitude));
+            _mm512_mul_ps(_mm512_cvtph_ps(halves), _mm512_set1_ps(256.0))
+        }
+    };
+}
 
 /// AVX-512 with `vpdpbusd`.
 #[derive(Clone, Copy)]
@@ -16,102 +119,75 @@ impl Vectors for Avx512 {
 
     tiles!(TILES, run, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", (1, 4)(2, 2)(4, 2)(6, 2));
     tiles!(WIDE_TILES, run_wide, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", (1, 4)(2, 2)(4, 2)(8, 2)(12, 2));
+    tiles!(SPLIT_TILES, run_split, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", (1, 4)(2, 2)(3, 2));
 
-    fn step(codes: [i8; 4]) -> i32 {
-        i32::from_le_bytes(codes.map(|code| code as u8))
+    one_register!();
+}
+
+/// AVX-512 with permutations of bytes, which look up numbers of a byte.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Avx512Vbmi;
+
+impl Vectors for Avx512Vbmi {
+    type Int = __m512i;
+    type Float = __m512;
+    type Table = __m512;
+    type Step = i32;
+
+    tiles!(TILES, run, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi", (1, 4)(2, 2)(4, 2)(6, 2));
+
+    one_register!();
+}
+
+/// Floats of at most a byte: the two bytes of each as bf16, which is exact for all of them. Codes of 8 bits are
+/// looked up without their sign.
+#[derive(Clone, Copy)]
+pub(in super::super) struct HalfTable<'a> {
+    pub(in super::super) high: &'a [u8; 128],
+    pub(in super::super) low: &'a [u8; 128],
+    /// The sign of each byte of a word.
+    pub(in super::super) signs: u32,
+}
+
+impl Points<Avx512Vbmi> for HalfTable<'_> {
+    const INPUTS: usize = STEP;
+    /// The high bytes; the low ones of even inputs and those of odd ones, each in the lower byte of 16 bits.
+    type Prepared = [__m512i; 3];
+
+    #[inline(always)]
+    unsafe fn prepare(self, words: __m512i) -> [__m512i; 3] {
+        let load = |from: &[u8; 128]| {
+            let from = from.as_ptr().cast::<__m512i>();
+            [_mm512_loadu_si512(from), _mm512_loadu_si512(from.add(1))]
+        };
+        let ([a, b], [c, d]) = (load(self.high), load(self.low));
+        let high = _mm512_permutex2var_epi8(a, words, b);
+        let low = _mm512_permutex2var_epi8(c, words, d);
+        let signs = _mm512_set1_epi32(self.signs as i32);
+        let bytes = _mm512_set1_epi16(0xff);
+        [
+            _mm512_ternarylogic_epi32::<OR_OF_BOTH>(words, signs, high),
+            _mm512_and_si512(low, bytes),
+            _mm512_srli_epi16::<8>(low),
+        ]
     }
 
     #[inline(always)]
-    unsafe fn words(from: *const u32) -> __m512i {
-        _mm512_loadu_si512(from.cast())
-    }
-
-    #[inline(always)]
-    unsafe fn splat(value: i32) -> __m512i {
-        _mm512_set1_epi32(value)
-    }
-
-    #[inline(always)]
-    unsafe fn field(words: __m512i, shift: u32, mask: u32) -> __m512i {
-        _mm512_and_si512(_mm512_srl_epi32(words, _mm_cvtsi32_si128(shift as i32)), _mm512_set1_epi32(mask as i32))
-    }
-
-    #[inline(always)]
-    unsafe fn bytes_of(codes: __m512i, table: &[u8; 16]) -> __m512i {
-        _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), codes)
-    }
-
-    #[inline(always)]
-    unsafe fn dot<const SMALL: bool>(sum: __m512i, codes: __m512i, step: &i32) -> __m512i {
-        _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(*step))
-    }
-
-    #[inline(always)]
-    unsafe fn subtract(a: __m512i, b: __m512i) -> __m512i {
-        _mm512_sub_epi32(a, b)
-    }
-
-    #[inline(always)]
-    unsafe fn to_float(value: __m512i) -> __m512 {
-        _mm512_cvtepi32_ps(value)
-    }
-
-    #[inline(always)]
-    unsafe fn floats(value: f32) -> __m512 {
-        _mm512_set1_ps(value)
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> __m512 {
-        _mm512_loadu_ps(from)
-    }
-
-    #[inline(always)]
-    unsafe fn store(value: __m512, to: *mut f32) {
-        _mm512_storeu_ps(to, value);
-    }
-
-    #[inline(always)]
-    unsafe fn multiply_add(a: __m512, b: __m512, c: __m512) -> __m512 {
-        _mm512_fmadd_ps(a, b, c)
-    }
-
-    #[inline(always)]
-    unsafe fn table(values: &[f32; 16]) -> __m512 {
-        _mm512_loadu_ps(values.as_ptr())
-    }
-
-    #[inline(always)]
-    unsafe fn lookup(index: __m512i, table: __m512) -> __m512 {
-        _mm512_permutexvar_ps(index, table)
-    }
-
-    #[inline(always)]
-    unsafe fn gather(index: __m512i, table: &[f32; 256]) -> __m512 {
-        _mm512_i32gather_ps::<4>(index, table.as_ptr())
-    }
-
-    #[inline(always)]
-    unsafe fn e8m0(from: *const u8) -> __m512 {
-        let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
-        _mm512_castsi512_ps(_mm512_slli_epi32::<23>(bytes))
-    }
-
-    #[inline(always)]
-    unsafe fn e4m3(from: *const u8) -> __m512 {
-        // the bits of an f16 with a bias that is 8 larger
-        let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(from.cast()));
-        _mm512_mul_ps(_mm512_cvtph_ps(_mm256_slli_epi16::<7>(bytes)), _mm512_set1_ps(256.0))
-    }
-
-    #[inline(always)]
-    unsafe fn e4m3_points(codes: __m512i) -> __m512 {
-        let sign = _mm512_and_si512(_mm512_slli_epi32::<8>(codes), _mm512_set1_epi32(0x8000));
-        let magnitude = _mm512_and_si512(_mm512_slli_epi32::<7>(codes), _mm512_set1_epi32(0x3f80));
-        let halves = _mm512_cvtepi32_epi16(_mm512_or_si512(sign, magnitude));
-        _mm512_mul_ps(_mm512_cvtph_ps(halves), _mm512_set1_ps(256.0))
+    unsafe fn of_input(self, [high, even, odd]: [__m512i; 3], input: usize) -> __m512 {
+        // the high byte to the top, the low one below it, and zeros below that
+        let (high, low) = match input {
+            0 => (_mm512_slli_epi32::<24>(high), _mm512_slli_epi32::<16>(even)),
+            1 => (_mm512_slli_epi32::<16>(high), _mm512_slli_epi32::<16>(odd)),
+            2 => (_mm512_slli_epi32::<8>(high), _mm512_and_si512(even, _mm512_set1_epi32(0x00ff_0000))),
+            _ => (high, _mm512_and_si512(odd, _mm512_set1_epi32(0x00ff_0000))),
+        };
+        let top = _mm512_set1_epi32(0xff00_0000_u32 as i32);
+        _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<OR_OF_BOTH>(high, top, low))
     }
 }
+
+/// `(a & b) | c`.
+const OR_OF_BOTH: i32 = 0xea;
 
 /// AVX2 with fused multiply-add and f16 conversions.
 #[derive(Clone, Copy)]
@@ -240,6 +316,7 @@ impl Vectors for Avx2 {
     type Step = [i32; 3];
 
     tiles!(TILES, run, "avx2,fma,f16c", (1, 2)(2, 1)(4, 1));
+    tiles!(SPLIT_TILES, run_split, "avx2,fma,f16c", (1, 1)(2, 1));
 
     fn step(codes: [i8; 4]) -> [i32; 3] {
         let pair = |a: i8, b: i8| i32::from(a) & 0xffff | i32::from(b) << 16;
@@ -273,6 +350,7 @@ impl Vectors for AvxVnni {
     type Step = i32;
 
     tiles!(TILES, run, "avx2,fma,f16c,avxvnni", (1, 2)(2, 1)(4, 1));
+    tiles!(SPLIT_TILES, run_split, "avx2,fma,f16c,avxvnni", (1, 1)(2, 1));
 
     fn step(codes: [i8; 4]) -> i32 {
         i32::from_le_bytes(codes.map(|code| code as u8))
