@@ -7,6 +7,7 @@
 //!   x ──► hadamard ──► y                                  (an orthogonal rotation of blocks, and its inverse)
 //!   x, codes and scales ──► packed_linear ──► y           (a linear layer of a packed weight)
 //!   x, codes and scales ──► packed_conv ────► y           (a convolution with a packed kernel)
+//!   rows ──► PackedRows ──► rows                          (what a cache holds of tokens)
 //! ```
 //!
 //! [`Groups`] says which elements share an amax; [`FakeQuant`] adds the number format and the [`GradientRule`];
@@ -30,6 +31,7 @@ mod groups;
 mod hadamard;
 mod packed_conv;
 mod packed_linear;
+mod packed_rows;
 mod relative_entropy;
 
 pub use backend::has_kernels;
@@ -45,4 +47,5 @@ pub use packed_linear::{
     ActivationKind, Activations, NotPacked, PackedCall, PackedLayout, PackedLinearOps, PackedScales, PackedTensor,
     multiplies_integers, packed_linear,
 };
+pub use packed_rows::{PackedRows, RowRanges, RowsLayout};
 pub use relative_entropy::relative_entropy;

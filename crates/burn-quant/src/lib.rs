@@ -125,8 +125,8 @@ pub mod fold {
 pub mod compress {
     pub use burn_quant_calibrate::pipeline::compress_weights;
     pub use burn_quant_core::compress::{
-        CompressOptions, CompressReport, FloatInputs, PackedForm, PackedWeight, WithoutPackedForm, compress,
-        compress_with, decompress,
+        CompressOptions, CompressReport, FloatInputs, PackedForm, PackedTokens, PackedWeight, TokenCodec,
+        WithoutPackedForm, compress, compress_with, decompress,
     };
     pub use burn_quant_core::error::NotPackedReason;
     pub use burn_quant_core::memory::{LayerMemory, MemoryReport, memory};

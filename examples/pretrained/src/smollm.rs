@@ -175,9 +175,9 @@ impl Attention {
         };
         let queries = rotation.apply(heads(self.q_proj.forward(x.clone()))).swap_dims(1, 2);
         // the rotated keys are quantized, each head of a token by itself, and stay so in the cache
-        let keys = self.k_bmm_quantizer.forward(rotation.apply(heads(self.k_proj.forward(x.clone())))).swap_dims(1, 2);
-        let values = self.v_bmm_quantizer.forward(heads(self.v_proj.forward(x))).swap_dims(1, 2);
-        let (keys, values) = cache.extend(keys, values);
+        let keys = rotation.apply(heads(self.k_proj.forward(x.clone()))).swap_dims(1, 2);
+        let values = heads(self.v_proj.forward(x)).swap_dims(1, 2);
+        let (keys, values) = cache.extend_quantized(keys, values, &self.k_bmm_quantizer, &self.v_bmm_quantizer);
 
         let [_, groups, all, _] = keys.dims();
         let group = queries.dims()[1] / groups;

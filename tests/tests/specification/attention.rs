@@ -149,9 +149,8 @@ struct OwnAttention {
 
 impl OwnAttention {
     fn forward(&self, x: Tensor<4>, cache: &mut KvCache) -> Tensor<4> {
-        let keys = self.k_bmm_quantizer.forward(x.clone());
-        let values = self.v_bmm_quantizer.forward(x.clone() * 0.5);
-        let (keys, values) = cache.extend(keys, values);
+        let (keys, values) =
+            cache.extend_quantized(x.clone(), x.clone() * 0.5, &self.k_bmm_quantizer, &self.v_bmm_quantizer);
         softmax(x.matmul(keys.transpose()), 3).matmul(values)
     }
 }
@@ -166,9 +165,11 @@ fn a_cache_of_ones_own_layer_keeps_what_was_quantized() {
         let calibrate = |layer: &OwnAttention| drop(layer.forward(x.clone(), &mut KvCache::new()));
         let (layer, _) = quantize(layer, &kv_cache(config), calibrate).unwrap();
         let whole = values(layer.forward(x.clone(), &mut KvCache::new()).narrow(2, 3, 1));
-        let mut cache = KvCache::new();
-        let steps = (0..4).map(|t| values(layer.forward(x.clone().narrow(2, t, 1), &mut cache)));
-        assert_close(&steps.last().unwrap(), &whole, 1e-5, name);
-        assert_eq!(cache.tokens(), 4);
+        let packed = KvCache::packed(&layer.k_bmm_quantizer, &layer.v_bmm_quantizer).unwrap();
+        for mut cache in [KvCache::new(), packed] {
+            let steps = (0..4).map(|t| values(layer.forward(x.clone().narrow(2, t, 1), &mut cache)));
+            assert_close(&steps.last().unwrap(), &whole, 1e-5, name);
+            assert_eq!(cache.tokens(), 4);
+        }
     }
 }

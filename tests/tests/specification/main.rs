@@ -9,6 +9,7 @@ mod compress;
 mod config;
 mod faults;
 mod gradient;
+mod kv_cache;
 mod layers;
 mod learner;
 mod lifecycle;

@@ -103,6 +103,7 @@ fn main() {
         ("packed glue", packed::glue),
         ("packed convolutions", packed::convolutions),
         ("packed sizes", packed::sizes),
+        ("packed cache", packed::cache),
         ("golden", golden),
         ("calibration gain on golden models", golden_gain),
     ];

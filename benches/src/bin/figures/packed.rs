@@ -4,7 +4,10 @@ use std::hint::black_box;
 
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_quant::compress::memory;
+use burn_quant::nn::attention::KvCache;
 use burn_quant::nn::{LinearConfig, QuantLinear};
+use burn_quant::place::Role;
+use burn_quant::quantizer::TensorQuantizer;
 use burn_quant::{QuantConfig, QuantizerConfig, Rule, compress, presets, quantize, quantize_weights};
 use burn_quant_benches::{device, shortest};
 use fashion_mnist::model::Cnn;
@@ -100,6 +103,29 @@ pub(crate) fn sizes() -> Vec<Figure> {
     ]
     .map(|(name, config, bound)| {
         Figure::at_most(format!("packed SmolLM2 linears, {name} / f32"), share(&config), bound)
+    })
+    .into()
+}
+
+/// What a token takes in a packed cache of SmolLM2-135M, of 30 layers with three heads of 64 features, against f32.
+pub(crate) fn cache() -> Vec<Figure> {
+    let device = device();
+    let token = Tensor::<4>::random([1, 3, 1, 64], Distribution::Normal(0.0, 1.0), &device);
+    let bytes = |cache: &mut KvCache| {
+        cache.extend(token.clone(), token.clone());
+        cache.bytes_per_token()
+    };
+    let float = bytes(&mut KvCache::new());
+    [
+        ("INT8 per token", QuantizerConfig::int(8).per_token().dynamic(), 0.27),
+        ("FP8", QuantizerConfig::e4m3().constant(4.0), 0.25),
+        ("NVFP4", QuantizerConfig::nvfp4().constant(4.0), 0.15),
+    ]
+    .map(|(name, config, bound)| {
+        let quantizer = TensorQuantizer::new(config, Role::ChannelsLast);
+        let packed = bytes(&mut KvCache::packed(&quantizer, &quantizer).expect("it has a packed form"));
+        println!("# cache of SmolLM2, {name}: {} bytes per token, {} in f32", 30 * packed, 30 * float);
+        Figure::at_most(format!("packed cache, {name} / f32, bytes per token"), packed as f64 / float as f64, bound)
     })
     .into()
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 
-pub use crate::quantizer::packed::{FloatInputs, PackedForm, PackedWeight, PackedWords};
+pub use crate::quantizer::packed::{FloatInputs, PackedForm, PackedTokens, PackedWeight, PackedWords, TokenCodec};
 
 use crate::error::{NotPackedReason, QuantError};
 use crate::fold::fold_weights;

@@ -21,6 +21,9 @@ pub enum NotPackedReason {
         /// The shape of the weight, or that which groups divide.
         shape: Vec<usize>,
     },
+    /// The range of a tensor is taken from all of its tokens.
+    #[error("its range is that of all tokens, and changes with each; give it a static one, or one for each token")]
+    ChangingRange,
     /// The quantizer does more than rounding.
     #[error("its quantizer {what}, which codes cannot hold")]
     MoreThanRounding {

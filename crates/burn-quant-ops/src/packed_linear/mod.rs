@@ -216,7 +216,7 @@ pub fn multiplies_integers(device: &Device, layout: PackedLayout) -> bool {
 }
 
 /// Whether a device is the CPU, without autodiff.
-fn is_flex(device: &Device) -> bool {
+pub(crate) fn is_flex(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     let flex = matches!(device.as_dispatch(), burn::backend::DispatchDevice::Flex(_));
     #[cfg(not(feature = "flex"))]

@@ -2,11 +2,15 @@
 //!
 //! * `matrix` a weight as a matrix of inputs and outputs
 //! * `refusal` why a weight has no packed form
+//! * `tokens` keys and values of a cache
 
 mod matrix;
 mod refusal;
+mod tokens;
 
 pub use burn_quant_ops::PackedConv;
+
+pub use self::tokens::{PackedTokens, TokenCodec};
 
 use std::fmt;
 
