@@ -1,5 +1,6 @@
 //! burn's embedding with an activation quantizer after it.
 
+use burn::tensor::module::linear;
 use burn::tensor::{Device, Int, Tensor};
 use burn_nn::{Embedding, EmbeddingConfig, Initializer};
 
@@ -43,5 +44,36 @@ impl ActivationQuantized<Embedding> {
         let vectors = quantizer.forward_rows(self.weight.base(), input.reshape([batch * tokens]));
         let [_, features] = vectors.dims();
         self.output_quantizer.forward(vectors.reshape([batch, tokens, features]))
+    }
+
+    /// Returns the products of vectors with all rows of the table: the logits of a model whose head is its embedding.
+    ///
+    /// `x · Wᵀ`. Vectors are `[..., d_model]`, logits `[..., n_embedding]`. A packed table is multiplied as codes, on
+    /// the CPU without unpacking it; neither quantizer of the embedding's output acts here.
+    ///
+    /// # Panics
+    ///
+    /// If vectors have not as many features as the table.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "flex")] {
+    /// use burn::tensor::{Device, Int, Tensor};
+    /// use burn_quant::nn::EmbeddingConfig;
+    ///
+    /// let device = Device::flex();
+    /// let embedding = EmbeddingConfig::new(10, 8).init(&device);
+    /// let tokens = Tensor::<2, Int>::from_data([[1, 7, 3]], &device);
+    /// assert_eq!(embedding.logits(embedding.forward(tokens)).dims(), [1, 3, 10]);
+    /// # }
+    /// ```
+    pub fn logits<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let packed =
+            self.weight.reparameterization::<TensorQuantizer>().filter(|quantizer| quantizer.packed().is_some());
+        match packed.and_then(|quantizer| quantizer.linear(&TensorQuantizer::disabled(Role::ChannelsLast), &x, None)) {
+            Some(logits) => logits,
+            None => linear(x, self.weight.val().transpose(), None),
+        }
     }
 }

@@ -141,9 +141,7 @@ impl SmolLm {
 
     /// The logits `[batch, tokens, words]` of what follows new tokens `[batch, tokens]`; those before are in the cache.
     pub fn forward(&self, tokens: Tensor<2, Int>, cache: &mut Cache) -> Tensor<3> {
-        let x = self.hidden(tokens, cache);
-        let words = self.embedding.weight.val().transpose().unsqueeze();
-        x.matmul(words)
+        self.embedding.logits(self.hidden(tokens, cache))
     }
 
     /// The features before the head.

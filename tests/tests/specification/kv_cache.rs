@@ -73,7 +73,9 @@ fn features_and_blocks_of_any_number_are_packed() {
             if quantizer.buffer(Buffer::Amax).is_some_and(|amax| amax.dims()[0] > 1) {
                 continue; // a range for each of 64 features
             }
-            for features in [1, 5, 33, 70] {
+            // every width compiles kernels of its own on a GPU
+            let widths: &[usize] = if device_name == "flex" { &[1, 5, 33, 70] } else { &[33] };
+            for &features in widths {
                 let x = spread::<4>([1, 2, 3, features], &device);
                 let (keys, _) = KvCache::packed(&quantizer, &quantizer).unwrap().extend(x.clone(), x.clone());
                 let what = format!("{device_name}, {name}, {features} features");

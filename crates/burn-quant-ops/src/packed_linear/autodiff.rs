@@ -39,6 +39,16 @@ impl<B: PackedLinearOps, C: CheckpointStrategy> PackedLinearOps for Autodiff<B, 
     ) -> FloatTensor<Self> {
         Self::from_inner(B::packed_unpack(words, ranges.into_primitive(), scale_codes, layout))
     }
+
+    fn packed_columns(
+        words: IntTensor<Self>,
+        ranges: FloatTensor<Self>,
+        scale_codes: IntTensor<Self>,
+        outputs: IntTensor<Self>,
+        layout: PackedLayout,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::packed_columns(words, ranges.into_primitive(), scale_codes, outputs, layout))
+    }
 }
 
 #[derive(Clone, Debug)]

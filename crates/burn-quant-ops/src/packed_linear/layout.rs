@@ -304,7 +304,21 @@ impl PackedTensor {
         })
     }
 
-    /// Returns a weight of some of the outputs, in their order: what an embedding takes of its table.
+    /// Returns some columns of the weight, f32 `[n, inputs]`: what an embedding takes of its table.
+    ///
+    /// Nothing but these is read and unpacked. `outputs` are indices, `[n]`; `n` is at least one.
+    ///
+    /// # Panics
+    ///
+    /// If there are no indices, and on the CPU if one is none of an output; other devices do not read them.
+    pub fn columns(&self, outputs: Tensor<1, Int>) -> Tensor<2> {
+        match super::is_cpu(&self.words.device()) {
+            true => super::columns(self, outputs.cast(DType::I64)),
+            false => self.select(outputs).unpack().transpose(),
+        }
+    }
+
+    /// Returns a weight of some of the outputs, in their order.
     ///
     /// Nothing but these is read, on the device. `outputs` are indices, `[n]`; `n` is at least one.
     ///

@@ -108,6 +108,20 @@ pub trait PackedLinearOps: Backend {
     ) -> FloatTensor<Self> {
         reference::unpack::<Self>(words, ranges, scale_codes, layout)
     }
+
+    /// Some columns of the weight, f32 `[n, inputs]`: those of `outputs`, `[n]`.
+    #[allow(unused_variables)] // by the generated dispatch of a build without backends
+    #[fusion(dtype = DType::F32, shape = Shape::from([outputs[0], layout.inputs()]))]
+    fn packed_columns(
+        words: IntTensor<Self>,
+        ranges: FloatTensor<Self>,
+        scale_codes: IntTensor<Self>,
+        outputs: IntTensor<Self>,
+        layout: PackedLayout,
+    ) -> FloatTensor<Self> {
+        let weight = Self::packed_unpack(words, ranges, scale_codes, layout);
+        Self::float_select(Self::float_swap_dims(weight, 0, 1), 0, outputs)
+    }
 }
 
 #[cfg(feature = "cube")]
@@ -195,6 +209,19 @@ fn unpack(weight: &PackedTensor) -> Tensor<2> {
     })
 }
 
+fn columns(weight: &PackedTensor, outputs: Tensor<1, Int>) -> Tensor<2> {
+    let (words, ranges, scale_codes) = weight.tensors(&weight.words.device());
+    let (words, ranges, scale_codes) = (words.into_dispatch(), ranges.into_dispatch(), scale_codes.into_dispatch());
+    let outputs = outputs.into_dispatch();
+    Tensor::from_dispatch(<Dispatch as PackedLinearOps>::packed_columns(
+        words,
+        ranges,
+        scale_codes,
+        outputs,
+        weight.layout,
+    ))
+}
+
 impl PackedTensor {
     /// Codes, ranges, codes of scales; a placeholder for those that the layout does not use.
     fn tensors(&self, device: &Device) -> (Tensor<1, Int>, Tensor<1>, Tensor<1, Int>) {
@@ -213,6 +240,21 @@ impl PackedTensor {
 /// Elsewhere, and on a device with autodiff, [`packed_linear()`] rounds activations and multiplies floats.
 pub fn multiplies_integers(device: &Device, layout: PackedLayout) -> bool {
     is_flex(device) && layout.has_integer_products()
+}
+
+/// Whether a device is the CPU, with autodiff or without.
+fn is_cpu(device: &Device) -> bool {
+    fn of(device: &burn::backend::DispatchDevice) -> bool {
+        match device {
+            #[cfg(feature = "flex")]
+            burn::backend::DispatchDevice::Flex(_) => true,
+            #[cfg(feature = "autodiff")]
+            burn::backend::DispatchDevice::Autodiff(device) => of(device),
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+    of(device.as_dispatch())
 }
 
 /// Whether a device is the CPU, without autodiff.

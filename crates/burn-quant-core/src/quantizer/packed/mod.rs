@@ -207,7 +207,7 @@ impl PackedWeight {
         if self.matrix.shape().len() != 2 || !self.matrix.has_outputs_first() || n == 0 {
             return None;
         }
-        Some(self.packed().select(rows).unpack().transpose())
+        Some(self.packed().columns(rows))
     }
 
     /// Returns the codes and scales as a matrix `[inputs, outputs]`.

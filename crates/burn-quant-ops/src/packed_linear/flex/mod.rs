@@ -76,6 +76,28 @@ impl PackedLinearOps for Flex {
         let shape = [layout.inputs(), layout.outputs()];
         FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape.into()), DType::F32)
     }
+
+    fn packed_columns(
+        words: IntTensor<Self>,
+        ranges: FloatTensor<Self>,
+        scale_codes: IntTensor<Self>,
+        outputs: IntTensor<Self>,
+        layout: PackedLayout,
+    ) -> FloatTensor<Self> {
+        let outputs = row_major(outputs).0;
+        let outputs = indices_of(&outputs);
+        let ranges = row_major(ranges).0;
+        let [words, scale_codes] = [words, scale_codes].map(|tensor| row_major(tensor).0);
+        let y = Weight::new(layout, &words, &ranges, &scale_codes).columns(outputs);
+        let shape = [outputs.len(), layout.inputs()];
+        FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape.into()), DType::F32)
+    }
+}
+
+/// The indices of a tensor of 64 bits, which lies row by row.
+fn indices_of(tensor: &FlexTensor) -> &[i64] {
+    let start = tensor.layout().start_offset();
+    &tensor.storage::<i64>()[start..start + tensor.layout().num_elements()]
 }
 
 fn words_of(tensor: &FlexTensor) -> &[u32] {
@@ -133,12 +155,31 @@ impl<'a> Weight<'a> {
         }
     }
 
+    fn matrix(&self) -> PackedMatrix<'a> {
+        let Self { layout, words, scales } = *self;
+        PackedMatrix::new(layout.tiles(), layout.format(), layout.scale(), layout.global_amax(), words, scales)
+            .expect("slices as long as the layout says")
+    }
+
+    /// The values of columns, `[n, inputs]`.
+    fn columns(&self, outputs: &[i64]) -> Vec<f32> {
+        let (matrix, inputs, all) = (self.matrix(), self.layout.inputs(), self.layout.outputs());
+        let mut y = vec![0.0; outputs.len() * inputs];
+        let column = |(i, y): (usize, &mut [f32])| {
+            let output = usize::try_from(outputs[i]).ok().filter(|output| *output < all);
+            let output = output.unwrap_or_else(|| panic!("packed_linear: output {} of {all}", outputs[i]));
+            y.iter_mut().enumerate().for_each(|(input, y)| *y = matrix.value(input, output));
+        };
+        match y.len() >= 1 << 14 {
+            true => y.par_chunks_mut(inputs.max(1)).enumerate().for_each(column),
+            false => y.chunks_mut(inputs.max(1)).enumerate().for_each(column),
+        }
+        y
+    }
+
     /// The values, row-major `[inputs, outputs]`.
     fn unpack(&self) -> Vec<f32> {
-        let Self { layout, words, scales } = *self;
-        let matrix =
-            PackedMatrix::new(layout.tiles(), layout.format(), layout.scale(), layout.global_amax(), words, scales)
-                .expect("slices as long as the layout says");
+        let (matrix, layout) = (self.matrix(), self.layout);
         let (inputs, outputs) = (layout.inputs(), layout.outputs());
         let mut y = vec![0.0; inputs * outputs];
         let row = |(input, y): (usize, &mut [f32])| {
