@@ -118,7 +118,7 @@ pub mod train;
 
 /// Rounding the weights for good.
 pub mod fold {
-    pub use burn_quant_core::fold::{fold_to_burn, fold_weights, with_folded_weights};
+    pub use burn_quant_core::fold::{fold_to_burn, fold_to_burn_scheme, fold_weights, with_folded_weights};
 }
 
 /// Codes in the place of floats: a quantized model -> a packed one, and back.
@@ -140,7 +140,9 @@ pub mod tap {
 
 /// Why a model could not be quantized.
 pub mod error {
-    pub use burn_quant_core::error::{ImportProblem, InvalidConfig, NotPackedReason, NotScoredReason, QuantError};
+    pub use burn_quant_core::error::{
+        ImportProblem, InvalidConfig, NoSchemeReason, NotPackedReason, NotScoredReason, QuantError,
+    };
 }
 
 pub use burn_quant_ops as ops;

@@ -177,20 +177,18 @@ impl Attention {
         let values = heads(self.v_proj.forward(x)).swap_dims(1, 2);
         let (keys, values) = cache.extend_quantized(keys, values, &self.k_bmm_quantizer, &self.v_bmm_quantizer);
 
+        // the queries that share keys are rows of one product
         let [_, groups, all, _] = keys.dims();
         let group = queries.dims()[1] / groups;
-        let repeated = |x: Tensor<4>| -> Tensor<4> {
-            let x = x.unsqueeze_dim::<5>(2).expand([batch, groups, group, all, self.head]);
-            x.reshape([batch, groups * group, all, self.head])
-        };
-        let mut scores = queries.matmul(repeated(keys).transpose()) / (self.head as f64).sqrt();
+        let queries = queries.reshape([batch, groups, group * tokens, self.head]) / (self.head as f64).sqrt();
+        let mut scores = queries.matmul(keys.transpose());
         if tokens > 1 {
             let device = scores.device();
             let hidden = generate_autoregressive_mask(1, all, &device).narrow(1, all - tokens, tokens);
-            scores = scores.mask_fill(hidden.reshape([1, 1, tokens, all]), f32::NEG_INFINITY);
+            scores = scores.mask_fill(hidden.unsqueeze().repeat_dim(2, group), f32::NEG_INFINITY);
         }
-        let context = softmax(scores, 3).matmul(repeated(values)).swap_dims(1, 2);
-        self.o_proj.forward(context.reshape([batch, tokens, groups * group * self.head]))
+        let context = softmax(scores, 3).matmul(values).reshape([batch, groups * group, tokens, self.head]);
+        self.o_proj.forward(context.swap_dims(1, 2).reshape([batch, tokens, groups * group * self.head]))
     }
 }
 

@@ -4,6 +4,7 @@
 //! as it does in applications.
 
 mod attention;
+mod burn_scheme;
 mod calibration;
 mod compress;
 mod config;

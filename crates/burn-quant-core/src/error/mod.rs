@@ -2,6 +2,7 @@
 
 mod import;
 mod invalid_config;
+mod no_scheme;
 mod not_packed;
 mod not_scored;
 mod text;
@@ -10,6 +11,7 @@ use thiserror::Error;
 
 pub use import::ImportProblem;
 pub use invalid_config::InvalidConfig;
+pub use no_scheme::NoSchemeReason;
 pub use not_packed::NotPackedReason;
 pub use not_scored::NotScoredReason;
 pub use text::number;
@@ -336,6 +338,15 @@ pub enum QuantError {
         /// Why not.
         #[source]
         reason: NotPackedReason,
+    },
+    /// A weight has no scheme of burn's own quantization.
+    #[error("`{path}` has no scheme of burn's own quantization: {reason}")]
+    NoBurnScheme {
+        /// The path of the weight.
+        path: String,
+        /// Why not.
+        #[source]
+        reason: NoSchemeReason,
     },
     /// A weight of a packed model is to be quantized or changed.
     #[error("`{path}` is packed: `decompress` the model first")]

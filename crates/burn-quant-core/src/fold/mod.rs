@@ -1,5 +1,9 @@
 //! Rounding the weights of a quantized model for good.
 
+mod burn_scheme;
+
+pub use burn_scheme::fold_to_burn_scheme;
+
 use std::collections::{HashMap, HashSet};
 
 use burn::module::{Module, Param, ParamId, Reparameterization};

@@ -7,7 +7,7 @@ use burn_quant::calibrate::SkipReason;
 use burn_quant::config::{
     Action, BlockScale, Format, Granularity, Identity, IncludeMax, RangeSearch, RangeSource, ScaleFormat, SiblingScales,
 };
-use burn_quant::error::{ImportProblem, InvalidConfig, NotPackedReason, NotScoredReason};
+use burn_quant::error::{ImportProblem, InvalidConfig, NoSchemeReason, NotPackedReason, NotScoredReason};
 use burn_quant::nn::QuantLinear;
 use burn_quant::ops::NotPacked;
 use burn_quant::place::Role;
@@ -73,6 +73,14 @@ fn every_error() -> Vec<(&'static str, String)> {
         },
         QuantError::NotPacked { path: text(), reason: NotPackedReason::Uncalibrated },
         QuantError::Packed { path: text() },
+        QuantError::NoBurnScheme { path: text(), reason: NoSchemeReason::Uncalibrated },
+        NoSchemeReason::Uncalibrated {},
+        NoSchemeReason::Packed {},
+        NoSchemeReason::Format { format: "int3 with scales in e8m0".into() },
+        NoSchemeReason::MoreThanRounding { what: "rotates" },
+        NoSchemeReason::Blocks { shape: vec![512, 8], block: vec![512, 1] },
+        NoSchemeReason::Values { expected: large, found: -large },
+        NotPackedReason::ChangingRange {},
         NotPackedReason::NoWeight {},
         NotPackedReason::Disabled {},
         NotPackedReason::Uncalibrated {},
@@ -187,6 +195,7 @@ pub(super) fn f30() {
     let mut all = Vec::new();
     for (file, error) in [
         ("core/src/error/mod.rs", "QuantError"),
+        ("core/src/error/no_scheme.rs", "NoSchemeReason"),
         ("core/src/error/not_packed.rs", "NotPackedReason"),
         ("core/src/error/not_scored.rs", "NotScoredReason"),
         ("core/src/error/invalid_config.rs", "InvalidConfig"),

@@ -23,6 +23,8 @@ use burn_quant_ops::{
 };
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::refusal::more_than_rounding;
+
 use self::matrix::Matrix;
 use super::forward::through_factors;
 use super::{Buffer, TensorQuantizer};

@@ -6,27 +6,39 @@ use crate::quantizer::{Buffer, TensorQuantizer};
 
 /// Whether a quantizer does nothing but round to one grid.
 pub(super) fn check(quantizer: &TensorQuantizer) -> Result<(), NotPackedReason> {
-    if quantizer.is_uncalibrated() {
-        return Err(NotPackedReason::Uncalibrated);
+    match quantizer.is_uncalibrated() {
+        true => Err(NotPackedReason::Uncalibrated),
+        false => refuse(more_than_rounding(quantizer)),
     }
+}
+
+/// What a quantizer does beside rounding to one grid, if it does more.
+pub(crate) fn more_than_rounding(quantizer: &TensorQuantizer) -> Option<&'static str> {
     let more = [
         (quantizer.buffer(Buffer::PreQuantScale).is_some(), "scales its channels"),
         (quantizer.buffer(Buffer::LowRankDown).is_some(), "adds trained factors of low rank"),
     ];
-    refuse(more)?;
-    check_form(quantizer)
+    first(more).or_else(|| more_in_form(quantizer))
 }
 
 /// Whether the configuration of a quantizer is one that codes and scales hold.
 pub(super) fn check_form(quantizer: &TensorQuantizer) -> Result<(), NotPackedReason> {
-    refuse([(quantizer.config().has_two_ranges(), "has a range before rounding and another after")])?;
-    check_rounding(quantizer)
+    refuse(more_in_form(quantizer))
+}
+
+fn more_in_form(quantizer: &TensorQuantizer) -> Option<&'static str> {
+    let two = (quantizer.config().has_two_ranges(), "has a range before rounding and another after");
+    first([two]).or_else(|| more_in_rounding(quantizer))
 }
 
 /// Whether a quantizer rounds once, and does nothing else to the numbers.
 pub(super) fn check_rounding(quantizer: &TensorQuantizer) -> Result<(), NotPackedReason> {
+    refuse(more_in_rounding(quantizer))
+}
+
+fn more_in_rounding(quantizer: &TensorQuantizer) -> Option<&'static str> {
     let config = quantizer.config();
-    refuse([
+    first([
         (!config.then.is_empty(), "has further stages"),
         (config.bias.is_some(), "rounds around a bias"),
         (config.rotation.is_some(), "rotates"),
@@ -34,9 +46,10 @@ pub(super) fn check_rounding(quantizer: &TensorQuantizer) -> Result<(), NotPacke
     ])
 }
 
-fn refuse<const N: usize>(more: [(bool, &'static str); N]) -> Result<(), NotPackedReason> {
-    match more.into_iter().find(|(does, _)| *does) {
-        Some((_, what)) => Err(NotPackedReason::MoreThanRounding { what }),
-        None => Ok(()),
-    }
+fn first<const N: usize>(more: [(bool, &'static str); N]) -> Option<&'static str> {
+    more.into_iter().find(|(does, _)| *does).map(|(_, what)| what)
+}
+
+fn refuse(more: Option<&'static str>) -> Result<(), NotPackedReason> {
+    more.map_or(Ok(()), |what| Err(NotPackedReason::MoreThanRounding { what }))
 }

@@ -1,0 +1,41 @@
+//! Why burn's own quantization has no scheme for a weight.
+
+/// Why a weight cannot be handed over to burn's own quantization.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoSchemeReason {
+    /// The quantizer was never calibrated.
+    #[error("its quantizer was never calibrated")]
+    Uncalibrated,
+    /// The weight is packed.
+    #[error("it is packed: hand the model over before `compress`")]
+    Packed,
+    /// burn has no such numbers.
+    #[error("burn has no {format}: integers of 2, 4 and 8 bits, signed, and e4m3, e5m2, e2m1 under f32 scales it has")]
+    Format {
+        /// The format of the quantizer, and of its scales.
+        format: String,
+    },
+    /// The quantizer does more than rounding.
+    #[error("its quantizer {what}, which burn's own does not")]
+    MoreThanRounding {
+        /// What it does.
+        what: &'static str,
+    },
+    /// burn has no such blocks.
+    #[error("burn's blocks divide every axis and have at most 255 elements along it, found {block:?} of {shape:?}")]
+    Blocks {
+        /// The shape that is divided.
+        shape: Vec<usize>,
+        /// The elements of a block along each axis.
+        block: Vec<usize>,
+    },
+    /// burn's numbers are others, on this device.
+    #[error("burn makes {found:e} of {expected:e} on this device")]
+    Values {
+        /// A value of the weight, as it was quantized.
+        expected: f32,
+        /// What burn makes of it.
+        found: f32,
+    },
+}
