@@ -167,7 +167,7 @@ impl<'a> Weight<'a> {
         let mut y = vec![0.0; outputs.len() * inputs];
         let column = |(i, y): (usize, &mut [f32])| {
             let output = usize::try_from(outputs[i]).ok().filter(|output| *output < all);
-            let output = output.unwrap_or_else(|| panic!("packed_linear: output {} of {all}", outputs[i]));
+            let output = output.unwrap_or_else(|| panic!("PackedTensor::columns: index {} of {all}", outputs[i]));
             y.iter_mut().enumerate().for_each(|(input, y)| *y = matrix.value(input, output));
         };
         match y.len() >= 1 << 14 {
