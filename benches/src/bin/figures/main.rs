@@ -104,6 +104,8 @@ fn main() {
         ("packed convolutions", packed::convolutions),
         ("packed sizes", packed::sizes),
         ("packed cache", packed::cache),
+        ("packed LoRA", packed::qlora),
+        ("packed MiniLM", packed::minilm),
         ("golden", golden),
         ("calibration gain on golden models", golden_gain),
     ];

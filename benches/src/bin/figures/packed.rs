@@ -1,6 +1,8 @@
 //! Packed models against their float selves: time, memory and files.
 
 use std::hint::black_box;
+use std::io::Read;
+use std::path::Path;
 
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_quant::compress::memory;
@@ -8,9 +10,14 @@ use burn_quant::nn::attention::KvCache;
 use burn_quant::nn::{LinearConfig, QuantLinear};
 use burn_quant::place::Role;
 use burn_quant::quantizer::TensorQuantizer;
+use burn_quant::train::QuantLora;
 use burn_quant::{QuantConfig, QuantizerConfig, Rule, compress, presets, quantize, quantize_weights};
 use burn_quant_benches::{device, shortest};
+use char_gpt::model::{CharGpt, Size};
+use char_gpt::text::Text;
+use char_gpt::train::{Schedule, bar, bits_per_character, train};
 use fashion_mnist::model::Cnn;
+use pretrained::minilm::{MiniLm, Sentences};
 
 use super::{Figure, ratio};
 
@@ -128,4 +135,63 @@ pub(crate) fn cache() -> Vec<Figure> {
         Figure::at_most(format!("packed cache, {name} / f32, bytes per token"), packed as f64 / float as f64, bound)
     })
     .into()
+}
+
+/// LoRA of rank 8 on the character model for 200 steps, over packed INT4 weights and over the same ones simulated.
+pub(crate) fn qlora() -> Vec<Figure> {
+    let (device, plain) = (device().autodiff(), device());
+    let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/char-gpt/data/moby-dick.txt.gz");
+    let text = Text::read(&text).expect("the text is in the repository");
+    let schedule = |steps, learning_rate, seed| Schedule { steps, batch: 16, learning_rate, seed };
+    device.seed(1);
+    let model = CharGpt::new(text.characters(), Size::SMALL, &device);
+    let model = train(model, &text, schedule(200, 2e-3, 1), &device, &bar("", false));
+    let int4 = QuantizerConfig::int(4).per_block(32);
+    let config = QuantConfig::new()
+        .with_rule(Rule::set("blocks.*weight_quantizer", int4.clone()))
+        .with_rule(Rule::set("lm_head.weight_quantizer", int4));
+    let (simulated, _) = quantize_weights(model, &config).expect("it is quantized");
+    let (packed, report) = compress(simulated.clone()).expect("it is packed");
+    let held_out = text.held_out(64, 16, &plain);
+    let trained = |base: CharGpt| {
+        device.seed(2);
+        let adapted = QuantLora::new(8).adapt(base).expect("it is adapted");
+        let adapted = train(adapted, &text, schedule(200, 1e-3, 2), &device, &bar("", false));
+        bits_per_character(&adapted, &held_out)
+    };
+    let before = bits_per_character(&packed, &held_out);
+    let (of_packed, of_simulated) = (trained(packed), trained(simulated));
+    println!("# QLoRA: {before:.4} bits per character before, {of_packed:.4} after, {of_simulated:.4} simulated");
+    let share = report.packed_bytes() as f64 / report.float_bytes as f64;
+    let off = 100.0 * (of_packed / of_simulated - 1.0).abs();
+    vec![
+        Figure::at_most("QLoRA, packed weights / f32", share, 0.2),
+        Figure::at_most("QLoRA, loss after 200 steps, % off LoRA over fake quantization", off, 1.0),
+    ]
+}
+
+/// MiniLM on a batch of 32 sentences, INT8 with SmoothQuant.
+pub(crate) fn minilm() -> Vec<Figure> {
+    let Some(models) = std::env::var_os("BURN_QUANT_MODELS").map(std::path::PathBuf::from) else {
+        println!("# packed MiniLM: not measured, as BURN_QUANT_MODELS names no folder with the published models");
+        return Vec::new();
+    };
+    let device = device();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/char-gpt/data/moby-dick.txt.gz");
+    let mut text = String::new();
+    let file = std::fs::File::open(path).expect("the text is in the repository");
+    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("the text is gzipped");
+    let (float, task) = pretrained::minilm::published(&models, &text, &device).expect("the model is there");
+    let config = presets::int8_smoothquant();
+    let calibrate = |model: &MiniLm| task.calibration.iter().for_each(|batch| drop(model.forward(batch)));
+    let (quantized, _) = quantize(float.clone(), &config, calibrate).expect("it is quantized");
+    let (packed, _) = compress(quantized).expect("it is packed");
+    let [sentences, _] = task.calibration[0].words.dims();
+    let Sentences { words, padding } = task.calibration[0].clone();
+    let sentences = sentences.min(32);
+    let batch = Sentences { words: words.narrow(0, 0, sentences), padding: padding.narrow(0, 0, sentences) };
+    let run = |model: &MiniLm| drop(black_box(model.forward(&batch)));
+    let times = shortest(9, &mut [&mut || run(&packed), &mut || run(&float)]);
+    println!("# MiniLM, tokens {:?}: {:?} packed, {:?} in f32", batch.words.dims(), times[0], times[1]);
+    vec![Figure::at_least("packed MiniLM, INT8 SmoothQuant, a batch: f32 / packed", ratio(&times), 2.0)]
 }
