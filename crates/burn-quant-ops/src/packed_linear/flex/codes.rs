@@ -16,6 +16,8 @@ pub(super) trait Codes<V: Vectors>: Copy {
     const STEPS: usize;
     /// Whether no code is above 24.
     const SMALL: bool;
+    /// The steps whose products, added in pairs, an i16 holds: `2 · 128` times the largest code each.
+    const SHORT_STEPS: usize;
 
     /// The codes of a step of 16 words.
     unsafe fn of_step(self, words: V::Int, step: usize) -> V::Int;
@@ -28,6 +30,7 @@ pub(super) struct Bytes;
 impl<V: Vectors> Codes<V> for Bytes {
     const STEPS: usize = 1;
     const SMALL: bool = false;
+    const SHORT_STEPS: usize = 0;
 
     #[inline(always)]
     unsafe fn of_step(self, words: V::Int, _step: usize) -> V::Int {
@@ -42,6 +45,7 @@ pub(super) struct Nibbles;
 impl<V: Vectors> Codes<V> for Nibbles {
     const STEPS: usize = 2;
     const SMALL: bool = true;
+    const SHORT_STEPS: usize = 8; // of 15 at most
 
     #[inline(always)]
     unsafe fn of_step(self, words: V::Int, step: usize) -> V::Int {
@@ -56,6 +60,7 @@ pub(super) struct NibbleTable(pub(super) [u8; 16]);
 impl<V: Vectors> Codes<V> for NibbleTable {
     const STEPS: usize = 2;
     const SMALL: bool = true;
+    const SHORT_STEPS: usize = 4; // of 24 at most
 
     #[inline(always)]
     unsafe fn of_step(self, words: V::Int, step: usize) -> V::Int {

@@ -134,32 +134,28 @@ fn integer_products_are_exact_on_every_instruction_set() {
 
 #[test]
 fn the_largest_codes_do_not_saturate() {
-    // 128 · 128 and 255 · 128 in pairs, which an i16 does not hold
-    for signedness in [Signedness::Signed, Signedness::Unsigned] {
-        let format = IntFormat::new(8, signedness, IntSpan::Full).unwrap();
+    // pairs of 255 · 128, and eight pairs of 15 · 128 or 24 · 128, which an i16 does not hold
+    let int = |bits, sign| Format::from(IntFormat::new(bits, sign, IntSpan::Full).unwrap());
+    let (signed, unsigned) = (Signedness::Signed, Signedness::Unsigned);
+    for (format, largest, value) in [
+        (int(8, signed), 127.0, -128.0),
+        (int(8, unsigned), 255.0, 255.0),
+        (int(4, signed), 7.0, 7.0),
+        (int(4, unsigned), 15.0, 15.0),
+        (Format::E2M1, 6.0, 6.0),
+    ] {
         let (inputs, outputs) = (64, 16);
-        let layout = PackedLayout::new(inputs, outputs, 64, format.into(), ScaleFormat::F32).unwrap();
+        let layout = PackedLayout::new(inputs, outputs, 64, format, ScaleFormat::F32).unwrap();
         let tiles = layout.tiles();
         let (mut words, mut scales) = (vec![0; tiles.words()], vec![0; tiles.scales()]);
-        let hi = format.grid().hi() as f32;
-        let lowest = if signedness == Signedness::Signed { -128.0 } else { 255.0 };
-        PackedMatrix::pack(
-            tiles,
-            format.into(),
-            ScaleFormat::F32,
-            0.0,
-            |_, _| hi,
-            |_, _| lowest,
-            &mut words,
-            &mut scales,
-        )
-        .unwrap();
+        let (amax, weight) = (|_, _| largest, |_, _| value);
+        PackedMatrix::pack(tiles, format, ScaleFormat::F32, 0.0, amax, weight, &mut words, &mut scales).unwrap();
         let weight = Weight { layout, words: &words, scales: &scales };
         for instructions in Instructions::available() {
             let range = Some(RowRange::Given(127.0));
             let y = Work { weight, x: &[-128.0; 64], rows: 1, range }.with(instructions);
-            let expected = 64.0 * -128.0 * lowest;
-            compare(&y, &[expected; 16], &[expected.abs(); 16], 3e-7, &format!("{instructions:?}"));
+            let expected = 64.0 * -128.0 * value;
+            compare(&y, &[expected; 16], &[expected.abs(); 16], 3e-7, &format!("{instructions:?}, {format}"));
         }
     }
 }

@@ -104,6 +104,36 @@ pub(super) unsafe fn integers<V: Vectors, C: Codes<V>, const R: usize, const P: 
                 sum[row][part] = [V::splat(zero.wrapping_neg().wrapping_mul(of_x)); P];
             }
         }
+        // sums of 16 bits for as many steps as they hold, where they are faster
+        while V::HAS_SHORTS && C::SHORT_STEPS > 0 && step < end {
+            let few = end.min(step + C::SHORT_STEPS);
+            let mut short = [[[V::no_shorts(); P]; N]; R];
+            while step < few {
+                let mut panel = [V::splat(0); P];
+                for p in 0..P {
+                    panel[p] = V::words(words[p]);
+                    words[p] = words[p].add(PANEL);
+                }
+                for i in 0..C::STEPS {
+                    for row in 0..R {
+                        for part in 0..N {
+                            let x = &*x.add(((step + i) * R + row) * N + part);
+                            for p in 0..P {
+                                short[row][part][p] = V::short_dot(short[row][part][p], codes.of_step(panel[p], i), x);
+                            }
+                        }
+                    }
+                }
+                step += C::STEPS;
+            }
+            for row in 0..R {
+                for part in 0..N {
+                    for p in 0..P {
+                        sum[row][part][p] = V::add_shorts(sum[row][part][p], short[row][part][p]);
+                    }
+                }
+            }
+        }
         while step < end {
             let mut panel = [V::splat(0); P];
             for p in 0..P {

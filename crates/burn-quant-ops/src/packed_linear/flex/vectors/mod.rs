@@ -66,6 +66,15 @@ pub(super) trait Vectors: Copy {
     unsafe fn bytes_of(codes: Self::Int, table: &[u8; 16]) -> Self::Int;
     /// `sum + Σ codes · step` over the four bytes of each lane: codes without a sign, below 25 if `SMALL`.
     unsafe fn dot<const SMALL: bool>(sum: Self::Int, codes: Self::Int, step: &Self::Step) -> Self::Int;
+    /// Whether sums of 16 bits save instructions.
+    const HAS_SHORTS: bool = false;
+    /// Sums of pairs of products, of 16 bits; [`Int`](Vectors::Int) where there are none.
+    type Short: Copy;
+    unsafe fn no_shorts() -> Self::Short;
+    /// `sum + codes · step` in pairs.
+    unsafe fn short_dot(sum: Self::Short, codes: Self::Int, step: &Self::Step) -> Self::Short;
+    /// `sum` and the pairs of each lane.
+    unsafe fn add_shorts(sum: Self::Int, short: Self::Short) -> Self::Int;
     unsafe fn subtract(a: Self::Int, b: Self::Int) -> Self::Int;
     unsafe fn to_float(value: Self::Int) -> Self::Float;
 
@@ -111,6 +120,30 @@ macro_rules! tiles {
 #[cfg(target_arch = "x86_64")]
 use tiles;
 
+/// No sums of 16 bits: those of 32 bits at once.
+macro_rules! no_shorts {
+    () => {
+        type Short = Self::Int;
+
+        #[inline(always)]
+        unsafe fn no_shorts() -> Self::Int {
+            Self::splat(0)
+        }
+
+        #[inline(always)]
+        unsafe fn short_dot(sum: Self::Int, codes: Self::Int, step: &Self::Step) -> Self::Int {
+            Self::dot::<true>(sum, codes, step)
+        }
+
+        #[inline(always)]
+        unsafe fn add_shorts(_sum: Self::Int, _short: Self::Int) -> Self::Int {
+            unreachable!("there are no sums of 16 bits")
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+use no_shorts;
+
 /// Any processor.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
@@ -124,6 +157,7 @@ impl Vectors for Portable {
     type Step = [i8; 4];
 
     tiles!(TILES, run, (1, 1)(2, 1));
+    no_shorts!();
 
     fn step(codes: [i8; 4]) -> [i8; 4] {
         codes

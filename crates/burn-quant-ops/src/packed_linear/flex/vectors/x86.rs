@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use burn_quant_numerics::packed::STEP;
 
 use super::super::codes::Points;
-use super::{Tile, Vectors, tiles};
+use super::{Tile, Vectors, no_shorts, tiles};
 
 /// What a register of 16 lanes does, whichever features its functions are compiled with.
 macro_rules! one_register {
@@ -121,6 +121,7 @@ impl Vectors for Avx512 {
     tiles!(WIDE_TILES, run_wide, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", (1, 4)(2, 2)(4, 2)(8, 2)(12, 2));
     tiles!(SPLIT_TILES, run_split, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", (1, 4)(2, 2)(3, 2));
 
+    no_shorts!();
     one_register!();
 }
 
@@ -136,6 +137,7 @@ impl Vectors for Avx512Vbmi {
 
     tiles!(TILES, run, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi", (1, 4)(2, 2)(4, 2)(6, 2));
 
+    no_shorts!();
     one_register!();
 }
 
@@ -318,6 +320,27 @@ impl Vectors for Avx2 {
     tiles!(TILES, run, "avx2,fma,f16c", (1, 2)(2, 1)(4, 1));
     tiles!(SPLIT_TILES, run_split, "avx2,fma,f16c", (1, 1)(2, 1));
 
+    const HAS_SHORTS: bool = true;
+    type Short = [__m256i; 2];
+
+    #[inline(always)]
+    unsafe fn no_shorts() -> Self::Short {
+        [_mm256_setzero_si256(); 2]
+    }
+
+    #[inline(always)]
+    unsafe fn short_dot(sum: Self::Short, codes: Self::Int, step: &[i32; 3]) -> Self::Short {
+        let step = _mm256_set1_epi32(step[0]);
+        let dot = |sum, codes| _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, step));
+        [dot(sum[0], codes[0]), dot(sum[1], codes[1])]
+    }
+
+    #[inline(always)]
+    unsafe fn add_shorts(sum: Self::Int, short: Self::Short) -> Self::Int {
+        let add = |sum, short| _mm256_add_epi32(sum, _mm256_madd_epi16(short, _mm256_set1_epi16(1)));
+        [add(sum[0], short[0]), add(sum[1], short[1])]
+    }
+
     fn step(codes: [i8; 4]) -> [i32; 3] {
         let pair = |a: i8, b: i8| i32::from(a) & 0xffff | i32::from(b) << 16;
         [i32::from_le_bytes(codes.map(|code| code as u8)), pair(codes[0], codes[2]), pair(codes[1], codes[3])]
@@ -351,6 +374,7 @@ impl Vectors for AvxVnni {
 
     tiles!(TILES, run, "avx2,fma,f16c,avxvnni", (1, 2)(2, 1)(4, 1));
     tiles!(SPLIT_TILES, run_split, "avx2,fma,f16c,avxvnni", (1, 1)(2, 1));
+    no_shorts!();
 
     fn step(codes: [i8; 4]) -> i32 {
         i32::from_le_bytes(codes.map(|code| code as u8))
