@@ -26,6 +26,8 @@ use super::{Columns, Destination, Instructions, Weight, zero_of};
 use crate::flex::vectorized;
 use crate::packed_linear::{PackedLayout, activation_grid};
 
+#[cfg(target_arch = "aarch64")]
+use super::vectors::NeonDot;
 #[cfg(target_arch = "x86_64")]
 use super::vectors::{Avx2, Avx512, AvxVnni};
 
@@ -89,6 +91,8 @@ impl Convolution<'_> {
             Instructions::AvxVnni => self.run::<AvxVnni>(),
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => self.run::<Avx2>(),
+            #[cfg(target_arch = "aarch64")]
+            Instructions::NeonDot => self.run::<NeonDot>(),
             Instructions::Portable => self.run::<Portable>(),
         }
     }

@@ -1,6 +1,6 @@
 //! The CPU kernels: codes are read once per tile of rows, multiplied in registers, and scaled on the way out.
 //!
-//! * `vectors` 16 columns in the registers at hand: AVX-512 or AVX with VNNI, AVX2, any
+//! * `vectors` 16 columns in the registers at hand: AVX-512 or AVX with VNNI, AVX2, NEON with `sdot`, any
 //! * `codes` words as operands
 //! * `activations` the rows, interleaved, as floats or as codes
 //! * `tile` the inner loops
@@ -211,6 +211,8 @@ enum Instructions {
     AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
     Portable,
 }
 
@@ -240,6 +242,8 @@ impl Instructions {
             Self::AvxVnni => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => "dotprod",
             Self::Portable => "portable",
         }
     }
@@ -259,7 +263,9 @@ impl Instructions {
                 (Self::Portable, true),
             ]
         };
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        let found = [(Self::NeonDot, std::arch::is_aarch64_feature_detected!("dotprod")), (Self::Portable, true)];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let found = [(Self::Portable, true)];
         found.into_iter().filter(|(_, has)| *has).map(|(instructions, _)| instructions)
     }
@@ -282,6 +288,8 @@ impl Work<'_> {
             Instructions::AvxVnni => self.run::<vectors::AvxVnni>(),
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => self.run::<vectors::Avx2>(),
+            #[cfg(target_arch = "aarch64")]
+            Instructions::NeonDot => self.run::<vectors::NeonDot>(),
             Instructions::Portable => self.run::<Portable>(),
         }
     }

@@ -9,6 +9,7 @@
 //! | [`Avx512Vbmi`] | one of 16 lanes | for floats of a byte, by `vpermi2b` |
 //! | [`AvxVnni`] | two of 8 | `vpdpbusd` |
 //! | [`Avx2`] | two of 8 | `vpmaddubsw` for small codes, else `vpmaddwd` of even and odd ones: nothing saturates |
+//! | `NeonDot` | four of 4 | `sdot` |
 //! | [`Portable`] | an array | multiplication |
 //!
 //! Every implementation gives the same integers. Floats are summed over inputs in the same order by all, with fused
@@ -18,9 +19,13 @@
 // the trait; a comment at each would say so again.
 #![allow(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(target_arch = "aarch64")]
+pub(super) use aarch64::NeonDot;
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Avx512, Avx512Vbmi, AvxVnni, HalfTable};
 
@@ -117,7 +122,7 @@ macro_rules! tiles {
         }
     };
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use tiles;
 
 /// No sums of 16 bits: those of 32 bits at once.
@@ -141,7 +146,7 @@ macro_rules! no_shorts {
         }
     };
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use no_shorts;
 
 /// Any processor.
