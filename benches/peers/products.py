@@ -159,6 +159,8 @@ def table(title, pairs, our, their, sides):
     for name, rival, least in pairs:
         for side in sides:
             for batch in least:
+                if rival == "f32" and "float" in name and side != 4096:
+                    continue  # the bounds are those of a weight that f32 takes from memory
                 mine, other = our.get((name, side, batch)), their.get((rival, side, batch))
                 if mine is None or other is None:
                     continue

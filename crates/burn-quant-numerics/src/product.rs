@@ -259,7 +259,7 @@ impl<'a> PackedMatrix<'a> {
                     let products = codes.iter().enumerate().map(|(i, code)| (*code).into() * integer(first + i));
                     sum + products.sum::<i64>() as f32 * self.factor(block, output)
                 });
-                y[row * outputs + output] = sum * (step * constant);
+                y[row * outputs + output] = sum * constant * step;
             }
         }
         Ok(())

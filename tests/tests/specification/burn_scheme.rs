@@ -79,6 +79,22 @@ fn weights_keep_their_numbers_in_burns_own_quantization() {
     }
 }
 
+/// A weight in half precision was rounded when it was folded; its codes are the same.
+#[test]
+fn weights_in_half_precision_are_handed_over() {
+    let (_, device) = device();
+    if !device.supports_dtype(DType::F16) {
+        return;
+    }
+    let mut half = Net::new(&device);
+    half.fc.weight = half.fc.weight.map(|weight| weight.cast(DType::F16));
+    let (model, _) = quantize_weights(half, &of_fc(QuantizerConfig::int(8).per_channel())).unwrap();
+    let folded = fold_weights(model.clone()).unwrap();
+    let burns = fold_to_burn_scheme(model).unwrap();
+    let (weight, expected) = (values(burns.fc.weight.val().dequantize()), values(folded.fc.weight.val()));
+    assert_close(&weight, &expected, 1e-3, "f16");
+}
+
 #[test]
 fn weights_that_burns_quantization_does_not_hold_are_refused_with_the_reason() {
     let (_, device) = device();

@@ -119,7 +119,9 @@ fn quantizers_that_codes_of_tokens_cannot_hold_are_refused() {
         ..int8()
     };
     let of_heads = quantizer(of_heads).calibrated_max(&spread::<4>([1, 3, 2, 8], &device));
-    assert!(matches!(refused(&of_heads), NotPackedReason::Layout { .. }));
+    assert_eq!(refused(&of_heads), NotPackedReason::NotOfTokens);
+    let two_axes = QuantizerConfig { granularity: Granularity::Axes(vec![AxisGroups::Whole; 2]), ..int8() };
+    assert_eq!(refused(&quantizer(two_axes.constant(1.0))), NotPackedReason::NotOfTokens);
     let biased = quantizer(int8().per_token().dynamic().with_bias(BiasConfig::new(Granularity::PerToken).dynamic()));
     assert!(matches!(refused(&biased), NotPackedReason::MoreThanRounding { .. }));
     let wide = quantizer(QuantizerConfig::int(12).per_token().dynamic());

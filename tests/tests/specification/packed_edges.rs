@@ -3,9 +3,10 @@
 use burn::module::Param;
 use burn::nn::LinearConfig;
 use burn::nn::conv::Conv2dConfig;
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn_quant::config::{GradientRule, IntFormat};
 use burn_quant::nn::{QuantConv2d, QuantEmbedding, QuantEmbeddingConfig, QuantLinear};
-use burn_quant::ops::{Activations, PackedConv, packed_conv};
+use burn_quant::ops::{Activations, FakeQuant, Groups, PackedConv, PackedTensor, Ranges, packed_conv};
 use burn_quant::{
     QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, compress, disable, presets, quantize, quantize_weights,
 };
@@ -51,6 +52,18 @@ fn rows_outside_a_packed_table_panic() {
         let message = *std::panic::catch_unwind(forward).unwrap_err().downcast::<String>().unwrap();
         assert!(message.contains(&format!("index {index} of 40")), "{message}");
     }
+    // a weight of some of the outputs is looked after with autodiff too
+    let device = Device::flex().autodiff();
+    let groups = Groups::per_channel(&[5, 19], 1);
+    let spec = FakeQuant { format: IntFormat::signed(8).unwrap().into(), groups, gradient: GradientRule::PassThrough };
+    let weight = PackedTensor::pack(spread::<2>([5, 19], &device), Ranges::Dynamic, spec).unwrap();
+    for index in [-1, 19] {
+        let outputs = Tensor::<1, Int>::from_data([index], &device);
+        let select = std::panic::AssertUnwindSafe(|| weight.select(outputs.clone()));
+        assert!(std::panic::catch_unwind(select).is_err(), "{index}");
+    }
+    let none = Tensor::<1, Int>::from_data(TensorData::new(Vec::<i64>::new(), [0]), &device);
+    assert_eq!(weight.columns(none).dims(), [0, 5]);
 }
 
 #[test]

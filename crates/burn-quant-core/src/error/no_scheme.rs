@@ -11,7 +11,7 @@ pub enum NoSchemeReason {
     #[error("it is packed: hand the model over before `compress`")]
     Packed,
     /// burn has no such numbers.
-    #[error("burn has no {format}: integers of 2, 4 and 8 bits, signed, and e4m3, e5m2, e2m1 under f32 scales it has")]
+    #[error("burn has no {format}: it has signed integers of 2, 4 and 8 bits, and e4m3, e5m2 and e2m1, in f32 scales")]
     Format {
         /// The format of the quantizer, and of its scales.
         format: String,

@@ -24,6 +24,9 @@ pub enum NotPackedReason {
     /// The range of a tensor is taken from all of its tokens.
     #[error("its range is that of all tokens, and changes with each; give it a static one, or one for each token")]
     ChangingRange,
+    /// Ranges are neither those of a token nor the same for all.
+    #[error("its ranges are neither those of each token, along the last axis, nor the same for all tokens")]
+    NotOfTokens,
     /// The quantizer does more than rounding.
     #[error("its quantizer {what}, which codes cannot hold")]
     MoreThanRounding {

@@ -306,12 +306,16 @@ impl PackedTensor {
 
     /// Returns some columns of the weight, f32 `[n, inputs]`: what an embedding takes of its table.
     ///
-    /// Nothing but these is read and unpacked. `outputs` are indices, `[n]`; `n` is at least one.
+    /// Nothing but these is read and unpacked. `outputs` are indices, `[n]`.
     ///
     /// # Panics
     ///
-    /// If there are no indices, and on the CPU if one is none of an output; other devices do not read them.
+    /// On the CPU if an index is none of an output; other devices do not read them.
     pub fn columns(&self, outputs: Tensor<1, Int>) -> Tensor<2> {
+        let ([n], inputs) = (outputs.dims(), self.layout.inputs());
+        if n * inputs == 0 {
+            return Tensor::zeros([n, inputs], (&self.words.device(), DType::F32));
+        }
         match super::is_cpu(&self.words.device()) {
             true => super::columns(self, outputs.cast(DType::I64)),
             false => self.select(outputs).unpack().transpose(),
@@ -328,7 +332,7 @@ impl PackedTensor {
     pub fn select(&self, outputs: Tensor<1, Int>) -> Self {
         let [n] = outputs.dims();
         assert!(n > 0, "PackedTensor::select: there are indices");
-        if super::is_flex(&outputs.device()) {
+        if super::is_cpu(&self.words.device()) {
             let indices = outputs.clone().into_data().convert::<i64>().try_into_vec::<i64>().expect("integers");
             let within = 0..self.layout.outputs() as i64;
             let outside = indices.iter().find(|index| !within.contains(index));

@@ -46,8 +46,8 @@ pub enum Activations {
     /// Integers of 15 bits with the range of each token, `q = rne(x · 16256 / amax)`: nearly floats, as two products of
     /// INT8.
     ///
-    /// An approximation of floats for their speed: a value is off by at most `amax / 32512`, half a step. Where there
-    /// are no integer products, activations stay floats, exactly.
+    /// An approximation of floats for their speed: a value is off by at most `amax / 32512`, half a step; tokens whose
+    /// amax is below 5e-35 count as zeros. Where there are no integer products, activations stay floats, exactly.
     Int15PerToken,
 }
 

@@ -81,6 +81,7 @@ fn every_error() -> Vec<(&'static str, String)> {
         NoSchemeReason::Blocks { shape: vec![512, 8], block: vec![512, 1] },
         NoSchemeReason::Values { expected: large, found: -large },
         NotPackedReason::ChangingRange {},
+        NotPackedReason::NotOfTokens {},
         NotPackedReason::NoWeight {},
         NotPackedReason::Disabled {},
         NotPackedReason::Uncalibrated {},

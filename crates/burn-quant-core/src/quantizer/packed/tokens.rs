@@ -5,7 +5,7 @@ use burn_quant_ops::numerics::ScaleFormat;
 use burn_quant_ops::{NotPacked, PackedRows, RowRanges, RowsLayout};
 
 use super::refusal;
-use crate::config::RangeSource;
+use crate::config::{Granularity, RangeSource};
 use crate::error::NotPackedReason;
 use crate::quantizer::{Buffer, TensorQuantizer};
 
@@ -53,6 +53,9 @@ impl TokenCodec {
         refusal::check(quantizer)?;
         let config = quantizer.config();
         let amax = quantizer.buffer(Buffer::Amax);
+        if matches!(&config.granularity, Granularity::Axes(axes) if axes.len() != 4) {
+            return Err(NotPackedReason::NotOfTokens);
+        }
         let features = amax.as_ref().map_or(1, |amax| amax.dims()[0]).max(64);
         let groups = quantizer.groups(&[2, 3, 5, features]);
         let of_tokens = groups.counts()[..3] == [2, 3, 5];
@@ -65,7 +68,7 @@ impl TokenCodec {
             (ScaleFormat::F32 | ScaleFormat::E4M3(_), RangeSource::Dynamic) => {
                 return Err(NotPackedReason::ChangingRange);
             }
-            _ => return Err(NotPackedReason::Layout { shape: groups.shape().to_vec() }),
+            _ => return Err(NotPackedReason::NotOfTokens),
         }
         RowsLayout::new(features, groups.size(3), config.format, config.scale).map_err(NotPacked::from)?;
         let global_amax = match (config.scale, config.range, amax) {
@@ -78,7 +81,8 @@ impl TokenCodec {
 
     /// Packs tokens `[batch, heads, tokens, features]`, each on its own.
     ///
-    /// There is no gradient.
+    /// There is no gradient. A value that is not a number becomes zero, unless the range is that of its token, in f32,
+    /// which then makes the token no number either.
     ///
     /// # Panics
     ///
@@ -133,14 +137,17 @@ impl PackedTokens {
     ///
     /// # Panics
     ///
-    /// If the batch, the heads or the features are others.
+    /// If the batch, the heads, the features or the dtype are others.
     pub fn extend(&mut self, more: Self) {
         assert_eq!(self.layout, more.layout, "PackedTokens: tokens of one codec, and as many features");
+        self.dtype = if self.tokens() == 0 { more.dtype } else { self.dtype };
+        assert_eq!(self.dtype, more.dtype, "PackedTokens: tokens of one dtype");
         self.words = Tensor::cat(vec![self.words.clone(), more.words], 2);
         self.ranges = self.ranges.take().zip(more.ranges).map(|(all, more)| Tensor::cat(vec![all, more], 2));
     }
 
-    /// Returns the values of all tokens, as fake quantization leaves them, in the dtype that they came in.
+    /// Returns the values of all tokens, as fake quantization leaves them where they were numbers, in the dtype that
+    /// they came in.
     ///
     /// `[batch, heads, tokens, features]`.
     pub fn unpack(&self) -> Tensor<4> {

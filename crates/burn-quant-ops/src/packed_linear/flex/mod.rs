@@ -528,9 +528,11 @@ impl<V: Vectors, C: Codes<V>> IntegerTile<'_, V, C> {
         unsafe {
             let totals = tile::integers::<V, C, R, P, N>(self.codes, self.zero, self.panels, self.x, self.sums);
             for (row, (totals, step)) in totals.iter().zip(self.steps).enumerate() {
-                let factor = V::floats(step * self.constant);
+                // one after the other: the product of two small ones may be none
+                let (constant, step) = (V::floats(self.constant), V::floats(*step));
                 for (panel, total) in totals.iter().take(self.panels.count).enumerate() {
-                    let value = V::multiply_add(*total, factor, V::floats(0.0));
+                    let value = V::multiply_add(*total, constant, V::floats(0.0));
+                    let value = V::multiply_add(value, step, V::floats(0.0));
                     self.y.write::<V>(row, panel, value);
                 }
             }

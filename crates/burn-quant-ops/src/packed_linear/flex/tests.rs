@@ -301,3 +301,24 @@ proptest! {
         }
     }
 }
+
+/// A scale of 2^-127 is no normal number, and the product of a small step and a small scale may be none.
+#[test]
+fn the_least_scales_are_scales() {
+    for format in [Format::E4M3, Format::E2M3, Format::E2M1, IntFormat::signed(4).unwrap().into()] {
+        let layout = PackedLayout::new(32, 16, 32, format, ScaleFormat::E8M0).unwrap();
+        let tiles = layout.tiles();
+        let (mut words, mut scales) = (vec![0; tiles.words()], vec![0; scale_words(tiles, ScaleFormat::E8M0)]);
+        let (amax, weight) = (|_, _| 1e-39, |_, _| 1e-39);
+        PackedMatrix::pack(tiles, format, ScaleFormat::E8M0, 0.0, amax, weight, &mut words, &mut scales).unwrap();
+        let (weight, x) = (Weight { layout, words: &words, scales: &scales }, [1e10; 32]);
+        let matrix = PackedMatrix::new(tiles, format, ScaleFormat::E8M0, 0.0, &words, &scales).unwrap();
+        let mut expected = [0.0; 16];
+        matrix.product(&x, &mut expected).unwrap();
+        assert!(expected[0] > 0.0, "{format}");
+        for instructions in Instructions::available() {
+            let y = Work { weight, x: &x, rows: 1, range: None }.with(instructions);
+            compare(&y, &expected, &expected, 1e-6, &format!("{instructions:?}, {format}"));
+        }
+    }
+}

@@ -6,7 +6,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::{Tile, Vectors, no_shorts, tiles};
+use super::{LEAST_E8M0, Tile, Vectors, no_shorts, tiles};
 
 /// NEON with `sdot`.
 #[derive(Clone, Copy)]
@@ -173,7 +173,8 @@ impl Vectors for NeonDot {
 
     #[inline(always)]
     unsafe fn e8m0(from: *const u8) -> Self::Float {
-        each(widened(from), |bytes| vreinterpretq_f32_u32(vshlq_n_u32::<23>(bytes)))
+        let least = vdupq_n_u32(LEAST_E8M0);
+        each(widened(from), |bytes| vreinterpretq_f32_u32(vmaxq_u32(vshlq_n_u32::<23>(bytes), least)))
     }
 
     #[inline(always)]

@@ -149,6 +149,9 @@ macro_rules! no_shorts {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use no_shorts;
 
+/// The bits of 2^-127, the least scale in E8M0.
+const LEAST_E8M0: u32 = 1 << 22;
+
 /// Any processor.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
@@ -252,7 +255,7 @@ impl Vectors for Portable {
 
     #[inline(always)]
     unsafe fn e8m0(from: *const u8) -> Self::Float {
-        from.cast::<[u8; LANES]>().read().map(|byte| f32::from_bits(u32::from(byte) << 23))
+        from.cast::<[u8; LANES]>().read().map(|byte| f32::from_bits((u32::from(byte) << 23).max(LEAST_E8M0)))
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use burn_quant_numerics::packed::STEP;
 
 use super::super::codes::Points;
-use super::{Tile, Vectors, no_shorts, tiles};
+use super::{LEAST_E8M0, Tile, Vectors, no_shorts, tiles};
 
 /// What a register of 16 lanes does, whichever features its functions are compiled with.
 macro_rules! one_register {
@@ -86,8 +86,9 @@ macro_rules! one_register {
 
         #[inline(always)]
         unsafe fn e8m0(from: *const u8) -> __m512 {
-            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(bytes))
+            // a byte of 0 is 2^-127, which is no normal number
+            let bits = _mm512_slli_epi32::<23>(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())));
+            _mm512_castsi512_ps(_mm512_max_epi32(bits, _mm512_set1_epi32(LEAST_E8M0 as i32)))
         }
 
         #[inline(always)]
@@ -281,8 +282,8 @@ macro_rules! two_registers {
         #[inline(always)]
         unsafe fn e8m0(from: *const u8) -> Self::Float {
             let scales = |from: *const u8| {
-                let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(bytes))
+                let bits = _mm256_slli_epi32::<23>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())));
+                _mm256_castsi256_ps(_mm256_max_epi32(bits, _mm256_set1_epi32(LEAST_E8M0 as i32)))
             };
             [scales(from), scales(from.add(8))]
         }
