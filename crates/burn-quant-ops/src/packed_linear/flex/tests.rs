@@ -309,7 +309,8 @@ fn the_least_scales_are_scales() {
         let layout = PackedLayout::new(32, 16, 32, format, ScaleFormat::E8M0).unwrap();
         let tiles = layout.tiles();
         let (mut words, mut scales) = (vec![0; tiles.words()], vec![0; scale_words(tiles, ScaleFormat::E8M0)]);
-        let (amax, weight) = (|_, _| 1e-39, |_, _| 1e-39);
+        let largest = format.max() * 2f32.powi(-127);
+        let (amax, weight) = (|_, _| largest, |_, _| largest);
         PackedMatrix::pack(tiles, format, ScaleFormat::E8M0, 0.0, amax, weight, &mut words, &mut scales).unwrap();
         let (weight, x) = (Weight { layout, words: &words, scales: &scales }, [1e10; 32]);
         let matrix = PackedMatrix::new(tiles, format, ScaleFormat::E8M0, 0.0, &words, &scales).unwrap();
