@@ -54,11 +54,11 @@ impl<const D: usize> TensorCache<D> {
 
 /// Keys and values of the tokens so far, for attention that is written by hand.
 ///
-/// In floats, or packed: as codes and scales of the formats that `k_bmm_quantizer` and `v_bmm_quantizer` round to, which
-/// take a quarter of the memory in INT8 and FP8, and less than a seventh in NVFP4. A packed cache unpacks all tokens when
-/// it is asked for them, and returns what one in floats would, so that a model runs with either. Only what is not a number
-/// may be lost: codes hold none, so that it becomes zero unless tokens have ranges of their own in f32. Watch a model for
-/// NaN with a cache in floats.
+/// In floats, or packed: as codes and scales of the formats that `k_bmm_quantizer` and `v_bmm_quantizer` round to,
+/// which take a quarter of the memory in INT8 and FP8, and less than a seventh in NVFP4. A packed cache unpacks all
+/// tokens when it is asked for them, and returns what one in floats would, so that a model runs with either. Only what
+/// is not a number may be lost: codes hold none, so that it becomes zero unless tokens have ranges of their own in f32.
+/// Watch a model for NaN with a cache in floats.
 ///
 /// Each token is quantized on its own, once. That is the same as quantizing all tokens at once, for every granularity
 /// but a dynamic range of the whole tensor, which would change with every token.
