@@ -30,6 +30,20 @@ pub enum NoSchemeReason {
         /// The elements of a block along each axis.
         block: Vec<usize>,
     },
+    /// Blocks that burn's GPU backends cannot pack.
+    #[error("burn packs {together} values of a block together on this device, along the last axis, found {block:?}")]
+    PackedBlocks {
+        /// The values that share a word.
+        together: usize,
+        /// The elements of a block along each axis.
+        block: Vec<usize>,
+    },
+    /// burn could not quantize the weight.
+    #[error("burn does not quantize it on this device: {problem}")]
+    Device {
+        /// What burn says.
+        problem: String,
+    },
     /// burn's numbers are others, on this device.
     #[error("burn makes {found:e} of {expected:e} on this device")]
     Values {

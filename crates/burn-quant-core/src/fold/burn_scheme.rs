@@ -132,6 +132,10 @@ impl Scheme {
             let Some(bytes) = bytes.filter(|_| divided) else {
                 return Err(NoSchemeReason::Blocks { shape: groups.shape().to_vec(), block });
             };
+            let together = 32 / value.size_bits();
+            if matches!(store, QuantStore::PackedU32(_)) && !block[block.len() - 1].is_multiple_of(together) {
+                return Err(NoSchemeReason::PackedBlocks { together, block });
+            }
             scheme.per_block(bytes, ScaleDtype::F32)
         };
         let amax = match config.range {
@@ -162,8 +166,17 @@ impl Map for HandOver {
         // a group of zeros
         let scales = (amax.clone() / max).mask_fill(amax.lower_equal_elem(MIN_AMAX), 1.0);
         let quantized = weight.clone().quantize(&scheme, QuantizationParameters { scales, global: None });
-        let values = |tensor: Tensor<D>| tensor.into_data().convert::<f32>().iter::<f32>().collect::<Vec<f32>>();
-        let (expected, found) = (values(weight), values(quantized.clone().dequantize()));
+        let values = |tensor: Tensor<D>| {
+            let data = tensor.try_into_data().map_err(|e| NoSchemeReason::Device { problem: e.to_string() })?;
+            Ok(data.convert::<f32>().iter::<f32>().collect::<Vec<f32>>())
+        };
+        let (expected, found) = match (values(weight), values(quantized.clone().dequantize())) {
+            (Ok(expected), Ok(found)) => (expected, found),
+            (Err(reason), _) | (_, Err(reason)) => {
+                self.error = Some((path, reason));
+                return param;
+            }
+        };
         let close = |(expected, found): &(&f32, &f32)| (**expected - **found).abs() <= tolerance * expected.abs();
         if let Some((expected, found)) = expected.iter().zip(&found).find(|pair| !close(pair)) {
             self.error = Some((path, NoSchemeReason::Values { expected: *expected, found: *found }));

@@ -79,6 +79,8 @@ fn every_error() -> Vec<(&'static str, String)> {
         NoSchemeReason::Format { format: "int3 with scales in e8m0".into() },
         NoSchemeReason::MoreThanRounding { what: "rotates" },
         NoSchemeReason::Blocks { shape: vec![512, 8], block: vec![512, 1] },
+        NoSchemeReason::PackedBlocks { together: 4, block: vec![64, 1] },
+        NoSchemeReason::Device { problem: "no such kernel".into() },
         NoSchemeReason::Values { expected: large, found: -large },
         NotPackedReason::ChangingRange {},
         NotPackedReason::NotOfTokens {},
