@@ -135,6 +135,15 @@ impl<G: Grid> TwoLevel<G> {
         }
     }
 
+    /// Returns the least scale of a block that counts: a smaller one is replaced by one.
+    pub fn least_scale(self) -> f32 {
+        match self.blocks {
+            BlockScale::Dynamic if self.multiplies && self.scale_of_scales == 0.0 => f32::MAX,
+            BlockScale::Dynamic if !self.multiplies => MIN_SCALE,
+            _ => 0.0,
+        }
+    }
+
     #[inline(always)]
     fn dynamic(self, units: f32) -> f32 {
         let scale = units * self.tensor_scale;

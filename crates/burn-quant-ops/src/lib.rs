@@ -44,8 +44,8 @@ pub use groups::{AxisGroups, Groups};
 pub use hadamard::{Direction, Hadamard, HadamardOps, hadamard};
 pub use packed_conv::{PackedConv, PackedConvCall, PackedConvOps, convolves_integers, packed_conv};
 pub use packed_linear::{
-    ActivationKind, Activations, NotPacked, PackedCall, PackedLayout, PackedLinearOps, PackedScales, PackedTensor,
-    multiplies_integers, packed_linear,
+    ActivationKind, Activations, NotPacked, PackedCall, PackedLayout, PackedLinearOps, PackedOffsets, PackedScales,
+    PackedTensor, multiplies_integers, packed_linear,
 };
 pub use packed_rows::{PackedRows, RowRanges, RowsLayout};
 pub use relative_entropy::relative_entropy;

@@ -4,8 +4,9 @@
 //! model ──save──► model.bpk ──restore──► the same model, built fresh in float, on any device
 //!                   │
 //!                   ├─ tensors    every parameter under burn's own path; buffers as `<weight>.weight_quantizer.amax`;
-//!                   │             of a packed weight `<weight>.weight_quantizer.words` and `.scales` alone
-//!                   └─ metadata   burn-quant.schema   "1.4", "2.0" with packed weights: newer ones are refused
+//!                   │             of a packed weight `<weight>.weight_quantizer.words`, `.scales` and, around a
+//!                   │             bias, `.offsets` alone
+//!                   └─ metadata   burn-quant.schema   "1.4", "2.1" with packed weights: newer ones are refused
 //!                                 burn-quant.version  the crate that wrote it
 //!                                 burn-quant.plan     JSON: what every quantizer does
 //!                                 burn-quant.packed   JSON: the shapes of packed weights

@@ -214,7 +214,7 @@ impl Restore {
     ) -> Result<(), StoreError> {
         let mut expected = parameters(model);
         for name in packed_forms(model).keys() {
-            let held = [weight_of(name), words_of(name), scales_of(name)];
+            let held = [weight_of(name), words_of(name), scales_of(name), offsets_of(name)];
             held.iter().for_each(|path| drop(expected.remove(path)));
         }
         let (missing, unused) = check_tensors(&expected, tensors)?;
@@ -264,6 +264,10 @@ fn scales_of(name: &str) -> String {
     format!("{}.{}.scales", weight_of(name), TensorQuantizer::NAME)
 }
 
+fn offsets_of(name: &str) -> String {
+    format!("{}.{}.offsets", weight_of(name), TensorQuantizer::NAME)
+}
+
 fn read_forms(packed: Option<String>) -> Result<BTreeMap<String, PackedForm>, StoreError> {
     let Some(packed) = packed else { return Ok(BTreeMap::new()) };
     serde_json::from_str(&packed).map_err(|e| StoreError::Damaged { reason: format!("packed weights: {e}") })
@@ -294,7 +298,14 @@ fn hold_packed<M: Module>(
         let ranges = plan.quantizers[&name].config.scale == ScaleFormat::F32;
         let words = take_words(tensors, words_of(&name), DType::I32)?;
         let scales = take_words(tensors, scales_of(&name), if ranges { DType::F32 } else { DType::I32 })?;
-        packed.insert(name, PackedWords { form, words, scales });
+        let offsets = match plan.quantizers[&name].config.bias {
+            Some(_) => {
+                let words = take_words(tensors, offsets_of(&name), DType::F32)?;
+                Some(words.into_iter().map(f32::from_bits).collect())
+            }
+            None => None,
+        };
+        packed.insert(name, PackedWords { form, words, scales, offsets });
     }
     drop(index);
     hold_words(model, packed).map_err(|error| match error {

@@ -11,7 +11,7 @@ pub struct Schema {
 
 impl Schema {
     /// The newest that this crate reads, and what it writes of models with packed weights.
-    pub const CURRENT: Schema = Schema { major: 2, minor: 0 };
+    pub const CURRENT: Schema = Schema { major: 2, minor: 1 };
     /// What this crate writes of everything else, so that older crates read it too.
     pub const WITHOUT_PACKED: Schema = Schema { major: 1, minor: 4 };
 

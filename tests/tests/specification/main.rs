@@ -20,6 +20,7 @@ mod ops;
 mod packed;
 mod packed_edges;
 mod packed_files;
+mod packed_offsets;
 mod pointwise;
 mod prepare;
 mod presets;

@@ -145,7 +145,7 @@ fn a_part_of_a_packed_file_is_restored_under_another_path() {
 }
 
 /// The file of a model after `change`, with a digest of its own.
-fn changed(
+pub(crate) fn changed(
     whole: &[u8],
     change: impl FnOnce(&mut Vec<PackTensor>, &mut std::collections::BTreeMap<String, String>),
 ) -> Bytes {
@@ -158,7 +158,7 @@ fn changed(
 }
 
 /// A tensor in the place of that of a name.
-fn replaced(tensors: &mut Vec<PackTensor>, name: &str, dtype: DType, bytes: Vec<u8>) {
+pub(crate) fn replaced(tensors: &mut Vec<PackTensor>, name: &str, dtype: DType, bytes: Vec<u8>) {
     let shape = Shape::from(vec![bytes.len() / dtype.size()]);
     tensors.retain(|tensor| tensor.name != name);
     tensors.push(PackTensor::new(name.into(), dtype, shape, None, Bytes::from_bytes_vec(bytes)));
@@ -213,7 +213,7 @@ fn packed_files_that_are_damaged_or_of_another_model_are_refused() {
     let version = |schema: &str| {
         refused(changed(&whole, |_, metadata| drop(metadata.insert("burn-quant.schema".into(), schema.into()))))
     };
-    assert!(matches!(version("2.1"), StoreError::NewerMinor { supported: Schema { major: 2, minor: 0 }, .. }));
+    assert!(matches!(version("2.2"), StoreError::NewerMinor { supported: Schema { major: 2, minor: 1 }, .. }));
     assert!(matches!(version("3.0"), StoreError::OtherMajor { .. }));
 
     // quantizers of seven bits beside words of eight

@@ -50,7 +50,10 @@ pub(crate) fn linears() -> Vec<Figure> {
     let mut figures = Vec::new();
     for (batch, bounds) in [(1, [6.0, 3.5]), (32, [4.0, 4.0])] {
         let x = Tensor::<2>::random([batch, SIDE], Distribution::Normal(0.0, 1.0), &device);
-        let run = |layers: &[QuantLinear]| layers.iter().for_each(|layer| drop(black_box(layer.forward(x.clone()))));
+        let run = |layers: &[QuantLinear]| {
+            layers.iter().for_each(|layer| drop(black_box(layer.forward(x.clone()))));
+            device.sync().expect("the device is alive");
+        };
         let times = shortest(7, &mut [&mut || run(&w4), &mut || run(&w8), &mut || run(&float)]);
         for (i, name) in ["W4 block 128, INT8 tokens", "W8, INT8 tokens"].into_iter().enumerate() {
             let faster = times[2].as_secs_f64() / times[i].as_secs_f64();

@@ -216,9 +216,11 @@ impl RunningStatistics {
 
 impl RunningBias {
     fn of<const D: usize>(x: &Tensor<D>, ranges: &Groups, groups: &Groups) -> Self {
-        let axes = ranges.counts().iter().zip(groups.counts());
-        let axes: Vec<AxisGroups> = axes
-            .map(|(range, bias)| if range.max(bias) == &1 { AxisGroups::Whole } else { AxisGroups::Each })
+        // the contracted axes of a kernel in blocks count as one
+        let ranges = |axis: usize| ranges.counts()[axis.min(ranges.counts().len() - 1)];
+        let shared = |(axis, bias): (usize, &usize)| ranges(axis).max(*bias) == 1;
+        let axes: Vec<AxisGroups> = (groups.counts().iter().enumerate())
+            .map(|axis| if shared(axis) { AxisGroups::Whole } else { AxisGroups::Each })
             .collect();
         let fine = Groups::new(groups.shape(), &axes);
         Self {

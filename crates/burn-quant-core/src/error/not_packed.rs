@@ -33,6 +33,12 @@ pub enum NotPackedReason {
         /// What it does.
         what: &'static str,
     },
+    /// A bias that is no number.
+    #[error("it rounds around a bias of {found:e}; biases are finite")]
+    Bias {
+        /// The bias.
+        found: f32,
+    },
     /// Codes and scales cannot be made.
     #[error("{source}")]
     Codes {

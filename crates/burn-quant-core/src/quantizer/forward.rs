@@ -194,7 +194,7 @@ impl TensorQuantizer {
         hadamard(x, Hadamard { axis, block, signs: rotation.signs, direction })
     }
 
-    fn bias_of<const D: usize>(&self, x: &Tensor<D>) -> Option<Bias> {
+    pub(super) fn bias_of<const D: usize>(&self, x: &Tensor<D>) -> Option<Bias> {
         let config = self.config.bias.as_ref()?;
         let groups = config.granularity.groups(self.role, &x.dims());
         let values = match config.source {

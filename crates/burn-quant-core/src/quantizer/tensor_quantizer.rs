@@ -291,7 +291,8 @@ impl TensorQuantizer {
         PackedWeight::check(shape, self)
     }
 
-    /// Returns the quantizer with the weight that it rounds packed: it holds codes and scales, and its ranges in them.
+    /// Returns the quantizer with the weight that it rounds packed: it holds codes and scales, and its ranges
+    /// and biases with them.
     ///
     /// # Errors
     ///
@@ -315,7 +316,7 @@ impl TensorQuantizer {
 
     fn holding(&self, packed: PackedWeight) -> Self {
         let mut quantizer = self.clone();
-        [Buffer::Amax, Buffer::GlobalAmax].into_iter().for_each(|buffer| quantizer.buffers.clear(buffer));
+        [Buffer::Amax, Buffer::GlobalAmax, Buffer::Bias].into_iter().for_each(|buffer| quantizer.buffers.clear(buffer));
         quantizer.rounded = None;
         quantizer.packed = Some(Box::new(packed));
         quantizer

@@ -14,7 +14,7 @@
 #[cfg(feature = "autodiff")]
 mod autodiff;
 #[cfg(feature = "cube")]
-mod cubecl;
+pub(crate) mod cubecl;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(any(feature = "flex", feature = "cube"))]

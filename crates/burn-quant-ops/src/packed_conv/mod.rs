@@ -121,7 +121,7 @@ pub trait PackedConvOps: Backend {
 
 /// Returns whether a convolution with a packed kernel runs in integers on a device.
 ///
-/// It does on the CPU, with codes of integers and an f32 scale for each output or for all. Otherwise [`packed_conv()`]
+/// It does on the CPU, with codes of integers and an f32 scale for each output or for all, and without offsets. Otherwise [`packed_conv()`]
 /// unpacks the kernel at every call.
 pub fn convolves_integers(device: &Device, layout: PackedLayout) -> bool {
     multiplies_integers(device, layout)
@@ -204,7 +204,9 @@ pub fn packed_conv<const D: usize>(
     let x = x.cast(DType::F32).reshape([shape[0], shape[1], axes[0], axes[1], axes[2]]);
     let bias = bias.map(|bias| bias.cast(DType::F32));
     let y = match (activations, &weight.scales) {
-        (Activations::Int8(range), PackedScales::Ranges(ranges)) if convolves_integers(&device, layout) => {
+        (Activations::Int8(range), PackedScales::Ranges(ranges))
+            if convolves_integers(&device, layout) && weight.offsets.is_none() =>
+        {
             let call = PackedConvCall { layout, conv: conv.clone(), has_bias: bias.is_some() };
             let bias = bias.unwrap_or_else(|| Tensor::empty([1], (&device, DType::F32)));
             Tensor::<5>::from_dispatch(<Dispatch as PackedConvOps>::packed_conv(

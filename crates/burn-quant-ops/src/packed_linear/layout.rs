@@ -6,6 +6,7 @@ use burn::tensor::{Bytes, DType, Device, Int, Tensor, TensorData};
 use burn_quant_numerics::packed::{PANEL, PackError, Tiles};
 use burn_quant_numerics::{AnyGrid, Elements, Format, PackedMatrix, ScaleFormat, scale_words};
 
+use super::PackedOffsets;
 use crate::Groups;
 use crate::fake_quant::{FakeQuant, Inputs, Ranges, Scales};
 
@@ -153,6 +154,8 @@ pub struct PackedTensor {
     pub scales: PackedScales,
     /// What the words mean.
     pub layout: PackedLayout,
+    /// What is added to the values of codes, if anything is.
+    pub offsets: Option<PackedOffsets>,
 }
 
 /// The scales of a packed weight.
@@ -272,7 +275,8 @@ impl PackedTensor {
                 PackedMatrix::pack_panel(tiles, grid, panel, range, row, words, stored);
             });
         }
-        Ok(Self { words: words.into_tensor(&device), scales: stored.into_scales(layout.scale, &device), layout })
+        let (words, scales) = (words.into_tensor(&device), stored.into_scales(layout.scale, &device));
+        Ok(Self { words, scales, layout, offsets: None })
     }
 
     /// Makes a packed weight of words that were read from a file: codes and scales, as [`PackedTensor::words`] and
@@ -301,7 +305,41 @@ impl PackedTensor {
             words: copied(words).into_tensor(device),
             scales: copied(scales).into_scales(layout.scale, device),
             layout,
+            offsets: None,
         })
+    }
+
+    /// Adds offsets to the values of the codes: a weight around zero points, or around a bias.
+    ///
+    /// [`packed_linear()`](super::packed_linear()) multiplies them with sums of activations; codes stay what they are.
+    ///
+    /// # Panics
+    ///
+    /// Unless there is an offset for each block of inputs and each output.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "flex")] {
+    /// use burn::tensor::{Device, Tensor};
+    /// use burn_quant_ops::numerics::IntFormat;
+    /// use burn_quant_ops::{Activations, FakeQuant, GradientRule, Groups, PackedOffsets, PackedTensor, packed_linear};
+    ///
+    /// let device = Device::flex();
+    /// let codes = Tensor::<2>::from_data([[7.0], [-3.0]], &device); // two inputs
+    /// let int4 = IntFormat::signed(4).unwrap().into();
+    /// let spec = FakeQuant { format: int4, groups: Groups::per_tensor(&[2, 1]), gradient: GradientRule::PassThrough };
+    /// let packed = PackedTensor::pack(codes, Tensor::<1>::from_data([7.0], &device), spec).unwrap();
+    /// let packed = packed.with_offsets(PackedOffsets::new(Tensor::from_data([[0.5]], &device), 2));
+    /// assert_eq!(packed.unpack().into_data().try_into_vec::<f32>().unwrap(), [7.5, -2.5]);
+    /// let y = packed_linear(Tensor::<2>::from_data([[2.0, 4.0]], &device), &packed, Activations::Float);
+    /// assert_eq!(y.into_data().try_into_vec::<f32>().unwrap(), [2.0 * 7.5 - 4.0 * 2.5]);
+    /// # }
+    /// ```
+    pub fn with_offsets(self, offsets: PackedOffsets) -> Self {
+        let shape = [self.layout.inputs(), self.layout.outputs()];
+        assert!(offsets.are_of(shape), "PackedTensor: an offset for each block of inputs and each output of {shape:?}");
+        Self { offsets: Some(offsets), ..self }
     }
 
     /// Returns some columns of the weight, f32 `[n, inputs]`: what an embedding takes of its table.
@@ -338,6 +376,7 @@ impl PackedTensor {
             let outside = indices.iter().find(|index| !within.contains(index));
             assert!(outside.is_none(), "PackedTensor::select: index {} of {}", outside.unwrap_or(&0), within.end);
         }
+        let offsets = self.offsets.as_ref().map(|offsets| offsets.select(outputs.clone()));
         let tiles = self.layout.tiles();
         let selected = Tiles::new(tiles.inputs(), n, tiles.block(), tiles.bits()).expect("the blocks of the weight");
         let (device, panels) = (self.words.device(), n.div_ceil(PANEL));
@@ -372,7 +411,7 @@ impl PackedTensor {
                 PackedScales::Codes(words.reshape([panels * blocks * PANEL / 4]))
             }
         };
-        Self { words, scales, layout: PackedLayout { tiles: selected, ..self.layout } }
+        Self { words, scales, layout: PackedLayout { tiles: selected, ..self.layout }, offsets }
     }
 
     /// Returns the codes, row by row `[inputs, outputs]`.

@@ -7,8 +7,10 @@
 //! ```
 //!
 //! * `layout` how a weight is packed
+//! * `offsets` what is added to the values of codes
 //! * `reference` the composition of burn's own ops that unpacks the weight; runs where there is no kernel
 //! * `flex` the CPU kernels
+//! * `cubecl` the GPU kernels
 //! * `autodiff` the gradient to `x`; codes have none
 //!
 //! What products are is defined in `burn-quant-numerics` ([`PackedMatrix`](burn_quant_numerics::PackedMatrix)); this op
@@ -16,12 +18,16 @@
 
 #[cfg(feature = "autodiff")]
 mod autodiff;
+#[cfg(feature = "cube")]
+mod cubecl;
 #[cfg(feature = "flex")]
 pub(crate) mod flex;
 mod layout;
+mod offsets;
 mod reference;
 
 pub use layout::{NotPacked, PackedLayout, PackedScales, PackedTensor};
+pub use offsets::PackedOffsets;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
@@ -71,6 +77,8 @@ pub struct PackedCall {
     pub layout: PackedLayout,
     /// What the activations are.
     pub activations: ActivationKind,
+    /// The dtype that activations had: products may be in it where a device is faster so, with sums in f32.
+    pub dtype: DType,
 }
 
 /// The backend side of [`packed_linear()`] and [`PackedTensor::unpack`]; call those.
@@ -124,13 +132,10 @@ pub trait PackedLinearOps: Backend {
     }
 }
 
-#[cfg(feature = "cube")]
-impl PackedLinearOps for burn_cubecl::CubeBackend {}
-
 /// Multiplies activations with a packed weight.
 ///
 /// `y = Q(x) · W`, where `Q` rounds activations to INT8 or not at all, computed in f32, or in integers with f32 scales,
-/// and rounded once to the dtype of `x`. It is the product of the values of fake quantization, but for the order of f32
+/// and rounded once to the dtype of `x`; on a GPU many rows are multiplied in that dtype, with sums in f32. It is the product of the values of fake quantization, but for the order of f32
 /// sums and the rounding of scales.
 ///
 /// # Shapes and units
@@ -173,6 +178,7 @@ pub fn packed_linear<const D: usize>(x: Tensor<D>, weight: &PackedTensor, activa
     assert_eq!(shape[D - 1], inputs, "packed_linear: the last axis of x has one element per input of the weight");
     let rows = shape[..D - 1].iter().product::<usize>();
     let x = x.cast(DType::F32).reshape([rows, inputs]);
+    let offsets = weight.offsets.as_ref().map(|offsets| offsets.product(rounded(x.clone(), activations.clone())));
     let (x, activations) = match multiplies_integers(&x.device(), layout) {
         true => (x, activations),
         false => (rounded(x, activations), Activations::Float),
@@ -186,7 +192,7 @@ pub fn packed_linear<const D: usize>(x: Tensor<D>, weight: &PackedTensor, activa
     };
     let range = range.unwrap_or_else(|| Tensor::empty([1], (&device, DType::F32)));
     let (words, ranges, scale_codes) = weight.tensors(&device);
-    let call = PackedCall { layout, activations };
+    let call = PackedCall { layout, activations, dtype };
     let (x, words, range) = (x.into_dispatch(), words.into_dispatch(), range.into_dispatch());
     let (ranges, scale_codes) = (ranges.into_dispatch(), scale_codes.into_dispatch());
     let y: Tensor<2> = Tensor::from_dispatch(if has_kernel(&x.kind) {
@@ -195,6 +201,10 @@ pub fn packed_linear<const D: usize>(x: Tensor<D>, weight: &PackedTensor, activa
         let weight = reference::unpack::<Dispatch>(words, ranges, scale_codes, layout);
         <Dispatch as burn::backend::ops::FloatTensorOps<Dispatch>>::float_matmul(x, weight)
     });
+    let y = match offsets {
+        Some(offsets) => y + offsets,
+        None => y,
+    };
     shape[D - 1] = outputs;
     y.reshape(shape).cast(dtype)
 }
@@ -202,24 +212,31 @@ pub fn packed_linear<const D: usize>(x: Tensor<D>, weight: &PackedTensor, activa
 fn unpack(weight: &PackedTensor) -> Tensor<2> {
     let (words, ranges, scale_codes) = weight.tensors(&weight.words.device());
     let (words, ranges, scale_codes) = (words.into_dispatch(), ranges.into_dispatch(), scale_codes.into_dispatch());
-    Tensor::from_dispatch(if has_kernel(&words.kind) {
+    let values = Tensor::from_dispatch(if has_kernel(&words.kind) {
         <Dispatch as PackedLinearOps>::packed_unpack(words, ranges, scale_codes, weight.layout)
     } else {
         reference::unpack::<Dispatch>(words, ranges, scale_codes, weight.layout)
-    })
+    });
+    match &weight.offsets {
+        Some(offsets) => values + offsets.of_inputs(weight.layout.inputs()),
+        None => values,
+    }
 }
 
 fn columns(weight: &PackedTensor, outputs: Tensor<1, Int>) -> Tensor<2> {
     let (words, ranges, scale_codes) = weight.tensors(&weight.words.device());
     let (words, ranges, scale_codes) = (words.into_dispatch(), ranges.into_dispatch(), scale_codes.into_dispatch());
-    let outputs = outputs.into_dispatch();
-    Tensor::from_dispatch(<Dispatch as PackedLinearOps>::packed_columns(
+    let values = Tensor::from_dispatch(<Dispatch as PackedLinearOps>::packed_columns(
         words,
         ranges,
         scale_codes,
-        outputs,
+        outputs.clone().into_dispatch(),
         weight.layout,
-    ))
+    ));
+    match &weight.offsets {
+        Some(offsets) => values + offsets.select(outputs).of_inputs(weight.layout.inputs()).transpose(),
+        None => values,
+    }
 }
 
 impl PackedTensor {

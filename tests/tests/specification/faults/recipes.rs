@@ -89,6 +89,7 @@ fn every_error() -> Vec<(&'static str, String)> {
         NotPackedReason::Uncalibrated {},
         NotPackedReason::Layout { shape: vec![3, 4, 5] },
         NotPackedReason::MoreThanRounding { what: "rotates" },
+        NotPackedReason::Bias { found: large },
         NotPackedReason::Codes { source: NotPacked::Range { found: large } },
         QuantError::NonFinite { name: text(), batch: Some(u64::MAX) },
         QuantError::NegativeUnsigned { name: text(), lowest: -large },

@@ -10,7 +10,7 @@
 //! ```
 
 use burn::tensor::Tensor;
-use burn_quant_ops::{AxisGroups, Groups, Ranges};
+use burn_quant_ops::{AxisGroups, Bias, Groups, Ranges};
 
 use crate::error::NotPackedReason;
 use crate::layout::Role;
@@ -91,16 +91,39 @@ impl Matrix {
         // no otherwise unless they were one before
         let elements: usize = shape[2..].iter().product();
         let divided = if self.transposed { counts[1] } else { 1 };
-        if shape.len() > 2 && divided * counts[2..].iter().product::<usize>() > 1 {
+        let each = !self.transposed && counts[1..] == shape[1..];
+        if shape.len() > 2 && !each && divided * counts[2..].iter().product::<usize>() > 1 {
             return Err(NotPackedReason::Layout { shape: shape.to_vec() });
         }
         self.windows = self.transposed && self.shape.len() > 2 && counts[1..].iter().all(|count| *count == 1);
         let first = axis(counts[0], rows, groups.size(0));
-        let second = axis(counts[1], columns, groups.size(1) * elements);
+        let second = axis(counts[1..].iter().product(), columns, groups.size(1) * elements);
         Ok(match self.transposed {
             false => Groups::new(&[rows, columns], &[first, second]),
             true => Groups::new(&[columns, rows], &[second, first]),
         })
+    }
+
+    /// Whether a bias of these groups is one of each output, or of all.
+    pub(super) fn check_bias(&self, groups: &Groups) -> Result<(), NotPackedReason> {
+        let (counts, axis) = (groups.counts(), usize::from(!self.transposed));
+        let of_outputs = counts.iter().enumerate().all(|(i, count)| i == axis || *count == 1);
+        match of_outputs {
+            true => Ok(()),
+            false => Err(NotPackedReason::MoreThanRounding { what: "rounds around a bias that inputs do not share" }),
+        }
+    }
+
+    /// A bias of groups that were checked, for each output of the matrix, f32 `[1, outputs]`.
+    pub(super) fn bias(&self, Bias { values, .. }: Bias) -> Tensor<2> {
+        let ([count], [rows, columns]) = (values.dims(), self.rows());
+        match self.transposed {
+            true => values.reshape([1, count]).expand([1, rows]),
+            false => {
+                let elements: usize = self.shape[2..].iter().product();
+                values.reshape([count, 1]).expand([columns / elements, elements]).reshape([1, columns])
+            }
+        }
     }
 
     /// Ranges of groups in the order of the matrix.

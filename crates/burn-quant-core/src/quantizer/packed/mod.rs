@@ -15,11 +15,12 @@ pub use self::tokens::{PackedTokens, TokenCodec};
 use std::fmt;
 
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn_quant_ops::numerics::packed::PackError;
 use burn_quant_ops::numerics::{Format, IntFormat};
 use burn_quant_ops::{
-    Activations, FakeQuant, GradientRule, NotPacked, PackedLayout, PackedScales, PackedTensor, convolves_integers,
-    multiplies_integers, packed_conv, packed_linear,
+    Activations, FakeQuant, GradientRule, NotPacked, PackedLayout, PackedOffsets, PackedScales, PackedTensor,
+    convolves_integers, multiplies_integers, packed_conv, packed_linear,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +28,7 @@ pub(crate) use self::refusal::more_than_rounding;
 
 use self::matrix::Matrix;
 use super::forward::through_factors;
-use super::{Buffer, TensorQuantizer};
+use super::{Buffer, TensorQuantizer, bias};
 use crate::config::{Granularity, RangeSource};
 use crate::error::NotPackedReason;
 
@@ -41,6 +42,8 @@ use crate::error::NotPackedReason;
 pub struct PackedWeight {
     words: Param<Tensor<1, Int>>,
     scales: Scales,
+    /// The bias that values are around, of each output.
+    offsets: Option<Param<Tensor<1>>>,
     layout: PackedLayout,
     matrix: Matrix,
     dtype: DType,
@@ -107,6 +110,8 @@ pub struct PackedWords {
     pub words: Vec<u32>,
     /// The scales: f32, or four codes in a word.
     pub scales: Vec<u32>,
+    /// The bias of each output, if the quantizer rounds around one.
+    pub offsets: Option<Vec<f32>>,
 }
 
 #[derive(Clone, Debug)]
@@ -131,6 +136,7 @@ impl PackedWeight {
         let &[inputs, outputs] = groups.shape() else { unreachable!("a matrix has two axes") };
         let (config, block) = (&quantizer.config, groups.size(0));
         let layout = PackedLayout::new(inputs, outputs, block, config.format, config.scale).map_err(NotPacked::from)?;
+        quantizer.bias_groups(shape).map_or(Ok(()), |groups| matrix.check_bias(&groups))?;
         Ok((matrix, layout))
     }
 
@@ -145,10 +151,21 @@ impl PackedWeight {
         let mut matrix = Matrix::of(&weight.dims(), quantizer.role)?;
         let groups = quantizer.groups(&weight.dims());
         let of_matrix = matrix.groups(&groups)?;
-        let ranges = matrix.ranges(quantizer.ranges(&weight, &groups, None), &groups);
+        let bias = quantizer.bias_of(&weight);
+        bias.as_ref().map_or(Ok(()), |bias| matrix.check_bias(&bias.groups))?;
+        let ranges = matrix.ranges(quantizer.ranges(&weight, &groups, bias.as_ref()), &groups);
+        let weight = match &bias {
+            Some(bias) => bias::subtract(weight, bias.values.clone(), &bias.groups),
+            None => weight,
+        };
         let spec =
             FakeQuant { format: quantizer.config.format, groups: of_matrix, gradient: GradientRule::PassThrough };
-        Ok(Self::new(PackedTensor::pack(matrix.of_tensor(weight), ranges, spec)?, matrix, dtype, float_inputs))
+        let offsets = bias.map(|bias| matrix.bias(bias).cast(DType::F32));
+        if let Some(offsets) = &offsets {
+            check_bias(&offsets.clone().into_data().try_into_vec::<f32>().expect("f32 data"))?;
+        }
+        let packed = PackedTensor::pack(matrix.of_tensor(weight), ranges, spec)?;
+        Ok(Self::new(with_bias(packed, offsets), matrix, dtype, float_inputs))
     }
 
     /// Makes a weight of words that were read from a file.
@@ -157,14 +174,26 @@ impl PackedWeight {
         quantizer: &TensorQuantizer,
         device: &Device,
     ) -> Result<Self, NotPackedReason> {
-        let PackedWords { form, words, scales } = words;
+        let PackedWords { form, words, scales, offsets } = words;
         if !quantizer.enabled {
             return Err(NotPackedReason::Disabled);
         }
         refusal::check_form(quantizer)?;
         let (matrix, layout) = Self::layout(&form.shape, quantizer)?;
         let layout = layout.with_global_amax(form.global_amax);
-        let packed = PackedTensor::from_words(layout, words, scales, device)?;
+        let expected = if quantizer.config.bias.is_some() { layout.outputs() } else { 0 };
+        let found = offsets.as_ref().map_or(0, Vec::len);
+        if found != expected {
+            return Err(NotPacked::from(PackError::Length { what: "offsets", expected, found }).into());
+        }
+        let offsets = match offsets {
+            Some(offsets) => {
+                check_bias(offsets)?;
+                Some(Tensor::from_data(TensorData::new(offsets.clone(), [1, expected]), (device, DType::F32)))
+            }
+            None => None,
+        };
+        let packed = with_bias(PackedTensor::from_words(layout, words, scales, device)?, offsets);
         Ok(Self::new(packed, matrix, form.dtype, form.float_inputs))
     }
 
@@ -174,7 +203,12 @@ impl PackedWeight {
             PackedScales::Ranges(ranges) => Scales::Ranges(Param::from_tensor(ranges).set_require_grad(false)),
             PackedScales::Codes(codes) => Scales::Codes(constant(codes)),
         };
-        Self { words: constant(packed.words), scales, layout: packed.layout, matrix, dtype, float_inputs }
+        let offsets = packed.offsets.map(|offsets| {
+            let values = offsets.values().reshape([packed.layout.outputs()]);
+            Param::from_tensor(values).set_require_grad(false)
+        });
+        let words = Param::initialized(ParamId::new(), packed.words);
+        Self { words, scales, offsets, layout: packed.layout, matrix, dtype, float_inputs }
     }
 
     /// Whether these are the codes of what a quantizer does.
@@ -198,7 +232,16 @@ impl PackedWeight {
     ///
     /// The rank is that of the parameter.
     pub fn unpack<const D: usize>(&self) -> Tensor<D> {
-        self.matrix.to_tensor(self.packed().unpack())
+        let packed = self.packed();
+        let values = match (&packed.offsets, self.dtype) {
+            (Some(offsets), DType::F16 | DType::BF16) => {
+                // the rounded value, the bias and their sum are numbers of the dtype
+                let values = PackedTensor { offsets: None, ..packed.clone() }.unpack().cast(self.dtype);
+                (values + offsets.values().cast(self.dtype)).cast(DType::F32)
+            }
+            _ => packed.unpack(),
+        };
+        self.matrix.to_tensor(values)
     }
 
     /// Returns rows of a table, f32 `[n, features]`: nothing but these is unpacked.
@@ -220,7 +263,8 @@ impl PackedWeight {
             Scales::Ranges(ranges) => PackedScales::Ranges(ranges.val()),
             Scales::Codes(codes) => PackedScales::Codes(codes.val()),
         };
-        PackedTensor { words: self.words.val(), scales, layout: self.layout }
+        let packed = PackedTensor { words: self.words.val(), scales, layout: self.layout, offsets: None };
+        with_bias(packed, self.offsets.as_ref().map(|offsets| offsets.val().reshape([1, self.layout.outputs()])))
     }
 
     /// Returns the shape of the weight.
@@ -230,11 +274,28 @@ impl PackedWeight {
         self.matrix.shape()
     }
 
-    /// Returns the bytes of codes and scales.
+    /// Returns the bytes of codes, scales and a bias.
     ///
     /// They are all that the weight takes.
     pub fn bytes(&self) -> usize {
-        self.layout.bytes()
+        self.layout.bytes() + self.offsets.as_ref().map_or(0, |_| size_of::<f32>() * self.layout.outputs())
+    }
+}
+
+/// A weight around a bias, f32 `[1, outputs]`.
+fn with_bias(packed: PackedTensor, bias: Option<Tensor<2>>) -> PackedTensor {
+    let inputs = packed.layout.inputs().max(1);
+    match bias {
+        Some(bias) => packed.with_offsets(PackedOffsets::new(bias, inputs)),
+        None => packed,
+    }
+}
+
+/// Whether a bias is a number.
+fn check_bias(bias: &[f32]) -> Result<(), NotPackedReason> {
+    match bias.iter().find(|bias| !bias.is_finite()) {
+        Some(found) => Err(NotPackedReason::Bias { found: *found }),
+        None => Ok(()),
     }
 }
 
@@ -297,7 +358,8 @@ impl TensorQuantizer {
     ) -> Option<Tensor<D>> {
         let packed =
             self.packed.as_deref().filter(|packed| input.tap.get().is_none() && packed.matrix.sums_windows())?;
-        if !convolves_integers(&x.device(), packed.layout) || input.buffer(Buffer::LowRankDown).is_some() {
+        let integers = convolves_integers(&x.device(), packed.layout) && packed.offsets.is_none();
+        if !integers || input.buffer(Buffer::LowRankDown).is_some() {
             return None;
         }
         let activations = activations_of(input).filter(|found| matches!(found, Activations::Int8(_)))?;
@@ -328,6 +390,11 @@ impl PackedWeight {
             Scales::Codes(codes) => visitor.visit_int(codes),
         }
         visitor.exit_module("scales", CONTAINER);
+        if let Some(offsets) = &self.offsets {
+            visitor.enter_module("offsets", CONTAINER);
+            visitor.visit_float(offsets);
+            visitor.exit_module("offsets", CONTAINER);
+        }
     }
 
     pub(super) fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
@@ -340,7 +407,13 @@ impl PackedWeight {
             Scales::Codes(codes) => Scales::Codes(mapper.map_int(codes)),
         };
         mapper.exit_module("scales", CONTAINER);
-        Self { words, scales, ..self }
+        let offsets = self.offsets.map(|offsets| {
+            mapper.enter_module("offsets", CONTAINER);
+            let offsets = mapper.map_float(offsets);
+            mapper.exit_module("offsets", CONTAINER);
+            offsets
+        });
+        Self { words, scales, offsets, ..self }
     }
 
     pub(super) fn moved(self, device: &Device) -> Self {
@@ -348,7 +421,8 @@ impl PackedWeight {
             Scales::Ranges(ranges) => Scales::Ranges(Module::to_device(ranges, device)),
             Scales::Codes(codes) => Scales::Codes(Module::to_device(codes, device)),
         };
-        Self { words: Module::to_device(self.words, device), scales, ..self }
+        let offsets = self.offsets.map(|offsets| Module::to_device(offsets, device));
+        Self { words: Module::to_device(self.words, device), scales, offsets, ..self }
     }
 
     pub(super) fn fork(self, device: &Device) -> Self {
@@ -356,7 +430,8 @@ impl PackedWeight {
             Scales::Ranges(ranges) => Scales::Ranges(Module::fork(ranges, device)),
             Scales::Codes(codes) => Scales::Codes(Module::fork(codes, device)),
         };
-        Self { words: Module::fork(self.words, device), scales, ..self }
+        let offsets = self.offsets.map(|offsets| Module::fork(offsets, device));
+        Self { words: Module::fork(self.words, device), scales, offsets, ..self }
     }
 
     pub(super) fn collect_devices(&self, devices: Devices) -> Devices {
@@ -372,8 +447,9 @@ impl PackedWeight {
             Scales::Ranges(ranges) => Scales::Ranges(ranges.valid()),
             Scales::Codes(codes) => Scales::Codes(codes.valid()),
         };
+        let offsets = self.offsets.as_ref().map(Module::valid);
         let (layout, matrix, dtype, float_inputs) = (self.layout, self.matrix.clone(), self.dtype, self.float_inputs);
-        Self { words: self.words.valid(), scales, layout, matrix, dtype, float_inputs }
+        Self { words: self.words.valid(), scales, offsets, layout, matrix, dtype, float_inputs }
     }
 
     pub(super) fn train(self) -> Self {
@@ -381,7 +457,8 @@ impl PackedWeight {
             Scales::Ranges(ranges) => Scales::Ranges(Module::train(ranges).set_require_grad(false)),
             Scales::Codes(codes) => Scales::Codes(Module::train(codes)),
         };
-        Self { words: Module::train(self.words), scales, ..self }
+        let offsets = self.offsets.map(|offsets| Module::train(offsets).set_require_grad(false));
+        Self { words: Module::train(self.words), scales, offsets, ..self }
     }
 }
 

@@ -50,7 +50,7 @@ impl TokenCodec {
         if !quantizer.is_enabled() {
             return Err(NotPackedReason::Disabled);
         }
-        refusal::check(quantizer)?;
+        refusal::check_around_zero(quantizer)?;
         let config = quantizer.config();
         let amax = quantizer.buffer(Buffer::Amax);
         if matches!(&config.granularity, Granularity::Axes(axes) if axes.len() != 4) {

@@ -79,7 +79,7 @@ fn has_f64(x: &CubeTensor) -> bool {
 }
 
 /// The elements of a vector that all the tensors can be read by.
-fn vector_size(tensors: &[&CubeTensor], shape: &[usize]) -> usize {
+pub(crate) fn vector_size(tensors: &[&CubeTensor], shape: &[usize]) -> usize {
     let axis = shape.len().saturating_sub(1);
     let sizes = tensors.iter().map(|tensor| {
         let sizes = tensor.client.io_optimized_vector_sizes(tensor.dtype.size());
