@@ -30,6 +30,7 @@ mod group_amax;
 mod groups;
 mod hadamard;
 mod packed_conv;
+mod packed_conv_transpose;
 mod packed_linear;
 mod packed_rows;
 mod relative_entropy;
@@ -43,6 +44,7 @@ pub use group_amax::{GroupAmaxOps, group_amax};
 pub use groups::{AxisGroups, Groups};
 pub use hadamard::{Direction, Hadamard, HadamardOps, hadamard};
 pub use packed_conv::{PackedConv, PackedConvCall, PackedConvOps, convolves_integers, packed_conv};
+pub use packed_conv_transpose::{PackedConvTranspose, packed_conv_transpose};
 pub use packed_linear::{
     ActivationKind, Activations, NotPacked, PackedCall, PackedLayout, PackedLinearOps, PackedOffsets, PackedScales,
     PackedTensor, multiplies_integers, packed_linear,

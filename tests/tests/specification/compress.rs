@@ -189,7 +189,11 @@ fn convolutions_run_on_their_codes() {
         Conv2dConfig::new([8, 8], [3, 3]).with_groups(8).with_padding(Pad2::Explicit(1, 1, 1, 1)), [3, 8, 6, 6];
         Conv3dConfig::new([3, 4], [2, 2, 3]).with_padding(Pad3::Explicit(1, 0, 1)), [1, 3, 4, 5, 6];
         ConvTranspose1dConfig::new([4, 6], 3).with_stride(2), [2, 4, 5];
+        ConvTranspose1dConfig::new([4, 6], 2).with_stride(3).with_padding(2).with_padding_out(1), [2, 4, 5];
         ConvTranspose2dConfig::new([4, 6], [3, 2]).with_groups(2), [2, 4, 5, 6];
+        ConvTranspose2dConfig::new([20, 5], [3, 3]).with_stride([2, 2]).with_padding([1, 1]).with_padding_out([1, 1])
+            .with_bias(false), [2, 20, 4, 5];
+        ConvTranspose2dConfig::new([3, 18], [2, 3]).with_dilation([2, 3]).with_padding([0, 4]), [1, 3, 4, 6];
         ConvTranspose3dConfig::new([2, 3], [2, 1, 2]), [1, 2, 3, 3, 3];
     }
 }

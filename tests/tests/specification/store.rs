@@ -178,7 +178,7 @@ fn versions_are_checked_before_anything_else() {
     let whole = bytes(&Net::quantized(&device));
     let read = |schema| read(Net::new(&device), &with_metadata(&whole, "burn-quant.schema", Some(schema))).unwrap_err();
     assert!(matches!(read("3.0"), StoreError::OtherMajor { found: Schema { major: 3, minor: 0 }, .. }));
-    assert!(matches!(read("2.1"), StoreError::NewerMinor { found: Schema { major: 2, minor: 1 }, .. }));
+    assert!(matches!(read("2.2"), StoreError::NewerMinor { found: Schema { major: 2, minor: 2 }, .. }));
     assert!(matches!(read("0.9"), StoreError::OtherMajor { .. }));
     assert!(matches!(read("1.5"), StoreError::NewerMinor { found: Schema { major: 1, minor: 5 }, .. }));
     assert!(matches!(read("one"), StoreError::Damaged { .. }));

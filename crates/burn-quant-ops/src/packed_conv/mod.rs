@@ -88,7 +88,7 @@ impl PackedConv {
 }
 
 /// Values of up to three axes as those of three.
-fn three<T: Copy>(of: &[T], missing: T) -> [T; 3] {
+pub(crate) fn three<T: Copy>(of: &[T], missing: T) -> [T; 3] {
     assert!((1..=3).contains(&of.len()), "PackedConv: one to three axes, found {}", of.len());
     let absent = 3 - of.len();
     std::array::from_fn(|axis| if axis < absent { missing } else { of[axis - absent] })
@@ -121,7 +121,7 @@ pub trait PackedConvOps: Backend {
 
 /// Returns whether a convolution with a packed kernel runs in integers on a device.
 ///
-/// It does on the CPU, with codes of integers and an f32 scale for each output or for all, and without offsets. Otherwise [`packed_conv()`]
+/// It does on the CPU, with codes of integers, an f32 scale for each output or for all, and no offsets. Otherwise [`packed_conv()`]
 /// unpacks the kernel at every call.
 pub fn convolves_integers(device: &Device, layout: PackedLayout) -> bool {
     multiplies_integers(device, layout)
@@ -236,17 +236,7 @@ fn composed(
     activations: Activations,
 ) -> Tensor<5> {
     let shape = x.dims();
-    let x = match activations {
-        Activations::Float => x,
-        Activations::Int8PerToken | Activations::Int15PerToken => {
-            panic!("packed_conv: a window has no range of its own")
-        }
-        Activations::Int8(range) => {
-            let groups = Groups::per_tensor(&shape);
-            let format = crate::packed_linear::activation_format().into();
-            fake_quant(x, range, FakeQuant { format, groups, gradient: GradientRule::Clipped })
-        }
-    };
+    let x = rounded(x, activations);
     let ([depth, height, width], outputs) = (conv.kernel, weight.layout.outputs());
     let channels = shape[1] / conv.options.groups;
     let kernel = weight.unpack().transpose().reshape([outputs, depth, height, width, channels]);
@@ -261,4 +251,18 @@ fn composed(
     };
     let ConvOptions { stride, dilation, groups, .. } = conv.options;
     conv3d(padded(x), kernel, bias, ConvOptions::new(stride, [0; 3], dilation, groups))
+}
+
+/// An image after rounding, with the straight-through gradient.
+pub(crate) fn rounded(x: Tensor<5>, activations: Activations) -> Tensor<5> {
+    match activations {
+        Activations::Float => x,
+        Activations::Int8PerToken | Activations::Int15PerToken => {
+            panic!("packed_conv: a window has no range of its own")
+        }
+        Activations::Int8(range) => {
+            let (groups, format) = (Groups::per_tensor(&x.dims()), crate::packed_linear::activation_format().into());
+            fake_quant(x, range, FakeQuant { format, groups, gradient: GradientRule::Clipped })
+        }
+    }
 }

@@ -135,8 +135,8 @@ pub trait PackedLinearOps: Backend {
 /// Multiplies activations with a packed weight.
 ///
 /// `y = Q(x) · W`, where `Q` rounds activations to INT8 or not at all, computed in f32, or in integers with f32 scales,
-/// and rounded once to the dtype of `x`; on a GPU many rows are multiplied in that dtype, with sums in f32. It is the product of the values of fake quantization, but for the order of f32
-/// sums and the rounding of scales.
+/// and rounded once to the dtype of `x`; on a GPU many rows are multiplied in that dtype, with sums in f32. It is the
+/// product of the values of fake quantization, but for the order of f32 sums and the rounding of scales.
 ///
 /// # Shapes and units
 ///

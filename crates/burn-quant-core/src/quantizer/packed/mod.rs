@@ -8,7 +8,7 @@ mod matrix;
 mod refusal;
 mod tokens;
 
-pub use burn_quant_ops::PackedConv;
+pub use burn_quant_ops::{PackedConv, PackedConvTranspose};
 
 pub use self::tokens::{PackedTokens, TokenCodec};
 
@@ -20,7 +20,7 @@ use burn_quant_ops::numerics::packed::PackError;
 use burn_quant_ops::numerics::{Format, IntFormat};
 use burn_quant_ops::{
     Activations, FakeQuant, GradientRule, NotPacked, PackedLayout, PackedOffsets, PackedScales, PackedTensor,
-    convolves_integers, multiplies_integers, packed_conv, packed_linear,
+    convolves_integers, multiplies_integers, packed_conv, packed_conv_transpose, packed_linear,
 };
 use serde::{Deserialize, Serialize};
 
@@ -364,6 +364,30 @@ impl TensorQuantizer {
         }
         let activations = activations_of(input).filter(|found| matches!(found, Activations::Int8(_)))?;
         Some(packed_conv(input.smoothed(x.clone()), &packed.packed(), bias, &geometry, activations))
+    }
+}
+
+impl TensorQuantizer {
+    /// Runs a transposed convolution whose kernel this quantizer holds packed, and whose input is INT8 with one static
+    /// range: in integers, on the CPU, of one group.
+    ///
+    /// `None` if the kernel is not packed, the layer is watched, or something else is needed: then the convolution
+    /// takes the parameter's value.
+    pub fn convolution_transpose<const D: usize>(
+        &self,
+        input: &TensorQuantizer,
+        x: &Tensor<D>,
+        bias: Option<Tensor<1>>,
+        geometry: PackedConvTranspose,
+    ) -> Option<Tensor<D>> {
+        let packed =
+            self.packed.as_deref().filter(|packed| input.tap.get().is_none() && !packed.matrix.has_outputs_first())?;
+        let integers = convolves_integers(&x.device(), packed.layout) && packed.offsets.is_none();
+        if !integers || geometry.groups() > 1 || input.buffer(Buffer::LowRankDown).is_some() {
+            return None;
+        }
+        let activations = activations_of(input).filter(|found| matches!(found, Activations::Int8(_)))?;
+        Some(packed_conv_transpose(input.smoothed(x.clone()), &packed.packed(), bias, &geometry, activations))
     }
 }
 

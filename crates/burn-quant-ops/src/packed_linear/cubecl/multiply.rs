@@ -37,8 +37,8 @@ pub(super) fn multiply(
     let y = empty_device_dtype(x.client.clone(), x.device.clone(), [rows, layout.outputs()].into(), x.dtype);
     let count = CubeCount::Static(layout.tiles().panels() as u32, rows.div_ceil(rows_of_cube) as u32, 1);
     let address = x.required_address_type().max(words.required_address_type()).max(y.required_address_type());
-    // SAFETY: there is a cube for each panel, whose words and scales are those of the layout; rows and inputs beyond the
-    // last are read as those, and what belongs to none of the outputs is not written.
+    // SAFETY: there is a cube for each panel, whose words and scales are those of the layout; rows and inputs beyond
+    // the last are read as those, and what belongs to none of the outputs is not written.
     unsafe {
         multiply_kernel::launch_unchecked(
             &y.client,

@@ -1,0 +1,189 @@
+//! A transposed convolution whose kernel is codes and scales, and whose input is INT8.
+//!
+//! ```text
+//! x [n, in, z, y, x] ──► · W [in, out·k] of each pixel ──► each product added where its element falls
+//! ```
+//!
+//! The product is a convolution of single pixels, [`packed_conv`](crate::packed_conv()), in integers on the CPU; `flex`
+//! adds its outputs up. Elsewhere, under autodiff, and for several groups, the input is rounded and the kernel unpacked,
+//! and burn's transposed convolution runs.
+//!
+//! Source: Dumoulin and Visin 2016, arXiv:1603.07285, §4: the gradient of a convolution with respect to its input.
+
+#[cfg(feature = "flex")]
+mod flex;
+
+use burn::backend::ops::ConvTransposeOptions;
+use burn::tensor::module::conv_transpose3d;
+use burn::tensor::{DType, Tensor};
+
+use crate::packed_conv::{convolves_integers, rounded, three};
+use crate::{Activations, PackedTensor};
+
+/// The geometry of a transposed convolution over one, two or three axes.
+///
+/// Axes that an image does not have count as one of length 1 before the others.
+#[derive(Clone, Debug)]
+pub struct PackedConvTranspose {
+    kernel: [usize; 3],
+    options: ConvTransposeOptions<3>,
+}
+
+impl PackedConvTranspose {
+    /// Creates the geometry of a kernel with a stride of 1, no padding, and one group.
+    ///
+    /// # Panics
+    ///
+    /// If there are no axes or more than three.
+    pub fn new(kernel: &[usize]) -> Self {
+        Self { kernel: three(kernel, 1), options: ConvTransposeOptions::new([1; 3], [0; 3], [0; 3], [1; 3], 1) }
+    }
+
+    /// Sets the distance in the result between neighbours of the input.
+    ///
+    /// As many as the kernel has axes; none is zero.
+    pub fn with_stride(mut self, stride: &[usize]) -> Self {
+        self.options.stride = three(stride, 1);
+        self
+    }
+
+    /// Sets what is cut off before and after each axis of the result.
+    ///
+    /// The padding of the convolution that this one is the transpose of.
+    pub fn with_padding(mut self, padding: &[usize]) -> Self {
+        self.options.padding = three(padding, 0);
+        self
+    }
+
+    /// Sets what is added after each axis of the result.
+    ///
+    /// Nothing but the bias falls there, unless the padding cut it off.
+    pub fn with_padding_out(mut self, padding_out: &[usize]) -> Self {
+        self.options.padding_out = three(padding_out, 0);
+        self
+    }
+
+    /// Sets the distance between elements of the kernel.
+    ///
+    /// 1 for neighbours; none is zero.
+    pub fn with_dilation(mut self, dilation: &[usize]) -> Self {
+        self.options.dilation = three(dilation, 1);
+        self
+    }
+
+    /// Sets the number of groups of channels.
+    ///
+    /// Those of more than one run in floats.
+    pub fn with_groups(mut self, groups: usize) -> Self {
+        self.options.groups = groups;
+        self
+    }
+
+    /// Returns the number of groups of channels.
+    ///
+    /// One unless it was set.
+    pub fn groups(&self) -> usize {
+        self.options.groups
+    }
+
+    /// The lengths of the axes of the result.
+    #[cfg(feature = "flex")]
+    fn output(&self, input: [usize; 3]) -> [usize; 3] {
+        let ConvTransposeOptions { stride, padding, padding_out, dilation, .. } = &self.options;
+        std::array::from_fn(|axis| {
+            let reach = input[axis].saturating_sub(1) * stride[axis] + dilation[axis] * (self.kernel[axis] - 1) + 1;
+            (reach + padding_out[axis]).saturating_sub(2 * padding[axis])
+        })
+    }
+}
+
+/// Runs a transposed convolution on an image that is rounded to INT8, with a packed kernel.
+///
+/// `y = Q(x) ⋆ᵀ W + bias`: products are sums of integers with f32 scales, which are added up in f32 and rounded once to
+/// the dtype of `x`. It is the transposed convolution of the values of fake quantization, but for the order of f32 sums
+/// and the rounding of scales.
+///
+/// # Shapes and units
+///
+/// `x`: `[batch, in, …]` with one to three axes after the channels; `weight`: the matrix `[in, out / groups · k…]`, as
+/// burn's kernels lie; `bias`: `[out]`; the result: `[batch, out, …]`.
+///
+/// # Gradient
+///
+/// To `x`, straight through the rounding, clipped at a given range, and to `bias`. The kernel has none.
+///
+/// # Panics
+///
+/// If shapes do not fit, or `activations` has a range for each token: pixels have none of their own.
+///
+/// # Source
+///
+/// Jacob et al. 2018, arXiv:1712.05877, §2.2.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use burn::tensor::{Device, Tensor};
+/// use burn_quant_ops::numerics::IntFormat;
+/// use burn_quant_ops::{
+///     Activations, FakeQuant, GradientRule, Groups, PackedConvTranspose, PackedTensor, packed_conv_transpose,
+/// };
+///
+/// let device = Device::flex();
+/// let kernel = Tensor::<2>::from_data([[1.0, 2.0]], &device); // one channel in and out, two elements
+/// let int8 = IntFormat::signed(8).unwrap().into();
+/// let spec = FakeQuant { format: int8, groups: Groups::per_tensor(&[1, 2]), gradient: GradientRule::PassThrough };
+/// let weight = PackedTensor::pack(kernel, Tensor::<1>::from_data([127.0], &device), spec).unwrap();
+/// let x = Tensor::<3>::from_data([[[3.0, 4.0]]], &device);
+/// let range = Activations::Int8(Tensor::from_data([127.0], &device)); // steps of one
+/// let y = packed_conv_transpose(x, &weight, None, &PackedConvTranspose::new(&[2]), range);
+/// assert_eq!(y.into_data().try_into_vec::<f32>().unwrap(), [3.0, 2.0 * 3.0 + 4.0, 2.0 * 4.0]);
+/// # }
+/// ```
+pub fn packed_conv_transpose<const D: usize>(
+    x: Tensor<D>,
+    weight: &PackedTensor,
+    bias: Option<Tensor<1>>,
+    conv: &PackedConvTranspose,
+    activations: Activations,
+) -> Tensor<D> {
+    let (dtype, mut shape) = (x.dtype(), x.dims());
+    let (groups, elements) = (conv.options.groups, conv.kernel.iter().product::<usize>());
+    let (inputs, columns) = (weight.layout.inputs(), weight.layout.outputs());
+    assert_eq!(shape[1], inputs, "packed_conv_transpose: the kernel is for {inputs} channels");
+    assert!(
+        groups > 0 && inputs.is_multiple_of(groups) && elements > 0 && columns.is_multiple_of(elements),
+        "packed_conv_transpose: {groups} groups divide {inputs} channels, and {elements} elements {columns} columns"
+    );
+    let ConvTransposeOptions { stride, dilation, .. } = &conv.options;
+    let nonzero = stride.iter().chain(dilation).all(|step| *step > 0);
+    assert!(nonzero, "packed_conv_transpose: stride and dilation are not zero");
+    let axes: [usize; 3] = three(&shape[2..], 1);
+    let x = x.cast(DType::F32).reshape([shape[0], shape[1], axes[0], axes[1], axes[2]]);
+    let bias = bias.map(|bias| bias.cast(DType::F32));
+    let integers = convolves_integers(&x.device(), weight.layout) && weight.offsets.is_none() && groups == 1;
+    let y = match integers {
+        #[cfg(feature = "flex")]
+        true if matches!(activations, Activations::Int8(_)) => flex::conv_transpose(x, weight, bias, conv, activations),
+        _ => composed(x, weight, bias, conv, activations),
+    };
+    let found = y.dims();
+    shape[1] = columns / elements * groups;
+    shape[2..].copy_from_slice(&found[5 - (D - 2)..]);
+    y.reshape(shape).cast(dtype)
+}
+
+/// The same with burn's own ops.
+fn composed(
+    x: Tensor<5>,
+    weight: &PackedTensor,
+    bias: Option<Tensor<1>>,
+    conv: &PackedConvTranspose,
+    activations: Activations,
+) -> Tensor<5> {
+    let [depth, height, width] = conv.kernel;
+    let (inputs, columns) = (weight.layout.inputs(), weight.layout.outputs());
+    let kernel = weight.unpack().reshape([inputs, columns / (depth * height * width), depth, height, width]);
+    conv_transpose3d(rounded(x, activations), kernel, bias, conv.options.clone())
+}
