@@ -121,8 +121,8 @@ pub trait PackedConvOps: Backend {
 
 /// Returns whether a convolution with a packed kernel runs in integers on a device.
 ///
-/// It does on the CPU, with codes of integers, an f32 scale for each output or for all, and no offsets. Otherwise [`packed_conv()`]
-/// unpacks the kernel at every call.
+/// It does on the CPU, with codes of integers, an f32 scale for each output or for all, and no offsets. Otherwise
+/// [`packed_conv()`] unpacks the kernel at every call.
 pub fn convolves_integers(device: &Device, layout: PackedLayout) -> bool {
     multiplies_integers(device, layout)
         && layout.scale() == ScaleFormat::F32

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The product is a convolution of single pixels, [`packed_conv`](crate::packed_conv()), in integers on the CPU; `flex`
-//! adds its outputs up. Elsewhere, under autodiff, and for several groups, the input is rounded and the kernel unpacked,
-//! and burn's transposed convolution runs.
+//! adds its outputs up. Elsewhere, under autodiff, and for several groups, the input is rounded and the kernel
+//! unpacked, and burn's transposed convolution runs.
 //!
 //! Source: Dumoulin and Visin 2016, arXiv:1603.07285, §4: the gradient of a convolution with respect to its input.
 
