@@ -11,6 +11,8 @@ pub(crate) fn has_kernel(kind: &DispatchTensorKind) -> bool {
     match kind {
         #[cfg(feature = "cube")]
         DispatchTensorKind::Cube(_) => true,
+        #[cfg(feature = "capture")]
+        DispatchTensorKind::Capture(_) => true,
         #[cfg(feature = "flex")]
         DispatchTensorKind::Flex(_) => true,
         #[cfg(feature = "autodiff")]
@@ -40,6 +42,8 @@ pub fn has_kernels(device: &Device) -> bool {
         match device {
             #[cfg(feature = "cube")]
             DispatchDevice::Cube(_) => true,
+            #[cfg(feature = "capture")]
+            DispatchDevice::Capture(_) => true,
             #[cfg(feature = "flex")]
             DispatchDevice::Flex(_) => true,
             #[cfg(feature = "autodiff")]

@@ -23,6 +23,8 @@
 //! Enable here what you enable in burn.
 
 mod backend;
+#[cfg(feature = "capture")]
+mod capture;
 mod fake_quant;
 #[cfg(feature = "flex")]
 mod flex;
@@ -33,10 +35,14 @@ mod packed_conv;
 mod packed_conv_transpose;
 mod packed_linear;
 mod packed_rows;
+#[cfg(feature = "capture")]
+mod recording;
 mod relative_entropy;
 
 pub use backend::has_kernels;
 pub use burn_quant_numerics as numerics;
+#[cfg(feature = "capture")]
+pub use capture::{NotRecorded, RecordedOp, register_ops};
 pub use fake_quant::{
     Bias, Call, FakeQuant, FakeQuantOps, GradientRule, Ranges, Scales, fake_quant, fake_quant_affine,
 };

@@ -198,6 +198,43 @@ fn convolutions_run_on_their_codes() {
     }
 }
 
+/// Codes above 127 are no signed bytes: such kernels run in float.
+#[test]
+fn unsigned_kernels_of_8_bits_keep_their_large_codes() {
+    let device = Device::flex();
+    let config = presets::int8_default().with_rule(Rule::set("*weight_quantizer", QuantizerConfig::uint(8)));
+    let x = Tensor::<3>::from_data([[[1.0, 0.5]]], &device);
+    let mut conv = Conv1dConfig::new(1, 2, 1).with_bias(false).init(&device);
+    conv.weight = conv.weight.map(|_| Tensor::from_data([[[1.0]], [[127.0 / 255.0]]], &device));
+    let conv = ActivationQuantized::from(conv);
+    let (conv, _) = quantize(conv, &config, |conv| drop(conv.forward(x.clone()))).unwrap();
+    let expected = values(conv.forward(x.clone()));
+    assert_close(&values(compress(conv).unwrap().0.forward(x.clone())), &expected, 1e-6, "a convolution");
+    let mut up = ConvTranspose1dConfig::new([1, 2], 1).with_bias(false).init(&device);
+    up.weight = up.weight.map(|_| Tensor::from_data([[[1.0], [127.0 / 255.0]]], &device));
+    let up = ActivationQuantized::from(up);
+    let (up, _) = quantize(up, &config, |up| drop(up.forward(x.clone()))).unwrap();
+    let expected = values(up.forward(x.clone()));
+    assert_close(&values(compress(up).unwrap().0.forward(x)), &expected, 1e-6, "a transposed one");
+}
+
+/// What is cut off may be all that there is; no images have no result.
+#[test]
+fn transposed_convolutions_have_empty_results_as_burns_do() {
+    let device = Device::flex();
+    for (config, shape) in [
+        (ConvTranspose1dConfig::new([1, 1], 1).with_padding(1), [1, 1, 2]),
+        (ConvTranspose1dConfig::new([3, 2], 2).with_stride(2), [0, 3, 4]),
+    ] {
+        let up = ActivationQuantized::from(config.init(&device));
+        let calibrate = Tensor::<3>::ones([1, shape[1], 4], &device);
+        let (up, _) = quantize(up, &presets::int8_default(), |up| drop(up.forward(calibrate.clone()))).unwrap();
+        let x = Tensor::<3>::from_data(burn::tensor::TensorData::ones::<f32, _>(shape), &device);
+        let expected = up.forward(x.clone()).dims();
+        assert_eq!(compress(up).unwrap().0.forward(x).dims(), expected);
+    }
+}
+
 /// The table of bytes, as the book shows it of the first example's network.
 #[test]
 fn memory_is_counted_layer_by_layer() {

@@ -10,6 +10,7 @@ mod compress;
 mod config;
 mod faults;
 mod gradient;
+mod graph;
 mod kv_cache;
 mod layers;
 mod learner;

@@ -188,3 +188,61 @@ fn what_is_no_bias_of_a_packed_weight_is_refused() {
         assert!(error.contains(what), "{error}");
     }
 }
+
+/// A kernel in blocks is rounded as a matrix, and so is its bias measured; a row of a table is rounded as the table is.
+#[test]
+fn values_are_those_of_fake_quantization_bit_for_bit() {
+    let device = Device::flex();
+    let blocks = QuantizerConfig::int(4).per_block(4).with_bias(BiasConfig::new(Granularity::PerChannel).dynamic());
+    for seed in 0..20 {
+        let mut conv = Conv2dConfig::new([3, 2], [3, 1]).init(&device);
+        conv.weight = conv.weight.map(|weight| weight * (seed as f32 * 0.37 + 1.0) + 0.2);
+        let (conv, _) = quantize_weights(conv, &config(blocks.clone(), false)).unwrap();
+        let packed = compress(conv.clone()).unwrap().0;
+        assert_same(&values(packed.weight.val()), &values(conv.weight.val()), "a kernel");
+    }
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        let mut table = EmbeddingConfig::new(8, 8).init(&device);
+        table.weight = table.weight.map(|weight| (weight + 0.3).cast(dtype));
+        let weight = QuantizerConfig::int(4).per_channel().with_bias(BiasConfig::new(Granularity::PerChannel));
+        let (table, _) = quantize_weights(table, &config(weight, false)).unwrap();
+        let table: burn_quant::nn::QuantEmbedding = table.into();
+        let rows = Tensor::<2, Int>::from_data([[0, 7, 3]], &device);
+        let packed = compress(table.clone()).unwrap().0;
+        assert_same(&values(packed.forward(rows.clone())), &values(table.forward(rows)), &format!("{dtype:?}"));
+    }
+}
+
+/// Groups of a transposed convolution have channels of their own, and so biases.
+#[test]
+fn groups_of_a_transposed_convolution_have_biases() {
+    let (_, device) = device();
+    let conv = ConvTranspose2dConfig::new([4, 4], [2, 1]).with_groups(2).init(&device);
+    let weight = QuantizerConfig::int(8).with_bias(BiasConfig::new(Granularity::PerChannel).max_min());
+    let (quantized, _) = quantize_weights(conv.clone(), &config(weight, false)).unwrap();
+    let (found, expected) = (values(quantized.weight.val()), values(conv.weight.val()));
+    let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    assert_close(&found, &expected, 1.0 / 127.0 / largest.max(1e-3), "rounded around the middle of each channel");
+}
+
+#[test]
+fn offsets_of_nothing_add_nothing() {
+    let device = Device::flex();
+    let int8 = Format::from(IntFormat::signed(8).unwrap());
+    for (inputs, outputs, block) in [(0, 3, 1), (4, 0, 2), (4, 3, 2)] {
+        let groups = Groups::per_tensor(&[inputs, outputs]);
+        let spec = FakeQuant { format: int8, groups, gradient: GradientRule::PassThrough };
+        let zeros = |rows: usize| {
+            let data = burn::tensor::TensorData::zeros::<f32, _>([rows, outputs]);
+            Tensor::<2>::from_data(data, &device)
+        };
+        let weight = Tensor::<2>::from_data(burn::tensor::TensorData::zeros::<f32, _>([inputs, outputs]), &device);
+        let packed = PackedTensor::pack(weight, Tensor::<1>::from_data([1.0], &device), spec).unwrap();
+        let packed = packed.with_offsets(PackedOffsets::new(zeros(inputs.div_ceil(block)), block));
+        assert_eq!(packed.unpack().dims(), [inputs, outputs]);
+        for activations in [Activations::Float, Activations::Int8PerToken] {
+            let x = Tensor::<2>::from_data(burn::tensor::TensorData::ones::<f32, _>([2, inputs]), &device);
+            assert_eq!(values(packed_linear(x, &packed, activations)), vec![0.0; 2 * outputs]);
+        }
+    }
+}

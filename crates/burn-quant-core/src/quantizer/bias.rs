@@ -7,7 +7,7 @@
 //!
 //! Source: ModelOpt 0.47, `BiasCalibrator`.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Tensor, TensorData};
 use burn_quant_ops::Groups;
 
 use crate::config::BiasMethod;
@@ -31,15 +31,34 @@ pub fn lowest<const D: usize>(x: Tensor<D>, groups: &Groups) -> Tensor<D> {
     reduce(x, groups, |x, axis| x.min_dim(axis)).cast(DType::F32)
 }
 
-/// Reduces the axes that are not kept; a bias has no blocks.
+/// Reduces the axes that are not kept, or each of their blocks: those of the groups of a transposed convolution.
 fn reduce<const D: usize>(x: Tensor<D>, groups: &Groups, f: impl Fn(Tensor<D>, usize) -> Tensor<D>) -> Tensor<D> {
-    let kept = groups.counts().iter().zip(groups.shape()).map(|(count, len)| count == len);
-    kept.enumerate().filter(|(_, kept)| !kept).fold(x, |x, (axis, _)| f(x, axis))
+    let axes = groups.counts().iter().zip(groups.shape()).enumerate();
+    axes.filter(|(_, (count, len))| count != len).fold(x, |x, (axis, (count, len))| {
+        let size = groups.size(axis);
+        let block = |i: usize| f(x.clone().narrow(axis, i * size, size.min(len - i * size)), axis);
+        match count {
+            1 => f(x, axis),
+            count => Tensor::cat((0..*count).map(block).collect(), axis),
+        }
+    })
 }
 
 /// `x − bias`, in the dtype of `x`.
 pub(crate) fn subtract<const D: usize>(x: Tensor<D>, bias: Tensor<1>, groups: &Groups) -> Tensor<D> {
     let shape: [usize; D] = groups.counts().try_into().expect("groups of a tensor have its rank");
     let dtype = x.dtype();
-    x - bias.reshape(shape).cast(dtype)
+    let bias =
+        shape.iter().zip(groups.shape()).enumerate().fold(
+            bias.reshape(shape),
+            |bias, (axis, (count, len))| match *count == 1 || count == len {
+                true => bias,
+                false => {
+                    let blocks: Vec<i64> = (0..*len).map(|i| (i / groups.size(axis)) as i64).collect();
+                    let device = bias.device();
+                    bias.select(axis, Tensor::from_data(TensorData::new(blocks, [*len]), &device))
+                }
+            },
+        );
+    x - bias.cast(dtype)
 }

@@ -13,6 +13,8 @@
 
 #[cfg(feature = "autodiff")]
 mod autodiff;
+#[cfg(feature = "capture")]
+pub(crate) mod capture;
 #[cfg(feature = "cube")]
 pub(crate) mod cubecl;
 #[cfg(feature = "flex")]
@@ -21,7 +23,7 @@ mod flex;
 mod layout;
 mod learned;
 mod ranges;
-mod reference;
+pub(crate) mod reference;
 
 pub use ranges::{Bias, Call, Ranges, Scales};
 
@@ -92,6 +94,7 @@ pub struct FakeQuant {
     Flex: cfg(feature = "flex"),
     Cube: cfg(feature = "cube"),
     Autodiff: cfg(feature = "autodiff"),
+    Capture: cfg(feature = "capture"),
     Fusion: cfg(feature = "fusion")
 )]
 pub trait FakeQuantOps: Backend {

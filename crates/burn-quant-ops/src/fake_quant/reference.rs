@@ -12,7 +12,7 @@ use crate::group_amax::reference::group_amax;
 use crate::groups::Segment;
 
 /// Quantize and dequantize; the gradient of this composition is zero.
-pub(super) fn fake_quant<B: Backend>(
+pub(crate) fn fake_quant<B: Backend>(
     x: FloatTensor<B>,
     amax: FloatTensor<B>,
     global_amax: FloatTensor<B>,

@@ -7,6 +7,8 @@
 //! * `reference` the composition of burn's own ops; runs on the GPU backends, whose reductions are fast
 //! * `flex` the CPU kernel: one read of the data, without a copy
 
+#[cfg(feature = "capture")]
+pub(crate) mod capture;
 #[cfg(feature = "flex")]
 mod flex;
 pub(crate) mod reference;
@@ -23,7 +25,12 @@ use crate::Groups;
 use crate::backend::has_kernel;
 
 /// The backend side of [`group_amax()`]; call that.
-#[backend_extension(Flex: cfg(feature = "flex"), Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"))]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(feature = "cube"),
+    Capture: cfg(feature = "capture"),
+    Fusion: cfg(feature = "fusion")
+)]
 pub trait GroupAmaxOps: Backend {
     /// The largest magnitude of each group, f32 `[groups]`.
     #[allow(unused_variables)] // by the generated dispatch of a build without backends

@@ -13,6 +13,8 @@
 
 #[cfg(feature = "autodiff")]
 mod autodiff;
+#[cfg(feature = "capture")]
+pub(crate) mod capture;
 #[cfg(feature = "flex")]
 mod flex;
 mod reference;
@@ -80,6 +82,7 @@ impl Hadamard {
     Flex: cfg(feature = "flex"),
     Cube: cfg(feature = "cube"),
     Autodiff: cfg(feature = "autodiff"),
+    Capture: cfg(feature = "capture"),
     Fusion: cfg(feature = "fusion")
 )]
 pub trait HadamardOps: Backend {

@@ -18,7 +18,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::module::conv3d;
 use burn::tensor::{DType, Device, Tensor};
-use burn_quant_numerics::ScaleFormat;
+use burn_quant_numerics::{Format, ScaleFormat};
 
 use crate::packed_linear::{PackedScales, multiplies_integers};
 use crate::{Activations, FakeQuant, GradientRule, Groups, PackedLayout, PackedTensor, fake_quant};
@@ -121,13 +121,13 @@ pub trait PackedConvOps: Backend {
 
 /// Returns whether a convolution with a packed kernel runs in integers on a device.
 ///
-/// It does on the CPU, with codes of integers, an f32 scale for each output or for all, and no offsets. Otherwise
-/// [`packed_conv()`] unpacks the kernel at every call.
+/// It does on the CPU, with codes of integers up to 127, an f32 scale for each output or for all, and no offsets.
+/// Otherwise [`packed_conv()`] unpacks the kernel at every call.
 pub fn convolves_integers(device: &Device, layout: PackedLayout) -> bool {
     multiplies_integers(device, layout)
         && layout.scale() == ScaleFormat::F32
         && layout.tiles().blocks() == 1
-        && matches!(layout.format(), burn_quant_numerics::Format::Int(_))
+        && matches!(layout.format(), Format::Int(int) if int.grid().hi() <= i8::MAX.into()) // codes are signed bytes
 }
 
 /// Convolves an image that is rounded to INT8 with a packed kernel.

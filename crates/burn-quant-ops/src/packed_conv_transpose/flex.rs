@@ -21,28 +21,27 @@ pub(super) fn conv_transpose(
 ) -> Tensor<5> {
     let ([batch, _, depth, height, width], device) = (x.dims(), x.device());
     let (input, elements) = ([depth, height, width], conv.kernel.iter().product::<usize>());
-    let (output, outputs) = (conv.output(input), weight.layout.outputs() / elements);
+    let output = conv.output(input).expect("the caller has checked it");
+    let outputs = weight.layout.outputs() / elements;
     // each element of the kernel of each output is an output of a convolution of single pixels
     let products = packed_conv(x, weight, None, &PackedConv::new(&[1, 1, 1]), activations).into_data();
     let bias = bias.map(Tensor::into_data);
     let (pixels, plane) = (input.iter().product::<usize>(), output.iter().product::<usize>());
     let mut y = vec![0f32; batch * outputs * plane];
-    if !y.is_empty() {
-        let products: &[f32] = products.as_slice().expect("f32 data");
-        let bias: Option<&[f32]> = bias.as_ref().map(|bias| bias.as_slice().expect("f32 data"));
-        let falls = Falls { kernel: conv.kernel, input, output, options: &conv.options };
-        let add = |(i, y): (usize, &mut [f32])| {
-            y.fill(bias.map_or(0.0, |bias| bias[i % outputs]));
-            let products = &products[i * elements * pixels..][..elements * pixels];
-            vectorized(
-                #[inline(always)]
-                || falls.add(products, y),
-            );
-        };
-        match products.len() > MANY {
-            true => y.par_chunks_mut(plane).enumerate().for_each(add),
-            false => y.chunks_mut(plane).enumerate().for_each(add),
-        }
+    let products: &[f32] = products.as_slice().expect("f32 data");
+    let bias: Option<&[f32]> = bias.as_ref().map(|bias| bias.as_slice().expect("f32 data"));
+    let falls = Falls { kernel: conv.kernel, input, output, options: &conv.options };
+    let add = |(i, y): (usize, &mut [f32])| {
+        y.fill(bias.map_or(0.0, |bias| bias[i % outputs]));
+        let products = &products[i * elements * pixels..][..elements * pixels];
+        vectorized(
+            #[inline(always)]
+            || falls.add(products, y),
+        );
+    };
+    match products.len() > MANY {
+        true => y.par_chunks_mut(plane).enumerate().for_each(add),
+        false => y.chunks_mut(plane).enumerate().for_each(add),
     }
     let shape = [batch, outputs, output[0], output[1], output[2]];
     Tensor::from_data(TensorData::new(y, shape), (&device, DType::F32))

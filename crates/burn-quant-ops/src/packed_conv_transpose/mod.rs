@@ -86,14 +86,15 @@ impl PackedConvTranspose {
         self.options.groups
     }
 
-    /// The lengths of the axes of the result.
-    #[cfg(feature = "flex")]
-    fn output(&self, input: [usize; 3]) -> [usize; 3] {
+    /// The lengths of the axes of the result; `None` if more is cut off than there is.
+    fn output(&self, input: [usize; 3]) -> Option<[usize; 3]> {
         let ConvTransposeOptions { stride, padding, padding_out, dilation, .. } = &self.options;
-        std::array::from_fn(|axis| {
-            let reach = input[axis].saturating_sub(1) * stride[axis] + dilation[axis] * (self.kernel[axis] - 1) + 1;
-            (reach + padding_out[axis]).saturating_sub(2 * padding[axis])
-        })
+        let mut output = [0; 3];
+        for (axis, output) in output.iter_mut().enumerate() {
+            let reach = input[axis].checked_sub(1)? * stride[axis] + dilation[axis] * (self.kernel[axis] - 1) + 1;
+            *output = (reach + padding_out[axis]).checked_sub(2 * padding[axis])?;
+        }
+        Some(output)
     }
 }
 
@@ -160,17 +161,38 @@ pub fn packed_conv_transpose<const D: usize>(
     let nonzero = stride.iter().chain(dilation).all(|step| *step > 0);
     assert!(nonzero, "packed_conv_transpose: stride and dilation are not zero");
     let axes: [usize; 3] = three(&shape[2..], 1);
-    let x = x.cast(DType::F32).reshape([shape[0], shape[1], axes[0], axes[1], axes[2]]);
+    let output = conv.output(axes).unwrap_or_else(|| {
+        panic!(
+            "packed_conv_transpose: {axes:?} elements have no result of which {:?} are cut off",
+            conv.options.padding
+        )
+    });
+    let outputs = columns / elements * groups;
+    if let Some(bias) = &bias {
+        assert_eq!(bias.dims(), [outputs], "packed_conv_transpose: one bias for each output");
+    }
+    let device = x.device();
+    shape[1] = outputs;
+    shape[2..].copy_from_slice(&output[5 - D..]);
+    if shape.contains(&0) || inputs == 0 {
+        let zeros = Tensor::<D>::zeros(shape, (&device, dtype));
+        return match bias {
+            Some(bias) if !shape.contains(&0) => {
+                let mut channels = [1; D];
+                channels[1] = outputs;
+                zeros + bias.cast(dtype).reshape(channels)
+            }
+            _ => zeros,
+        };
+    }
+    let x = x.cast(DType::F32).reshape([shape[0], inputs, axes[0], axes[1], axes[2]]);
     let bias = bias.map(|bias| bias.cast(DType::F32));
-    let integers = convolves_integers(&x.device(), weight.layout) && weight.offsets.is_none() && groups == 1;
+    let integers = convolves_integers(&device, weight.layout) && weight.offsets.is_none() && groups == 1;
     let y = match integers {
         #[cfg(feature = "flex")]
         true if matches!(activations, Activations::Int8(_)) => flex::conv_transpose(x, weight, bias, conv, activations),
         _ => composed(x, weight, bias, conv, activations),
     };
-    let found = y.dims();
-    shape[1] = columns / elements * groups;
-    shape[2..].copy_from_slice(&found[5 - (D - 2)..]);
     y.reshape(shape).cast(dtype)
 }
 

@@ -354,7 +354,8 @@ impl PackedTensor {
         if n * inputs == 0 {
             return Tensor::zeros([n, inputs], (&self.words.device(), DType::F32));
         }
-        match super::is_cpu(&self.words.device()) {
+        let device = self.words.device();
+        match super::is_cpu(&device) || super::is_capture(&device) {
             true => super::columns(self, outputs.cast(DType::I64)),
             false => self.select(outputs).unpack().transpose(),
         }
@@ -379,6 +380,10 @@ impl PackedTensor {
         let offsets = self.offsets.as_ref().map(|offsets| offsets.select(outputs.clone()));
         let tiles = self.layout.tiles();
         let selected = Tiles::new(tiles.inputs(), n, tiles.block(), tiles.bits()).expect("the blocks of the weight");
+        let layout = PackedLayout { tiles: selected, ..self.layout };
+        if tiles.inputs() == 0 {
+            return Self { layout, offsets, ..self.clone() }; // neither words nor scales
+        }
         let (device, panels) = (self.words.device(), n.div_ceil(PANEL));
         // whole panels: the last index stands for those that are missing
         let missing = panels * PANEL - n;
@@ -411,7 +416,7 @@ impl PackedTensor {
                 PackedScales::Codes(words.reshape([panels * blocks * PANEL / 4]))
             }
         };
-        Self { words, scales, layout: PackedLayout { tiles: selected, ..self.layout }, offsets }
+        Self { words, scales, layout, offsets }
     }
 
     /// Returns the codes, row by row `[inputs, outputs]`.

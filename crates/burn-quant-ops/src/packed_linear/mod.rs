@@ -18,6 +18,8 @@
 
 #[cfg(feature = "autodiff")]
 mod autodiff;
+#[cfg(feature = "capture")]
+pub(crate) mod capture;
 #[cfg(feature = "cube")]
 mod cubecl;
 #[cfg(feature = "flex")]
@@ -86,6 +88,7 @@ pub struct PackedCall {
     Flex: cfg(feature = "flex"),
     Cube: cfg(feature = "cube"),
     Autodiff: cfg(feature = "autodiff"),
+    Capture: cfg(feature = "capture"),
     Fusion: cfg(feature = "fusion")
 )]
 pub trait PackedLinearOps: Backend {
@@ -101,7 +104,7 @@ pub trait PackedLinearOps: Backend {
         activation_range: FloatTensor<Self>,
         call: PackedCall,
     ) -> FloatTensor<Self> {
-        assert_eq!(call.activations, ActivationKind::Float, "packed_linear: activations are rounded before");
+        let x = reference::rounded::<Self>(x, activation_range, call.activations);
         Self::float_matmul(x, reference::unpack::<Self>(words, ranges, scale_codes, call.layout))
     }
 
@@ -254,9 +257,10 @@ impl PackedTensor {
 
 /// Returns whether a device multiplies INT8 activations with the codes of a weight.
 ///
-/// Elsewhere, and on a device with autodiff, [`packed_linear()`] rounds activations and multiplies floats.
+/// Elsewhere, and on a device with autodiff, [`packed_linear()`] rounds activations and multiplies floats. A device
+/// that captures records what is to be multiplied, whoever runs it.
 pub fn multiplies_integers(device: &Device, layout: PackedLayout) -> bool {
-    is_flex(device) && layout.has_integer_products()
+    (is_flex(device) || is_capture(device)) && layout.has_integer_products()
 }
 
 /// Whether a device is the CPU, with autodiff or without.
@@ -284,6 +288,16 @@ pub(crate) fn is_flex(device: &Device) -> bool {
         false
     };
     flex
+}
+
+/// Whether a device records what runs on it.
+pub(crate) fn is_capture(device: &Device) -> bool {
+    match device.as_dispatch() {
+        #[cfg(feature = "capture")]
+        burn::backend::DispatchDevice::Capture(_) => true,
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
 }
 
 /// Activations `[rows, inputs]` after rounding, with the straight-through gradient.

@@ -56,6 +56,9 @@ impl PackedOffsets {
     /// The offset of each input, f32 `[inputs, outputs]`, or `[1, outputs]` if inputs share it.
     pub(super) fn of_inputs(&self, inputs: usize) -> Tensor<2> {
         let [blocks, outputs] = self.values.dims();
+        if outputs == 0 {
+            return Tensor::zeros([inputs, outputs], (&self.values.device(), DType::F32));
+        }
         if blocks <= 1 {
             return self.values.clone();
         }
@@ -65,7 +68,10 @@ impl PackedOffsets {
 
     /// `Σ_b (Σ_{k in b} x_k) · o_b`, f32 `[rows, outputs]`.
     pub(super) fn product(&self, x: Tensor<2>) -> Tensor<2> {
-        let ([rows, inputs], [blocks, _]) = (x.dims(), self.values.dims());
+        let ([rows, inputs], [blocks, outputs]) = (x.dims(), self.values.dims());
+        if rows * inputs * outputs == 0 {
+            return Tensor::zeros([rows, outputs], (&x.device(), DType::F32));
+        }
         if blocks <= 1 {
             return x.sum_dim(1) * self.values.clone();
         }

@@ -6,7 +6,10 @@ use burn::tensor::{IntDType, Shape, TensorData};
 use burn_quant_numerics::packed::{PANEL, STEP};
 use burn_quant_numerics::{AnyGrid, Elements, Grid};
 
-use super::PackedLayout;
+use super::{ActivationKind, PackedLayout};
+use crate::fake_quant::reference::fake_quant;
+use crate::fake_quant::{Call, Scales};
+use crate::{FakeQuant, GradientRule, Groups};
 
 /// The weight, f32 `[inputs, outputs]`.
 pub(super) fn unpack<B: Backend>(
@@ -63,6 +66,25 @@ pub(super) fn unpack<B: Backend>(
     };
     let values = B::float_reshape(B::float_swap_dims(values, 0, 1), Shape::from([inputs, panels * PANEL]));
     B::float_slice(values, &[Slice::from(0..inputs), Slice::from(0..outputs)])
+}
+
+/// Activations `[rows, inputs]` after rounding.
+pub(super) fn rounded<B: Backend>(x: FloatTensor<B>, range: FloatTensor<B>, kind: ActivationKind) -> FloatTensor<B> {
+    match rounding(x.shape().as_slice(), kind) {
+        None => x,
+        Some(call) => fake_quant::<B>(x, range.clone(), range.clone(), range, &call),
+    }
+}
+
+/// How activations of a kind are fake-quantized; `None` if they stay floats.
+pub(super) fn rounding(shape: &[usize], kind: ActivationKind) -> Option<Call> {
+    let (groups, scales) = match kind {
+        ActivationKind::Float | ActivationKind::Int15PerToken => return None,
+        ActivationKind::Int8PerToken => (Groups::per_channel(shape, 0), Scales::Dynamic),
+        ActivationKind::Int8 => (Groups::per_tensor(shape), Scales::Static),
+    };
+    let spec = FakeQuant { format: super::activation_format().into(), groups, gradient: GradientRule::Clipped };
+    Some(Call { spec, scales, bias: None })
 }
 
 /// `value / x`.

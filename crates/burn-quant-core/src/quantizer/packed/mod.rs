@@ -147,15 +147,24 @@ impl PackedWeight {
         float_inputs: FloatInputs,
     ) -> Result<Self, NotPackedReason> {
         refusal::check(quantizer)?;
-        let (weight, dtype) = (weight.clone().detach(), weight.dtype());
+        let (weight, dtype, shape) = (weight.clone().detach(), weight.dtype(), weight.dims());
         let mut matrix = Matrix::of(&weight.dims(), quantizer.role)?;
         let groups = quantizer.groups(&weight.dims());
         let of_matrix = matrix.groups(&groups)?;
-        let bias = quantizer.bias_of(&weight);
+        // a kernel in blocks is rounded as a matrix
+        let bias = match (D, groups.shape()) {
+            (3.., &[rows, columns]) => quantizer.bias_of(&weight.clone().reshape([rows, columns])),
+            _ => quantizer.bias_of(&weight),
+        };
         bias.as_ref().map_or(Ok(()), |bias| matrix.check_bias(&bias.groups))?;
         let ranges = matrix.ranges(quantizer.ranges(&weight, &groups, bias.as_ref()), &groups);
         let weight = match &bias {
-            Some(bias) => bias::subtract(weight, bias.values.clone(), &bias.groups),
+            Some(bias) if bias.groups.shape().len() == D => bias::subtract(weight, bias.values.clone(), &bias.groups),
+            Some(bias) => {
+                let [rows, columns] = [0, 1].map(|axis| bias.groups.shape()[axis]);
+                let centred = bias::subtract(weight.reshape([rows, columns]), bias.values.clone(), &bias.groups);
+                centred.reshape(shape)
+            }
             None => weight,
         };
         let spec =
@@ -232,16 +241,20 @@ impl PackedWeight {
     ///
     /// The rank is that of the parameter.
     pub fn unpack<const D: usize>(&self) -> Tensor<D> {
-        let packed = self.packed();
-        let values = match (&packed.offsets, self.dtype) {
+        self.matrix.to_tensor(self.values(self.packed()))
+    }
+
+    /// The values of codes, around their bias.
+    fn values(&self, packed: PackedTensor) -> Tensor<2> {
+        match (&packed.offsets, self.dtype) {
             (Some(offsets), DType::F16 | DType::BF16) => {
                 // the rounded value, the bias and their sum are numbers of the dtype
-                let values = PackedTensor { offsets: None, ..packed.clone() }.unpack().cast(self.dtype);
-                (values + offsets.values().cast(self.dtype)).cast(DType::F32)
+                let offsets = offsets.values().cast(self.dtype);
+                let values = PackedTensor { offsets: None, ..packed }.unpack().cast(self.dtype);
+                (values + offsets).cast(DType::F32)
             }
             _ => packed.unpack(),
-        };
-        self.matrix.to_tensor(values)
+        }
     }
 
     /// Returns rows of a table, f32 `[n, features]`: nothing but these is unpacked.
@@ -252,7 +265,10 @@ impl PackedWeight {
         if self.matrix.shape().len() != 2 || !self.matrix.has_outputs_first() || n == 0 {
             return None;
         }
-        Some(self.packed().columns(rows))
+        match (&self.offsets, self.dtype) {
+            (Some(_), DType::F16 | DType::BF16) => Some(self.values(self.packed().select(rows)).transpose()),
+            _ => Some(self.packed().columns(rows)),
+        }
     }
 
     /// Returns the codes and scales as a matrix `[inputs, outputs]`.

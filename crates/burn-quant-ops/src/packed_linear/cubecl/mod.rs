@@ -16,7 +16,9 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::{DType, FloatDType};
 use burn_cubecl::CubeBackend;
 
-use super::{ActivationKind, PackedCall, PackedLayout, PackedLinearOps};
+use super::reference::rounding;
+use super::{PackedCall, PackedLayout, PackedLinearOps};
+use crate::FakeQuantOps;
 
 /// Rows that are multiplied with codes; more are multiplied with floats. Our choice: where the two are equally fast on
 /// software Vulkan is between 16 and 32; no GPU was at hand.
@@ -28,10 +30,16 @@ impl PackedLinearOps for CubeBackend {
         words: IntTensor<Self>,
         ranges: FloatTensor<Self>,
         scale_codes: IntTensor<Self>,
-        _activation_range: FloatTensor<Self>,
+        activation_range: FloatTensor<Self>,
         call: PackedCall,
     ) -> FloatTensor<Self> {
-        assert_eq!(call.activations, ActivationKind::Float, "packed_linear: activations are rounded before");
+        let x = match rounding(x.meta.shape().as_slice(), call.activations) {
+            None => x,
+            Some(rounding) => {
+                let range = activation_range;
+                Self::fake_quant(x, range.clone(), range.clone(), range, rounding)
+            }
+        };
         let rows = x.meta.shape()[0];
         if rows <= FEW_ROWS && multiply::fits(rows, call.layout) {
             return multiply::multiply(x, words, ranges, scale_codes, call.layout);
@@ -59,6 +67,7 @@ impl PackedLinearOps for CubeBackend {
 #[cfg(all(test, feature = "wgpu"))]
 mod tests {
     use super::*;
+    use crate::ActivationKind;
     use burn::backend::read_sync;
     use burn::tensor::TensorData;
     use burn_cubecl::CubeDevice;
