@@ -17,6 +17,7 @@ mod learner;
 mod lifecycle;
 mod models;
 mod nn;
+mod onnx;
 mod ops;
 mod packed;
 mod packed_edges;

@@ -58,6 +58,35 @@ impl Hadamard {
         Self { direction, ..self }
     }
 
+    /// Returns the rotation as a matrix for an axis of `len` elements: the row `[x of a block]` times it is the row
+    /// rotated, `[len / block, block, block]`.
+    ///
+    /// One matrix for each block, as signs are those of the axis.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant_ops::{Direction, Hadamard};
+    ///
+    /// let rotation = Hadamard { axis: 0, block: 2, signs: None, direction: Direction::Forward };
+    /// let half = 0.5f32.sqrt();
+    /// assert_eq!(rotation.matrices(2), [half, half, half, -half]);
+    /// ```
+    pub fn matrices(self, len: usize) -> Vec<f32> {
+        let (block, norm) = (self.block, self.norm());
+        let signs = self.signs_of(len).unwrap_or_else(|| vec![1.0; len]);
+        let element = |at: usize| {
+            let (first, row, column) = (at / (block * block) * block, at / block % block, at % block);
+            let sign = match self.direction {
+                Direction::Forward => signs[first + row],
+                Direction::Inverse => signs[first + column],
+            };
+            let parity = (row & column).count_ones() % 2;
+            sign * if parity == 0 { norm } else { -norm }
+        };
+        (0..len * block).map(element).collect()
+    }
+
     /// `block^-1/2`, which makes the rotation keep lengths.
     pub(crate) fn norm(self) -> f32 {
         1.0 / (self.block as f32).sqrt()

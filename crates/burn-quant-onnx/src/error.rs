@@ -1,0 +1,40 @@
+//! What can go wrong with an export.
+
+use burn_quant_graph::GraphError;
+
+/// Why a model has no ONNX file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OnnxError {
+    /// The model could not be captured.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// An operation that is not one of ONNX, or that this crate does not write.
+    #[error("`{operation}`{layer} has no form in ONNX here: {reason}")]
+    NoLowering {
+        /// The operation.
+        operation: String,
+        /// Of which parameters, or nothing.
+        layer: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Another number of names than there are inputs or outputs.
+    #[error("the model has {expected} {boundary}, found {found} names")]
+    Names {
+        /// Inputs or outputs.
+        boundary: &'static str,
+        /// How many it has.
+        expected: usize,
+        /// How many names there are.
+        found: usize,
+    },
+    /// The file was not written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,118 @@
+//! From a model to a file.
+
+use burn::module::Module;
+use burn_quant_graph::{Graph, Values, capture};
+
+use crate::lower::Lowering;
+use crate::{OnnxError, OnnxModel, Profile};
+
+/// Captures a forward pass and writes it in ONNX: names, opset and all else as they come.
+///
+/// `inputs` is a tensor, or several in a tuple, as examples; their shapes are those of the file.
+///
+/// # Errors
+///
+/// [`OnnxError::Graph`] if the pass cannot be captured, [`OnnxError::NoLowering`] for an operation, or a number format,
+/// that ONNX does not have.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use burn::tensor::{Device, Distribution, Tensor};
+/// use burn_quant::{nn, presets, quantize};
+/// use burn_quant_onnx::{ElementType, export};
+///
+/// let device = Device::flex();
+/// let layer = nn::LinearConfig::new(64, 32).init(&device);
+/// let x = Tensor::<2>::random([8, 64], Distribution::Normal(0.0, 1.0), &device);
+/// let (layer, _) = quantize(layer, &presets::int8_default(), |layer| drop(layer.forward(x.clone())))?;
+///
+/// let onnx = export(&layer, x, |layer: &nn::Linear, x: Tensor<2>| layer.forward(x))?;
+/// assert_eq!(onnx.stored().next(), Some(("weight", ElementType::Int8, &[64, 32][..]))); // codes
+/// # let folder = std::env::temp_dir();
+/// onnx.save(folder.join("linear.onnx"))?;
+/// # Ok(()) }
+/// # #[cfg(not(feature = "flex"))] fn main() {}
+/// ```
+pub fn export<M: Module, I: Values, O: Values>(
+    model: &M,
+    inputs: I,
+    forward: impl FnOnce(&M, I) -> O,
+) -> Result<OnnxModel, OnnxError> {
+    Exporter::new().export(model, inputs, forward)
+}
+
+/// How a model is written in ONNX.
+#[derive(Clone, Debug, Default)]
+pub struct Exporter {
+    profile: Profile,
+    inputs: Option<Vec<String>>,
+    outputs: Option<Vec<String>>,
+}
+
+impl Exporter {
+    /// Creates an exporter with the settings that [`export`] has.
+    ///
+    /// Inputs are called `input`, or `input.0` and so on if there are several; outputs alike.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Chooses the runtime that the file is for.
+    ///
+    /// ONNX Runtime unless it is set.
+    pub fn with_profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// Names the inputs.
+    ///
+    /// As many as there are, in their order.
+    pub fn with_input_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.inputs = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Names the outputs.
+    ///
+    /// As many as there are, in their order.
+    pub fn with_output_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.outputs = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Captures a forward pass and writes it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`export`], and [`OnnxError::Names`] for another number of names.
+    pub fn export<M: Module, I: Values, O: Values>(
+        &self,
+        model: &M,
+        inputs: I,
+        forward: impl FnOnce(&M, I) -> O,
+    ) -> Result<OnnxModel, OnnxError> {
+        self.graph(&capture(model, inputs, forward)?)
+    }
+
+    /// Writes a graph.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn graph(&self, graph: &Graph) -> Result<OnnxModel, OnnxError> {
+        let names = |boundary: &'static str, given: &Option<Vec<String>>, count: usize| match given {
+            Some(names) if names.len() != count => {
+                Err(OnnxError::Names { boundary, expected: count, found: names.len() })
+            }
+            Some(names) => Ok(names.clone()),
+            None if count == 1 => Ok(vec![boundary.trim_end_matches('s').to_string()]),
+            None => Ok((0..count).map(|i| format!("{}.{i}", boundary.trim_end_matches('s'))).collect()),
+        };
+        let inputs = names("inputs", &self.inputs, graph.inputs().len())?;
+        let outputs = names("outputs", &self.outputs, graph.outputs().len())?;
+        Lowering::new(graph, self.profile).run(inputs, outputs)
+    }
+}

@@ -1,0 +1,228 @@
+//! Burn's operations as those of ONNX.
+//!
+//! * `operations` one after the other: what each becomes
+//! * `modules` layers that are one operation: convolutions, pools, norms
+//! * `quantizers` fake quantization: of weights to codes, of activations to pairs
+//! * `codes` the codes of a weight
+//!
+//! A value is written when something reads it, so that a weight whose codes are stored is not stored in float too.
+
+mod codes;
+mod modules;
+mod operations;
+mod quantizers;
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{DType, TensorData};
+use burn_quant_graph::ir::{OperationIr, ScalarIr, TensorId, TensorIr};
+use burn_quant_graph::{Graph, operation_name};
+
+use crate::model::{Attribute, Boundary, ElementType, Initializer, Node};
+use crate::{OnnxError, OnnxModel, Profile};
+
+/// The opset that files have unless a format needs another.
+const OPSET: i64 = 21;
+
+/// Writes a graph, an operation at a time.
+pub(crate) struct Lowering<'a> {
+    graph: &'a Graph,
+    profile: Profile,
+    model: OnnxModel,
+    /// What tensors that are written are called.
+    names: BTreeMap<TensorId, String>,
+    /// Values that were reshaped, and are not written yet.
+    reshaped: BTreeMap<TensorId, (TensorId, TensorData)>,
+    /// How often each name was given.
+    given: BTreeMap<String, usize>,
+    /// The layer of the operation at hand.
+    layer: String,
+    /// The operation at hand.
+    operation: String,
+}
+
+impl<'a> Lowering<'a> {
+    pub(crate) fn new(graph: &'a Graph, profile: Profile) -> Self {
+        let model = OnnxModel { opset: OPSET, ..OnnxModel::default() };
+        let (names, given, reshaped) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { graph, profile, model, names, given, reshaped, layer: String::new(), operation: String::new() }
+    }
+
+    pub(crate) fn run(mut self, inputs: Vec<String>, outputs: Vec<String>) -> Result<OnnxModel, OnnxError> {
+        let graph = self.graph;
+        for (input, name) in graph.inputs().iter().zip(inputs) {
+            let name = self.unique(name);
+            let boundary = self.boundary(input, name.clone())?;
+            self.names.insert(input.id, name);
+            self.model.inputs.push(boundary);
+        }
+        for operation in graph.operations() {
+            self.layer = self.layer_of(operation);
+            self.operation = operation_name(operation);
+            self.operation(operation)?;
+        }
+        (self.layer, self.operation) = (String::new(), "outputs".into());
+        for (output, name) in graph.outputs().iter().zip(outputs) {
+            let (value, name) = (self.value(output)?, self.unique(name));
+            let boundary = self.boundary(output, name.clone())?;
+            self.node("Identity", vec![value], vec![name], vec![]);
+            self.model.outputs.push(boundary);
+        }
+        Ok(self.model)
+    }
+
+    /// The layer whose parameters an operation reads.
+    fn layer_of(&self, operation: &OperationIr) -> String {
+        let named = operation.inputs().find_map(|input| self.graph.name(input.id));
+        let layer = named.map(|name| match name.find(".weight_quantizer") {
+            Some(end) => &name[..end],
+            None => name,
+        });
+        layer.and_then(|name| name.rsplit_once('.')).map_or_else(String::new, |(layer, _)| layer.into())
+    }
+
+    fn boundary(&self, tensor: &TensorIr, name: String) -> Result<Boundary, OnnxError> {
+        Ok(Boundary { name, element: self.element(tensor.dtype)?, dims: tensor.shape.to_vec() })
+    }
+
+    fn element(&self, dtype: DType) -> Result<ElementType, OnnxError> {
+        ElementType::of(dtype).ok_or_else(|| self.refused(format!("tensors of {dtype:?}")))
+    }
+
+    /// The error of the operation at hand.
+    fn refused(&self, reason: impl Into<String>) -> OnnxError {
+        let layer = if self.layer.is_empty() { String::new() } else { format!(" of `{}`", self.layer) };
+        OnnxError::NoLowering { operation: self.operation.clone(), layer, reason: reason.into() }
+    }
+
+    fn unique(&mut self, name: String) -> String {
+        let count = self.given.entry(name.clone()).or_insert(0);
+        *count += 1;
+        match *count {
+            1 => name,
+            count => self.unique(format!("{name}.{count}")),
+        }
+    }
+
+    /// A name for a result of the layer at hand.
+    fn fresh(&mut self, what: &str) -> String {
+        let name = if self.layer.is_empty() { what.to_string() } else { format!("{}.{what}", self.layer) };
+        self.unique(name)
+    }
+
+    fn node(
+        &mut self,
+        operator: &'static str,
+        inputs: Vec<String>,
+        outputs: Vec<String>,
+        attributes: Vec<(&'static str, Attribute)>,
+    ) {
+        self.model.nodes.push(Node { operator, name: outputs[0].clone(), inputs, outputs, attributes });
+    }
+
+    /// Adds a node, whose result has a name of its own.
+    fn emit(
+        &mut self,
+        operator: &'static str,
+        inputs: Vec<String>,
+        attributes: Vec<(&'static str, Attribute)>,
+    ) -> String {
+        let name = self.fresh(operator);
+        self.node(operator, inputs, vec![name.clone()], attributes);
+        name
+    }
+
+    /// Adds a node that computes a tensor of the graph.
+    fn emit_as(
+        &mut self,
+        out: &TensorIr,
+        operator: &'static str,
+        inputs: Vec<String>,
+        attributes: Vec<(&'static str, Attribute)>,
+    ) {
+        let name = self.emit(operator, inputs, attributes);
+        self.names.insert(out.id, name);
+    }
+
+    /// Adds an operation of tensors alone.
+    fn plain(&mut self, out: &TensorIr, operator: &'static str, inputs: &[&TensorIr]) -> Result<(), OnnxError> {
+        let inputs = inputs.iter().map(|input| self.value(input)).collect::<Result<_, _>>()?;
+        self.emit_as(out, operator, inputs, vec![]);
+        Ok(())
+    }
+
+    /// What a tensor is called, which is written now if it is a value and nothing has read it yet.
+    fn value(&mut self, tensor: &TensorIr) -> Result<String, OnnxError> {
+        if let Some(name) = self.names.get(&tensor.id) {
+            return Ok(name.clone());
+        }
+        let Some(data) = self.constant(tensor.id).cloned() else {
+            return Err(self.refused(format!("it reads a tensor of {:?} that nothing computes", tensor.shape)));
+        };
+        let name = match self.origin(tensor.id).map(String::from) {
+            Some(name) => self.unique(name),
+            None => self.fresh("constant"),
+        };
+        self.store(name.clone(), &data)?;
+        self.names.insert(tensor.id, name.clone());
+        Ok(name)
+    }
+
+    /// A tensor that is there from the beginning, in the shape that it is read in.
+    fn constant(&self, id: TensorId) -> Option<&TensorData> {
+        self.graph.values().get(&id).or_else(|| self.reshaped.get(&id).map(|(_, data)| data))
+    }
+
+    /// The path of the parameter that such a tensor is.
+    fn origin(&self, id: TensorId) -> Option<&str> {
+        self.graph.name(id).or_else(|| self.graph.name(self.reshaped.get(&id)?.0))
+    }
+
+    fn store(&mut self, name: String, data: &TensorData) -> Result<(), OnnxError> {
+        let element = self.element(data.dtype())?;
+        let (dims, bytes) = (data.shape().to_vec(), data.as_bytes().to_vec());
+        self.model.initializers.push(Initializer { name, element, dims, bytes });
+        Ok(())
+    }
+
+    /// Stores values of this crate's making.
+    fn initializer(&mut self, what: &str, element: ElementType, dims: &[usize], bytes: Vec<u8>) -> String {
+        let name = self.fresh(what);
+        self.model.initializers.push(Initializer { name: name.clone(), element, dims: dims.to_vec(), bytes });
+        name
+    }
+
+    /// Stores values under a path.
+    fn stored_as(&mut self, name: String, element: ElementType, dims: &[usize], bytes: Vec<u8>) -> String {
+        let name = self.unique(name);
+        self.model.initializers.push(Initializer { name: name.clone(), element, dims: dims.to_vec(), bytes });
+        name
+    }
+
+    fn floats(&mut self, what: &str, dims: &[usize], values: &[f32]) -> String {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.initializer(what, ElementType::Float, dims, bytes)
+    }
+
+    fn integers(&mut self, what: &str, values: &[i64]) -> String {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.initializer(what, ElementType::Int64, &[values.len()], bytes)
+    }
+
+    /// A number as a tensor without axes, of the dtype of another.
+    fn scalar(&mut self, value: ScalarIr, dtype: DType) -> Result<String, OnnxError> {
+        let element = self.element(dtype)?;
+        let data = match value {
+            ScalarIr::Float(value) => TensorData::from([value]),
+            ScalarIr::Int(value) => TensorData::from([value]),
+            ScalarIr::UInt(value) => TensorData::from([value as i64]),
+            ScalarIr::Bool(value) => TensorData::from([value]),
+        };
+        let bytes = data.convert_dtype(dtype).as_bytes().to_vec();
+        Ok(self.initializer("constant", element, &[], bytes))
+    }
+}
+
+fn ints(values: impl IntoIterator<Item = usize>) -> Attribute {
+    Attribute::Ints(values.into_iter().map(|value| value as i64).collect())
+}

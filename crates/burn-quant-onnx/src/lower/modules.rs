@@ -1,0 +1,199 @@
+//! Layers that are one operation.
+
+use burn_quant_graph::ir::{ModuleOperationIr, TensorIr};
+
+use super::{Lowering, ints};
+use crate::OnnxError;
+use crate::model::Attribute;
+
+/// The geometry of a window over some axes.
+struct Window {
+    kernel: Vec<usize>,
+    stride: Vec<usize>,
+    /// Before each axis, then after each.
+    padding: Vec<usize>,
+    dilation: Vec<usize>,
+}
+
+impl Window {
+    fn attributes(&self) -> Vec<(&'static str, Attribute)> {
+        vec![
+            ("kernel_shape", ints(self.kernel.clone())),
+            ("strides", ints(self.stride.clone())),
+            ("pads", ints(self.padding.clone())),
+            ("dilations", ints(self.dilation.clone())),
+        ]
+    }
+}
+
+/// Padding that is the same on both sides.
+fn both(padding: &[usize]) -> Vec<usize> {
+    [padding, padding].concat()
+}
+
+fn pairs(padding: &[(usize, usize)]) -> Vec<usize> {
+    padding.iter().map(|pair| pair.0).chain(padding.iter().map(|pair| pair.1)).collect()
+}
+
+impl Lowering<'_> {
+    pub(super) fn module(&mut self, op: &ModuleOperationIr) -> Result<(), OnnxError> {
+        use ModuleOperationIr as Op;
+        macro_rules! convolution {
+            ($op:expr, $padding:expr) => {{
+                let (op, options) = ($op, &$op.options);
+                let window = Window {
+                    kernel: op.weight.shape[2..].to_vec(),
+                    stride: options.stride.to_vec(),
+                    padding: $padding(&options.padding),
+                    dilation: options.dilation.to_vec(),
+                };
+                self.convolution("Conv", (&op.x, &op.weight, op.bias.as_ref()), &op.out, window, options.groups, &[])
+            }};
+        }
+        macro_rules! transposed {
+            ($op:expr) => {{
+                let (op, options) = ($op, &$op.options);
+                let window = Window {
+                    kernel: op.weight.shape[2..].to_vec(),
+                    stride: options.stride.to_vec(),
+                    padding: both(&options.padding),
+                    dilation: options.dilation.to_vec(),
+                };
+                let tensors = (&op.x, &op.weight, op.bias.as_ref());
+                self.convolution("ConvTranspose", tensors, &op.out, window, options.groups, &options.padding_out)
+            }};
+        }
+        match op {
+            Op::Linear(op) => {
+                let (x, weight) = (self.value(&op.x)?, self.value(&op.weight)?);
+                match &op.bias {
+                    None => self.emit_as(&op.out, "MatMul", vec![x, weight], vec![]),
+                    Some(bias) => {
+                        let product = self.emit("MatMul", vec![x, weight], vec![]);
+                        let bias = self.value(bias)?;
+                        self.emit_as(&op.out, "Add", vec![product, bias], vec![]);
+                    }
+                }
+                Ok(())
+            }
+            Op::Embedding(op) => self.gather(&op.weights, 0, &op.indices, &op.out),
+            Op::Conv1d(op) => convolution!(op, |padding: &[(usize, usize)]| pairs(padding)),
+            Op::Conv2d(op) => convolution!(op, |padding: &[(usize, usize)]| pairs(padding)),
+            Op::Conv3d(op) => convolution!(op, |padding: &[usize]| both(padding)),
+            Op::ConvTranspose1d(op) => transposed!(op),
+            Op::ConvTranspose2d(op) => transposed!(op),
+            Op::ConvTranspose3d(op) => transposed!(op),
+            Op::BatchNorm(op) => {
+                let tensors = [&op.x, &op.gamma, &op.beta, &op.mean, &op.variance];
+                let inputs = tensors.into_iter().map(|tensor| self.value(tensor)).collect::<Result<_, _>>()?;
+                let epsilon = ("epsilon", Attribute::Float(op.epsilon.elem()));
+                self.emit_as(&op.out, "BatchNormalization", inputs, vec![epsilon]);
+                Ok(())
+            }
+            Op::LayerNorm(op) => {
+                let tensors = [Some(&op.input), Some(&op.gamma), op.beta.as_ref()];
+                let inputs =
+                    tensors.into_iter().flatten().map(|tensor| self.value(tensor)).collect::<Result<_, _>>()?;
+                let axis = ("axis", Attribute::Int(-1));
+                let epsilon = ("epsilon", Attribute::Float(op.epsilon.elem()));
+                self.emit_as(&op.out, "LayerNormalization", inputs, vec![axis, epsilon]);
+                Ok(())
+            }
+            Op::MaxPool1d(op) => {
+                let window = Window {
+                    kernel: vec![op.kernel_size],
+                    stride: vec![op.stride],
+                    padding: both(&[op.padding]),
+                    dilation: vec![op.dilation],
+                };
+                self.pool("MaxPool", &op.x, &op.out, window, op.ceil_mode, None)
+            }
+            Op::MaxPool2d(op) => {
+                let window = Window {
+                    kernel: op.kernel_size.to_vec(),
+                    stride: op.stride.to_vec(),
+                    padding: both(&op.padding),
+                    dilation: op.dilation.to_vec(),
+                };
+                self.pool("MaxPool", &op.x, &op.out, window, op.ceil_mode, None)
+            }
+            Op::AvgPool1d(op) => {
+                let window = Window {
+                    kernel: vec![op.kernel_size],
+                    stride: vec![op.stride],
+                    padding: both(&[op.padding]),
+                    dilation: vec![1],
+                };
+                self.pool("AveragePool", &op.x, &op.out, window, op.ceil_mode, Some(op.count_include_pad))
+            }
+            Op::AvgPool2d(op) => {
+                let window = Window {
+                    kernel: op.kernel_size.to_vec(),
+                    stride: op.stride.to_vec(),
+                    padding: both(&op.padding),
+                    dilation: vec![1; 2],
+                };
+                self.pool("AveragePool", &op.x, &op.out, window, op.ceil_mode, Some(op.count_include_pad))
+            }
+            Op::AdaptiveAvgPool1d(op) => self.adaptive_pool(&op.x, &op.out, &[op.output_size]),
+            Op::AdaptiveAvgPool2d(op) => self.adaptive_pool(&op.x, &op.out, &op.output_size),
+            Op::AdaptiveAvgPool3d(op) => self.adaptive_pool(&op.x, &op.out, &op.output_size),
+            _ => Err(self.refused("compute it before, or of other layers")),
+        }
+    }
+
+    fn convolution(
+        &mut self,
+        operator: &'static str,
+        (x, weight, bias): (&TensorIr, &TensorIr, Option<&TensorIr>),
+        out: &TensorIr,
+        window: Window,
+        groups: usize,
+        padding_out: &[usize],
+    ) -> Result<(), OnnxError> {
+        let mut inputs = vec![self.value(x)?, self.value(weight)?];
+        if let Some(bias) = bias {
+            inputs.push(self.value(bias)?);
+        }
+        let mut attributes = window.attributes();
+        attributes.push(("group", Attribute::Int(groups as i64)));
+        if !padding_out.is_empty() {
+            attributes.push(("output_padding", ints(padding_out.iter().copied())));
+        }
+        self.emit_as(out, operator, inputs, attributes);
+        Ok(())
+    }
+
+    fn pool(
+        &mut self,
+        operator: &'static str,
+        x: &TensorIr,
+        out: &TensorIr,
+        window: Window,
+        ceil: bool,
+        counts_padding: Option<bool>,
+    ) -> Result<(), OnnxError> {
+        let mut attributes = window.attributes();
+        attributes.push(("ceil_mode", Attribute::Int(ceil.into())));
+        attributes.extend(counts_padding.map(|counts| ("count_include_pad", Attribute::Int(counts.into()))));
+        let x = self.value(x)?;
+        self.emit_as(out, operator, vec![x], attributes);
+        Ok(())
+    }
+
+    /// Windows of one size, where the axes are whole multiples of the result's.
+    fn adaptive_pool(&mut self, x: &TensorIr, out: &TensorIr, output: &[usize]) -> Result<(), OnnxError> {
+        let input = &x.shape[2..];
+        if output.iter().all(|len| *len == 1) {
+            return self.plain(out, "GlobalAveragePool", &[x]);
+        }
+        if input.iter().zip(output).any(|(input, output)| *output == 0 || !input.is_multiple_of(*output)) {
+            let reason = format!("{input:?} is no whole multiple of {output:?}, so that windows differ in size");
+            return Err(self.refused(reason));
+        }
+        let kernel: Vec<usize> = input.iter().zip(output).map(|(input, output)| input / output).collect();
+        let axes = kernel.len();
+        let window = Window { stride: kernel.clone(), kernel, padding: vec![0; 2 * axes], dilation: vec![1; axes] };
+        self.pool("AveragePool", x, out, window, false, Some(false))
+    }
+}

@@ -1,0 +1,489 @@
+//! One operation after the other.
+
+use burn::tensor::{DType, TensorData};
+use burn_quant_graph::RecordedOp;
+use burn_quant_graph::ir::{
+    ActivationOperationIr, BaseOperationIr, BoolOperationIr, FloatOperationIr, IntOperationIr, NumericOperationIr,
+    OperationIr, ScalarIr, TensorIr,
+};
+use burn_quant_ops::Hadamard;
+
+use super::{Lowering, ints};
+use crate::model::Attribute;
+use crate::{OnnxError, Profile};
+
+/// Constants of as many elements are stored; larger ones are a number that is spread.
+const SMALL: usize = 64;
+
+impl Lowering<'_> {
+    pub(super) fn operation(&mut self, operation: &OperationIr) -> Result<(), OnnxError> {
+        match operation {
+            OperationIr::BaseFloat(op) | OperationIr::BaseInt(op) | OperationIr::BaseBool(op) => self.base(op),
+            OperationIr::NumericFloat(_, op) | OperationIr::NumericInt(_, op) => self.numeric(op),
+            OperationIr::Float(_, op) => self.float(op),
+            OperationIr::Int(op) => self.int(op),
+            OperationIr::Bool(op) => self.bool(op),
+            OperationIr::Activation(op) => self.activation(op),
+            OperationIr::Module(op) => self.module(op),
+            OperationIr::Custom(op) => match RecordedOp::of(op, op.inputs[0].shape.as_slice()) {
+                Ok(RecordedOp::FakeQuant(call)) => self.fake_quant(&call, &op.inputs, &op.outputs[0]),
+                Ok(RecordedOp::Hadamard(rotation)) => self.hadamard(rotation, &op.inputs[0], &op.outputs[0]),
+                Ok(RecordedOp::GroupAmax(_)) => {
+                    Err(self.refused("a range is taken from the whole input; calibrate it"))
+                }
+                Ok(_) => Err(self.refused("write the model before it is packed")),
+                Err(error) => Err(self.refused(error.to_string())),
+            },
+            OperationIr::Init(_) | OperationIr::Drop(_) => Ok(()),
+            OperationIr::Distributed(_) => Err(self.refused("a file is of one device")),
+        }
+    }
+
+    fn base(&mut self, op: &BaseOperationIr) -> Result<(), OnnxError> {
+        use BaseOperationIr as Op;
+        match op {
+            Op::Reshape(op) => self.reshape(&op.input, &op.out),
+            Op::SwapDims(op) => {
+                let mut axes: Vec<usize> = (0..op.input.shape.len()).collect();
+                axes.swap(op.dim1, op.dim2);
+                self.transpose(&op.input, &op.out, axes)
+            }
+            Op::Permute(op) => self.transpose(&op.input, &op.out, op.axes.clone()),
+            Op::Expand(op) => {
+                let (input, shape) = (self.value(&op.input)?, self.shape_of(&op.out));
+                self.emit_as(&op.out, "Expand", vec![input, shape], vec![]);
+                Ok(())
+            }
+            Op::Slice(op) => {
+                let (mut starts, mut ends, mut steps) = (vec![], vec![], vec![]);
+                for (slice, len) in op.ranges.iter().zip(op.tensor.shape.iter()) {
+                    let range = slice.to_range(*len);
+                    let backward = slice.step < 0;
+                    starts.push(if backward { range.end as i64 - 1 } else { range.start as i64 });
+                    ends.push(match (backward, range.start) {
+                        (true, 0) => i64::MIN,
+                        (true, start) => start as i64 - 1,
+                        (false, _) => range.end as i64,
+                    });
+                    steps.push(slice.step as i64);
+                }
+                let axes: Vec<i64> = (0..starts.len() as i64).collect();
+                let mut inputs = vec![self.value(&op.tensor)?];
+                for (what, values) in [("starts", starts), ("ends", ends), ("axes", axes), ("steps", steps)] {
+                    inputs.push(self.integers(what, &values));
+                }
+                self.emit_as(&op.out, "Slice", inputs, vec![]);
+                Ok(())
+            }
+            Op::SliceAssign(op) => {
+                // every place that is written, as indices of the rows of the first axes
+                let ranges: Vec<Vec<i64>> = (op.ranges.iter().zip(op.tensor.shape.iter()))
+                    .map(|(slice, len)| {
+                        let range = slice.to_range(*len);
+                        if slice.step == 1 { range.map(|i| i as i64).collect() } else { Vec::new() }
+                    })
+                    .collect();
+                if ranges.iter().any(Vec::is_empty) {
+                    return Err(self.refused("slices with steps are not assigned to"));
+                }
+                let mut indices: Vec<i64> = Vec::new();
+                let count = ranges.iter().map(Vec::len).product::<usize>();
+                for place in 0..count {
+                    let (mut rest, mut index) = (place, vec![0; ranges.len()]);
+                    for (axis, range) in ranges.iter().enumerate().rev() {
+                        index[axis] = range[rest % range.len()];
+                        rest /= range.len();
+                    }
+                    indices.extend(index);
+                }
+                let bytes = indices.iter().flat_map(|index| index.to_le_bytes()).collect();
+                let dims: Vec<usize> = ranges.iter().map(Vec::len).chain([ranges.len()]).collect();
+                let indices = self.initializer("indices", crate::ElementType::Int64, &dims, bytes);
+                let inputs = vec![self.value(&op.tensor)?, indices, self.value(&op.value)?];
+                self.emit_as(&op.out, "ScatterND", inputs, vec![]);
+                Ok(())
+            }
+            Op::Select(op) => self.gather(&op.tensor, op.dim, &op.indices, &op.out),
+            Op::Gather(op) => {
+                let inputs = vec![self.value(&op.tensor)?, self.value(&op.indices)?];
+                self.emit_as(&op.out, "GatherElements", inputs, vec![("axis", Attribute::Int(op.dim as i64))]);
+                Ok(())
+            }
+            Op::MaskWhere(op) => self.plain(&op.out, "Where", &[&op.mask, &op.value, &op.tensor]),
+            Op::MaskFill(op) => {
+                let value = self.scalar(op.value, op.tensor.dtype)?;
+                let (mask, tensor) = (self.value(&op.mask)?, self.value(&op.tensor)?);
+                self.emit_as(&op.out, "Where", vec![mask, value, tensor], vec![]);
+                Ok(())
+            }
+            Op::Equal(op) => self.plain(&op.out, "Equal", &[&op.lhs, &op.rhs]),
+            Op::EqualElem(op) => self.with_scalar(&op.out, "Equal", &op.lhs, op.rhs),
+            Op::NotEqual(op) => self.negated(&op.out, "Equal", &[&op.lhs, &op.rhs]),
+            Op::NotEqualElem(op) => {
+                self.with_scalar(&op.out, "Equal", &op.lhs, op.rhs)?;
+                self.not(&op.out)
+            }
+            Op::RepeatDim(op) => {
+                let repeats: Vec<i64> =
+                    (0..op.tensor.shape.len()).map(|axis| if axis == op.dim { op.times as i64 } else { 1 }).collect();
+                let inputs = vec![self.value(&op.tensor)?, self.integers("repeats", &repeats)];
+                self.emit_as(&op.out, "Tile", inputs, vec![]);
+                Ok(())
+            }
+            Op::Cat(op) => {
+                let inputs = op.tensors.iter().map(|tensor| self.value(tensor)).collect::<Result<_, _>>()?;
+                self.emit_as(&op.out, "Concat", inputs, vec![("axis", Attribute::Int(op.dim as i64))]);
+                Ok(())
+            }
+            Op::Cast(op) => self.cast(&op.input, &op.out),
+            Op::Empty(op) | Op::Zeros(op) => self.filled(&op.out, ScalarIr::Int(0)),
+            Op::Ones(op) => self.filled(&op.out, ScalarIr::Int(1)),
+            _ => Err(self.refused("compute it before, or without it")),
+        }
+    }
+
+    fn numeric(&mut self, op: &NumericOperationIr) -> Result<(), OnnxError> {
+        use NumericOperationIr as Op;
+        match op {
+            Op::Add(op) => self.sum(&op.lhs, &op.rhs, &op.out),
+            Op::Sub(op) => self.plain(&op.out, "Sub", &[&op.lhs, &op.rhs]),
+            Op::Mul(op) => self.plain(&op.out, "Mul", &[&op.lhs, &op.rhs]),
+            Op::Div(op) => self.plain(&op.out, "Div", &[&op.lhs, &op.rhs]),
+            Op::Powi(op) => self.plain(&op.out, "Pow", &[&op.lhs, &op.rhs]),
+            Op::AddScalar(op) => self.with_scalar(&op.out, "Add", &op.lhs, op.rhs),
+            Op::SubScalar(op) => self.with_scalar(&op.out, "Sub", &op.lhs, op.rhs),
+            Op::MulScalar(op) => self.with_scalar(&op.out, "Mul", &op.lhs, op.rhs),
+            Op::DivScalar(op) => self.with_scalar(&op.out, "Div", &op.lhs, op.rhs),
+            Op::PowiScalar(op) => self.with_scalar(&op.out, "Pow", &op.lhs, op.rhs),
+            Op::Abs(op) => self.plain(&op.out, "Abs", &[&op.input]),
+            Op::Neg(op) => self.plain(&op.out, "Neg", &[&op.input]),
+            Op::Sign(op) => self.plain(&op.out, "Sign", &[&op.input]),
+            Op::Full(op) => self.filled(&op.out, op.value),
+            Op::MeanDim(op) => self.reduced(&op.out, "ReduceMean", &op.input, &[op.axis], 1),
+            Op::SumDim(op) => self.reduced(&op.out, "ReduceSum", &op.input, &[op.axis], 1),
+            Op::SumDims(op) => self.reduced(&op.out, "ReduceSum", &op.input, &op.axes, 1),
+            Op::ProdDim(op) => self.reduced(&op.out, "ReduceProd", &op.input, &[op.axis], 1),
+            Op::MaxDim(op) => self.reduced(&op.out, "ReduceMax", &op.input, &[op.axis], 1),
+            Op::MinDim(op) => self.reduced(&op.out, "ReduceMin", &op.input, &[op.axis], 1),
+            Op::Mean(op) => self.reduced_to_one(&op.out, "ReduceMean", &op.input),
+            Op::Sum(op) => self.reduced_to_one(&op.out, "ReduceSum", &op.input),
+            Op::Prod(op) => self.reduced_to_one(&op.out, "ReduceProd", &op.input),
+            Op::Max(op) => self.reduced_to_one(&op.out, "ReduceMax", &op.input),
+            Op::Min(op) => self.reduced_to_one(&op.out, "ReduceMin", &op.input),
+            Op::ArgMax(op) => self.argument(&op.out, "ArgMax", &op.input, op.axis),
+            Op::ArgMin(op) => self.argument(&op.out, "ArgMin", &op.input, op.axis),
+            Op::Greater(op) => self.plain(&op.out, "Greater", &[&op.lhs, &op.rhs]),
+            Op::GreaterEqual(op) => self.plain(&op.out, "GreaterOrEqual", &[&op.lhs, &op.rhs]),
+            Op::Lower(op) => self.plain(&op.out, "Less", &[&op.lhs, &op.rhs]),
+            Op::LowerEqual(op) => self.plain(&op.out, "LessOrEqual", &[&op.lhs, &op.rhs]),
+            Op::GreaterElem(op) => self.with_scalar(&op.out, "Greater", &op.lhs, op.rhs),
+            Op::GreaterEqualElem(op) => self.with_scalar(&op.out, "GreaterOrEqual", &op.lhs, op.rhs),
+            Op::LowerElem(op) => self.with_scalar(&op.out, "Less", &op.lhs, op.rhs),
+            Op::LowerEqualElem(op) => self.with_scalar(&op.out, "LessOrEqual", &op.lhs, op.rhs),
+            Op::Clamp(op) => {
+                let dtype = op.tensor.dtype;
+                let inputs = vec![self.value(&op.tensor)?, self.scalar(op.min, dtype)?, self.scalar(op.max, dtype)?];
+                self.emit_as(&op.out, "Clip", inputs, vec![]);
+                Ok(())
+            }
+            Op::ClampMin(op) => self.with_scalar(&op.out, "Max", &op.lhs, op.rhs),
+            Op::ClampMax(op) => self.with_scalar(&op.out, "Min", &op.lhs, op.rhs),
+            Op::CumSum(op) => {
+                let inputs = vec![self.value(&op.input)?, self.integers("axis", &[op.axis as i64])];
+                self.emit_as(&op.out, "CumSum", inputs, vec![]);
+                Ok(())
+            }
+            Op::TopKWithIndices(op) => {
+                let inputs = vec![self.value(&op.tensor)?, self.integers("k", &[op.k as i64])];
+                let (values, indices) = (self.fresh("TopK"), self.fresh("TopK.indices"));
+                let outputs = vec![values.clone(), indices.clone()];
+                self.node("TopK", inputs, outputs, vec![("axis", Attribute::Int(op.dim as i64))]);
+                self.names.insert(op.out.id, values);
+                self.names.insert(op.out_indices.id, indices);
+                Ok(())
+            }
+            _ => Err(self.refused("compute it before, or without it")),
+        }
+    }
+
+    fn float(&mut self, op: &FloatOperationIr) -> Result<(), OnnxError> {
+        use FloatOperationIr as Op;
+        match op {
+            Op::Matmul(op) => self.plain(&op.out, "MatMul", &[&op.lhs, &op.rhs]),
+            Op::Exp(op) => self.plain(&op.out, "Exp", &[&op.input]),
+            Op::Log(op) => self.plain(&op.out, "Log", &[&op.input]),
+            Op::Erf(op) => self.plain(&op.out, "Erf", &[&op.input]),
+            Op::Sqrt(op) => self.plain(&op.out, "Sqrt", &[&op.input]),
+            Op::Sin(op) => self.plain(&op.out, "Sin", &[&op.input]),
+            Op::Cos(op) => self.plain(&op.out, "Cos", &[&op.input]),
+            Op::Tan(op) => self.plain(&op.out, "Tan", &[&op.input]),
+            Op::Sinh(op) => self.plain(&op.out, "Sinh", &[&op.input]),
+            Op::Cosh(op) => self.plain(&op.out, "Cosh", &[&op.input]),
+            Op::Tanh(op) => self.plain(&op.out, "Tanh", &[&op.input]),
+            Op::ArcTan(op) => self.plain(&op.out, "Atan", &[&op.input]),
+            Op::Round(op) => self.plain(&op.out, "Round", &[&op.input]),
+            Op::Floor(op) => self.plain(&op.out, "Floor", &[&op.input]),
+            Op::Ceil(op) => self.plain(&op.out, "Ceil", &[&op.input]),
+            Op::Recip(op) => self.plain(&op.out, "Reciprocal", &[&op.input]),
+            Op::IsNan(op) => self.plain(&op.out, "IsNaN", &[&op.input]),
+            Op::IsInf(op) => self.plain(&op.out, "IsInf", &[&op.input]),
+            Op::Powf(op) => self.plain(&op.out, "Pow", &[&op.lhs, &op.rhs]),
+            Op::PowfScalar(op) => self.with_scalar(&op.out, "Pow", &op.lhs, op.rhs),
+            Op::IntoInt(op) => self.cast(&op.input, &op.out),
+            Op::Log1p(op) => {
+                let (input, one) = (self.value(&op.input)?, self.scalar(ScalarIr::Int(1), op.input.dtype)?);
+                let sum = self.emit("Add", vec![input, one], vec![]);
+                self.emit_as(&op.out, "Log", vec![sum], vec![]);
+                Ok(())
+            }
+            _ => Err(self.refused("compute it before, or without it")),
+        }
+    }
+
+    fn int(&mut self, op: &IntOperationIr) -> Result<(), OnnxError> {
+        use IntOperationIr as Op;
+        match op {
+            Op::IntoFloat(op) => self.cast(&op.input, &op.out),
+            Op::Matmul(op) => self.plain(&op.out, "MatMul", &[&op.lhs, &op.rhs]),
+            _ => Err(self.refused("compute it before, or without it")),
+        }
+    }
+
+    fn bool(&mut self, op: &BoolOperationIr) -> Result<(), OnnxError> {
+        use BoolOperationIr as Op;
+        match op {
+            Op::IntoFloat(op) | Op::IntoInt(op) => self.cast(&op.input, &op.out),
+            Op::Not(op) => self.plain(&op.out, "Not", &[&op.input]),
+            Op::And(op) => self.plain(&op.out, "And", &[&op.lhs, &op.rhs]),
+            Op::Or(op) => self.plain(&op.out, "Or", &[&op.lhs, &op.rhs]),
+            Op::Xor(op) => self.plain(&op.out, "Xor", &[&op.lhs, &op.rhs]),
+        }
+    }
+
+    fn activation(&mut self, op: &ActivationOperationIr) -> Result<(), OnnxError> {
+        use ActivationOperationIr as Op;
+        let along = |axis: usize| vec![("axis", Attribute::Int(axis as i64))];
+        match op {
+            Op::Relu(op) => self.plain(&op.out, "Relu", &[&op.input]),
+            Op::Gelu(op) => self.plain(&op.out, "Gelu", &[&op.input]),
+            Op::Sigmoid(op) => self.plain(&op.out, "Sigmoid", &[&op.input]),
+            Op::PRelu(op) => {
+                // one slope for each channel, the second axis
+                let channels = op.rhs.shape.num_elements();
+                let shape: Vec<i64> =
+                    [channels as i64].into_iter().chain(vec![1; op.lhs.shape.len().saturating_sub(2)]).collect();
+                let (x, slopes, shape) = (self.value(&op.lhs)?, self.value(&op.rhs)?, self.integers("shape", &shape));
+                let slopes = self.emit("Reshape", vec![slopes, shape], vec![]);
+                self.emit_as(&op.out, "PRelu", vec![x, slopes], vec![]);
+                Ok(())
+            }
+            Op::LeakyRelu(op) => {
+                let x = self.value(&op.lhs)?;
+                self.emit_as(&op.out, "LeakyRelu", vec![x], vec![("alpha", Attribute::Float(op.rhs.elem()))]);
+                Ok(())
+            }
+            Op::HardSigmoid(op) => {
+                let x = self.value(&op.tensor)?;
+                let slope = ("alpha", Attribute::Float(op.alpha.elem()));
+                self.emit_as(&op.out, "HardSigmoid", vec![x], vec![slope, ("beta", Attribute::Float(op.beta.elem()))]);
+                Ok(())
+            }
+            Op::LogSigmoid(op) => {
+                let x = self.value(&op.input)?;
+                let negative = self.emit("Neg", vec![x], vec![]);
+                let softplus = self.emit("Softplus", vec![negative], vec![]);
+                self.emit_as(&op.out, "Neg", vec![softplus], vec![]);
+                Ok(())
+            }
+            Op::Softmax(op) => {
+                let x = self.value(&op.input)?;
+                self.emit_as(&op.out, "Softmax", vec![x], along(op.axis));
+                Ok(())
+            }
+            Op::LogSoftmax(op) => {
+                let x = self.value(&op.input)?;
+                self.emit_as(&op.out, "LogSoftmax", vec![x], along(op.axis));
+                Ok(())
+            }
+            Op::Softmin(op) => {
+                let x = self.value(&op.input)?;
+                let negative = self.emit("Neg", vec![x], vec![]);
+                self.emit_as(&op.out, "Softmax", vec![negative], along(op.axis));
+                Ok(())
+            }
+            Op::ReluBackward(_) | Op::GeluBackward(_) | Op::SigmoidBackward(_) | Op::LogSigmoidBackward(_) => {
+                Err(self.refused("gradients are not exported"))
+            }
+        }
+    }
+
+    /// A sum; that of a matrix product of codes with its bias is a difference.
+    ///
+    /// ONNX Runtime makes a float product of one with a sum behind it.
+    fn sum(&mut self, lhs: &TensorIr, rhs: &TensorIr, out: &TensorIr) -> Result<(), OnnxError> {
+        let product = self.names.get(&lhs.id).and_then(|name| {
+            let node = self.model.nodes.iter().rev().find(|node| &node.outputs[0] == name)?;
+            let weight = node.inputs.get(1).filter(|_| node.operator == "MatMul")?;
+            self.model.nodes.iter().find(|node| &node.outputs[0] == weight && node.operator == "DequantizeLinear")
+        });
+        let bias = match (self.profile, product, out.shape.len()) {
+            (Profile::OnnxRuntime, Some(_), 2) if rhs.dtype == DType::F32 => self.constant(rhs.id).cloned(),
+            _ => None,
+        };
+        let Some(bias) = bias else { return self.plain(out, "Add", &[lhs, rhs]) };
+        let name = self.origin(rhs.id).map(|name| format!("{name}.negative"));
+        let negative: Vec<f32> = bias.iter::<f32>().map(|value| -value).collect();
+        let bytes = negative.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let name = name.unwrap_or_else(|| "constant.negative".into());
+        let bias = self.stored_as(name, crate::ElementType::Float, &rhs.shape, bytes);
+        let product = self.value(lhs)?;
+        self.emit_as(out, "Sub", vec![product, bias], vec![]);
+        Ok(())
+    }
+
+    /// A value that is reshaped is stored in its new shape, unless it is stored already.
+    fn reshape(&mut self, input: &TensorIr, out: &TensorIr) -> Result<(), OnnxError> {
+        let written = self.names.contains_key(&input.id);
+        if let Some(data) = self.constant(input.id).filter(|_| !written).cloned() {
+            let origin = self.reshaped.get(&input.id).map_or(input.id, |(origin, _)| *origin);
+            let data = TensorData::from_bytes(data.bytes().clone(), out.shape.clone(), data.dtype());
+            self.reshaped.insert(out.id, (origin, data));
+            return Ok(());
+        }
+        let (input, shape) = (self.value(input)?, self.shape_of(out));
+        self.emit_as(out, "Reshape", vec![input, shape], vec![]);
+        Ok(())
+    }
+
+    fn transpose(&mut self, input: &TensorIr, out: &TensorIr, axes: Vec<usize>) -> Result<(), OnnxError> {
+        let input = self.value(input)?;
+        self.emit_as(out, "Transpose", vec![input], vec![("perm", ints(axes))]);
+        Ok(())
+    }
+
+    pub(super) fn gather(
+        &mut self,
+        table: &TensorIr,
+        axis: usize,
+        indices: &TensorIr,
+        out: &TensorIr,
+    ) -> Result<(), OnnxError> {
+        let inputs = vec![self.value(table)?, self.value(indices)?];
+        self.emit_as(out, "Gather", inputs, vec![("axis", Attribute::Int(axis as i64))]);
+        Ok(())
+    }
+
+    /// Blocks of an axis times their matrices.
+    fn hadamard(&mut self, rotation: Hadamard, x: &TensorIr, out: &TensorIr) -> Result<(), OnnxError> {
+        let Hadamard { axis, block, .. } = rotation;
+        let (rank, len) = (x.shape.len(), x.shape[axis]);
+        let mut value = self.value(x)?;
+        let mut swap: Vec<usize> = (0..rank).collect();
+        swap.swap(axis, rank - 1);
+        if axis != rank - 1 {
+            value = self.emit("Transpose", vec![value], vec![("perm", ints(swap.clone()))]);
+        }
+        let last: Vec<i64> = swap.iter().map(|axis| x.shape[*axis] as i64).collect();
+        let blocks: Vec<i64> =
+            last[..rank - 1].iter().copied().chain([(len / block) as i64, 1, block as i64]).collect();
+        let blocks = self.integers("shape", &blocks);
+        value = self.emit("Reshape", vec![value, blocks], vec![]);
+        let matrices = self.floats("hadamard", &[len / block, block, block], &rotation.matrices(len));
+        value = self.emit("MatMul", vec![value, matrices], vec![]);
+        let last = self.integers("shape", &last);
+        value = self.emit("Reshape", vec![value, last], vec![]);
+        if axis != rank - 1 {
+            value = self.emit("Transpose", vec![value], vec![("perm", ints(swap))]);
+        }
+        self.names.insert(out.id, value);
+        Ok(())
+    }
+
+    fn with_scalar(
+        &mut self,
+        out: &TensorIr,
+        operator: &'static str,
+        lhs: &TensorIr,
+        rhs: ScalarIr,
+    ) -> Result<(), OnnxError> {
+        let inputs = vec![self.value(lhs)?, self.scalar(rhs, lhs.dtype)?];
+        self.emit_as(out, operator, inputs, vec![]);
+        Ok(())
+    }
+
+    fn negated(&mut self, out: &TensorIr, operator: &'static str, inputs: &[&TensorIr]) -> Result<(), OnnxError> {
+        self.plain(out, operator, inputs)?;
+        self.not(out)
+    }
+
+    /// The contrary of a result.
+    fn not(&mut self, out: &TensorIr) -> Result<(), OnnxError> {
+        let found = self.value(out)?;
+        self.emit_as(out, "Not", vec![found], vec![]);
+        Ok(())
+    }
+
+    fn cast(&mut self, input: &TensorIr, out: &TensorIr) -> Result<(), OnnxError> {
+        let (value, to) = (self.value(input)?, self.element(out.dtype)?);
+        self.emit_as(out, "Cast", vec![value], vec![("to", Attribute::Int(to as i64))]);
+        Ok(())
+    }
+
+    fn shape_of(&mut self, tensor: &TensorIr) -> String {
+        let shape: Vec<i64> = tensor.shape.iter().map(|dim| *dim as i64).collect();
+        self.integers("shape", &shape)
+    }
+
+    fn filled(&mut self, out: &TensorIr, value: ScalarIr) -> Result<(), OnnxError> {
+        if out.shape.num_elements() <= SMALL && out.dtype == DType::F32 {
+            let data = TensorData::full(out.shape.clone(), value.elem::<f32>());
+            self.reshaped.insert(out.id, (out.id, data)); // written where it is read
+            return Ok(());
+        }
+        let (value, shape) = (self.scalar(value, out.dtype)?, self.shape_of(out));
+        self.emit_as(out, "Expand", vec![value, shape], vec![]);
+        Ok(())
+    }
+
+    fn reduced(
+        &mut self,
+        out: &TensorIr,
+        operator: &'static str,
+        input: &TensorIr,
+        axes: &[usize],
+        keep: i64,
+    ) -> Result<(), OnnxError> {
+        let axes: Vec<i64> = axes.iter().map(|axis| *axis as i64).collect();
+        let inputs = vec![self.value(input)?, self.integers("axes", &axes)];
+        self.emit_as(out, operator, inputs, vec![("keepdims", Attribute::Int(keep))]);
+        Ok(())
+    }
+
+    /// A tensor with one element, as burn has it.
+    fn reduced_to_one(&mut self, out: &TensorIr, operator: &'static str, input: &TensorIr) -> Result<(), OnnxError> {
+        let value = self.value(input)?;
+        let number = self.emit(operator, vec![value], vec![("keepdims", Attribute::Int(0))]);
+        let shape = self.shape_of(out);
+        self.emit_as(out, "Reshape", vec![number, shape], vec![]);
+        Ok(())
+    }
+
+    fn argument(
+        &mut self,
+        out: &TensorIr,
+        operator: &'static str,
+        input: &TensorIr,
+        axis: usize,
+    ) -> Result<(), OnnxError> {
+        let value = self.value(input)?;
+        self.emit_as(out, operator, vec![value], vec![("axis", Attribute::Int(axis as i64))]);
+        match out.dtype {
+            DType::I64 => Ok(()),
+            dtype => {
+                let (found, to) = (self.value(out)?, self.element(dtype)?);
+                self.emit_as(out, "Cast", vec![found], vec![("to", Attribute::Int(to as i64))]);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Writes networks in ONNX: `NETWORK-PRESET.onnx`, and beside it `NETWORK-PRESET.safetensors` with an input and what
+//! the quantized network computes of it here, `input.NAME` and `output.NAME`.
+//!
+//! ```sh
+//! cargo run --release -p export-onnx -- --out onnx
+//! ```
+//!
+//! `python examples/export-onnx/check.py onnx` runs the files in ONNX Runtime and compares.
+
+mod networks;
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use burn_quant::{QuantConfig, QuantError, presets, quantize};
+use burn_quant_onnx::{OnnxError, export};
+use clap::Parser;
+use safetensors::tensor::{Dtype, TensorView};
+
+use networks::{Block, Cnn, Recurrent};
+
+/// Writes three small networks in ONNX, in every preset.
+#[derive(Parser)]
+struct Options {
+    /// The folder to write to.
+    #[arg(long)]
+    out: PathBuf,
+    /// Only presets of this name.
+    #[arg(long)]
+    preset: Option<String>,
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
+    let options = Options::parse();
+    std::fs::create_dir_all(&options.out)?;
+    let device = Device::flex();
+    device.seed(7);
+    let cnn = Cnn::new(&device);
+    let block = Block::new(&device);
+    let recurrent = Recurrent::new(&device);
+    let images = networks::spread([4, 1, 14, 14], &device);
+    let tokens = networks::spread([2, 6, 32], &device);
+    let (mut written, mut refused) = (0, Vec::new());
+    let float = [("float", QuantConfig::new())];
+    let presets = presets::all().iter().map(|preset| (preset.name, (preset.config)()));
+    for (preset, config) in float.into_iter().chain(presets) {
+        if options.preset.as_deref().is_some_and(|wanted| wanted != preset) {
+            continue;
+        }
+        let mut count = |network: &str, outcome: Result<Outcome, Failure>| -> Result<(), Failure> {
+            match outcome? {
+                Outcome::Written => written += 1,
+                Outcome::Refused(error) => refused.push(format!("{network}-{preset}: {error}")),
+                Outcome::OfOthers => {}
+            }
+            Ok(())
+        };
+        let out = options.out.as_path();
+        count("cnn", write(&cnn, &config, images.clone(), Cnn::forward, out, &format!("cnn-{preset}")))?;
+        count("block", write(&block, &config, tokens.clone(), Block::forward, out, &format!("block-{preset}")))?;
+        let name = format!("lstm-{preset}");
+        count("lstm", write(&recurrent, &config, tokens.clone(), Recurrent::forward, out, &name))?;
+    }
+    println!("{written} files in {}", options.out.display());
+    refused.iter().for_each(|refused| println!("not written: {refused}"));
+    Ok(())
+}
+
+enum Outcome {
+    Written,
+    /// ONNX does not have what the preset asks for.
+    Refused(OnnxError),
+    /// The preset is for layers that the network does not have.
+    OfOthers,
+}
+
+fn write<M: Module, const I: usize, const O: usize>(
+    model: &M,
+    config: &QuantConfig,
+    x: Tensor<I>,
+    forward: impl Fn(&M, Tensor<I>) -> Tensor<O>,
+    out: &Path,
+    name: &str,
+) -> Result<Outcome, Failure> {
+    let calibrate = |model: &M| drop(forward(model, x.clone()));
+    let model = match quantize(model.clone(), config, calibrate) {
+        Ok((model, _)) => model,
+        Err(QuantError::NoMatch { .. } | QuantError::NoneMatched { .. }) => return Ok(Outcome::OfOthers),
+        Err(error) => return Err(error.into()),
+    };
+    let onnx = match export(&model, x.clone(), &forward) {
+        Ok(onnx) => onnx,
+        Err(error @ OnnxError::NoLowering { .. }) => return Ok(Outcome::Refused(error)),
+        Err(error) => return Err(error.into()),
+    };
+    onnx.save(out.join(format!("{name}.onnx")))?;
+    let y = forward(&model, x.clone());
+    let tensors = [("input.input", bytes_of(x)), ("output.output", bytes_of(y))];
+    let views: Vec<(&str, TensorView)> = (tensors.iter())
+        .map(|(name, (shape, bytes))| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<Result<_, safetensors::SafeTensorError>>()?;
+    safetensors::serialize_to_file(views, None, &out.join(format!("{name}.safetensors")))?;
+    Ok(Outcome::Written)
+}
+
+fn bytes_of<const D: usize>(tensor: Tensor<D>) -> (Vec<usize>, Vec<u8>) {
+    let data = tensor.into_data();
+    (data.shape().to_vec(), data.as_bytes().to_vec())
+}

@@ -1,0 +1,189 @@
+//! ONNX files: what a quantized model is written as. What runtimes compute of them is checked by the example
+//! `export-onnx`, which needs one.
+
+use burn::module::Module;
+use burn::nn::conv::Conv2dConfig;
+use burn::nn::{BatchNorm, BatchNormConfig, LinearConfig, LstmConfig};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Int, Tensor};
+use burn_quant::nn::{QuantConv2d, QuantEmbedding, QuantEmbeddingConfig, QuantLinear};
+use burn_quant::{QuantConfig, QuantizerConfig, Rule, compress, presets, quantize, quantize_weights};
+use burn_quant_onnx::{ElementType, Exporter, OnnxError, OnnxModel, Profile, export};
+use burn_quant_tests::device;
+
+use crate::spread;
+
+fn linear(device: &Device) -> QuantLinear {
+    LinearConfig::new(64, 32).init(device).into()
+}
+
+/// A layer in a preset, and a batch for it.
+fn quantized(config: &QuantConfig) -> (QuantLinear, Tensor<2>) {
+    let (_, device) = device();
+    let x = spread([4, 64], &device);
+    let (layer, _) = quantize(linear(&device), config, |layer| drop(layer.forward(x.clone()))).unwrap();
+    (layer, x)
+}
+
+fn written(config: &QuantConfig) -> OnnxModel {
+    let (layer, x) = quantized(config);
+    export(&layer, x, QuantLinear::forward::<2>).unwrap()
+}
+
+fn weights(config: QuantizerConfig) -> QuantConfig {
+    QuantConfig::new().with_rule(Rule::set("*weight_quantizer", config))
+}
+
+/// Names, types and shapes of what a file stores.
+fn stored(onnx: &OnnxModel) -> Vec<String> {
+    onnx.stored().map(|(name, element, dims)| format!("{name} {element:?} {dims:?}")).collect()
+}
+
+#[test]
+fn int8_is_written_as_codes_and_pairs_under_the_models_paths() {
+    let onnx = written(&presets::int8_default());
+    assert_eq!((onnx.opset(), onnx.input_names(), onnx.output_names()), (21, vec!["input"], vec!["output"]));
+    assert_eq!(
+        stored(&onnx),
+        [
+            "weight Int8 [64, 32]",
+            "weight.scale Float [32]",
+            "weight.zero_point Int8 [32]",
+            "input_quantizer.scale Float []",
+            "input_quantizer.zero_point Uint8 []",
+            "bias.negative Float [1, 32]",
+        ]
+    );
+    assert_eq!(
+        onnx.operators(),
+        [("DequantizeLinear", 2), ("Identity", 1), ("MatMul", 1), ("QuantizeLinear", 1), ("Sub", 1)]
+    );
+    let (layer, x) = quantized(&presets::int8_default());
+    let exporter = Exporter::new().with_profile(Profile::TensorRt).with_input_names(["x"]).with_output_names(["y"]);
+    let onnx = exporter.export(&layer, x, QuantLinear::forward::<2>).unwrap();
+    assert_eq!((onnx.input_names(), onnx.output_names()), (vec!["x"], vec!["y"]));
+    let stored = stored(&onnx);
+    assert!(
+        stored.contains(&"input_quantizer.zero_point Int8 []".into()) && stored.contains(&"bias Float [1, 32]".into()),
+        "{stored:?}"
+    );
+}
+
+/// The type of the codes of each format, and of their scales.
+#[test]
+fn every_format_is_stored_as_its_codes() {
+    let block = |config: QuantizerConfig| config.per_block(16);
+    for (config, expected, opset) in [
+        (QuantizerConfig::int(4).per_block(16), "weight Int4 [64, 32], weight.scale Float [4, 32]", 21),
+        (QuantizerConfig::int(3).per_channel(), "weight Int8 [64, 32], weight.scale Float [32]", 21),
+        (QuantizerConfig::int(12), "weight Int16 [64, 32], weight.scale Float []", 21),
+        (QuantizerConfig::e4m3(), "weight Float8E4M3FN [64, 32], weight.scale Float []", 21),
+        (QuantizerConfig::nvfp4(), "weight Float4E2M1 [64, 32], weight.scale Float8E4M3FN [4, 32]", 23),
+        (
+            QuantizerConfig::mx(burn_quant::config::Format::E2M1),
+            "weight Float4E2M1 [64, 32], weight.scale Float8E8M0 [2, 32]",
+            24,
+        ),
+        (
+            block(QuantizerConfig::new(burn_quant::config::Format::Nf4)),
+            "weight Uint4 [64, 32], weight.scale Float [4, 32]",
+            21,
+        ),
+    ] {
+        let onnx = written(&weights(config.clone()));
+        assert_eq!(stored(&onnx)[..2].join(", "), expected, "{}", config.kind());
+        assert_eq!(onnx.opset(), opset, "{}", config.kind());
+    }
+}
+
+#[test]
+fn files_have_the_size_of_their_codes() {
+    let (_, device) = device();
+    let layer = || -> QuantLinear { LinearConfig::new(512, 512).with_bias(false).init(&device).into() };
+    let bytes = |config: &QuantConfig| {
+        let (layer, _) = quantize_weights(layer(), config).unwrap();
+        export(&layer, spread([2, 512], &device), QuantLinear::forward::<2>).unwrap().to_bytes().len() as f64
+    };
+    let float = bytes(&QuantConfig::new());
+    assert!(bytes(&presets::int8_weight_only()) / float <= 0.27);
+    assert!(bytes(&weights(QuantizerConfig::int(4).per_block(128))) / float <= 0.15);
+}
+
+#[derive(Module, Debug)]
+struct Net {
+    table: QuantEmbedding,
+    conv: QuantConv2d,
+    norm: BatchNorm,
+    fc: QuantLinear,
+}
+
+impl Net {
+    fn new(device: &Device) -> Self {
+        Self {
+            table: QuantEmbeddingConfig::new(10, 36).init(device),
+            conv: Conv2dConfig::new([2, 4], [3, 3]).init(device).into(),
+            norm: BatchNormConfig::new(4).init(device),
+            fc: LinearConfig::new(64, 5).init(device).into(),
+        }
+    }
+
+    fn forward(&self, (tokens, shift): (Tensor<2, Int>, Tensor<1>)) -> (Tensor<2>, Tensor<2, Int>) {
+        let images = self.table.forward(tokens).reshape([3, 2, 6, 6]);
+        let y = self.fc.forward(relu(self.norm.forward(self.conv.forward(images))).flatten(1, 3)) + shift.unsqueeze();
+        (y.clone(), y.argmax(1))
+    }
+}
+
+/// Several inputs and outputs, of several kinds; weights that are read twice, and layers in half precision.
+#[test]
+fn models_with_several_inputs_and_outputs_are_written() {
+    let (_, device) = device();
+    let inputs = || {
+        let tokens = Tensor::<2, Int>::from_data([[1, 2], [0, 9], [3, 3]], &device);
+        (tokens, spread([5], &device))
+    };
+    for config in [presets::int8_default(), presets::int4_blockwise_weight_only(), presets::mxfp4_default()] {
+        let run = |net: &Net| drop(net.forward(inputs()));
+        let (net, _) = quantize(Net::new(&device), &config, run).unwrap();
+        let onnx = export(&net, inputs(), Net::forward).unwrap();
+        assert_eq!(onnx.input_names(), ["input.0", "input.1"]);
+        assert_eq!(onnx.output_names(), ["output.0", "output.1"]);
+        let stored: Vec<_> = onnx.stored().collect();
+        for weight in ["conv.weight", "fc.weight"] {
+            let (_, element, _) = stored.iter().find(|(name, ..)| *name == weight).unwrap();
+            assert_ne!(*element, ElementType::Float, "{weight}");
+        }
+        let names: std::collections::BTreeSet<_> = stored.iter().map(|(name, ..)| name).collect();
+        assert_eq!(names.len(), stored.len(), "every name is given once");
+    }
+    let lstm = LstmConfig::new(4, 3, true).init(&device);
+    let onnx = export(&lstm, spread::<3>([2, 3, 4], &device), |lstm, x| lstm.forward(x, None).0).unwrap();
+    assert!(onnx.stored().any(|(name, ..)| name == "input_gate.input_transform.weight"));
+}
+
+#[test]
+fn what_has_no_form_in_onnx_is_named() {
+    let (_, device) = device();
+    let (layer, x) = quantized(&presets::int8_default());
+    let sorts = |layer: &QuantLinear, x: Tensor<2>| layer.forward(x).sort(1);
+    let error = export(&layer, x.clone(), sorts).unwrap_err().to_string();
+    assert_eq!(error, "`Sort` has no form in ONNX here: compute it before, or without it");
+    let (packed, _) = compress(layer.clone()).unwrap();
+    let error = export(&packed, x.clone(), QuantLinear::forward::<2>).unwrap_err().to_string();
+    assert!(error.ends_with("has no form in ONNX here: write the model before it is packed"), "{error}");
+    let reads = |layer: &QuantLinear, x: Tensor<2>| {
+        let y = layer.forward(x);
+        let largest = y.clone().max().into_scalar::<f32>();
+        y / largest
+    };
+    assert!(matches!(export(&layer, x.clone(), reads).unwrap_err(), OnnxError::Graph(_)));
+    let names = Exporter::new().with_input_names(["a", "b"]).export(&layer, x.clone(), QuantLinear::forward::<2>);
+    assert!(matches!(names.unwrap_err(), OnnxError::Names { expected: 1, found: 2, .. }));
+    let missing = written(&presets::int8_default()).save("/no/such/folder/model.onnx").unwrap_err();
+    assert!(missing.to_string().starts_with("/no/such/folder/model.onnx: "), "{missing}");
+    let dynamic = Rule::set("*input_quantizer", QuantizerConfig::nvfp4().dynamic());
+    let config = QuantConfig::new().with_rule(dynamic);
+    let (layer, _) = quantize_weights(linear(&device), &config).unwrap();
+    let error = export(&layer, x, QuantLinear::forward::<2>).unwrap_err().to_string();
+    assert!(error.contains("a range is taken from the whole input; calibrate it"), "{error}");
+}
