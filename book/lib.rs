@@ -107,6 +107,14 @@ pub mod folding_and_records {}
 #[doc = include_str!("src/packed-models.md")]
 pub mod packed_models {}
 
+/// Graphs.
+#[doc = include_str!("src/graphs.md")]
+pub mod graphs {}
+
+/// Deployment: ONNX.
+#[doc = include_str!("src/onnx.md")]
+pub mod onnx {}
+
 /// Layers, and models of your own.
 #[doc = include_str!("src/layers.md")]
 pub mod layers {}
