@@ -29,6 +29,12 @@ pub enum GraphError {
         /// Which of the outputs.
         index: usize,
     },
+    /// Two captures differ in more than one size.
+    #[error("the size of an axis is not free: {what}")]
+    Varies {
+        /// What differs.
+        what: String,
+    },
     /// Another number of tensors than the graph has.
     #[error("the graph has {expected} {boundary}, found {found}")]
     Count {

@@ -9,6 +9,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::GraphError;
 
+/// An axis of the inputs whose size is not that of the capture: that of the batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreeAxis {
+    /// The inputs that have it, and which of their axes it is.
+    pub of_inputs: Vec<(usize, usize)>,
+    /// Its size in the graph.
+    pub size: usize,
+    /// How often it goes into each axis of a tensor; 0 for an axis of a fixed size. Tensors without it are left out.
+    #[serde(with = "pairs")]
+    pub(crate) factors: BTreeMap<TensorId, Vec<usize>>,
+}
+
 /// What a forward pass does: operations in their order, the values that they begin with, and what those are called.
 ///
 /// What no output depends on is left out.
@@ -21,6 +33,7 @@ pub struct Graph {
     names: BTreeMap<TensorId, String>,
     inputs: Vec<TensorIr>,
     outputs: Vec<TensorIr>,
+    pub(crate) free: Option<FreeAxis>,
 }
 
 impl Graph {
@@ -40,7 +53,7 @@ impl Graph {
         };
         let (inputs, outputs) = (boundary(&graph.inputs)?, boundary(&graph.outputs)?);
         inputs.iter().for_each(|input| drop(values.remove(&input.id)));
-        let mut graph = Self { operations, values, names, inputs, outputs };
+        let mut graph = Self { operations, values, names, inputs, outputs, free: None };
         graph.prune();
         Ok(graph)
     }
@@ -128,6 +141,23 @@ impl Graph {
             }
         }
         constants
+    }
+}
+
+impl Graph {
+    /// Returns the axis whose size is free.
+    ///
+    /// `None` of a graph that was captured once.
+    pub fn free_axis(&self) -> Option<&FreeAxis> {
+        self.free.as_ref()
+    }
+
+    /// Returns for each axis of a tensor how often the free axis goes into it; 0 where the size is fixed.
+    ///
+    /// All are fixed in a graph that was captured once.
+    pub fn factors(&self, tensor: &TensorIr) -> Vec<usize> {
+        let found = self.free.as_ref().and_then(|free| free.factors.get(&tensor.id));
+        found.cloned().unwrap_or_else(|| vec![0; tensor.shape.len()])
     }
 }
 

@@ -7,6 +7,7 @@
 //! ```
 //!
 //! * `capture` records a forward pass
+//! * `axes` an axis of any size, from two captures
 //! * `graph` nodes, values and names
 //! * `values` tensors of a model's inputs and outputs
 //! * `replay` runs a graph
@@ -14,7 +15,8 @@
 //! * `name` operations in words
 //! * `text` a graph to read
 //!
-//! A captured graph is the model at the sizes of its inputs. Batch norms, dropout and quantizers are as in inference:
+//! A captured graph is the model at the sizes of its inputs; captured twice, one of them is free for whoever writes it.
+//! Batch norms, dropout and quantizers are as in inference:
 //! what `valid()` makes of the model is captured.
 //!
 //! # Example
@@ -52,6 +54,7 @@
 //! # #[cfg(not(feature = "flex"))] fn main() {}
 //! ```
 
+mod axes;
 mod capture;
 mod error;
 mod graph;
@@ -64,9 +67,10 @@ mod values;
 pub use burn::backend::ir;
 pub use burn_quant_ops::RecordedOp;
 
+pub use axes::capture_with_free_axis;
 pub use capture::capture;
 pub use error::GraphError;
-pub use graph::Graph;
+pub use graph::{FreeAxis, Graph};
 pub use name::operation_name;
 pub use products::{Product, ProductKind};
 pub use replay::Replay;

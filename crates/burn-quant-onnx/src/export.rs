@@ -1,7 +1,7 @@
 //! From a model to a file.
 
 use burn::module::Module;
-use burn_quant_graph::{Graph, Values, capture};
+use burn_quant_graph::{Graph, Values, capture, capture_with_free_axis};
 
 use crate::lower::Lowering;
 use crate::{OnnxError, OnnxModel, Profile};
@@ -49,6 +49,7 @@ pub struct Exporter {
     profile: Profile,
     inputs: Option<Vec<String>>,
     outputs: Option<Vec<String>>,
+    axis: Option<String>,
 }
 
 impl Exporter {
@@ -83,6 +84,48 @@ impl Exporter {
         self
     }
 
+    /// Names the axis whose size is free.
+    ///
+    /// `batch` unless it is set.
+    pub fn with_axis_name(mut self, name: impl Into<String>) -> Self {
+        self.axis = Some(name.into());
+        self
+    }
+
+    /// Captures a forward pass with inputs of two sizes, and writes it for any size of the axis in which they differ.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Exporter::export`] and of [`capture_with_free_axis`], and [`OnnxError::NoLowering`] where a pass does
+    /// something with the axis that a file for any size does not, as unrolled layers do, which assign to parts of a
+    /// tensor.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant_onnx::OnnxError> {
+    /// use burn::tensor::{Device, Tensor};
+    /// use burn_nn::{Linear, LinearConfig};
+    /// use burn_quant_onnx::Exporter;
+    ///
+    /// let device = Device::flex();
+    /// let linear = LinearConfig::new(8, 4).init(&device);
+    /// let batches = [3, 5].map(|batch| Tensor::<2>::zeros([batch, 8], &device));
+    /// let forward = |linear: &Linear, x: Tensor<2>| linear.forward(x);
+    /// let onnx = Exporter::new().export_any_size(&linear, batches, forward)?; // [batch, 8] to [batch, 4]
+    /// # let _ = onnx;
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "flex"))] fn main() {}
+    /// ```
+    pub fn export_any_size<M: Module, I: Values, O: Values>(
+        &self,
+        model: &M,
+        inputs: [I; 2],
+        forward: impl Fn(&M, I) -> O,
+    ) -> Result<OnnxModel, OnnxError> {
+        self.graph(&capture_with_free_axis(model, inputs, forward)?)
+    }
+
     /// Captures a forward pass and writes it.
     ///
     /// # Errors
@@ -113,6 +156,7 @@ impl Exporter {
         };
         let inputs = names("inputs", &self.inputs, graph.inputs().len())?;
         let outputs = names("outputs", &self.outputs, graph.outputs().len())?;
-        Lowering::new(graph, self.profile).run(inputs, outputs)
+        let axis = self.axis.clone().unwrap_or_else(|| "batch".into());
+        Lowering::new(graph, self.profile, axis).run(inputs, outputs)
     }
 }

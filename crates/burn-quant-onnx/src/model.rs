@@ -93,7 +93,15 @@ pub(crate) struct Initializer {
 pub(crate) struct Boundary {
     pub(crate) name: String,
     pub(crate) element: ElementType,
-    pub(crate) dims: Vec<usize>,
+    pub(crate) dims: Vec<Dim>,
+}
+
+/// The size of an axis of an input or an output.
+#[derive(Clone, Debug)]
+pub(crate) enum Dim {
+    Fixed(usize),
+    /// Any, which has this name.
+    Free(String),
 }
 
 /// A model in ONNX.
@@ -240,7 +248,10 @@ impl Initializer {
 
 impl Boundary {
     fn message(&self) -> Message {
-        let dim = |dim: &usize| Message::default().int(1, *dim as i64);
+        let dim = |dim: &Dim| match dim {
+            Dim::Fixed(size) => Message::default().int(1, *size as i64),
+            Dim::Free(name) => Message::default().text(2, name),
+        };
         let shape = Message::default().messages(1, self.dims.iter().map(dim));
         let tensor = Message::default().int(1, self.element as i64).message(2, shape);
         Message::default().text(1, &self.name).message(2, Message::default().message(1, tensor))

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_quant::{QuantConfig, QuantError, presets, quantize};
-use burn_quant_onnx::{OnnxError, export};
+use burn_quant_onnx::{Exporter, OnnxError};
 use clap::Parser;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -42,7 +42,7 @@ fn main() -> Result<(), Failure> {
     let block = Block::new(&device);
     let recurrent = Recurrent::new(&device);
     let images = networks::spread([4, 1, 14, 14], &device);
-    let tokens = networks::spread([2, 6, 32], &device);
+    let tokens = networks::spread([4, 6, 32], &device);
     let (mut written, mut refused) = (0, Vec::new());
     let float = [("float", QuantConfig::new())];
     let presets = presets::all().iter().map(|preset| (preset.name, (preset.config)()));
@@ -59,14 +59,23 @@ fn main() -> Result<(), Failure> {
             Ok(())
         };
         let out = options.out.as_path();
-        count("cnn", write(&cnn, &config, images.clone(), Cnn::forward, out, &format!("cnn-{preset}")))?;
-        count("block", write(&block, &config, tokens.clone(), Block::forward, out, &format!("block-{preset}")))?;
-        let name = format!("lstm-{preset}");
-        count("lstm", write(&recurrent, &config, tokens.clone(), Recurrent::forward, out, &name))?;
+        let name = |network: &str| format!("{network}-{preset}");
+        count("cnn", write(&cnn, &config, images.clone(), Cnn::forward, Batch::Free, out, &name("cnn")))?;
+        count("block", write(&block, &config, tokens.clone(), Block::forward, Batch::Free, out, &name("block")))?;
+        // what is unrolled assigns to parts of its result, whose size is fixed
+        let (x, forward) = (tokens.clone(), Recurrent::forward);
+        count("lstm", write(&recurrent, &config, x, forward, Batch::Fixed, out, &name("lstm")))?;
     }
     println!("{written} files in {}", options.out.display());
     refused.iter().for_each(|refused| println!("not written: {refused}"));
     Ok(())
+}
+
+/// Whether a file is for batches of any size.
+#[derive(Clone, Copy)]
+enum Batch {
+    Free,
+    Fixed,
 }
 
 enum Outcome {
@@ -82,6 +91,7 @@ fn write<M: Module, const I: usize, const O: usize>(
     config: &QuantConfig,
     x: Tensor<I>,
     forward: impl Fn(&M, Tensor<I>) -> Tensor<O>,
+    batch: Batch,
     out: &Path,
     name: &str,
 ) -> Result<Outcome, Failure> {
@@ -91,7 +101,15 @@ fn write<M: Module, const I: usize, const O: usize>(
         Err(QuantError::NoMatch { .. } | QuantError::NoneMatched { .. }) => return Ok(Outcome::OfOthers),
         Err(error) => return Err(error.into()),
     };
-    let onnx = match export(&model, x.clone(), &forward) {
+    let exporter = Exporter::new();
+    let onnx = match batch {
+        Batch::Fixed => exporter.export(&model, x.clone(), &forward),
+        Batch::Free => {
+            let sizes = [x.clone().narrow(0, 0, 3), Tensor::cat(vec![x.clone(), x.clone().narrow(0, 0, 1)], 0)];
+            exporter.export_any_size(&model, sizes, &forward)
+        }
+    };
+    let onnx = match onnx {
         Ok(onnx) => onnx,
         Err(error @ OnnxError::NoLowering { .. }) => return Ok(Outcome::Refused(error)),
         Err(error) => return Err(error.into()),

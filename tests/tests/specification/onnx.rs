@@ -161,6 +161,29 @@ fn models_with_several_inputs_and_outputs_are_written() {
     assert!(onnx.stored().any(|(name, ..)| name == "input_gate.input_transform.weight"));
 }
 
+/// Batches of any size: shapes are what is left, or are computed.
+#[test]
+fn an_axis_may_have_any_size() {
+    let (_, device) = device();
+    let images = |batch: usize| spread::<4>([batch, 2, 6, 6], &device);
+    let net = |net: &Net, x: Tensor<4>| {
+        let y = relu(net.norm.forward(net.conv.forward(x)));
+        let zeros = Tensor::<2>::zeros([y.dims()[0], 5], &y.device());
+        net.fc.forward(y.flatten(1, 3)) + zeros
+    };
+    let onnx = Exporter::new().with_axis_name("n").export_any_size(&Net::new(&device), [images(3), images(5)], net);
+    let bytes = onnx.unwrap().to_bytes();
+    let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds("\x0a\x01n") || holds("\x12\x01n"), "an axis is called n");
+    assert!(holds("Shape") && holds("Concat"), "the shape of zeros is computed");
+
+    let lstm = LstmConfig::new(4, 3, true).init(&device);
+    let steps = |batch: usize| spread::<3>([batch, 3, 4], &device);
+    let unrolled = Exporter::new().export_any_size(&lstm, [steps(3), steps(5)], |lstm, x| lstm.forward(x, None).0);
+    let error = unrolled.unwrap_err().to_string();
+    assert!(error.ends_with("the size of `batch` is free, and a part is assigned to; capture one size"), "{error}");
+}
+
 #[test]
 fn what_has_no_form_in_onnx_is_named() {
     let (_, device) = device();

@@ -18,7 +18,7 @@ use burn::tensor::{DType, TensorData};
 use burn_quant_graph::ir::{OperationIr, ScalarIr, TensorId, TensorIr};
 use burn_quant_graph::{Graph, operation_name};
 
-use crate::model::{Attribute, Boundary, ElementType, Initializer, Node};
+use crate::model::{Attribute, Boundary, Dim, ElementType, Initializer, Node};
 use crate::{OnnxError, OnnxModel, Profile};
 
 /// The opset that files have unless a format needs another.
@@ -28,6 +28,9 @@ const OPSET: i64 = 21;
 pub(crate) struct Lowering<'a> {
     graph: &'a Graph,
     profile: Profile,
+    /// What the axis of any size is called, and its size once something has asked for it.
+    axis: String,
+    size: Option<String>,
     model: OnnxModel,
     /// What tensors that are written are called.
     names: BTreeMap<TensorId, String>,
@@ -42,10 +45,21 @@ pub(crate) struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    pub(crate) fn new(graph: &'a Graph, profile: Profile) -> Self {
+    pub(crate) fn new(graph: &'a Graph, profile: Profile, axis: String) -> Self {
         let model = OnnxModel { opset: OPSET, ..OnnxModel::default() };
         let (names, given, reshaped) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { graph, profile, model, names, given, reshaped, layer: String::new(), operation: String::new() }
+        Self {
+            graph,
+            profile,
+            axis,
+            size: None,
+            model,
+            names,
+            given,
+            reshaped,
+            layer: String::new(),
+            operation: String::new(),
+        }
     }
 
     pub(crate) fn run(mut self, inputs: Vec<String>, outputs: Vec<String>) -> Result<OnnxModel, OnnxError> {
@@ -82,7 +96,12 @@ impl<'a> Lowering<'a> {
     }
 
     fn boundary(&self, tensor: &TensorIr, name: String) -> Result<Boundary, OnnxError> {
-        Ok(Boundary { name, element: self.element(tensor.dtype)?, dims: tensor.shape.to_vec() })
+        let dims = tensor.shape.iter().zip(self.graph.factors(tensor)).map(|(size, factor)| match factor {
+            0 => Dim::Fixed(*size),
+            1 => Dim::Free(self.axis.clone()),
+            factor => Dim::Free(format!("{factor} * {}", self.axis)),
+        });
+        Ok(Boundary { name, element: self.element(tensor.dtype)?, dims: dims.collect() })
     }
 
     fn element(&self, dtype: DType) -> Result<ElementType, OnnxError> {
@@ -197,6 +216,50 @@ impl<'a> Lowering<'a> {
         let name = self.unique(name);
         self.model.initializers.push(Initializer { name: name.clone(), element, dims: dims.to_vec(), bytes });
         name
+    }
+
+    /// The size of the free axis, as a tensor of one element.
+    fn free_size(&mut self) -> Result<String, OnnxError> {
+        if let Some(size) = &self.size {
+            return Ok(size.clone());
+        }
+        let of_inputs = self.graph.free_axis().map(|free| free.of_inputs[0]);
+        let (input, axis) = of_inputs.ok_or_else(|| self.refused("no axis is free"))?;
+        let input = self.value(&self.graph.inputs()[input])?;
+        let axis = axis as i64;
+        let ends = vec![("start", Attribute::Int(axis)), ("end", Attribute::Int(axis + 1))];
+        let size = self.emit("Shape", vec![input], ends);
+        self.size = Some(size.clone());
+        Ok(size)
+    }
+
+    /// A shape, of which some axes may be multiples of the free one.
+    fn shape(&mut self, dims: &[usize], factors: &[usize]) -> Result<String, OnnxError> {
+        if factors.iter().all(|factor| *factor == 0) {
+            let dims: Vec<i64> = dims.iter().map(|dim| *dim as i64).collect();
+            return Ok(self.integers("shape", &dims));
+        }
+        let mut parts = Vec::new();
+        for (dim, factor) in dims.iter().zip(factors) {
+            parts.push(match factor {
+                0 => self.integers("size", &[*dim as i64]),
+                1 => self.free_size()?,
+                factor => {
+                    let (size, factor) = (self.free_size()?, self.integers("factor", &[*factor as i64]));
+                    self.emit("Mul", vec![size, factor], vec![])
+                }
+            });
+        }
+        Ok(self.emit("Concat", parts, vec![("axis", Attribute::Int(0))]))
+    }
+
+    /// The shape to reshape to: one axis may be what is left.
+    fn target(&mut self, dims: &[usize], factors: &[usize]) -> Result<String, OnnxError> {
+        if factors.iter().filter(|factor| **factor > 0).count() != 1 {
+            return self.shape(dims, factors);
+        }
+        let dims = dims.iter().zip(factors).map(|(dim, factor)| if *factor > 0 { -1 } else { *dim as i64 });
+        Ok(self.integers("shape", &dims.collect::<Vec<_>>()))
     }
 
     fn floats(&mut self, what: &str, dims: &[usize], values: &[f32]) -> String {

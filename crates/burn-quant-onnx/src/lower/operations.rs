@@ -50,14 +50,20 @@ impl Lowering<'_> {
             }
             Op::Permute(op) => self.transpose(&op.input, &op.out, op.axes.clone()),
             Op::Expand(op) => {
-                let (input, shape) = (self.value(&op.input)?, self.shape_of(&op.out));
+                let (input, shape) = (self.value(&op.input)?, self.shape_of(&op.out)?);
                 self.emit_as(&op.out, "Expand", vec![input, shape], vec![]);
                 Ok(())
             }
             Op::Slice(op) => {
-                let (mut starts, mut ends, mut steps) = (vec![], vec![], vec![]);
-                for (slice, len) in op.ranges.iter().zip(op.tensor.shape.iter()) {
+                let (mut starts, mut ends, mut steps, mut axes) = (vec![], vec![], vec![], vec![]);
+                let factors = self.graph.factors(&op.tensor);
+                for (axis, (slice, len)) in op.ranges.iter().zip(op.tensor.shape.iter()).enumerate() {
                     let range = slice.to_range(*len);
+                    if range == (0..*len) && slice.step == 1 {
+                        continue; // all of it, whatever its size
+                    }
+                    self.fixed(factors[axis], "a part is taken of it")?;
+                    axes.push(axis as i64);
                     let backward = slice.step < 0;
                     starts.push(if backward { range.end as i64 - 1 } else { range.start as i64 });
                     ends.push(match (backward, range.start) {
@@ -67,7 +73,6 @@ impl Lowering<'_> {
                     });
                     steps.push(slice.step as i64);
                 }
-                let axes: Vec<i64> = (0..starts.len() as i64).collect();
                 let mut inputs = vec![self.value(&op.tensor)?];
                 for (what, values) in [("starts", starts), ("ends", ends), ("axes", axes), ("steps", steps)] {
                     inputs.push(self.integers(what, &values));
@@ -76,6 +81,9 @@ impl Lowering<'_> {
                 Ok(())
             }
             Op::SliceAssign(op) => {
+                for factor in self.graph.factors(&op.tensor) {
+                    self.fixed(factor, "a part is assigned to")?;
+                }
                 // every place that is written, as indices of the rows of the first axes
                 let ranges: Vec<Vec<i64>> = (op.ranges.iter().zip(op.tensor.shape.iter()))
                     .map(|(slice, len)| {
@@ -350,7 +358,7 @@ impl Lowering<'_> {
             self.reshaped.insert(out.id, (origin, data));
             return Ok(());
         }
-        let (input, shape) = (self.value(input)?, self.shape_of(out));
+        let (input, shape) = (self.value(input)?, self.target(&out.shape, &self.graph.factors(out))?);
         self.emit_as(out, "Reshape", vec![input, shape], vec![]);
         Ok(())
     }
@@ -376,21 +384,23 @@ impl Lowering<'_> {
     /// Blocks of an axis times their matrices.
     fn hadamard(&mut self, rotation: Hadamard, x: &TensorIr, out: &TensorIr) -> Result<(), OnnxError> {
         let Hadamard { axis, block, .. } = rotation;
-        let (rank, len) = (x.shape.len(), x.shape[axis]);
+        let (rank, len, factors) = (x.shape.len(), x.shape[axis], self.graph.factors(x));
+        self.fixed(factors[axis], "it is rotated")?;
         let mut value = self.value(x)?;
         let mut swap: Vec<usize> = (0..rank).collect();
         swap.swap(axis, rank - 1);
         if axis != rank - 1 {
             value = self.emit("Transpose", vec![value], vec![("perm", ints(swap.clone()))]);
         }
-        let last: Vec<i64> = swap.iter().map(|axis| x.shape[*axis] as i64).collect();
-        let blocks: Vec<i64> =
-            last[..rank - 1].iter().copied().chain([(len / block) as i64, 1, block as i64]).collect();
-        let blocks = self.integers("shape", &blocks);
+        let (last, last_factors): (Vec<usize>, Vec<usize>) =
+            swap.iter().map(|axis| (x.shape[*axis], factors[*axis])).unzip();
+        let blocks: Vec<usize> = last[..rank - 1].iter().copied().chain([len / block, 1, block]).collect();
+        let blocks_factors: Vec<usize> = last_factors[..rank - 1].iter().copied().chain([0; 3]).collect();
+        let blocks = self.target(&blocks, &blocks_factors)?;
         value = self.emit("Reshape", vec![value, blocks], vec![]);
         let matrices = self.floats("hadamard", &[len / block, block, block], &rotation.matrices(len));
         value = self.emit("MatMul", vec![value, matrices], vec![]);
-        let last = self.integers("shape", &last);
+        let last = self.target(&last, &last_factors)?;
         value = self.emit("Reshape", vec![value, last], vec![]);
         if axis != rank - 1 {
             value = self.emit("Transpose", vec![value], vec![("perm", ints(swap))]);
@@ -429,18 +439,26 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn shape_of(&mut self, tensor: &TensorIr) -> String {
-        let shape: Vec<i64> = tensor.shape.iter().map(|dim| *dim as i64).collect();
-        self.integers("shape", &shape)
+    fn shape_of(&mut self, tensor: &TensorIr) -> Result<String, OnnxError> {
+        self.shape(&tensor.shape, &self.graph.factors(tensor))
+    }
+
+    /// Refuses an axis of any size.
+    pub(super) fn fixed(&self, factor: usize, why: &str) -> Result<(), OnnxError> {
+        match factor {
+            0 => Ok(()),
+            _ => Err(self.refused(format!("the size of `{}` is free, and {why}; capture one size", self.axis))),
+        }
     }
 
     fn filled(&mut self, out: &TensorIr, value: ScalarIr) -> Result<(), OnnxError> {
-        if out.shape.num_elements() <= SMALL && out.dtype == DType::F32 {
+        let is_fixed = self.graph.factors(out).iter().all(|factor| *factor == 0);
+        if is_fixed && out.shape.num_elements() <= SMALL && out.dtype == DType::F32 {
             let data = TensorData::full(out.shape.clone(), value.elem::<f32>());
             self.reshaped.insert(out.id, (out.id, data)); // written where it is read
             return Ok(());
         }
-        let (value, shape) = (self.scalar(value, out.dtype)?, self.shape_of(out));
+        let (value, shape) = (self.scalar(value, out.dtype)?, self.shape_of(out)?);
         self.emit_as(out, "Expand", vec![value, shape], vec![]);
         Ok(())
     }
@@ -463,7 +481,7 @@ impl Lowering<'_> {
     fn reduced_to_one(&mut self, out: &TensorIr, operator: &'static str, input: &TensorIr) -> Result<(), OnnxError> {
         let value = self.value(input)?;
         let number = self.emit(operator, vec![value], vec![("keepdims", Attribute::Int(0))]);
-        let shape = self.shape_of(out);
+        let shape = self.shape_of(out)?;
         self.emit_as(out, "Reshape", vec![number, shape], vec![]);
         Ok(())
     }

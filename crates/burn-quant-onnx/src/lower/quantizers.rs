@@ -34,7 +34,15 @@ impl Lowering<'_> {
         self.model.opset = self.model.opset.max(opset(call.spec.format, call.scales.format()));
         match self.constant_floats(inputs[0].id) {
             Some(values) => self.weight(call, &inputs[0], values, &ranges, out),
-            None => self.activations(call, &inputs[0], &ranges, out),
+            None => {
+                // a range for each index of the free axis is one of the data: others were calibrated for its size
+                let (groups, factors) = (&call.spec.groups, self.graph.factors(&inputs[0]));
+                let divided = factors.iter().zip(groups.counts()).any(|(factor, count)| *factor > 0 && *count > 1);
+                if divided && !call.scales.is_dynamic() {
+                    self.fixed(1, "ranges are of its indices")?;
+                }
+                self.activations(call, &inputs[0], &ranges, out)
+            }
         }
     }
 
@@ -182,7 +190,7 @@ impl Lowering<'_> {
     }
 
     fn activations(&mut self, call: &Call, x: &TensorIr, ranges: &Ranges, out: &TensorIr) -> Result<(), OnnxError> {
-        let amax = self.given(ranges.amax)?;
+        let (amax, factors) = (self.given(ranges.amax)?, self.graph.factors(x));
         let mut value = self.value(x)?;
         if x.dtype != DType::F32 {
             value = self.emit("Cast", vec![value], vec![("to", Attribute::Int(1))]);
@@ -200,11 +208,11 @@ impl Lowering<'_> {
             {
                 self.pair(call.spec.format, amax[0], value)?
             }
-            (amax, Scales::Static | Scales::Dynamic) => self.rounded(call, amax, value)?,
-            (None, Scales::PowersOfTwo) => self.rounded(call, None, value)?,
+            (amax, Scales::Static | Scales::Dynamic) => self.rounded(call, amax, value, &factors)?,
+            (None, Scales::PowersOfTwo) => self.rounded(call, None, value, &factors)?,
             (None, Scales::TwoLevel(BlockScale::Dynamic)) => {
                 let global = self.given(ranges.global_amax)?.expect("two-level scales stand under a range");
-                self.two_levels(call, global[0], value)?
+                self.two_levels(call, global[0], value, &factors)?
             }
             _ => return Err(self.refused("activations in static blocks have no form here; make them dynamic")),
         };
@@ -263,9 +271,15 @@ impl Lowering<'_> {
     }
 
     /// Arithmetic: `round(x / scale) · scale`, clipped, with given ranges or those of the data.
-    fn rounded(&mut self, call: &Call, amax: Option<Vec<f32>>, x: String) -> Result<String, OnnxError> {
+    fn rounded(
+        &mut self,
+        call: &Call,
+        amax: Option<Vec<f32>>,
+        x: String,
+        factors: &[usize],
+    ) -> Result<String, OnnxError> {
         let (groups, format) = (&call.spec.groups, call.spec.format);
-        let (x, groups, shape) = self.in_blocks(x, groups)?;
+        let (x, groups, shape) = self.in_blocks(x, groups, factors)?;
         let grid = AnyGrid::new(format, call.scales.format(), 0.0);
         let elements = Elements::of(format);
         let scale = match amax {
@@ -287,16 +301,16 @@ impl Lowering<'_> {
         let units = self.emit("Div", vec![x, scale.clone()], vec![]);
         let points = self.points(format, symmetric, units)?;
         let y = self.emit("Mul", vec![points, scale], vec![]);
-        Ok(self.out_of_blocks(y, shape))
+        self.out_of_blocks(y, shape, factors)
     }
 
     /// Blocks with scales in E4M3 under the range of the tensor.
-    fn two_levels(&mut self, call: &Call, global_amax: f32, x: String) -> Result<String, OnnxError> {
+    fn two_levels(&mut self, call: &Call, global_amax: f32, x: String, factors: &[usize]) -> Result<String, OnnxError> {
         let format = call.spec.format;
         let AnyGrid::TwoLevel(grid) = AnyGrid::new(format, call.scales.format(), global_amax) else {
             unreachable!("two-level scales have a grid of two levels")
         };
-        let (x, groups, shape) = self.in_blocks(x, &call.spec.groups)?;
+        let (x, groups, shape) = self.in_blocks(x, &call.spec.groups, factors)?;
         let range = self.range_of(x.clone(), &groups);
         let unit = grid.tensor_scale();
         let unit_of_range = self.floats("max", &[], &[unit * format.max()]);
@@ -315,7 +329,7 @@ impl Lowering<'_> {
         let units = self.emit("Div", vec![x, scale.clone()], vec![]);
         let points = self.points(format, true, units)?;
         let y = self.emit("Mul", vec![points, scale], vec![]);
-        Ok(self.out_of_blocks(y, shape))
+        self.out_of_blocks(y, shape, factors)
     }
 
     /// The nearest points of a format.
@@ -389,7 +403,12 @@ impl Lowering<'_> {
     }
 
     /// Blocks of an axis as an axis of their own, and the shape before; other groups as they are.
-    fn in_blocks(&mut self, x: String, groups: &Groups) -> Result<(String, Groups, Option<Vec<i64>>), OnnxError> {
+    fn in_blocks(
+        &mut self,
+        x: String,
+        groups: &Groups,
+        factors: &[usize],
+    ) -> Result<(String, Groups, Option<Vec<usize>>), OnnxError> {
         use burn_quant_ops::AxisGroups::{Each, Whole};
         let (shape, counts) = (groups.shape(), groups.counts());
         let divided: Vec<usize> =
@@ -403,24 +422,21 @@ impl Lowering<'_> {
                 let mut axes: Vec<_> =
                     counts.iter().zip(shape).map(|(count, _)| if *count == 1 { Whole } else { Each }).collect();
                 axes.splice(axis..=axis, [Each, Whole]);
-                let dims: Vec<i64> = split.iter().map(|dim| *dim as i64).collect();
-                let dims = self.integers("shape", &dims);
+                self.fixed(factors[axis], "blocks are of it")?;
+                let mut split_factors = factors.to_vec();
+                split_factors.splice(axis..=axis, [0, 0]);
+                let dims = self.target(&split, &split_factors)?;
                 let x = self.emit("Reshape", vec![x, dims], vec![]);
-                let before = shape.iter().map(|dim| *dim as i64).collect();
-                Ok((x, Groups::new(&split, &axes), Some(before)))
+                Ok((x, Groups::new(&split, &axes), Some(shape.to_vec())))
             }
             _ => Err(self.refused(format!("blocks of {counts:?} do not divide activations of {shape:?}"))),
         }
     }
 
-    fn out_of_blocks(&mut self, y: String, shape: Option<Vec<i64>>) -> String {
-        match shape {
-            None => y,
-            Some(shape) => {
-                let shape = self.integers("shape", &shape);
-                self.emit("Reshape", vec![y, shape], vec![])
-            }
-        }
+    fn out_of_blocks(&mut self, y: String, shape: Option<Vec<usize>>, factors: &[usize]) -> Result<String, OnnxError> {
+        let Some(shape) = shape else { return Ok(y) };
+        let shape = self.target(&shape, factors)?;
+        Ok(self.emit("Reshape", vec![y, shape], vec![]))
     }
 }
 
