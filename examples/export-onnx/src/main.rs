@@ -7,6 +7,8 @@
 //!
 //! `python examples/export-onnx/check.py onnx` runs the files in ONNX Runtime and compares.
 
+mod case;
+mod models;
 mod networks;
 
 use std::path::{Path, PathBuf};
@@ -16,8 +18,8 @@ use burn::tensor::{Device, Tensor};
 use burn_quant::{QuantConfig, QuantError, presets, quantize};
 use burn_quant_onnx::{Exporter, OnnxError};
 use clap::Parser;
-use safetensors::tensor::{Dtype, TensorView};
 
+use case::Case;
 use networks::{Block, Cnn, Recurrent};
 
 /// Writes three small networks in ONNX, in every preset.
@@ -29,6 +31,9 @@ struct Options {
     /// Only presets of this name.
     #[arg(long)]
     preset: Option<String>,
+    /// The folder that `examples/pretrained/fetch.sh` made: MiniLM, in place of the small networks.
+    #[arg(long)]
+    models: Option<PathBuf>,
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -37,6 +42,11 @@ fn main() -> Result<(), Failure> {
     let options = Options::parse();
     std::fs::create_dir_all(&options.out)?;
     let device = Device::flex();
+    if let Some(models) = &options.models {
+        let written = models::minilm(models, &options.out, &device)?;
+        println!("{} in {}", written.join(", "), options.out.display());
+        return Ok(());
+    }
     device.seed(7);
     let cnn = Cnn::new(&device);
     let block = Block::new(&device);
@@ -116,15 +126,7 @@ fn write<M: Module, const I: usize, const O: usize>(
     };
     onnx.save(out.join(format!("{name}.onnx")))?;
     let y = forward(&model, x.clone());
-    let tensors = [("input.input", bytes_of(x)), ("output.output", bytes_of(y))];
-    let views: Vec<(&str, TensorView)> = (tensors.iter())
-        .map(|(name, (shape, bytes))| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-        .collect::<Result<_, safetensors::SafeTensorError>>()?;
-    safetensors::serialize_to_file(views, None, &out.join(format!("{name}.safetensors")))?;
+    let case = Case::new().floats("input.input", x).floats("output.output", y);
+    case.save(&out.join(format!("{name}.safetensors")))?;
     Ok(Outcome::Written)
-}
-
-fn bytes_of<const D: usize>(tensor: Tensor<D>) -> (Vec<usize>, Vec<u8>) {
-    let data = tensor.into_data();
-    (data.shape().to_vec(), data.as_bytes().to_vec())
 }

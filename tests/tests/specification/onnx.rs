@@ -69,6 +69,17 @@ fn int8_is_written_as_codes_and_pairs_under_the_models_paths() {
     );
 }
 
+/// burn gives the matrix of some products an axis of one, which would keep it from runtimes.
+#[test]
+fn sequences_are_multiplied_with_the_matrix_itself() {
+    let (_, device) = device();
+    let x = spread::<3>([2, 64, 64], &device); // a multiple of 32: not folded into rows
+    let (layer, _) = quantize(linear(&device), &presets::int8_default(), |l| drop(l.forward(x.clone()))).unwrap();
+    let onnx = export(&layer, x, QuantLinear::forward::<3>).unwrap();
+    let expected = [("Add", 1), ("DequantizeLinear", 2), ("Identity", 1), ("MatMul", 1), ("QuantizeLinear", 1)];
+    assert_eq!(onnx.operators(), expected);
+}
+
 /// The type of the codes of each format, and of their scales.
 #[test]
 fn every_format_is_stored_as_its_codes() {

@@ -12,7 +12,7 @@ mod modules;
 mod operations;
 mod quantizers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{DType, TensorData};
 use burn_quant_graph::ir::{OperationIr, ScalarIr, TensorId, TensorIr};
@@ -82,7 +82,23 @@ impl<'a> Lowering<'a> {
             self.node("Identity", vec![value], vec![name], vec![]);
             self.model.outputs.push(boundary);
         }
+        self.prune();
         Ok(self.model)
+    }
+
+    /// Leaves out what no output depends on: views of weights that their products do without.
+    fn prune(&mut self) {
+        let mut used: BTreeSet<String> = self.model.outputs.iter().map(|output| output.name.clone()).collect();
+        let mut kept = Vec::with_capacity(self.model.nodes.len());
+        for node in std::mem::take(&mut self.model.nodes).into_iter().rev() {
+            if node.outputs.iter().any(|output| used.contains(output)) {
+                used.extend(node.inputs.iter().cloned());
+                kept.push(node);
+            }
+        }
+        kept.reverse();
+        self.model.nodes = kept;
+        self.model.initializers.retain(|stored| used.contains(&stored.name));
     }
 
     /// The layer whose parameters an operation reads.

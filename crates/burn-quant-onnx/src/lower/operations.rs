@@ -217,7 +217,10 @@ impl Lowering<'_> {
     fn float(&mut self, op: &FloatOperationIr) -> Result<(), OnnxError> {
         use FloatOperationIr as Op;
         match op {
-            Op::Matmul(op) => self.plain(&op.out, "MatMul", &[&op.lhs, &op.rhs]),
+            Op::Matmul(op) => {
+                let rhs = self.as_matrix(&op.rhs);
+                self.plain(&op.out, "MatMul", &[&op.lhs, &rhs])
+            }
             Op::Exp(op) => self.plain(&op.out, "Exp", &[&op.input]),
             Op::Log(op) => self.plain(&op.out, "Log", &[&op.input]),
             Op::Erf(op) => self.plain(&op.out, "Erf", &[&op.input]),
@@ -322,6 +325,22 @@ impl Lowering<'_> {
             Op::ReluBackward(_) | Op::GeluBackward(_) | Op::SigmoidBackward(_) | Op::LogSigmoidBackward(_) => {
                 Err(self.refused("gradients are not exported"))
             }
+        }
+    }
+
+    /// A matrix that was given axes of one before its own, which a product does not need: runtimes look for matrices.
+    fn as_matrix(&self, rhs: &TensorIr) -> TensorIr {
+        let reshape = self.graph.producer(rhs.id).map(|index| &self.graph.operations()[index]);
+        match reshape {
+            Some(OperationIr::BaseFloat(BaseOperationIr::Reshape(op))) => {
+                let rank = rhs.shape.len();
+                let padded = op.input.shape.len() == 2
+                    && rank > 2
+                    && rhs.shape[..rank - 2].iter().all(|dim| *dim == 1)
+                    && rhs.shape[rank - 2..] == op.input.shape[..];
+                if padded { op.input.clone() } else { rhs.clone() }
+            }
+            _ => rhs.clone(),
         }
     }
 

@@ -1,0 +1,73 @@
+//! Published and trained models: a sentence encoder, and a language model of characters.
+
+use std::io::Read;
+use std::path::Path;
+
+use burn::tensor::{Bool, Device, Int, Tensor};
+use burn_quant::{QuantConfig, presets, quantize};
+use burn_quant_onnx::{Exporter, OnnxModel};
+use pretrained::minilm::{self, MiniLm, Sentences};
+
+use crate::Failure;
+use crate::case::Case;
+
+/// Sentences and tokens of a batch.
+const BATCH: [usize; 2] = [8, 64];
+
+/// MiniLM-L6 in float and in the presets that ONNX Runtime runs fast, for batches of any size of 64 tokens.
+pub(crate) fn minilm(models: &Path, out: &Path, device: &Device) -> Result<Vec<String>, Failure> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../char-gpt/data/moby-dick.txt.gz");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(std::fs::File::open(path)?).read_to_string(&mut text)?;
+    let (float, task) = minilm::published(models, &text, device)?;
+    let configs = [
+        ("float", QuantConfig::new()),
+        ("int8_smoothquant", presets::int8_smoothquant()),
+        ("int8_weight_only", presets::int8_weight_only()),
+        ("int4_blockwise_weight_only", presets::int4_blockwise_weight_only()),
+    ];
+    let mut written = Vec::new();
+    for (preset, config) in configs {
+        let calibrate = |model: &MiniLm| task.calibration.iter().for_each(|batch| drop(model.forward(batch)));
+        let (model, _) = quantize(float.clone(), &config, calibrate)?;
+        let batch = |sentences: usize| words(&task.calibration, sentences, device);
+        let onnx = write(&model, [batch(3), batch(5)])?;
+        let name = format!("minilm-{preset}");
+        onnx.save(out.join(format!("{name}.onnx")))?;
+        let (words, padding) = batch(BATCH[0]);
+        let y = model.forward(&Sentences { words: words.clone(), padding: padding.clone() });
+        let case = Case::new().integers("input.words", words).booleans("input.padding", padding);
+        case.floats("output.output", y).save(&out.join(format!("{name}.safetensors")))?;
+        written.push(name);
+    }
+    Ok(written)
+}
+
+type Words = (Tensor<2, Int>, Tensor<2, Bool>);
+
+fn write(model: &MiniLm, batches: [Words; 2]) -> Result<OnnxModel, Failure> {
+    let forward = |model: &MiniLm, (words, padding): Words| model.forward(&Sentences { words, padding });
+    Ok(Exporter::new().with_input_names(["words", "padding"]).export_any_size(model, batches, forward)?)
+}
+
+/// Sentences of the calibration data, cut or padded to as many tokens.
+fn words(batches: &[Sentences], sentences: usize, device: &Device) -> Words {
+    let [_, tokens] = BATCH;
+    let words = Tensor::<2, Int>::zeros([sentences, tokens], device);
+    let padding = Tensor::<2, Int>::ones([sentences, tokens], device);
+    let mut at = 0;
+    let (mut all_words, mut all_padding) = (words, padding);
+    for batch in batches {
+        let [rows, columns] = batch.words.dims();
+        let (rows, columns) = (rows.min(sentences - at), columns.min(tokens));
+        if rows == 0 {
+            break;
+        }
+        let place = [at..at + rows, 0..columns];
+        let part = |tensor: Tensor<2, Int>| tensor.slice([0..rows, 0..columns]);
+        all_words = all_words.slice_assign(place.clone(), part(batch.words.clone()));
+        all_padding = all_padding.slice_assign(place, part(batch.padding.clone().int()));
+        at += rows;
+    }
+    (all_words, all_padding.equal_elem(1))
+}
