@@ -4,8 +4,7 @@
 #     benches/peers/llama.sh MODEL.gguf [THREADS]
 #
 # llama.cpp comes as the sources of the package llama-cpp-python, and is built under target/llama with CMake and a C++
-# compiler, which have to be there. Its own timings of the same file in this project's kernels are those of the example
-# `pretrained`.
+# compiler, which have to be there.
 set -eu
 model=$(realpath "$1")
 cd "$(dirname "$0")/../.."

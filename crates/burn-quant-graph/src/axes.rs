@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use burn::backend::ir::TensorIr;
+use burn::backend::Slice;
+use burn::backend::ir::{BaseOperationIr, IrVisitorMut, OperationIr, TensorId, TensorIr, TensorStatus};
 use burn::module::Module;
 
 use crate::{FreeAxis, Graph, GraphError, Values, capture, operation_name};
@@ -73,6 +74,10 @@ fn compare(graph: &Graph, other: &Graph) -> Result<FreeAxis, String> {
     if ours.len() != theirs.len() {
         return Err(format!("{} operations for a size of {size} and {} for {other_size}", ours.len(), theirs.len()));
     }
+    if let Some(at) = ours.iter().zip(theirs).position(|(one, two)| without_sizes(one) != without_sizes(two)) {
+        let name = operation_name(&ours[at]);
+        return Err(format!("a number or a range of operation {at}, {name}, is another for {size} and {other_size}"));
+    }
     let mut factors = BTreeMap::new();
     let operations = ours.iter().zip(theirs).flat_map(|(one, two)| {
         let one: Vec<&TensorIr> = one.inputs().chain(one.outputs()).collect();
@@ -81,6 +86,9 @@ fn compare(graph: &Graph, other: &Graph) -> Result<FreeAxis, String> {
     let boundaries = (graph.inputs().iter().zip(other.inputs())).chain(graph.outputs().iter().zip(other.outputs()));
     for (one, two) in operations.chain(boundaries) {
         let of_axes = factors_of(one, two, size, other_size)?;
+        if of_axes.iter().all(|factor| *factor == 0) && graph.values().get(&one.id) != other.values().get(&two.id) {
+            return Err(format!("a constant of {:?} has other values for {size} and {other_size}", one.shape));
+        }
         if of_axes.iter().any(|factor| *factor > 0) {
             if graph.values().contains_key(&one.id) {
                 return Err(format!(
@@ -93,6 +101,36 @@ fn compare(graph: &Graph, other: &Graph) -> Result<FreeAxis, String> {
     }
     let of_inputs = differing.iter().map(|(index, axis, ..)| (*index, *axis)).collect();
     Ok(FreeAxis { of_inputs, size, factors })
+}
+
+/// An operation without its tensors, and with what it takes whole as such: what is left is the same for each size.
+fn without_sizes(operation: &OperationIr) -> OperationIr {
+    let mut operation = operation.clone();
+    if let OperationIr::BaseFloat(op) | OperationIr::BaseInt(op) | OperationIr::BaseBool(op) = &mut operation {
+        let (tensor, ranges) = match op {
+            BaseOperationIr::Slice(op) => (&op.tensor, &mut op.ranges),
+            BaseOperationIr::SliceAssign(op) => (&op.tensor, &mut op.ranges),
+            _ => return erased(operation),
+        };
+        for (range, len) in ranges.iter_mut().zip(tensor.shape.iter()) {
+            if range.step == 1 && range.to_range(*len) == (0..*len) {
+                *range = Slice::full();
+            }
+        }
+    }
+    erased(operation)
+}
+
+fn erased(mut operation: OperationIr) -> OperationIr {
+    struct Erase;
+    impl IrVisitorMut for Erase {
+        fn visit_tensor_mut(&mut self, tensor: &mut TensorIr) {
+            *tensor =
+                TensorIr { id: TensorId::new(0), status: TensorStatus::ReadOnly, shape: [0].into(), ..tensor.clone() };
+        }
+    }
+    operation.visit_mut(&mut Erase);
+    operation
 }
 
 fn factors_of(one: &TensorIr, two: &TensorIr, size: usize, other_size: usize) -> Result<Vec<usize>, String> {

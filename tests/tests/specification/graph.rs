@@ -289,6 +289,11 @@ fn the_axis_in_which_two_captures_differ_is_free() {
         (0..steps).fold(layer.forward(x), |y, _| y.tanh())
     });
     assert!(unrolled.contains("operations for a size of 3"), "{unrolled}");
+    let divides = varies([x(3), x(5)], |layer, x| {
+        let batch = x.dims()[0] as f32;
+        layer.forward(x) / batch
+    });
+    assert!(divides.contains("DivScalar, is another for 3 and 5"), "{divides}");
 }
 
 #[test]
