@@ -65,6 +65,18 @@ fn compare(graph: &Graph, other: &Graph) -> Result<FreeAxis, String> {
              is free"
         ));
     }
+    let factors = factors_between(graph, other, size, other_size)?;
+    let of_inputs = differing.iter().map(|(index, axis, ..)| (*index, *axis)).collect();
+    Ok(FreeAxis { of_inputs, size, factors })
+}
+
+/// How often the axis goes into those of each tensor, of two captures that differ in its size.
+pub(crate) fn factors_between(
+    graph: &Graph,
+    other: &Graph,
+    size: usize,
+    other_size: usize,
+) -> Result<BTreeMap<TensorId, Vec<usize>>, String> {
     let (ours, theirs) = (graph.operations(), other.operations());
     let differ = ours.iter().zip(theirs).position(|(one, two)| operation_name(one) != operation_name(two));
     if let Some(at) = differ {
@@ -99,8 +111,7 @@ fn compare(graph: &Graph, other: &Graph) -> Result<FreeAxis, String> {
             factors.insert(one.id, of_axes);
         }
     }
-    let of_inputs = differing.iter().map(|(index, axis, ..)| (*index, *axis)).collect();
-    Ok(FreeAxis { of_inputs, size, factors })
+    Ok(factors)
 }
 
 /// An operation without its tensors, and with what it takes whole as such: what is left is the same for each size.

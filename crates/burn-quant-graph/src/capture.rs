@@ -9,6 +9,7 @@ use burn::backend::ir::{OperationIr, TensorId};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, Device, Int, Tensor};
 
+use crate::graph::Name;
 use crate::values::{AnyTensor, Tensors};
 use crate::{Graph, GraphError, Values, operation_name};
 
@@ -48,7 +49,7 @@ pub fn capture<M: Module, I: Values, O: Values>(
     let model = model.valid();
     let captured = device.capture_scope(|scope| {
         let model = model.to_device(&device);
-        let mut found = Names { path: Vec::new(), names: BTreeMap::new() };
+        let mut found = Names::default();
         model.visit(&mut found);
         *names.borrow_mut() = found.names;
         let (ids, inputs) = inputs_of(inputs.moved(&device));
@@ -91,11 +92,11 @@ fn words_of(panic: &(dyn Any + Send)) -> String {
 }
 
 /// The last operation in words, and the last that has parameters.
-fn last_of(operations: &[OperationIr], names: &BTreeMap<TensorId, String>) -> String {
+fn last_of(operations: &[OperationIr], names: &BTreeMap<TensorId, Name>) -> String {
     let computed = || operations.iter().rev().filter(|operation| !matches!(operation, OperationIr::Init(_)));
     let named = computed().find_map(|operation| {
         let name = operation.inputs().find_map(|input| names.get(&input.id))?;
-        Some(format!("{} of `{name}`", operation_name(operation)))
+        Some(format!("{} of `{}`", operation_name(operation), name.path))
     });
     match (computed().next(), named) {
         (None, _) => "nothing".into(),
@@ -121,27 +122,31 @@ fn outputs_of<T: Values>(outputs: T) -> Result<Vec<TensorId>, Stopped> {
 }
 
 /// The paths of parameters, and of buffers of quantizers, by their tensors.
+#[derive(Default)]
 struct Names {
     path: Vec<String>,
-    names: BTreeMap<TensorId, String>,
+    containers: Vec<String>,
+    names: BTreeMap<TensorId, Name>,
 }
 
 impl Names {
     fn add(&mut self, tensor: impl Values) {
         let mut tensors = Vec::new();
         tensor.into_tensors(&mut tensors);
-        let path = self.path.join(".");
-        self.names.extend(tensors.into_iter().filter_map(|tensor| Some((tensor.id().ok()?, path.clone()))));
+        let name = Name { path: self.path.join("."), containers: self.containers.clone() };
+        self.names.extend(tensors.into_iter().filter_map(|tensor| Some((tensor.id().ok()?, name.clone()))));
     }
 }
 
 impl ModuleVisitor for Names {
-    fn enter_module(&mut self, name: &str, _container: &str) {
+    fn enter_module(&mut self, name: &str, container: &str) {
         self.path.push(name.into());
+        self.containers.push(container.into());
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
         self.path.pop();
+        self.containers.pop();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {

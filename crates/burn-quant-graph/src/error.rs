@@ -35,6 +35,12 @@ pub enum GraphError {
         /// What differs.
         what: String,
     },
+    /// A graph that is quantized already, where a float one is made into a model.
+    #[error("the graph has the quantizer of {name} already; capture the float model and quantize the graph's")]
+    Quantized {
+        /// A parameter whose quantizer is in the graph, or an activation.
+        name: String,
+    },
     /// Another number of tensors than the graph has.
     #[error("the graph has {expected} {boundary}, found {found}")]
     Count {

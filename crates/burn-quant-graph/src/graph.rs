@@ -8,6 +8,7 @@ use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 
 use crate::GraphError;
+use crate::replay::Boundary;
 
 /// An axis of the inputs whose size is not that of the capture: that of the batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,23 +22,31 @@ pub struct FreeAxis {
     pub(crate) factors: BTreeMap<TensorId, Vec<usize>>,
 }
 
+/// Where a parameter is in a model: the fields that lead to it, and the structs that own them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Name {
+    pub(crate) path: String,
+    /// The owner of each field of the path.
+    pub(crate) containers: Vec<String>,
+}
+
 /// What a forward pass does: operations in their order, the values that they begin with, and what those are called.
 ///
 /// What no output depends on is left out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Graph {
-    operations: Vec<OperationIr>,
+    pub(crate) operations: Vec<OperationIr>,
     #[serde(with = "pairs")]
-    values: BTreeMap<TensorId, TensorData>,
+    pub(crate) values: BTreeMap<TensorId, TensorData>,
     #[serde(with = "pairs")]
-    names: BTreeMap<TensorId, String>,
+    pub(crate) names: BTreeMap<TensorId, Name>,
     inputs: Vec<TensorIr>,
     outputs: Vec<TensorIr>,
     pub(crate) free: Option<FreeAxis>,
 }
 
 impl Graph {
-    pub(crate) fn new(captured: CapturedGraph, names: BTreeMap<TensorId, String>) -> Result<Self, GraphError> {
+    pub(crate) fn new(captured: CapturedGraph, names: BTreeMap<TensorId, Name>) -> Result<Self, GraphError> {
         let CapturedGraph { graph, mut values } = captured;
         let mut tensors = BTreeMap::new();
         for operation in &graph.operations {
@@ -58,8 +67,21 @@ impl Graph {
         Ok(graph)
     }
 
+    /// What operations of several graphs make together.
+    pub(crate) fn of_parts(
+        operations: Vec<OperationIr>,
+        values: BTreeMap<TensorId, TensorData>,
+        names: BTreeMap<TensorId, Name>,
+        boundary: Boundary,
+    ) -> Self {
+        let Boundary { inputs, outputs, free } = boundary;
+        let mut graph = Self { operations, values, names, inputs, outputs, free };
+        graph.prune();
+        graph
+    }
+
     /// Leaves out what no output depends on.
-    fn prune(&mut self) {
+    pub(crate) fn prune(&mut self) {
         let mut used: BTreeSet<TensorId> = self.outputs.iter().map(|output| output.id).collect();
         let mut kept: Vec<OperationIr> = Vec::with_capacity(self.operations.len());
         for operation in std::mem::take(&mut self.operations).into_iter().rev() {
@@ -92,7 +114,7 @@ impl Graph {
     ///
     /// `None` of everything else, constants of the forward pass among it.
     pub fn name(&self, id: TensorId) -> Option<&str> {
-        self.names.get(&id).map(String::as_str)
+        self.names.get(&id).map(|name| &*name.path)
     }
 
     /// Returns the inputs, in their order.

@@ -1,7 +1,8 @@
 //! Tensors of a model's inputs and outputs: one, a tuple, or several of a kind.
 
-use burn::backend::{DispatchTensor, ir::TensorId};
-use burn::tensor::{Bool, Device, Float, Int, Tensor};
+use burn::backend::DispatchTensor;
+use burn::backend::ir::{TensorId, TensorIr};
+use burn::tensor::{Bool, DType, Device, Float, Int, Tensor};
 
 use crate::GraphError;
 
@@ -28,7 +29,7 @@ pub trait Values: Sized {
 pub struct AnyTensor {
     pub(crate) tensor: DispatchTensor,
     pub(crate) shape: Vec<usize>,
-    pub(crate) dtype: burn::tensor::DType,
+    pub(crate) dtype: DType,
     pub(crate) kind: &'static str,
 }
 
@@ -105,10 +106,98 @@ macro_rules! values {
                 Ok(Tensor::from_dispatch(found.tensor))
             }
         }
+
+        impl<const D: usize> From<Tensor<D, $kind>> for AnyTensor {
+            fn from(tensor: Tensor<D, $kind>) -> Self {
+                let mut tensors = Vec::new();
+                tensor.into_tensors(&mut tensors);
+                tensors.swap_remove(0)
+            }
+        }
     )*};
 }
 
 values!(Float, Int, Bool);
+
+impl AnyTensor {
+    /// Zeros, as an example of a tensor.
+    pub(crate) fn example(tensor: &TensorIr, device: &Device) -> Self {
+        let (kind, dtype) = (tensor.dtype, tensor.dtype);
+        macro_rules! of_rank {
+            ($rank:literal) => {{
+                let shape: [usize; $rank] = tensor.shape.as_slice().try_into().expect("the rank was looked at");
+                match kind {
+                    DType::Bool(_) => Tensor::<$rank, Bool>::zeros(shape, (device, dtype)).into(),
+                    _ if kind.is_float() => Tensor::<$rank>::zeros(shape, (device, dtype)).into(),
+                    _ => Tensor::<$rank, Int>::zeros(shape, (device, dtype)).into(),
+                }
+            }};
+        }
+        match tensor.shape.len() {
+            1 => of_rank!(1),
+            2 => of_rank!(2),
+            3 => of_rank!(3),
+            4 => of_rank!(4),
+            5 => of_rank!(5),
+            6 => of_rank!(6),
+            rank => panic!("graphs have tensors of 1 to 6 axes, found {rank}"),
+        }
+    }
+
+    /// The tensor, of the rank and kind that it is known to have.
+    pub(crate) fn ranked<T: Values>(self) -> T {
+        T::from_tensors(&mut Tensors::new(vec![self])).expect("the rank and the kind of the operation")
+    }
+}
+
+/// Runs an expression with a tensor of any rank and kind as one of its own.
+macro_rules! with_tensor {
+    ($any:expr, $x:ident => $body:expr) => {{
+        let any: $crate::values::AnyTensor = $any;
+        macro_rules! of_rank {
+            ($rank:literal) => {
+                match any.kind {
+                    "floats" => {
+                        let $x: burn::tensor::Tensor<$rank> = any.ranked();
+                        $body
+                    }
+                    "integers" => {
+                        let $x: burn::tensor::Tensor<$rank, burn::tensor::Int> = any.ranked();
+                        $body
+                    }
+                    _ => {
+                        let $x: burn::tensor::Tensor<$rank, burn::tensor::Bool> = any.ranked();
+                        $body
+                    }
+                }
+            };
+        }
+        match any.shape.len() {
+            1 => of_rank!(1),
+            2 => of_rank!(2),
+            3 => of_rank!(3),
+            4 => of_rank!(4),
+            5 => of_rank!(5),
+            6 => of_rank!(6),
+            rank => panic!("graphs have tensors of 1 to 6 axes, found {rank}"),
+        }
+    }};
+}
+pub(crate) use with_tensor;
+
+impl Values for AnyTensor {
+    fn moved(self, device: &Device) -> Self {
+        with_tensor!(self, x => x.moved(device).into())
+    }
+
+    fn into_tensors(self, to: &mut Vec<AnyTensor>) {
+        to.push(self);
+    }
+
+    fn from_tensors(from: &mut Tensors) -> Result<Self, GraphError> {
+        Ok(from.next()?.1)
+    }
+}
 
 impl<T: Values> Values for Vec<T> {
     fn moved(self, device: &Device) -> Self {

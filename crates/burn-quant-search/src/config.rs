@@ -296,6 +296,17 @@ impl AutoQuantizeConfig {
         self
     }
 
+    /// Adds groups of layers by their paths, each to get one format: those that read the same activations, as a captured
+    /// graph shows them (`GraphModel::siblings` of `burn-quant-graph`).
+    ///
+    /// They come before all patterns.
+    pub fn with_siblings(self, siblings: &[Vec<String>]) -> Self {
+        siblings.iter().fold(self, |config, layers| {
+            let layers: Vec<String> = layers.iter().map(|layer| regex::escape(layer)).collect();
+            config.with_group(format!("^()(?:{})$", layers.join("|")))
+        })
+    }
+
     /// Keeps the layers whose paths match a glob in float, with their groups.
     ///
     /// They count in the budget. A glob that matches nothing is an error.

@@ -11,6 +11,7 @@ mod config;
 mod faults;
 mod gradient;
 mod graph;
+mod graph_model;
 mod kv_cache;
 mod layers;
 mod learner;

@@ -54,6 +54,7 @@ pub enum Progress {
 pub struct QuantizeOptions<'a> {
     pub(super) layouts: WeightLayouts,
     pub(super) algorithms: CustomAlgorithms,
+    pub(super) siblings: Vec<Vec<String>>,
     pub(super) budget: Option<usize>,
     pub(super) no_weights: NoWeights,
     pub(super) progress: Box<dyn FnMut(Progress) + 'a>,
@@ -64,6 +65,7 @@ impl Default for QuantizeOptions<'_> {
         Self {
             layouts: WeightLayouts::new(),
             algorithms: CustomAlgorithms::new(),
+            siblings: Vec::new(),
             budget: None,
             no_weights: NoWeights::Refused,
             progress: Box::new(|_| {}),
@@ -117,6 +119,16 @@ impl<'a> QuantizeOptions<'a> {
     /// A crate of algorithms offers its table; a search takes it too.
     pub fn with_algorithms(mut self, algorithms: CustomAlgorithms) -> Self {
         self.algorithms = self.algorithms.extended(algorithms);
+        self
+    }
+
+    /// Names layers that read the same activations, each group by the paths of its layers: as siblings they may share a
+    /// scale of SmoothQuant or AWQ, and share the range of static block scales.
+    ///
+    /// Of layers that are not named, those with the names of siblings are (`q_proj`, `k_proj`, `v_proj`, …). A captured
+    /// graph knows all of them: `GraphModel::siblings` of `burn-quant-graph`, whatever the layers are called.
+    pub fn with_siblings(mut self, siblings: &[Vec<String>]) -> Self {
+        self.siblings.extend_from_slice(siblings);
         self
     }
 

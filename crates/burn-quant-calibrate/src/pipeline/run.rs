@@ -22,7 +22,7 @@ impl QuantizeOptions<'_> {
         config: &QuantConfig,
         mut forward_loop: impl FnMut(&M),
     ) -> Result<(M, Report), QuantError> {
-        let calibrator = Calibrator::new(&config.algorithm, &self.algorithms)?; // before hours of data, not after
+        let calibrator = Calibrator::new(&config.algorithm, &self.algorithms)?.with_siblings(&self.siblings); // before hours of data, not after
         let placed = self.placed(model, config)?;
         if config.algorithm == Algorithm::None {
             return self.without_data(placed, config, &calibrator, ModelStatistics::default());
@@ -79,7 +79,7 @@ impl QuantizeOptions<'_> {
         model: M,
         config: &QuantConfig,
     ) -> Result<(M, Report), QuantError> {
-        let calibrator = Calibrator::new(&config.algorithm, &self.algorithms)?;
+        let calibrator = Calibrator::new(&config.algorithm, &self.algorithms)?.with_siblings(&self.siblings);
         if let Some(algorithm) = calibrator.needs_data() {
             return Err(QuantError::NeedsData { algorithm: algorithm.into() });
         }
@@ -111,7 +111,7 @@ impl QuantizeOptions<'_> {
         algorithm: &Algorithm,
         mut forward_loop: impl FnMut(&M),
     ) -> Result<ModelStatistics, QuantError> {
-        let calibrator = Calibrator::new(algorithm, &self.algorithms)?;
+        let calibrator = Calibrator::new(algorithm, &self.algorithms)?.with_siblings(&self.siblings);
         let mut index = ModelIndex::of(model);
         index.refuse_packed()?;
         let request = calibrator.request(&index)?;
@@ -138,7 +138,7 @@ impl QuantizeOptions<'_> {
         statistics: &ModelStatistics,
         algorithm: &Algorithm,
     ) -> Result<(M, Vec<LayerReport>), QuantError> {
-        let calibrator = Calibrator::new(algorithm, &self.algorithms)?;
+        let calibrator = Calibrator::new(algorithm, &self.algorithms)?.with_siblings(&self.siblings);
         let mut index = ModelIndex::of(&model);
         index.refuse_packed()?;
         calibrator.check(&index, statistics)?;

@@ -20,12 +20,18 @@ use burn_quant_core::quantizer::TensorQuantizer;
 /// An algorithm, ready to run.
 pub(crate) struct Calibrator {
     pub(super) steps: Vec<Step>,
+    /// Layers that are known to read one tensor.
+    pub(super) siblings: Vec<Vec<String>>,
 }
 
 impl Calibrator {
     pub(crate) fn new(algorithm: &Algorithm, custom: &CustomAlgorithms) -> Result<Self, QuantError> {
         algorithm.validate()?;
-        Ok(Self { steps: custom.steps(algorithm)? })
+        Ok(Self { steps: custom.steps(algorithm)?, siblings: Vec::new() })
+    }
+
+    pub(crate) fn with_siblings(self, siblings: &[Vec<String>]) -> Self {
+        Self { siblings: siblings.to_vec(), ..self }
     }
 
     /// The quantized layers of a model, as the steps see them.
@@ -57,7 +63,7 @@ impl Calibrator {
                 })
                 .collect();
             let names = layers.iter().map(|layer| layer.name.as_str()).filter(|name| linear.contains_key(name));
-            for family in families(names) {
+            for family in families(names, &self.siblings) {
                 let mut grams = BTreeMap::new();
                 for (quantizer, inputs) in family.iter().map(|layer| linear[layer.as_str()]) {
                     request.quantizers.entry(quantizer.clone()).or_default().channels = Some(channels);

@@ -50,7 +50,7 @@ impl Calibrator {
         let layers: Vec<&LayerRef> = layers.iter().filter(|layer| wanted(input(layer).as_deref())).collect();
         let by_name: HashMap<&str, &LayerRef> = layers.iter().map(|layer| (layer.name.as_str(), *layer)).collect();
         let changes = !self.steps.is_empty();
-        for family in families(layers.iter().map(|layer| layer.name.as_str())) {
+        for family in families(layers.iter().map(|layer| layer.name.as_str()), &self.siblings) {
             let of_family = family.iter().map(|name| by_name[name.as_str()]);
             let (matrices, others): (Vec<&LayerRef>, Vec<&LayerRef>) =
                 of_family.partition(|layer| layer.shape.len() == 2 && is_of_all_channels(layer, index, statistics));

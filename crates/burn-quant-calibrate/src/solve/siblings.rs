@@ -1,4 +1,5 @@
-//! Layers that are fed by one tensor and run as one matrix product when deployed.
+//! Layers that are fed by one tensor and run as one matrix product when deployed: those that the caller names, as a
+//! captured graph shows them, and of the others those with the names of siblings.
 
 use std::collections::BTreeMap;
 
@@ -18,12 +19,25 @@ fn family(layer: &str) -> Option<(&str, usize)> {
     SIBLINGS.iter().position(|names| names.contains(&name)).map(|row| (parent, row))
 }
 
-/// Layers by name, siblings together, in the order of their first names.
-pub(super) fn families<'a>(layers: impl Iterator<Item = &'a str>) -> Vec<Vec<String>> {
+/// What siblings have in common.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Family<'a> {
+    Given(usize),
+    Named(&'a str, usize),
+}
+
+/// Layers by name, siblings together, in the order of their first names; `given` are the siblings that are known.
+pub(super) fn families<'a>(layers: impl Iterator<Item = &'a str>, given: &[Vec<String>]) -> Vec<Vec<String>> {
     let mut families: Vec<Vec<String>> = Vec::new();
-    let mut places: BTreeMap<(&str, usize), usize> = BTreeMap::new();
+    let mut places: BTreeMap<Family, usize> = BTreeMap::new();
+    let known: BTreeMap<&str, usize> =
+        given.iter().enumerate().flat_map(|(i, names)| names.iter().map(move |name| (&**name, i))).collect();
     for layer in layers {
-        match family(layer).map(|family| *places.entry(family).or_insert(families.len())) {
+        let of_layer = match known.get(layer) {
+            Some(place) => Some(Family::Given(*place)),
+            None => family(layer).map(|(parent, row)| Family::Named(parent, row)),
+        };
+        match of_layer.map(|family| *places.entry(family).or_insert(families.len())) {
             Some(place) if place < families.len() => families[place].push(layer.into()),
             _ => families.push(vec![layer.into()]),
         }
@@ -64,7 +78,7 @@ mod tests {
     fn siblings_are_those_of_one_parent() {
         let layers = ["a.k_proj", "a.o_proj", "a.q_proj", "b.q_proj", "k_proj", "v_proj", "m.up_proj"];
         assert_eq!(
-            families(layers.into_iter()),
+            families(layers.into_iter(), &[]),
             [
                 vec!["a.k_proj", "a.q_proj"],
                 vec!["a.o_proj"],
@@ -72,6 +86,17 @@ mod tests {
                 vec!["k_proj", "v_proj"],
                 vec!["m.up_proj"]
             ]
+        );
+    }
+
+    /// Attention over another sequence: the names are those of siblings, but the query reads something else.
+    #[test]
+    fn siblings_that_are_given_come_before_names() {
+        let layers = ["a.query", "a.key", "a.value", "gate", "b.query", "b.key"];
+        let given = [vec!["a.key".to_string(), "a.value".into()], vec!["gate".into(), "elsewhere".into()]];
+        assert_eq!(
+            families(layers.into_iter(), &given),
+            [vec!["a.query"], vec!["a.key", "a.value"], vec!["gate"], vec!["b.query", "b.key"]]
         );
     }
 }

@@ -6,11 +6,13 @@
 #[cfg(any(feature = "flex", feature = "cube"))]
 mod interpreter;
 
-use burn::backend::ir::TensorIr;
-use burn::tensor::Device;
+use std::collections::BTreeSet;
+
+use burn::backend::ir::{IrVisitorMut, OperationIr, TensorId, TensorIr, TensorStatus};
+use burn::tensor::{Device, TensorData};
 
 use crate::values::{AnyTensor, Tensors};
-use crate::{Graph, GraphError, Values};
+use crate::{FreeAxis, Graph, GraphError, Values};
 
 /// A graph on a device, ready to run.
 ///
@@ -32,8 +34,11 @@ use crate::{Graph, GraphError, Values};
 /// # #[cfg(not(feature = "flex"))] fn main() {}
 /// ```
 pub struct Replay {
-    run: Box<dyn Run>,
-    inputs: Vec<TensorIr>,
+    machine: Box<dyn Machine>,
+    /// Those of the graph, at the size that ran last.
+    operations: Vec<OperationIr>,
+    boundary: Boundary,
+    size: Option<usize>,
 }
 
 impl Graph {
@@ -44,57 +49,138 @@ impl Graph {
     /// [`GraphError::Device`] if graphs do not run there: a device of a backend that is not a feature of this crate, or
     /// one with autodiff.
     pub fn replay(&self, device: &Device) -> Result<Replay, GraphError> {
-        match on(self, device) {
-            Some(run) => Ok(Replay { run, inputs: self.inputs().to_vec() }),
-            None => Err(GraphError::Device { device: format!("{:?}", device.as_dispatch()) }),
-        }
-    }
-}
-
-/// The interpreter of a device, if its backend is a feature.
-#[allow(unused_variables)] // without backends
-fn on(graph: &Graph, device: &Device) -> Option<Box<dyn Run>> {
-    match device.as_dispatch() {
-        #[cfg(feature = "flex")]
-        burn::backend::DispatchDevice::Flex(device) => {
-            Some(Box::new(interpreter::Interpreter::<burn::backend::Flex>::new(graph, *device)))
-        }
-        #[cfg(feature = "cube")]
-        burn::backend::DispatchDevice::Cube(device) => {
-            Some(Box::new(interpreter::Interpreter::<burn_cubecl::Cube>::new(graph, device.clone())))
-        }
-        #[allow(unreachable_patterns)]
-        _ => None,
+        let mut machine = machine(device)?;
+        self.values().iter().for_each(|(id, data)| machine.load(*id, data.clone()));
+        let boundary = Boundary::of(self);
+        let mut operations = self.operations().to_vec();
+        let mut kept = boundary.kept(self.values().keys().copied());
+        operations.iter_mut().for_each(|operation| operation.visit_mut(&mut kept));
+        let size = boundary.free.as_ref().map(|free| free.size);
+        Ok(Replay { machine, operations, boundary, size })
     }
 }
 
 impl Replay {
     /// Runs the graph.
     ///
-    /// `inputs` are tensors on the device of the replay, of the shapes and dtypes that were captured; the outputs are
-    /// taken as what is asked for: a tensor, or several in a tuple.
+    /// `inputs` are tensors on the device of the replay, of the shapes and dtypes that were captured, but for an axis
+    /// that is free; the outputs are taken as what is asked for: a tensor, or several in a tuple.
     ///
     /// # Errors
     ///
     /// [`GraphError::Count`], [`GraphError::Shape`], [`GraphError::Dtype`], [`GraphError::Elsewhere`] and
     /// [`GraphError::OutputType`] if the two do not fit.
     pub fn run<I: Values, O: Values>(&mut self, inputs: I) -> Result<O, GraphError> {
+        let (tensors, size) = self.boundary.taken(inputs)?;
+        if size != self.size {
+            let mut resize = Resize { free: self.boundary.free.as_ref(), size: size.unwrap_or_default() };
+            self.operations.iter_mut().for_each(|operation| operation.visit_mut(&mut resize));
+            self.size = size;
+        }
+        self.boundary.set(tensors, &mut *self.machine)?;
+        self.operations.iter().for_each(|operation| self.machine.run(operation));
+        self.boundary.outputs(&mut *self.machine, size)
+    }
+}
+
+/// A device that runs operations.
+pub(crate) trait Machine: Send {
+    /// Gives it a value.
+    fn load(&mut self, id: TensorId, data: TensorData);
+
+    /// Gives it a tensor, which is there already; says why it is not.
+    fn set(&mut self, id: TensorId, tensor: AnyTensor) -> Result<(), String>;
+
+    fn run(&mut self, operation: &OperationIr);
+
+    /// A tensor, and lets go of it if its status says so.
+    fn get(&mut self, tensor: &TensorIr) -> AnyTensor;
+}
+
+/// The interpreter of a device.
+///
+/// # Errors
+///
+/// [`GraphError::Device`] if its backend is not a feature.
+pub(crate) fn machine(device: &Device) -> Result<Box<dyn Machine>, GraphError> {
+    match device.as_dispatch() {
+        #[cfg(feature = "flex")]
+        burn::backend::DispatchDevice::Flex(device) => {
+            Ok(Box::new(interpreter::Interpreter::<burn::backend::Flex>::new(*device)))
+        }
+        #[cfg(feature = "cube")]
+        burn::backend::DispatchDevice::Cube(device) => {
+            Ok(Box::new(interpreter::Interpreter::<burn_cubecl::Cube>::new(device.clone())))
+        }
+        #[allow(unreachable_patterns)]
+        _ => Err(GraphError::Device { device: format!("{:?}", device.as_dispatch()) }),
+    }
+}
+
+/// What goes into a graph and comes out of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Boundary {
+    pub(crate) inputs: Vec<TensorIr>,
+    pub(crate) outputs: Vec<TensorIr>,
+    pub(crate) free: Option<FreeAxis>,
+}
+
+impl Boundary {
+    pub(crate) fn of(graph: &Graph) -> Self {
+        let free = graph.free_axis().cloned();
+        Self { inputs: graph.inputs().to_vec(), outputs: graph.outputs().to_vec(), free }
+    }
+
+    /// What operations may not consume: it is there for the next run, or is an output.
+    pub(crate) fn kept(&self, values: impl Iterator<Item = TensorId>) -> Kept {
+        Kept(values.chain(self.inputs.iter().chain(&self.outputs).map(|tensor| tensor.id)).collect())
+    }
+
+    /// The tensors of inputs, and the size of the free axis.
+    pub(crate) fn taken<I: Values>(&self, inputs: I) -> Result<(Vec<AnyTensor>, Option<usize>), GraphError> {
         let mut tensors = Vec::new();
         inputs.into_tensors(&mut tensors);
         if tensors.len() != self.inputs.len() {
             let (expected, found) = (self.inputs.len(), tensors.len());
             return Err(GraphError::Count { boundary: "inputs", expected, found });
         }
+        let size = self.free.as_ref().and_then(|free| {
+            let (input, axis) = free.of_inputs[0];
+            tensors[input].shape.get(axis).copied()
+        });
+        let mut resize = Resize { free: self.free.as_ref(), size: size.unwrap_or_default() };
         for (index, (tensor, expected)) in tensors.iter().zip(&self.inputs).enumerate() {
             if tensor.dtype != expected.dtype {
                 return Err(GraphError::Dtype { index, expected: expected.dtype, found: tensor.dtype });
             }
+            let mut expected = expected.clone();
+            resize.visit_tensor_mut(&mut expected);
             if tensor.shape != expected.shape.as_slice() {
                 let (expected, found) = (expected.shape.to_vec(), tensor.shape.clone());
                 return Err(GraphError::Shape { index, expected, found });
             }
         }
-        let outputs = self.run.run(tensors)?;
+        Ok((tensors, size))
+    }
+
+    pub(crate) fn set(&self, tensors: Vec<AnyTensor>, machine: &mut dyn Machine) -> Result<(), GraphError> {
+        for (index, (input, tensor)) in self.inputs.iter().zip(tensors).enumerate() {
+            machine.set(input.id, tensor).map_err(|reason| GraphError::Elsewhere { index, reason })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn outputs<O: Values>(&self, machine: &mut dyn Machine, size: Option<usize>) -> Result<O, GraphError> {
+        let mut resize = Resize { free: self.free.as_ref(), size: size.unwrap_or_default() };
+        let output = |(index, output): (usize, &TensorIr)| {
+            let fixed = self.inputs.iter().any(|input| input.id == output.id)
+                || self.outputs[index + 1..].iter().any(|later| later.id == output.id);
+            let status = if fixed { TensorStatus::ReadOnly } else { TensorStatus::ReadWrite };
+            let mut output = TensorIr { status, ..output.clone() };
+            resize.visit_tensor_mut(&mut output);
+            machine.get(&output)
+        };
+        let outputs: Vec<AnyTensor> = self.outputs.iter().enumerate().map(output).collect();
         let found = outputs.len();
         let mut outputs = Tensors::new(outputs);
         let taken = O::from_tensors(&mut outputs)?;
@@ -105,7 +191,28 @@ impl Replay {
     }
 }
 
-/// A graph on a backend.
-trait Run: Send {
-    fn run(&mut self, inputs: Vec<AnyTensor>) -> Result<Vec<AnyTensor>, GraphError>;
+/// Tensors that stay, whoever reads them.
+pub(crate) struct Kept(BTreeSet<TensorId>);
+
+impl IrVisitorMut for Kept {
+    fn visit_tensor_mut(&mut self, tensor: &mut TensorIr) {
+        if tensor.status == TensorStatus::ReadWrite && self.0.contains(&tensor.id) {
+            tensor.status = TensorStatus::ReadOnly;
+        }
+    }
+}
+
+/// Gives the free axis of tensors another size.
+pub(crate) struct Resize<'a> {
+    pub(crate) free: Option<&'a FreeAxis>,
+    pub(crate) size: usize,
+}
+
+impl IrVisitorMut for Resize<'_> {
+    fn visit_tensor_mut(&mut self, tensor: &mut TensorIr) {
+        let Some(factors) = self.free.and_then(|free| free.factors.get(&tensor.id)) else { return };
+        let len = |(len, factor): (&usize, &usize)| if *factor == 0 { *len } else { factor * self.size };
+        let shape: Vec<usize> = tensor.shape.iter().zip(factors).map(len).collect();
+        tensor.shape = shape.into();
+    }
 }

@@ -1,0 +1,166 @@
+//! The graph of a model, with its quantizers: that of each layer in the place of its call.
+
+use std::collections::BTreeMap;
+
+use burn::backend::ir::{IrVisitorMut, OperationIr, TensorId, TensorIr, TensorStatus};
+use burn::tensor::{Device, TensorData};
+
+use super::part::{Call, Part};
+use super::{GraphModel, Placed, Step};
+use crate::axes::factors_between;
+use crate::graph::Name;
+use crate::replay::{Boundary, Resize};
+use crate::values::{AnyTensor, with_tensor};
+use crate::{FreeAxis, Graph, GraphError, capture};
+
+impl GraphModel {
+    /// Returns the graph of the model as it is now: what quantizers and packed weights do is part of it.
+    ///
+    /// It is replayed, saved and exported as one that was captured, and has the same free axis.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`capture`](crate::capture()).
+    pub fn graph(&self) -> Result<Graph, GraphError> {
+        let program = &*self.program;
+        let mut next = program
+            .steps
+            .iter()
+            .flat_map(|step| step.inputs().into_iter().chain(step.outputs()))
+            .max()
+            .map_or(0, |id| id.value() + 1);
+        next = program.constants.keys().fold(next, |next, id| next.max(id.value() + 1));
+        let mut whole = Splice {
+            operations: Vec::new(),
+            values: program.constants.clone(),
+            names: program.names.clone(),
+            device: self.device.clone(),
+            free: program.boundary.free.clone(),
+            next,
+            of_parts: BTreeMap::new(),
+        };
+        for read in &program.parameters {
+            let value = with_tensor!(read.value(&self.parts), x => x.into_data());
+            whole.values.insert(read.id, value);
+            whole.names.insert(read.id, read.name.clone());
+        }
+        for step in &program.steps {
+            match step {
+                Step::Operation(operation) => whole.operations.push(operation.clone()),
+                Step::Part { part, call, inputs, output } => {
+                    whole.insert(*part, &self.parts[*part], *call, inputs, output)?;
+                }
+            }
+        }
+        let boundary = Boundary { free: whole.free, ..program.boundary.clone() };
+        Ok(Graph::of_parts(whole.operations, whole.values, whole.names, boundary))
+    }
+}
+
+struct Splice {
+    operations: Vec<OperationIr>,
+    values: BTreeMap<TensorId, TensorData>,
+    names: BTreeMap<TensorId, Name>,
+    device: Device,
+    free: Option<FreeAxis>,
+    /// An id that no tensor has.
+    next: u64,
+    /// Named values of parts that are called again.
+    of_parts: BTreeMap<(usize, String), TensorId>,
+}
+
+impl Splice {
+    fn insert(
+        &mut self,
+        index: usize,
+        placed: &Placed,
+        call: Call,
+        inputs: &[TensorIr],
+        output: &TensorIr,
+    ) -> Result<(), GraphError> {
+        let captured = self.captured(&placed.part, call, inputs, None)?;
+        let mut ids: BTreeMap<TensorId, (TensorId, TensorStatus)> = BTreeMap::new();
+        for (of_part, of_whole) in captured.inputs().iter().zip(inputs) {
+            ids.insert(of_part.id, (of_whole.id, of_whole.status));
+        }
+        ids.insert(captured.outputs()[0].id, (output.id, TensorStatus::ReadWrite));
+        for (id, data) in captured.values() {
+            let name = captured.names.get(id);
+            let known = name.and_then(|name| self.of_parts.get(&(index, name.path.clone())));
+            let of_whole = match known {
+                Some(known) => *known,
+                None => self.fresh(),
+            };
+            ids.insert(*id, (of_whole, TensorStatus::ReadWrite));
+            self.values.insert(of_whole, data.clone());
+            if let Some(name) = name {
+                self.of_parts.insert((index, name.path.clone()), of_whole);
+                self.names.insert(of_whole, placed.name_of(name));
+            }
+        }
+        for tensor in captured.operations().iter().flat_map(|operation| operation.outputs()) {
+            if !ids.contains_key(&tensor.id) {
+                let fresh = self.fresh();
+                ids.insert(tensor.id, (fresh, TensorStatus::ReadWrite));
+            }
+        }
+        if let Some(size) = self.free.as_ref().map(|free| free.size) {
+            // burn records products of multiples of 32 rows in another way
+            let other = size * 2 + if (size * 2 + 1) % 32 == 0 { 3 } else { 1 };
+            let larger = self.captured(&placed.part, call, inputs, Some(other))?;
+            let factors = factors_between(&captured, &larger, size, other);
+            let factors = factors.map_err(|what| GraphError::Varies { what })?.into_iter();
+            let free = self.free.as_mut().expect("it was there");
+            free.factors.extend(factors.map(|(id, factors)| (ids[&id].0, factors)));
+        }
+        let mut rename = Rename(&ids);
+        for operation in captured.operations() {
+            let mut operation = operation.clone();
+            operation.visit_mut(&mut rename);
+            self.operations.push(operation);
+        }
+        Ok(())
+    }
+
+    /// The graph of a call, at a size of the free axis.
+    fn captured(&self, part: &Part, call: Call, inputs: &[TensorIr], size: Option<usize>) -> Result<Graph, GraphError> {
+        let mut inputs = inputs.to_vec();
+        if let Some(size) = size {
+            let mut resize = Resize { free: self.free.as_ref(), size };
+            inputs.iter_mut().for_each(|input| resize.visit_tensor_mut(input));
+        }
+        let examples: Vec<AnyTensor> = inputs.iter().map(|input| AnyTensor::example(input, &self.device)).collect();
+        capture(part, examples, |part: &Part, inputs: Vec<AnyTensor>| part.call(call, inputs))
+    }
+
+    fn fresh(&mut self) -> TensorId {
+        self.next += 1;
+        TensorId::new(self.next - 1)
+    }
+}
+
+impl Placed {
+    /// The name in the model of what has one in the part.
+    fn name_of(&self, name: &Name) -> Name {
+        let fields =
+            self.path.iter().map(|(field, _)| field.clone()).chain((!name.path.is_empty()).then(|| name.path.clone()));
+        let containers = self.path.iter().map(|(_, container)| container.clone());
+        Name {
+            path: fields.collect::<Vec<_>>().join("."),
+            containers: containers.chain(name.containers.iter().cloned()).collect(),
+        }
+    }
+}
+
+/// Tensors as the whole graph knows them; an input stays if it does there.
+struct Rename<'a>(&'a BTreeMap<TensorId, (TensorId, TensorStatus)>);
+
+impl IrVisitorMut for Rename<'_> {
+    fn visit_tensor_mut(&mut self, tensor: &mut TensorIr) {
+        let (id, status) = self.0[&tensor.id];
+        tensor.id = id;
+        if status == TensorStatus::ReadOnly {
+            tensor.status = TensorStatus::ReadOnly;
+        }
+    }
+}
