@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, RunningState};
 use burn::tensor::activation::{gelu, relu};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use burn_quant::calibrate::QuantizeOptions;
@@ -34,9 +34,9 @@ macro_rules! networks {
             impl Cnn {
                 pub(super) fn new(device: &Device) -> Self {
                     let conv = |channels| nn::conv::Conv2dConfig::new(channels, [3, 3]);
-                    let norm = burn::nn::BatchNormConfig::new(4).init(device);
-                    norm.running_mean.update(spread([4], device) * 0.3);
-                    norm.running_var.update(spread::<1>([4], device).abs() + 0.5);
+                    let mut norm = burn::nn::BatchNormConfig::new(4).init(device);
+                    norm.running_mean = RunningState::new(spread([4], device) * 0.3);
+                    norm.running_var = RunningState::new(spread::<1>([4], device).abs() + 0.5);
                     Self {
                         conv: conv([1, 4]).with_bias(false).init(device),
                         norm,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use burn::backend::ir::{
     ActivationOperationIr, BaseOperationIr, ModuleOperationIr, OperationIr, ScalarIr, TensorId, TensorIr,
 };
+use burn::module::RunningState;
 use burn::tensor::Tensor;
 use burn_nn::{BatchNorm, BatchNormConfig};
 use burn_quant_calibrate::prepare::{equalize, fold_batch_norm};
@@ -87,8 +88,8 @@ impl GraphModel {
             let mut norm = BatchNormConfig::new(gamma.dims()[0]).with_epsilon(epsilon).init(&self.device);
             norm.gamma = norm.gamma.map(|_| gamma);
             norm.beta = norm.beta.map(|_| beta);
-            norm.running_mean.update(value(&op.mean)?);
-            norm.running_var.update(value(&op.variance)?);
+            norm.running_mean = RunningState::new(value(&op.mean)?);
+            norm.running_var = RunningState::new(value(&op.variance)?);
             Some((at, norm, part))
         })
     }
