@@ -1,5 +1,6 @@
 //! Nodes, initializers, and their bytes in a file. Field numbers are those of `onnx.proto`, which are frozen.
 
+use std::fmt;
 use std::path::Path;
 
 use burn::tensor::DType;
@@ -112,6 +113,36 @@ pub struct OnnxModel {
     pub(crate) initializers: Vec<Initializer>,
     pub(crate) inputs: Vec<Boundary>,
     pub(crate) outputs: Vec<Boundary>,
+}
+
+/// One line for each input, node and output: `RESULT = Operator(inputs) [attributes]`.
+impl fmt::Display for OnnxModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let boundary = |f: &mut fmt::Formatter<'_>, kind: &str, of: &Boundary| {
+            let dim = |dim: &Dim| match dim {
+                Dim::Fixed(len) => len.to_string(),
+                Dim::Free(name) => name.clone(),
+            };
+            let dims: Vec<String> = of.dims.iter().map(dim).collect();
+            writeln!(f, "{kind} {}: {:?} [{}]", of.name, of.element, dims.join(", "))
+        };
+        self.inputs.iter().try_for_each(|input| boundary(f, "input", input))?;
+        for node in &self.nodes {
+            write!(f, "{} = {}({})", node.outputs.join(", "), node.operator, node.inputs.join(", "))?;
+            let attribute = |(name, value): &(&str, Attribute)| match value {
+                Attribute::Int(value) => format!("{name}={value}"),
+                Attribute::Float(value) => format!("{name}={value}"),
+                Attribute::Ints(values) => format!("{name}={values:?}"),
+                Attribute::Text(text) => format!("{name}={text}"),
+            };
+            let attributes: Vec<String> = node.attributes.iter().map(attribute).collect();
+            match attributes.is_empty() {
+                true => writeln!(f)?,
+                false => writeln!(f, " [{}]", attributes.join(", "))?,
+            }
+        }
+        self.outputs.iter().try_for_each(|output| boundary(f, "output", output))
+    }
 }
 
 impl OnnxModel {

@@ -5,7 +5,8 @@
 //! cargo run --release -p export-onnx -- --out onnx
 //! ```
 //!
-//! `python examples/export-onnx/check.py onnx` runs the files in ONNX Runtime and compares.
+//! `python examples/export-onnx/check.py onnx` runs the files in ONNX Runtime and compares. The network of convolutions is
+//! written with burn's own layers, and its batch norm is folded: a graph of it becomes the model that is quantized.
 
 mod case;
 mod models;
@@ -16,7 +17,8 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_quant::{QuantConfig, QuantError, presets, quantize};
-use burn_quant_onnx::{Exporter, OnnxError};
+use burn_quant_graph::{GraphModel, capture_with_free_axis};
+use burn_quant_onnx::{Exporter, OnnxError, OnnxModel};
 use clap::Parser;
 
 use case::Case;
@@ -34,6 +36,9 @@ struct Options {
     /// The folder that `examples/pretrained/fetch.sh` made: MiniLM, in place of the small networks.
     #[arg(long)]
     models: Option<PathBuf>,
+    /// Trains the network of the first example and the language model of characters, in place of the small networks.
+    #[arg(long)]
+    trained: bool,
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -42,13 +47,22 @@ fn main() -> Result<(), Failure> {
     let options = Options::parse();
     std::fs::create_dir_all(&options.out)?;
     let device = Device::flex();
-    if let Some(models) = &options.models {
-        let written = models::minilm(models, &options.out, &device)?;
+    if options.trained || options.models.is_some() {
+        let mut written = Vec::new();
+        if let Some(models) = &options.models {
+            written.extend(models::minilm(models, &options.out, &device)?);
+        }
+        if options.trained {
+            written.extend(models::images(&options.out, &device)?);
+            written.extend(models::characters(&options.out, &device)?);
+        }
         println!("{} in {}", written.join(", "), options.out.display());
         return Ok(());
     }
     device.seed(7);
     let cnn = Cnn::new(&device);
+    let sizes = [3, 5].map(|batch| Tensor::zeros([batch, 1, 14, 14], &device));
+    let (cnn, _) = GraphModel::new(capture_with_free_axis(&cnn, sizes, Cnn::forward)?, &device)?.fold_batch_norms()?;
     let block = Block::new(&device);
     let recurrent = Recurrent::new(&device);
     let images = networks::spread([4, 1, 14, 14], &device);
@@ -70,22 +84,18 @@ fn main() -> Result<(), Failure> {
         };
         let out = options.out.as_path();
         let name = |network: &str| format!("{network}-{preset}");
-        count("cnn", write(&cnn, &config, images.clone(), Cnn::forward, Batch::Free, out, &name("cnn")))?;
-        count("block", write(&block, &config, tokens.clone(), Block::forward, Batch::Free, out, &name("block")))?;
+        let (x, of_graph) = (images.clone(), |cnn: &GraphModel| Exporter::new().graph(&cnn.graph()?));
+        count("cnn", write(&cnn, &config, x, GraphModel::forward::<_, Tensor<2>>, of_graph, out, &name("cnn")))?;
+        let sizes = || [3, 5].map(|batch| Tensor::zeros([batch, 6, 32], &device));
+        let any_size = |block: &Block| Exporter::new().export_any_size(block, sizes(), Block::forward);
+        count("block", write(&block, &config, tokens.clone(), Block::forward, any_size, out, &name("block")))?;
         // what is unrolled assigns to parts of its result, whose size is fixed
-        let (x, forward) = (tokens.clone(), Recurrent::forward);
-        count("lstm", write(&recurrent, &config, x, forward, Batch::Fixed, out, &name("lstm")))?;
+        let fixed = |lstm: &Recurrent| Exporter::new().export(lstm, tokens.clone(), Recurrent::forward);
+        count("lstm", write(&recurrent, &config, tokens.clone(), Recurrent::forward, fixed, out, &name("lstm")))?;
     }
     println!("{written} files in {}", options.out.display());
     refused.iter().for_each(|refused| println!("not written: {refused}"));
     Ok(())
-}
-
-/// Whether a file is for batches of any size.
-#[derive(Clone, Copy)]
-enum Batch {
-    Free,
-    Fixed,
 }
 
 enum Outcome {
@@ -101,7 +111,7 @@ fn write<M: Module, const I: usize, const O: usize>(
     config: &QuantConfig,
     x: Tensor<I>,
     forward: impl Fn(&M, Tensor<I>) -> Tensor<O>,
-    batch: Batch,
+    to_onnx: impl Fn(&M) -> Result<OnnxModel, OnnxError>,
     out: &Path,
     name: &str,
 ) -> Result<Outcome, Failure> {
@@ -111,15 +121,7 @@ fn write<M: Module, const I: usize, const O: usize>(
         Err(QuantError::NoMatch { .. } | QuantError::NoneMatched { .. }) => return Ok(Outcome::OfOthers),
         Err(error) => return Err(error.into()),
     };
-    let exporter = Exporter::new();
-    let onnx = match batch {
-        Batch::Fixed => exporter.export(&model, x.clone(), &forward),
-        Batch::Free => {
-            let sizes = [x.clone().narrow(0, 0, 3), Tensor::cat(vec![x.clone(), x.clone().narrow(0, 0, 1)], 0)];
-            exporter.export_any_size(&model, sizes, &forward)
-        }
-    };
-    let onnx = match onnx {
+    let onnx = match to_onnx(&model) {
         Ok(onnx) => onnx,
         Err(error @ OnnxError::NoLowering { .. }) => return Ok(Outcome::Refused(error)),
         Err(error) => return Err(error.into()),

@@ -3,9 +3,12 @@
 use std::io::Read;
 use std::path::Path;
 
+use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
-use burn_quant::{QuantConfig, presets, quantize};
+use burn_quant::{QuantConfig, QuantizerConfig, Rule, presets, quantize};
 use burn_quant_onnx::{Exporter, OnnxModel};
+use char_gpt::model::{CharGpt, Size};
+use fashion_mnist::model::Cnn;
 use pretrained::minilm::{self, MiniLm, Sentences};
 
 use crate::Failure;
@@ -38,6 +41,69 @@ pub(crate) fn minilm(models: &Path, out: &Path, device: &Device) -> Result<Vec<S
         let y = model.forward(&Sentences { words: words.clone(), padding: padding.clone() });
         let case = Case::new().integers("input.words", words).booleans("input.padding", padding);
         case.floats("output.output", y).save(&out.join(format!("{name}.safetensors")))?;
+        written.push(name);
+    }
+    Ok(written)
+}
+
+/// The network of the first example, trained, with 500 images of the test set.
+pub(crate) fn images(out: &Path, device: &Device) -> Result<Vec<String>, Failure> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fashion-mnist/data");
+    let training = fashion_mnist::data::Dataset::read(&data, "train")?;
+    let test = fashion_mnist::data::Dataset::read(&data, "test")?.batches(500, device).swap_remove(0);
+    let learner = device.clone().autodiff();
+    learner.seed(1);
+    let schedule = fashion_mnist::train::Schedule { epochs: 6, learning_rate: 2e-3, seed: 1 };
+    let bar = fashion_mnist::train::bar("float training", false);
+    let float = fashion_mnist::train::train(Cnn::new(&learner), &training, schedule, &learner, &bar).valid();
+    let calibration: Vec<_> = training.shuffled(64, 1, device).take(8).collect();
+    let mut written = Vec::new();
+    for (preset, config) in [
+        ("float", QuantConfig::new()),
+        ("int8_default", presets::int8_default()),
+        ("int8_weight_only", presets::int8_weight_only()),
+    ] {
+        let calibrate = |model: &Cnn| calibration.iter().for_each(|batch| drop(model.forward(batch.images.clone())));
+        let (model, _) = quantize(float.clone(), &config, calibrate)?;
+        let sizes = [3, 5].map(|batch| test.images.clone().narrow(0, 0, batch));
+        let name = format!("fashion-{preset}");
+        Exporter::new().export_any_size(&model, sizes, Cnn::forward)?.save(out.join(format!("{name}.onnx")))?;
+        let case = Case::new().floats("input.input", test.images.clone());
+        let case = case.floats("output.output", model.forward(test.images.clone()));
+        case.save(&out.join(format!("{name}.safetensors")))?;
+        written.push(name);
+    }
+    Ok(written)
+}
+
+/// The language model of characters, trained for a few hundred steps.
+pub(crate) fn characters(out: &Path, device: &Device) -> Result<Vec<String>, Failure> {
+    use char_gpt::train::{Schedule, bar, train};
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../char-gpt/data/moby-dick.txt.gz");
+    let text = char_gpt::text::Text::read(&path)?;
+    let learner = device.clone().autodiff();
+    learner.seed(1);
+    let float = CharGpt::new(text.characters(), Size::SMALL, &learner);
+    let schedule = Schedule { steps: 300, batch: 16, learning_rate: 2e-3, seed: 1 };
+    let float = train(float, &text, schedule, &learner, &bar("float training", false)).valid();
+    let windows = text.held_out(64, 8, device);
+    let int4 = QuantizerConfig::int(4).per_block(128);
+    let mut written = Vec::new();
+    for (preset, config) in [
+        ("float", QuantConfig::new()),
+        ("int8_default", presets::int8_default()),
+        ("int8_weight_only", presets::int8_weight_only()),
+        ("int4_block_128", QuantConfig::new().with_rule(Rule::set("blocks.*weight_quantizer", int4))),
+    ] {
+        let calibrate = |model: &CharGpt| windows[1..].iter().for_each(|it| drop(model.forward(it.inputs.clone())));
+        let (model, _) = quantize(float.clone(), &config, calibrate)?;
+        let inputs = windows[0].inputs.clone();
+        let sizes = [3, 5].map(|batch| inputs.clone().narrow(0, 0, batch));
+        let name = format!("char-gpt-{preset}");
+        let exporter = Exporter::new().with_input_names(["characters"]);
+        exporter.export_any_size(&model, sizes, CharGpt::forward)?.save(out.join(format!("{name}.onnx")))?;
+        let case = Case::new().integers("input.characters", inputs.clone());
+        case.floats("output.output", model.forward(inputs)).save(&out.join(format!("{name}.safetensors")))?;
         written.push(name);
     }
     Ok(written)

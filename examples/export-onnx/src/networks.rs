@@ -1,40 +1,41 @@
 //! Three small networks: convolutions, a block of a transformer, and a recurrent layer.
 
-use burn::module::Module;
+use burn::module::{Module, RunningState};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_quant::nn::conv::{Conv2d, Conv2dConfig};
-use burn_quant::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig, MaxPool2d, MaxPool2dConfig};
+use burn_nn as plain; // burn's own layers
 use burn_quant::nn::transformer::{TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput};
-use burn_quant::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, Lstm, LstmConfig, PaddingConfig2d};
+use burn_quant::nn::{Linear, LinearConfig, Lstm, LstmConfig};
 
-/// Convolutions, batch norms and pools, and a linear layer.
+/// Convolutions, a batch norm and pools, and a linear layer, all of burn.
 #[derive(Module, Debug)]
 pub(crate) struct Cnn {
-    conv1: Conv2d,
-    norm: BatchNorm,
-    pool: MaxPool2d,
-    conv2: Conv2d,
-    mean: AdaptiveAvgPool2d,
-    fc: Linear,
+    conv1: plain::conv::Conv2d,
+    norm: plain::BatchNorm,
+    pool: plain::pool::MaxPool2d,
+    conv2: plain::conv::Conv2d,
+    fc: plain::Linear,
 }
 
 impl Cnn {
     pub(crate) fn new(device: &Device) -> Self {
-        let conv = |channels| Conv2dConfig::new(channels, [3, 3]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1));
+        let padding = plain::PaddingConfig2d::Explicit(1, 1, 1, 1);
+        let conv = |channels| plain::conv::Conv2dConfig::new(channels, [3, 3]).with_padding(padding.clone());
+        let mut norm = plain::BatchNormConfig::new(16).init(device);
+        norm.running_mean = RunningState::new(spread([16], device) * 0.2);
+        norm.running_var = RunningState::new(spread::<1>([16], device).abs() + 0.5);
         Self {
             conv1: conv([1, 16]).init(device),
-            norm: BatchNormConfig::new(16).init(device),
-            pool: MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
+            norm,
+            pool: plain::pool::MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
             conv2: conv([16, 32]).init(device),
-            mean: AdaptiveAvgPool2dConfig::new([1, 1]).init(),
-            fc: LinearConfig::new(32, 10).init(device),
+            fc: plain::LinearConfig::new(32 * 3 * 3, 10).init(device),
         }
     }
 
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<2> {
         let x = self.pool.forward(relu(self.norm.forward(self.conv1.forward(x))));
-        let x = self.mean.forward(relu(self.conv2.forward(x)));
+        let x = self.pool.forward(relu(self.conv2.forward(x)));
         self.fc.forward(x.flatten(1, 3))
     }
 }

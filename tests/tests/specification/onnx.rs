@@ -3,6 +3,7 @@
 
 use burn::module::Module;
 use burn::nn::conv::Conv2dConfig;
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, LinearConfig, LstmConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor};
@@ -46,9 +47,9 @@ fn int8_is_written_as_codes_and_pairs_under_the_models_paths() {
     assert_eq!(
         stored(&onnx),
         [
-            "weight Int8 [64, 32]",
+            "weight Uint8 [64, 32]",
             "weight.scale Float [32]",
-            "weight.zero_point Int8 [32]",
+            "weight.zero_point Uint8 [32]",
             "input_quantizer.scale Float []",
             "input_quantizer.zero_point Uint8 []",
             "bias.negative Float [1, 32]",
@@ -67,6 +68,81 @@ fn int8_is_written_as_codes_and_pairs_under_the_models_paths() {
         stored.contains(&"input_quantizer.zero_point Int8 []".into()) && stored.contains(&"bias Float [1, 32]".into()),
         "{stored:?}"
     );
+    assert_eq!(stored[0], "weight Int8 [64, 32]");
+}
+
+/// What a convolution computes is rounded at once, where the next quantizer rounds it behind a rectifier and a pool: then
+/// ONNX Runtime multiplies in integers. What something else reads too stays as it is.
+#[test]
+fn convolutions_stay_codes_up_to_the_next_layer() {
+    #[derive(Module, Debug)]
+    struct Two {
+        one: QuantConv2d,
+        pool: MaxPool2d,
+        two: QuantConv2d,
+    }
+    let (_, device) = device();
+    let conv = |channels| -> QuantConv2d { Conv2dConfig::new(channels, [3, 3]).init(&device).into() };
+    let x = spread::<4>([2, 1, 10, 10], &device);
+    let pool = MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init();
+    let two = Two { one: conv([1, 4]), pool, two: conv([4, 2]) };
+    let plain = |two: &Two, x: Tensor<4>| {
+        let x = two.pool.forward(relu(two.one.forward(x)));
+        two.two.forward(x.swap_dims(2, 3))
+    };
+    let residual = |two: &Two, x: Tensor<4>| {
+        let x = relu(two.one.forward(x));
+        two.two.forward(x.clone()).mean() + x.mean()
+    };
+    let (two, _) = quantize(two, &presets::int8_default(), |two| drop(plain(two, x.clone()))).unwrap();
+    let of = |profile| Exporter::new().with_profile(profile).export(&two, x.clone(), plain).unwrap();
+    let inside = |onnx: &OnnxModel| {
+        let count =
+            |name| onnx.operators().iter().find(|(operator, _)| *operator == name).map_or(0, |(_, count)| *count);
+        ["QuantizeLinear", "DequantizeLinear", "Clip", "Relu", "MaxPool", "Transpose"].map(count)
+    };
+    assert_eq!(inside(&of(Profile::OnnxRuntime)), [2, 4, 1, 0, 1, 1]);
+    assert_eq!(inside(&of(Profile::TensorRt)), [2, 4, 0, 1, 1, 1]);
+    let onnx = Exporter::new().export(&two, x.clone(), residual).unwrap();
+    assert_eq!(inside(&onnx), [2, 4, 0, 1, 0, 0]);
+    // the order is that of the file: a convolution, its codes, and what is done with them
+    let text = of(Profile::OnnxRuntime).to_string();
+    let operator = |line: &str| line.split_once(" = ")?.1.split_once('(').map(|(operator, _)| operator.to_string());
+    let operators: Vec<String> = text.lines().filter_map(operator).collect();
+    let order = operators.join(" ");
+    assert!(order.contains("Conv QuantizeLinear Clip MaxPool Transpose DequantizeLinear"), "{text}");
+}
+
+/// What a network of two convolutions and a linear layer is written as, node by node.
+#[test]
+fn the_nodes_of_a_network_are_those_of_the_snapshot() {
+    let (_, device) = device();
+    let conv = |channels| -> QuantConv2d { Conv2dConfig::new(channels, [3, 3]).init(&device).into() };
+    let pool = MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init();
+    let head: QuantLinear = LinearConfig::new(8, 3).init(&device).into();
+    let network = Network { one: conv([1, 4]), pool, two: conv([4, 2]), head };
+    let x = spread::<4>([3, 1, 10, 10], &device);
+    for (name, config) in [("int8", presets::int8_default()), ("nvfp4", presets::nvfp4_default())] {
+        let (network, _) = quantize(network.clone(), &config, |it| drop(it.forward(x.clone()))).unwrap();
+        let sizes = [x.clone(), Tensor::cat(vec![x.clone(), x.clone()], 0).narrow(0, 0, 5)];
+        let onnx = Exporter::new().export_any_size(&network, sizes, Network::forward).unwrap();
+        insta::assert_snapshot!(format!("onnx_{name}"), onnx);
+    }
+}
+
+#[derive(Module, Debug)]
+struct Network {
+    one: QuantConv2d,
+    pool: MaxPool2d,
+    two: QuantConv2d,
+    head: QuantLinear,
+}
+
+impl Network {
+    fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        let x = self.pool.forward(relu(self.one.forward(x)));
+        self.head.forward(relu(self.two.forward(x)).flatten(1, 3))
+    }
 }
 
 /// burn gives the matrix of some products an axis of one, which would keep it from runtimes.
@@ -86,7 +162,7 @@ fn every_format_is_stored_as_its_codes() {
     let block = |config: QuantizerConfig| config.per_block(16);
     for (config, expected, opset) in [
         (QuantizerConfig::int(4).per_block(16), "weight Int4 [64, 32], weight.scale Float [4, 32]", 21),
-        (QuantizerConfig::int(3).per_channel(), "weight Int8 [64, 32], weight.scale Float [32]", 21),
+        (QuantizerConfig::int(3).per_channel(), "weight Uint8 [64, 32], weight.scale Float [32]", 21),
         (QuantizerConfig::int(12), "weight Int16 [64, 32], weight.scale Float []", 21),
         (QuantizerConfig::e4m3(), "weight Float8E4M3FN [64, 32], weight.scale Float []", 21),
         (QuantizerConfig::nvfp4(), "weight Float4E2M1 [64, 32], weight.scale Float8E4M3FN [4, 32]", 23),

@@ -79,7 +79,7 @@ impl Build<'_> {
         let operations = std::mem::take(&mut self.graph.operations);
         let step = |(index, operation)| match at.remove(&index) {
             Some(step) => Some(step),
-            None => (!covered.contains(&index)).then_some(Step::Operation(operation)),
+            None => (!covered.contains(&index)).then(|| Step::Operation(Box::new(operation))),
         };
         operations.into_iter().enumerate().filter_map(step).collect()
     }

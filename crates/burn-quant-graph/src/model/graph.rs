@@ -1,6 +1,7 @@
 //! The graph of a model, with its quantizers: that of each layer in the place of its call.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use burn::backend::ir::{IrVisitorMut, OperationIr, TensorId, TensorIr, TensorStatus};
 use burn::tensor::{Device, TensorData};
@@ -46,7 +47,7 @@ impl GraphModel {
         }
         for step in &program.steps {
             match step {
-                Step::Operation(operation) => whole.operations.push(operation.clone()),
+                Step::Operation(operation) => whole.operations.push(OperationIr::clone(operation)),
                 Step::Part { part, call, inputs, output } => {
                     whole.insert(*part, &self.parts[*part], *call, inputs, output)?;
                 }
@@ -99,9 +100,8 @@ impl Splice {
             }
         }
         for tensor in captured.operations().iter().flat_map(|operation| operation.outputs()) {
-            if !ids.contains_key(&tensor.id) {
-                let fresh = self.fresh();
-                ids.insert(tensor.id, (fresh, TensorStatus::ReadWrite));
+            if let Entry::Vacant(unknown) = ids.entry(tensor.id) {
+                unknown.insert((self.fresh(), TensorStatus::ReadWrite));
             }
         }
         if let Some(size) = self.free.as_ref().map(|free| free.size) {

@@ -125,7 +125,7 @@ struct Read {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Operation(OperationIr),
+    Operation(Box<OperationIr>),
     Part { part: usize, call: Call, inputs: Vec<TensorIr>, output: TensorIr },
 }
 

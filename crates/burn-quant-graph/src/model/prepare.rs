@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use burn::backend::ir::{
-    ActivationOperationIr, BaseOperationIr, ModuleOperationIr, OperationIr, ScalarIr, TensorId, TensorIr,
+    ActivationOperationIr, BaseOperationIr, BatchNormOpIr, ModuleOperationIr, OperationIr, ScalarIr, TensorId, TensorIr,
 };
 use burn::module::RunningState;
 use burn::tensor::Tensor;
@@ -27,9 +27,7 @@ impl GraphModel {
     pub fn fold_batch_norms(mut self) -> Result<(Self, Vec<(String, String)>), QuantError> {
         let mut folded = Vec::new();
         while let Some((at, norm, part)) = self.next_norm() {
-            let Step::Operation(OperationIr::Module(ModuleOperationIr::BatchNorm(op))) = &self.program.steps[at] else {
-                unreachable!("it was found as one")
-            };
+            let op = self.program.steps[at].batch_norm().expect("it was found as one");
             let (out, gamma) = (op.out.clone(), op.gamma.id);
             let name = self.program.parameters.iter().find(|read| read.id == gamma);
             let name = name.map_or(String::new(), |read| owner_of(&read.name.path));
@@ -74,7 +72,7 @@ impl GraphModel {
     fn next_norm(&self) -> Option<(usize, BatchNorm, usize)> {
         let readers = self.readers();
         self.program.steps.iter().enumerate().find_map(|(at, step)| {
-            let Step::Operation(OperationIr::Module(ModuleOperationIr::BatchNorm(op))) = step else { return None };
+            let op = step.batch_norm()?;
             let part = self.called_once_for(op.x.id)?;
             if readers.get(&op.x.id) != Some(&1) || !self.parts[part].part.is_linear_map() {
                 return None;
@@ -181,6 +179,18 @@ impl GraphModel {
         let mut index = 0..;
         self.parts.retain(|_| index.next().is_some_and(|index| used.contains(&index)));
         self.running = Running::default();
+    }
+}
+
+impl Step {
+    fn batch_norm(&self) -> Option<&BatchNormOpIr> {
+        match self {
+            Step::Operation(operation) => match &**operation {
+                OperationIr::Module(ModuleOperationIr::BatchNorm(op)) => Some(op),
+                _ => None,
+            },
+            Step::Part { .. } => None,
+        }
     }
 }
 

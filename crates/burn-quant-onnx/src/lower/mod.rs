@@ -4,9 +4,11 @@
 //! * `modules` layers that are one operation: convolutions, pools, norms
 //! * `quantizers` fake quantization: of weights to codes, of activations to pairs
 //! * `codes` the codes of a weight
+//! * `coded` results of convolutions that stay codes
 //!
 //! A value is written when something reads it, so that a weight whose codes are stored is not stored in float too.
 
+mod coded;
 mod codes;
 mod modules;
 mod operations;
@@ -36,6 +38,8 @@ pub(crate) struct Lowering<'a> {
     names: BTreeMap<TensorId, String>,
     /// Values that were reshaped, and are not written yet.
     reshaped: BTreeMap<TensorId, (TensorId, TensorData)>,
+    /// Tensors that are written as codes.
+    coded: BTreeMap<TensorId, coded::Coded>,
     /// How often each name was given.
     given: BTreeMap<String, usize>,
     /// The layer of the operation at hand.
@@ -47,16 +51,16 @@ pub(crate) struct Lowering<'a> {
 impl<'a> Lowering<'a> {
     pub(crate) fn new(graph: &'a Graph, profile: Profile, axis: String) -> Self {
         let model = OnnxModel { opset: OPSET, ..OnnxModel::default() };
-        let (names, given, reshaped) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Self {
             graph,
             profile,
             axis,
             size: None,
             model,
-            names,
-            given,
-            reshaped,
+            names: BTreeMap::new(),
+            reshaped: BTreeMap::new(),
+            coded: BTreeMap::new(),
+            given: BTreeMap::new(),
             layer: String::new(),
             operation: String::new(),
         }

@@ -160,6 +160,11 @@ impl Lowering<'_> {
         if !padding_out.is_empty() {
             attributes.push(("output_padding", ints(padding_out.iter().copied())));
         }
+        if let Some(rounding) = self.rounding_ahead(x, weight, out).filter(|_| operator == "Conv") {
+            let result = self.emit(operator, inputs, attributes);
+            self.as_codes(result, rounding, out);
+            return Ok(());
+        }
         self.emit_as(out, operator, inputs, attributes);
         Ok(())
     }
@@ -176,6 +181,9 @@ impl Lowering<'_> {
         let mut attributes = window.attributes();
         attributes.push(("ceil_mode", Attribute::Int(ceil.into())));
         attributes.extend(counts_padding.map(|counts| ("count_include_pad", Attribute::Int(counts.into()))));
+        if self.moved_codes(x, out, operator, vec![], attributes.clone()) {
+            return Ok(());
+        }
         let x = self.value(x)?;
         self.emit_as(out, operator, vec![x], attributes);
         Ok(())

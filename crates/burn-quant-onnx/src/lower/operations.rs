@@ -275,6 +275,7 @@ impl Lowering<'_> {
         use ActivationOperationIr as Op;
         let along = |axis: usize| vec![("axis", Attribute::Int(axis as i64))];
         match op {
+            Op::Relu(op) if self.rectified_codes(&op.input, &op.out) => Ok(()),
             Op::Relu(op) => self.plain(&op.out, "Relu", &[&op.input]),
             Op::Gelu(op) => self.plain(&op.out, "Gelu", &[&op.input]),
             Op::Sigmoid(op) => self.plain(&op.out, "Sigmoid", &[&op.input]),
@@ -377,14 +378,22 @@ impl Lowering<'_> {
             self.reshaped.insert(out.id, (origin, data));
             return Ok(());
         }
-        let (input, shape) = (self.value(input)?, self.target(&out.shape, &self.graph.factors(out))?);
+        let shape = self.target(&out.shape, &self.graph.factors(out))?;
+        if self.moved_codes(input, out, "Reshape", vec![shape.clone()], vec![]) {
+            return Ok(());
+        }
+        let input = self.value(input)?;
         self.emit_as(out, "Reshape", vec![input, shape], vec![]);
         Ok(())
     }
 
     fn transpose(&mut self, input: &TensorIr, out: &TensorIr, axes: Vec<usize>) -> Result<(), OnnxError> {
+        let perm = vec![("perm", ints(axes))];
+        if self.moved_codes(input, out, "Transpose", vec![], perm.clone()) {
+            return Ok(());
+        }
         let input = self.value(input)?;
-        self.emit_as(out, "Transpose", vec![input], vec![("perm", ints(axes))]);
+        self.emit_as(out, "Transpose", vec![input], perm);
         Ok(())
     }
 

@@ -30,6 +30,9 @@ impl<'a> Ranges<'a> {
 
 impl Lowering<'_> {
     pub(super) fn fake_quant(&mut self, call: &Call, inputs: &[TensorIr], out: &TensorIr) -> Result<(), OnnxError> {
+        if self.values_of_codes(&inputs[0], out)? {
+            return Ok(());
+        }
         let ranges = Ranges::of(call, inputs);
         self.model.opset = self.model.opset.max(opset(call.spec.format, call.scales.format()));
         match self.constant_floats(inputs[0].id) {
@@ -47,7 +50,7 @@ impl Lowering<'_> {
     }
 
     /// The values of a tensor that is there from the beginning.
-    fn constant_floats(&self, id: TensorId) -> Option<Vec<f32>> {
+    pub(super) fn constant_floats(&self, id: TensorId) -> Option<Vec<f32>> {
         let data = self.constant(id)?.clone();
         data.convert::<f32>().try_into_vec().ok()
     }
@@ -89,7 +92,7 @@ impl Lowering<'_> {
     }
 
     /// A result in f32 as a tensor of the graph.
-    fn finish(&mut self, value: String, out: &TensorIr) -> Result<(), OnnxError> {
+    pub(super) fn finish(&mut self, value: String, out: &TensorIr) -> Result<(), OnnxError> {
         let value = match out.dtype {
             DType::F32 => value,
             dtype => {
@@ -103,8 +106,16 @@ impl Lowering<'_> {
 
     /// Stored codes as floats.
     fn dequantized(&mut self, name: &str, codes: Codes, format: Format, groups: &Groups) -> String {
-        let Codes { stored, bytes, scales } = codes;
-        let (element, division) = (stored.element(), Division::of(groups));
+        let Codes { stored, mut bytes, scales } = codes;
+        let (mut element, division) = (stored.element(), Division::of(groups));
+        let mut zero = 0;
+        let of_products = matches!(division, Division::Tensor | Division::Axis(_));
+        if (element, of_products, self.profile) == (ElementType::Int8, true, Profile::OnnxRuntime) {
+            // the same values in unsigned codes: where a processor has no VNNI, ONNX Runtime adds pairs of products of
+            // unsigned activations and signed weights in 16 bits, which overflow; those of unsigned codes are exact
+            (element, zero) = (ElementType::Uint8, 128);
+            bytes.iter_mut().for_each(|code| *code ^= 128);
+        }
         let stored_name = self.stored_as(name.to_string(), element, groups.shape(), bytes);
         let numbers = matches!(stored, Stored::Number(_)) && division != Division::Other;
         let dims: Vec<usize> = match division {
@@ -136,7 +147,7 @@ impl Lowering<'_> {
             let mut inputs = vec![stored_name, scales];
             if let ElementType::Int8 | ElementType::Uint8 = element {
                 // ONNX Runtime looks for integer products only where zero points are written
-                let zeros = vec![0; dims.iter().product()];
+                let zeros = vec![zero; dims.iter().product()];
                 inputs.push(self.stored_as(format!("{name}.zero_point"), element, &dims, zeros));
             }
             let mut attributes = match division {
@@ -237,6 +248,15 @@ impl Lowering<'_> {
             }
         }
         false
+    }
+
+    /// The step and the zero point of INT8 in unsigned codes, and whether the grid lacks the lowest of them.
+    pub(super) fn int8(&mut self, format: Format, amax: f32) -> (String, String, bool) {
+        let grid = AnyGrid::new(format, ScaleFormat::F32, 0.0);
+        let scale = self.floats("scale", &[], &[step(Elements::of(format), grid, amax)]);
+        let zero = self.initializer("zero_point", ElementType::Uint8, &[], vec![128]);
+        let narrow = matches!(format, Format::Int(int) if int.span() == IntSpan::Narrow);
+        (scale, zero, narrow)
     }
 
     /// QuantizeLinear and DequantizeLinear, for one range.

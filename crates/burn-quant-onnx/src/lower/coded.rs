@@ -1,0 +1,146 @@
+//! Convolutions whose results stay codes: ONNX Runtime multiplies in integers if the sums are rounded at once.
+//!
+//! ```text
+//! burn:  conv ─► relu ─► pool ─► reshape ─► fake quant ─► next layer
+//! file:  Conv ─► QuantizeLinear ─► Clip ─► MaxPool ─► Reshape ─► DequantizeLinear ─► next layer
+//! ```
+//!
+//! Rounding to a grid that is symmetric around zero is monotone and leaves zero where it is, so it changes places with a
+//! rectifier, with maxima, and with what only moves elements: the values are the same. ONNX Runtime makes of the first
+//! two nodes a `QLinearConv`, whose sums are integers; it rounds them by a factor of its own, so that a value at the
+//! border between two codes may come out one step beside burn's.
+
+use burn_quant_graph::RecordedOp;
+use burn_quant_graph::ir::{
+    ActivationOperationIr, BaseOperationIr, ModuleOperationIr, OperationIr, TensorId, TensorIr,
+};
+use burn_quant_numerics::Format;
+use burn_quant_ops::{Call, Groups, Scales};
+
+use super::Lowering;
+use super::codes::Division;
+use crate::model::Attribute;
+use crate::{OnnxError, Profile};
+
+/// A tensor that is written as codes.
+#[derive(Clone)]
+pub(super) struct Coded {
+    codes: String,
+    scale: String,
+    zero: String,
+}
+
+/// What a quantizer does.
+pub(super) struct Rounding {
+    format: Format,
+    amax: f32,
+    /// Its path.
+    quantizer: String,
+}
+
+impl Lowering<'_> {
+    /// What a convolution's result is rounded to, if nothing else reads it before.
+    pub(super) fn rounding_ahead(&self, x: &TensorIr, weight: &TensorIr, out: &TensorIr) -> Option<Rounding> {
+        if self.profile != Profile::OnnxRuntime {
+            return None;
+        }
+        let rounded = |tensor: &TensorIr| self.fake_quant_of(self.graph.producer(tensor.id)?);
+        let ((of_x, _), (of_weight, _)) = (rounded(x)?, rounded(weight)?);
+        if !is_int8_of_tensor(&of_x) || !is_int8(&of_weight) || of_weight.bias.is_some() {
+            return None;
+        }
+        let mut id = out.id;
+        loop {
+            let readers = self.graph.consumers(id);
+            let [reader] = readers[..] else { return None };
+            if self.graph.outputs().iter().any(|output| output.id == id) {
+                return None;
+            }
+            id = match &self.graph.operations()[reader] {
+                OperationIr::Activation(ActivationOperationIr::Relu(op)) => op.out.id,
+                OperationIr::Module(ModuleOperationIr::MaxPool1d(op)) => op.out.id,
+                OperationIr::Module(ModuleOperationIr::MaxPool2d(op)) => op.out.id,
+                OperationIr::BaseFloat(BaseOperationIr::Reshape(op)) => op.out.id,
+                OperationIr::BaseFloat(BaseOperationIr::SwapDims(op)) => op.out.id,
+                OperationIr::BaseFloat(BaseOperationIr::Permute(op)) => op.out.id,
+                _ => {
+                    let (call, amax) = self.fake_quant_of(reader).filter(|(call, _)| is_int8_of_tensor(call))?;
+                    let amax = self.constant_floats(amax?)?[0];
+                    let quantizer = self.layer_of(&self.graph.operations()[reader]);
+                    return Some(Rounding { format: call.spec.format, amax, quantizer });
+                }
+            };
+        }
+    }
+
+    /// The fake quantization at a place, and its range.
+    fn fake_quant_of(&self, at: usize) -> Option<(Call, Option<TensorId>)> {
+        let OperationIr::Custom(op) = &self.graph.operations()[at] else { return None };
+        match RecordedOp::of(op, op.inputs[0].shape.as_slice()) {
+            Ok(RecordedOp::FakeQuant(call)) => Some((call, op.inputs.get(1).map(|amax| amax.id))),
+            _ => None,
+        }
+    }
+
+    /// Rounds a result at once.
+    pub(super) fn as_codes(&mut self, result: String, rounding: Rounding, out: &TensorIr) {
+        let layer = std::mem::replace(&mut self.layer, rounding.quantizer);
+        let coded = self.quantized(rounding.format, rounding.amax, result);
+        self.layer = layer;
+        self.coded.insert(out.id, coded);
+    }
+
+    /// QuantizeLinear to INT8, by unsigned codes.
+    fn quantized(&mut self, format: Format, amax: f32, x: String) -> Coded {
+        let (scale, zero, narrow) = self.int8(format, amax);
+        let mut codes = self.emit("QuantizeLinear", vec![x, scale.clone(), zero.clone()], vec![]);
+        if narrow {
+            let lowest = self.initializer("lowest", crate::ElementType::Uint8, &[], vec![1]);
+            codes = self.emit("Clip", vec![codes, lowest], vec![]);
+        }
+        Coded { codes, scale, zero }
+    }
+
+    /// Rectifies codes: what is below zero becomes zero.
+    pub(super) fn rectified_codes(&mut self, x: &TensorIr, out: &TensorIr) -> bool {
+        let Some(Coded { codes, scale, zero }) = self.coded.get(&x.id).cloned() else { return false };
+        let codes = self.emit("Clip", vec![codes, zero.clone()], vec![]);
+        self.coded.insert(out.id, Coded { codes, scale, zero });
+        true
+    }
+
+    /// Applies a node to codes as to values.
+    pub(super) fn moved_codes(
+        &mut self,
+        x: &TensorIr,
+        out: &TensorIr,
+        operator: &'static str,
+        others: Vec<String>,
+        attributes: Vec<(&'static str, Attribute)>,
+    ) -> bool {
+        let Some(Coded { codes, scale, zero }) = self.coded.get(&x.id).cloned() else { return false };
+        let inputs = std::iter::once(codes).chain(others).collect();
+        let codes = self.emit(operator, inputs, attributes);
+        self.coded.insert(out.id, Coded { codes, scale, zero });
+        true
+    }
+
+    /// The values of codes, where the fake quantization is that they were rounded for.
+    pub(super) fn values_of_codes(&mut self, x: &TensorIr, out: &TensorIr) -> Result<bool, OnnxError> {
+        let Some(Coded { codes, scale, zero }) = self.coded.get(&x.id).cloned() else { return Ok(false) };
+        let values = self.emit("DequantizeLinear", vec![codes, scale, zero], vec![]);
+        self.finish(values, out)?;
+        Ok(true)
+    }
+}
+
+fn is_int8(call: &Call) -> bool {
+    matches!(call.spec.format, Format::Int(int) if int.bits() == 8 && int.grid().lo() < 0)
+        && call.scales == Scales::Static
+}
+
+/// With one range, symmetric around zero.
+fn is_int8_of_tensor(call: &Call) -> bool {
+    let of_tensor = |groups: &Groups| Division::of(groups) == Division::Tensor;
+    is_int8(call) && call.bias.is_none() && of_tensor(&call.spec.groups)
+}
