@@ -11,8 +11,9 @@ use burn_quant::nn::{QuantConv2d, QuantEmbedding, QuantEmbeddingConfig, QuantLin
 use burn_quant::{QuantConfig, QuantizerConfig, Rule, compress, presets, quantize, quantize_weights};
 use burn_quant_onnx::{ElementType, Exporter, OnnxError, OnnxModel, Profile, export};
 use burn_quant_tests::device;
+use safetensors::tensor::{Dtype, TensorView};
 
-use crate::spread;
+use crate::{spread, values};
 
 fn linear(device: &Device) -> QuantLinear {
     LinearConfig::new(64, 32).init(device).into()
@@ -117,17 +118,43 @@ fn convolutions_stay_codes_up_to_the_next_layer() {
 #[test]
 fn the_nodes_of_a_network_are_those_of_the_snapshot() {
     let (_, device) = device();
-    let conv = |channels| -> QuantConv2d { Conv2dConfig::new(channels, [3, 3]).init(&device).into() };
-    let pool = MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init();
-    let head: QuantLinear = LinearConfig::new(8, 3).init(&device).into();
-    let network = Network { one: conv([1, 4]), pool, two: conv([4, 2]), head };
-    let x = spread::<4>([3, 1, 10, 10], &device);
+    let (network, x) = (Network::new(&device), spread::<4>([3, 1, 10, 10], &device));
     for (name, config) in [("int8", presets::int8_default()), ("nvfp4", presets::nvfp4_default())] {
         let (network, _) = quantize(network.clone(), &config, |it| drop(it.forward(x.clone()))).unwrap();
         let sizes = [x.clone(), Tensor::cat(vec![x.clone(), x.clone()], 0).narrow(0, 0, 5)];
         let onnx = Exporter::new().export_any_size(&network, sizes, Network::forward).unwrap();
         insta::assert_snapshot!(format!("onnx_{name}"), onnx);
     }
+}
+
+/// Where `BURN_QUANT_ORT` names a Python with onnx, onnxruntime, safetensors and numpy, it runs files and compares.
+#[test]
+fn onnx_runtime_computes_what_burn_does() {
+    let Some(python) = std::env::var_os("BURN_QUANT_ORT") else {
+        println!("not run: BURN_QUANT_ORT names no Python with ONNX Runtime");
+        return;
+    };
+    let (_, device) = device();
+    let x = spread::<4>([7, 1, 10, 10], &device);
+    let folder = tempfile::tempdir().unwrap();
+    for preset in presets::all() {
+        let calibrate = |network: &Network| drop(network.forward(x.clone()));
+        let Ok((network, _)) = quantize(Network::new(&device), &(preset.config)(), calibrate) else { continue };
+        let sizes = [3, 5].map(|batch| x.clone().narrow(0, 0, batch));
+        let onnx = Exporter::new().export_any_size(&network, sizes, Network::forward).unwrap();
+        let file = |kind: &str| folder.path().join(format!("network-{}.{kind}", preset.name));
+        onnx.save(file("onnx")).unwrap();
+        let [input, output] = [values(x.clone()), values(network.forward(x.clone()))]
+            .map(|values| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+        let view = |shape: &[usize], bytes| TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap();
+        let case = [("input.input", view(&x.dims(), &input)), ("output.output", view(&[7, 3], &output))];
+        safetensors::serialize_to_file(case, None, &file("safetensors")).unwrap();
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/export-onnx/check.py");
+    let checked = std::process::Command::new(python).arg(script).arg(folder.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success(), "{text}{}", String::from_utf8_lossy(&checked.stderr));
+    assert!(text.lines().count() > 30, "{text}"); // files, and a line that counts
 }
 
 #[derive(Module, Debug)]
@@ -139,6 +166,12 @@ struct Network {
 }
 
 impl Network {
+    fn new(device: &Device) -> Self {
+        let conv = |channels| -> QuantConv2d { Conv2dConfig::new(channels, [3, 3]).init(device).into() };
+        let pool = MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init();
+        Self { one: conv([1, 4]), pool, two: conv([4, 5]), head: LinearConfig::new(20, 3).init(device).into() }
+    }
+
     fn forward(&self, x: Tensor<4>) -> Tensor<2> {
         let x = self.pool.forward(relu(self.one.forward(x)));
         self.head.forward(relu(self.two.forward(x)).flatten(1, 3))

@@ -4,6 +4,7 @@
 //! a text, `--cold` also how long a cold build with tests takes. Ratios compare pieces of work that ran in turns, the
 //! shortest time of each.
 
+mod graph;
 mod packed;
 mod search;
 mod structure;
@@ -106,6 +107,8 @@ fn main() {
         ("packed cache", packed::cache),
         ("packed LoRA", packed::qlora),
         ("packed MiniLM", packed::minilm),
+        ("ONNX files", graph::files),
+        ("MiniLM from a graph", graph::minilm),
         ("golden", golden),
         ("calibration gain on golden models", golden_gain),
     ];
@@ -417,10 +420,7 @@ fn minilm() -> Vec<Figure> {
         println!("# MiniLM: not measured, as BURN_QUANT_MODELS names no folder with the published models");
         return Vec::new();
     };
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/char-gpt/data/moby-dick.txt.gz");
-    let mut text = String::new();
-    let file = std::fs::File::open(path).expect("the text is in the repository");
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("the text is gzipped");
+    let text = text(Path::new(env!("CARGO_MANIFEST_DIR")));
     let table = pretrained::minilm::evaluate(&models, &text, &device()).expect("the example runs");
     let (int8, nearest, awq) = ("INT8, smoothed and corrected", "INT4 weights, nearest", "INT4 weights, AWQ");
     let get = |recipe, column| table.get(recipe, column).expect("the recipe is there");
@@ -439,6 +439,15 @@ fn minilm() -> Vec<Figure> {
         ));
     }
     figures
+}
+
+/// The text of the language model of characters.
+fn text(benches: &Path) -> String {
+    let mut text = String::new();
+    let path = benches.join("../examples/char-gpt/data/moby-dick.txt.gz");
+    let file = std::fs::File::open(path).expect("the text is in the repository");
+    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("the text is gzipped");
+    text
 }
 
 /// The golden runner counts; a run with a failure is short of all.

@@ -1,7 +1,6 @@
 //! Packed models against their float selves: time, memory and files.
 
 use std::hint::black_box;
-use std::io::Read;
 use std::path::Path;
 
 use burn::tensor::{Device, Distribution, Tensor};
@@ -180,10 +179,7 @@ pub(crate) fn minilm() -> Vec<Figure> {
         return Vec::new();
     };
     let device = device();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/char-gpt/data/moby-dick.txt.gz");
-    let mut text = String::new();
-    let file = std::fs::File::open(path).expect("the text is in the repository");
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("the text is gzipped");
+    let text = super::text(Path::new(env!("CARGO_MANIFEST_DIR")));
     let (float, task) = pretrained::minilm::published(&models, &text, &device).expect("the model is there");
     let config = presets::int8_smoothquant();
     let calibrate = |model: &MiniLm| task.calibration.iter().for_each(|batch| drop(model.forward(batch)));

@@ -428,15 +428,26 @@ impl Lowering<'_> {
         x: String,
         groups: &Groups,
         factors: &[usize],
-    ) -> Result<(String, Groups, Option<Vec<usize>>), OnnxError> {
+    ) -> Result<(String, Groups, Option<Split>), OnnxError> {
         use burn_quant_ops::AxisGroups::{Each, Whole};
         let (shape, counts) = (groups.shape(), groups.counts());
         let divided: Vec<usize> =
             (0..shape.len()).filter(|axis| counts[*axis] > 1 && counts[*axis] != shape[*axis]).collect();
         match divided[..] {
             [] => Ok((x, groups.clone(), None)),
-            [axis] if shape[axis].is_multiple_of(groups.size(axis)) => {
-                let size = groups.size(axis);
+            [axis] => {
+                let (len, size) = (shape[axis], groups.size(axis));
+                let missing = counts[axis] * size - len;
+                let x = match missing {
+                    0 => x,
+                    // zeros, which change no range
+                    _ => {
+                        let mut pads = vec![0; 2 * shape.len()];
+                        pads[shape.len() + axis] = missing as i64;
+                        let pads = self.integers("pads", &pads);
+                        self.emit("Pad", vec![x, pads], vec![])
+                    }
+                };
                 let mut split = shape.to_vec();
                 split.splice(axis..=axis, [counts[axis], size]);
                 let mut axes: Vec<_> =
@@ -447,17 +458,34 @@ impl Lowering<'_> {
                 split_factors.splice(axis..=axis, [0, 0]);
                 let dims = self.target(&split, &split_factors)?;
                 let x = self.emit("Reshape", vec![x, dims], vec![]);
-                Ok((x, Groups::new(&split, &axes), Some(shape.to_vec())))
+                Ok((x, Groups::new(&split, &axes), Some(Split { shape: shape.to_vec(), axis, missing })))
             }
             _ => Err(self.refused(format!("blocks of {counts:?} do not divide activations of {shape:?}"))),
         }
     }
 
-    fn out_of_blocks(&mut self, y: String, shape: Option<Vec<usize>>, factors: &[usize]) -> Result<String, OnnxError> {
-        let Some(shape) = shape else { return Ok(y) };
-        let shape = self.target(&shape, factors)?;
-        Ok(self.emit("Reshape", vec![y, shape], vec![]))
+    fn out_of_blocks(&mut self, y: String, split: Option<Split>, factors: &[usize]) -> Result<String, OnnxError> {
+        let Some(Split { mut shape, axis, missing }) = split else { return Ok(y) };
+        let len = shape[axis];
+        shape[axis] += missing;
+        let target = self.target(&shape, factors)?;
+        let y = self.emit("Reshape", vec![y, target], vec![]);
+        if missing == 0 {
+            return Ok(y);
+        }
+        let mut inputs = vec![y];
+        for (what, value) in [("starts", 0), ("ends", len), ("axes", axis)] {
+            inputs.push(self.integers(what, &[value as i64]));
+        }
+        Ok(self.emit("Slice", inputs, vec![]))
     }
+}
+
+/// What a tensor was before an axis was divided into blocks, the last filled up.
+struct Split {
+    shape: Vec<usize>,
+    axis: usize,
+    missing: usize,
 }
 
 /// The number that the range of a format is divided by.
