@@ -296,8 +296,8 @@ impl AutoQuantizeConfig {
         self
     }
 
-    /// Adds groups of layers by their paths, each to get one format: those that read the same activations, as a captured
-    /// graph shows them (`GraphModel::siblings` of `burn-quant-graph`).
+    /// Adds groups of layers by their paths, each to get one format: those that read the same activations, as a
+    /// captured graph shows them (`GraphModel::siblings` of `burn-quant-graph`).
     ///
     /// They come before all patterns.
     pub fn with_siblings(self, siblings: &[Vec<String>]) -> Self {

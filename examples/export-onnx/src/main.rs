@@ -5,8 +5,8 @@
 //! cargo run --release -p export-onnx -- --out onnx
 //! ```
 //!
-//! `python examples/export-onnx/check.py onnx` runs the files in ONNX Runtime and compares. The network of convolutions is
-//! written with burn's own layers, and its batch norm is folded: a graph of it becomes the model that is quantized.
+//! `python examples/export-onnx/check.py onnx` runs the files in ONNX Runtime and compares. The network of convolutions
+//! is written with burn's own layers, and its batch norm is folded: a graph of it becomes the model that is quantized.
 
 mod case;
 mod models;

@@ -105,6 +105,36 @@ fn attention_of_tokens_one_by_one_is_that_of_all_of_them() {
     }
 }
 
+/// Keys and values as codes, in attention, in an encoder, and in a decoder, whose memory is computed once.
+#[test]
+fn packed_caches_compute_what_those_in_floats_do() {
+    let (_, device) = device();
+    let x: Tensor<3> = spread([2, 5, 32], &device);
+    let input = |tokens: usize| x.clone().narrow(1, 0, tokens);
+    for (name, config) in kv_formats() {
+        let (layer, _) =
+            quantize(attention(&device), &kv_cache(config), |layer| drop(layer.forward(causal(&x)))).unwrap();
+        let floats = MhaCache::autoregressive();
+        let Ok(codes) = floats.clone().packed(&layer) else { panic!("{name} has a packed form") };
+        let memory = (MhaCache::autoregressive_cross_attention(), MhaCache::autoregressive_cross_attention());
+        let memory = (memory.0, memory.1.packed(&layer).unwrap());
+        for (mut floats, mut codes, crosses) in [(floats, codes, false), (memory.0, memory.1, true)] {
+            for tokens in 1..=5 {
+                let of = || match crosses {
+                    false => causal(&input(tokens)),
+                    true => MhaInput::new(input(tokens), x.clone(), x.clone()),
+                };
+                let expected = layer.forward_cache(of(), &mut floats).context;
+                let found = layer.forward_cache(of(), &mut codes).context;
+                assert_eq!(found.to_data(), expected.to_data(), "{name}, {tokens} tokens, memory: {crosses}");
+            }
+            assert!(codes.bytes_per_token() * 3 < floats.bytes_per_token(), "{name}: {}", codes.bytes_per_token());
+        }
+    }
+    let off = MhaCache::autoregressive().packed(&attention(&device));
+    assert!(matches!(off, Err(burn_quant::error::NotPackedReason::Disabled)), "{off:?}");
+}
+
 fn attention_without_quantizers(layer: &MultiHeadAttention) -> MultiHeadAttention {
     burn_quant::disable(layer.clone(), "*").unwrap()
 }

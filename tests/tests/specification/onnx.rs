@@ -72,8 +72,8 @@ fn int8_is_written_as_codes_and_pairs_under_the_models_paths() {
     assert_eq!(stored[0], "weight Int8 [64, 32]");
 }
 
-/// What a convolution computes is rounded at once, where the next quantizer rounds it behind a rectifier and a pool: then
-/// ONNX Runtime multiplies in integers. What something else reads too stays as it is.
+/// What a convolution computes is rounded at once, where the next quantizer rounds it behind a rectifier and a pool:
+/// then ONNX Runtime multiplies in integers. What something else reads too stays as it is.
 #[test]
 fn convolutions_stay_codes_up_to_the_next_layer() {
     #[derive(Module, Debug)]

@@ -22,7 +22,8 @@ impl QuantizeOptions<'_> {
         config: &QuantConfig,
         mut forward_loop: impl FnMut(&M),
     ) -> Result<(M, Report), QuantError> {
-        let calibrator = Calibrator::new(&config.algorithm, &self.algorithms)?.with_siblings(&self.siblings); // before hours of data, not after
+        // before hours of data, not after
+        let calibrator = Calibrator::new(&config.algorithm, &self.algorithms)?.with_siblings(&self.siblings);
         let placed = self.placed(model, config)?;
         if config.algorithm == Algorithm::None {
             return self.without_data(placed, config, &calibrator, ModelStatistics::default());

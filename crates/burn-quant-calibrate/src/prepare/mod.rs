@@ -5,9 +5,9 @@
 //! layer ─ relu ─ layer  ──► layer' ─ relu ─ layer'  equalize          channels of neighbours get ranges alike
 //! ```
 //!
-//! Both are for layers of float models, before [`quantize`](crate::pipeline::quantize()). It is the caller who says which
-//! layers are neighbours: the functions take the layers and return them changed. A captured graph knows them: `GraphModel`
-//! of `burn-quant-graph` finds and changes them all.
+//! Both are for layers of float models, before [`quantize`](crate::pipeline::quantize()). It is the caller who says
+//! which layers are neighbours: the functions take the layers and return them changed. A captured graph knows them:
+//! `GraphModel` of `burn-quant-graph` finds and changes them all.
 
 mod batch_norm;
 mod equalize;

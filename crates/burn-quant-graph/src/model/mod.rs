@@ -40,7 +40,7 @@ use part::{Call, Field, Part};
 /// | a convolution with `conv.weight` | a `QuantConv1d`, …, `QuantConvTranspose3d` at `conv` |
 /// | rows of `table.weight` | a `QuantEmbedding` at `table` |
 /// | one of these with a parameter of another name, `cell.w` | the layer at `cell.w`: its weight is `cell.w.weight` |
-/// | a product of two tensors that are computed | `matmul_0`, …: a `lhs_quantizer` and a `rhs_quantizer`, which rules for `*input_quantizer` leave off |
+/// | a product of two computed tensors | `matmul_0`, …: `lhs_quantizer` and `rhs_quantizer`, off in every preset |
 /// | any other float parameter | the parameter, at its path |
 /// | everything else | operations, which run as they were recorded |
 ///

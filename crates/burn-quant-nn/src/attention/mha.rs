@@ -7,7 +7,8 @@ use burn_nn::{Dropout, Gelu, Initializer};
 
 use super::{TensorCache, attention_weights, join_heads, split_heads};
 use crate::QuantLinear;
-use burn_quant_core::error::QuantError;
+use burn_quant_core::compress::{PackedTokens, TokenCodec};
+use burn_quant_core::error::{NotPackedReason, QuantError};
 use burn_quant_core::layout::Role;
 use burn_quant_core::quantizer::TensorQuantizer;
 
@@ -156,11 +157,26 @@ impl QuantMultiHeadAttention {
     pub fn forward_cache(&self, input: MhaInput, cache: &mut MhaCache) -> MhaOutput {
         self.check(&input);
         let query = cache.query.forward(input.query, 2, |x| self.project(x, &self.query, &self.q_bmm_quantizer));
-        let key = cache.key.forward(input.key, 2, |x| self.project(x, &self.key, &self.k_bmm_quantizer));
-        let value = cache.value.forward(input.value, 2, |x| self.project(x, &self.value, &self.v_bmm_quantizer));
+        let key = self.cached(input.key, &self.key, &self.k_bmm_quantizer, &mut cache.key);
+        let value = self.cached(input.value, &self.value, &self.v_bmm_quantizer, &mut cache.value);
         let (weights, context) = self.attend(query, key, value, input.mask_pad, input.mask_attn);
         let context = cache.output.forward(context, 1, |x| self.output.forward(x));
         MhaOutput { weights, context }
+    }
+
+    /// Keys or values of all tokens, quantized: from floats, or from codes.
+    fn cached(
+        &self,
+        x: Tensor<3>,
+        layer: &QuantLinear,
+        quantizer: &TensorQuantizer,
+        cache: &mut Cache<4>,
+    ) -> Tensor<4> {
+        let heads = |x: Tensor<3>| split_heads(layer.forward(x), self.n_heads).swap_dims(1, 2);
+        match cache {
+            Cache::Packed(cache) => cache.extend(x, heads),
+            cache => cache.forward(x, 2, |x| self.project(x, layer, quantizer)),
+        }
     }
 
     fn check(&self, input: &MhaInput) {
@@ -260,6 +276,7 @@ pub struct MhaCache {
 enum Cache<const D: usize> {
     Growing(TensorCache<D>),
     Fixed(TensorCache<D>),
+    Packed(Box<PackedCache>),
 }
 
 impl<const D: usize> Cache<D> {
@@ -275,6 +292,41 @@ impl<const D: usize> Cache<D> {
         match self {
             Self::Growing(cache) => cache.extend(x, axis, f),
             Self::Fixed(cache) => cache.once(x, f),
+            Self::Packed(_) => unreachable!("keys and values alone are packed"),
+        }
+    }
+
+    /// The same, packed.
+    fn packed(self, quantizer: &TensorQuantizer) -> Result<Self, NotPackedReason> {
+        let grows = match &self {
+            Self::Growing(_) => true,
+            Self::Fixed(_) => false,
+            Self::Packed(cache) => cache.grows,
+        };
+        Ok(Self::Packed(Box::new(PackedCache { codec: TokenCodec::of(quantizer)?, tokens: None, grows })))
+    }
+}
+
+/// Keys or values as codes.
+#[derive(Clone, Debug)]
+struct PackedCache {
+    codec: TokenCodec,
+    tokens: Option<PackedTokens>,
+    /// Whether every call adds its last token; otherwise the first call has all.
+    grows: bool,
+}
+
+impl PackedCache {
+    fn extend(&mut self, x: Tensor<3>, heads: impl FnOnce(Tensor<3>) -> Tensor<4>) -> Tensor<4> {
+        match &mut self.tokens {
+            none @ None => none.insert(self.codec.pack(heads(x))).unpack(),
+            Some(tokens) => {
+                if self.grows {
+                    let [_, length, _] = x.dims();
+                    tokens.extend(self.codec.pack(heads(x.narrow(1, length - 1, 1))));
+                }
+                tokens.unpack()
+            }
         }
     }
 }
@@ -292,5 +344,57 @@ impl MhaCache {
     /// Keys and values of the memory are computed once.
     pub fn autoregressive_cross_attention() -> Self {
         Self { key: Cache::fixed(), value: Cache::fixed(), ..Self::autoregressive() }
+    }
+
+    /// Keeps keys and values as codes and scales, in the formats of the layer's quantizers: a new cache for this layer.
+    ///
+    /// Outputs are those of a cache in floats, as for [`KvCache`](super::KvCache); queries and outputs, which burn's
+    /// layer keeps too, stay in floats.
+    ///
+    /// # Errors
+    ///
+    /// [`NotPackedReason`] as [`TokenCodec::of`], for instance if `k_bmm_quantizer` or `v_bmm_quantizer` is off.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "flex")] fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use burn::tensor::{Device, Distribution, Tensor};
+    /// use burn_quant::nn::attention::{MhaCache, MhaInput, MultiHeadAttentionConfig};
+    /// use burn_quant::{QuantConfig, QuantizerConfig, Rule, quantize};
+    ///
+    /// let layer = MultiHeadAttentionConfig::new(16, 2).with_dropout(0.0).init(&Device::flex());
+    /// let rule = Rule::set("*[kv]_bmm_quantizer", QuantizerConfig::int(8).per_token().dynamic());
+    /// let x = Tensor::random([1, 3, 16], Distribution::Normal(0.0, 1.0), &Device::flex());
+    /// let weights = Rule::set("*weight_quantizer", QuantizerConfig::int(8));
+    /// let config = QuantConfig::new().with_rule(weights).with_rule(rule);
+    /// let (layer, _) = quantize(layer, &config, |layer| drop(layer.forward(MhaInput::self_attn(x.clone()))))?;
+    /// let (mut floats, mut codes) = (MhaCache::autoregressive(), MhaCache::autoregressive().packed(&layer)?);
+    /// for tokens in 1..=3 {
+    ///     let input = MhaInput::self_attn(x.clone().narrow(1, 0, tokens));
+    ///     let expected = layer.forward_cache(input.clone(), &mut floats).context;
+    ///     assert_eq!(layer.forward_cache(input, &mut codes).context.to_data(), expected.to_data());
+    /// }
+    /// assert_eq!((floats.bytes_per_token(), codes.bytes_per_token()), (128, 48)); // keys and values
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "flex"))] fn main() {}
+    /// ```
+    pub fn packed(self, layer: &QuantMultiHeadAttention) -> Result<Self, NotPackedReason> {
+        let (key, value) = (self.key.packed(&layer.k_bmm_quantizer)?, self.value.packed(&layer.v_bmm_quantizer)?);
+        Ok(Self { key, value, query: Cache::growing(), output: Cache::growing() })
+    }
+
+    /// Returns the bytes that keys and values of a token take.
+    ///
+    /// 0 for a new cache.
+    pub fn bytes_per_token(&self) -> usize {
+        let bytes = |cache: &Cache<4>| match cache {
+            Cache::Growing(cache) | Cache::Fixed(cache) => cache.get().map_or(0, |x| {
+                let [_, heads, _, features] = x.dims();
+                heads * features * x.dtype().size()
+            }),
+            Cache::Packed(cache) => cache.tokens.as_ref().map_or(0, PackedTokens::bytes_per_token),
+        };
+        bytes(&self.key) + bytes(&self.value)
     }
 }

@@ -9,7 +9,7 @@ use burn_nn::{Dropout, Initializer};
 use super::QuantPositionWiseFeedForward;
 use crate::QuantLayerNorm;
 use crate::attention::{MhaCache, MhaInput, QuantMultiHeadAttention, TensorCache};
-use burn_quant_core::error::QuantError;
+use burn_quant_core::error::{NotPackedReason, QuantError};
 
 layer_config! {
     QuantTransformerDecoderConfig = TransformerDecoderConfig => QuantTransformerDecoder (device);
@@ -138,6 +138,26 @@ impl QuantTransformerDecoder {
     pub fn new_autoregressive_cache(&self) -> TransformerDecoderAutoregressiveCache {
         let layers = self.layers.iter().map(|_| TransformerDecoderLayerAutoregressiveCache::empty());
         TransformerDecoderAutoregressiveCache { layers: layers.collect() }
+    }
+
+    /// Creates a cache of no tokens that keeps keys and values as codes, in the formats of their quantizers.
+    ///
+    /// See [`MhaCache::packed`](crate::attention::MhaCache::packed).
+    ///
+    /// # Errors
+    ///
+    /// [`NotPackedReason`] if a quantizer of keys or values has no packed form, or is off.
+    pub fn new_packed_autoregressive_cache(&self) -> Result<TransformerDecoderAutoregressiveCache, NotPackedReason> {
+        let cache = |layer: &QuantTransformerDecoderLayer| {
+            let cache = TransformerDecoderLayerAutoregressiveCache::empty();
+            Ok(TransformerDecoderLayerAutoregressiveCache {
+                self_attn: cache.self_attn.packed(&layer.self_attn)?,
+                cross_attn: cache.cross_attn.packed(&layer.cross_attn)?,
+                ..cache
+            })
+        };
+        let layers = self.layers.iter().map(cache).collect::<Result<_, NotPackedReason>>()?;
+        Ok(TransformerDecoderAutoregressiveCache { layers })
     }
 
     /// Returns burn's decoder, which computes the same.

@@ -9,7 +9,7 @@ use burn_nn::{Dropout, Initializer};
 use super::QuantPositionWiseFeedForward;
 use crate::QuantLayerNorm;
 use crate::attention::{MhaCache, MhaInput, QuantMultiHeadAttention, TensorCache};
-use burn_quant_core::error::QuantError;
+use burn_quant_core::error::{NotPackedReason, QuantError};
 
 layer_config! {
     QuantTransformerEncoderConfig = TransformerEncoderConfig => QuantTransformerEncoder (device);
@@ -115,6 +115,22 @@ impl QuantTransformerEncoder {
     pub fn new_autoregressive_cache(&self) -> TransformerEncoderAutoregressiveCache {
         let layers = self.layers.iter().map(|_| TransformerEncoderLayerAutoregressiveCache::empty());
         TransformerEncoderAutoregressiveCache { layers: layers.collect() }
+    }
+
+    /// Creates a cache of no tokens that keeps keys and values as codes, in the formats of their quantizers.
+    ///
+    /// See [`MhaCache::packed`](crate::attention::MhaCache::packed).
+    ///
+    /// # Errors
+    ///
+    /// [`NotPackedReason`] if a quantizer of keys or values has no packed form, or is off.
+    pub fn new_packed_autoregressive_cache(&self) -> Result<TransformerEncoderAutoregressiveCache, NotPackedReason> {
+        let cache = |layer: &QuantTransformerEncoderLayer| {
+            let cache = TransformerEncoderLayerAutoregressiveCache::empty();
+            Ok(TransformerEncoderLayerAutoregressiveCache { mha: cache.mha.packed(&layer.mha)?, ..cache })
+        };
+        let layers = self.layers.iter().map(cache).collect::<Result<_, NotPackedReason>>()?;
+        Ok(TransformerEncoderAutoregressiveCache { layers })
     }
 
     /// Returns burn's encoder, which computes the same.
