@@ -8,7 +8,6 @@ use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 
 use crate::GraphError;
-use crate::replay::Boundary;
 
 /// An axis of the inputs whose size is not that of the capture: that of the batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,9 +71,9 @@ impl Graph {
         operations: Vec<OperationIr>,
         values: BTreeMap<TensorId, TensorData>,
         names: BTreeMap<TensorId, Name>,
-        boundary: Boundary,
+        [inputs, outputs]: [Vec<TensorIr>; 2],
+        free: Option<FreeAxis>,
     ) -> Self {
-        let Boundary { inputs, outputs, free } = boundary;
         let mut graph = Self { operations, values, names, inputs, outputs, free };
         graph.prune();
         graph

@@ -10,7 +10,7 @@ use super::part::{Call, Part};
 use super::{GraphModel, Placed, Step};
 use crate::axes::factors_between;
 use crate::graph::Name;
-use crate::replay::{Boundary, Resize};
+use crate::replay::Resize;
 use crate::values::{AnyTensor, with_tensor};
 use crate::{FreeAxis, Graph, GraphError, capture};
 
@@ -53,8 +53,8 @@ impl GraphModel {
                 }
             }
         }
-        let boundary = Boundary { free: whole.free, ..program.boundary.clone() };
-        Ok(Graph::of_parts(whole.operations, whole.values, whole.names, boundary))
+        let boundaries = [program.boundary.inputs.clone(), program.boundary.outputs.clone()];
+        Ok(Graph::of_parts(whole.operations, whole.values, whole.names, boundaries, whole.free))
     }
 }
 

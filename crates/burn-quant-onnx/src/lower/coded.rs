@@ -6,9 +6,9 @@
 //! ```
 //!
 //! Rounding to a grid that is symmetric around zero is monotone and leaves zero where it is, so it changes places with
-//! a rectifier, with maxima, and with what only moves elements: the values are the same. ONNX Runtime makes of the first
-//! two nodes a `QLinearConv`, whose sums are integers; it rounds them by a factor of its own, so that a value at the
-//! border between two codes may come out one step beside burn's.
+//! a rectifier, with maxima, and with what only moves elements: the values are the same. ONNX Runtime makes a
+//! `QLinearConv` of the first two nodes, whose sums are integers; it rounds them by a factor of its own, so that a
+//! value at the border between two codes may come out one step beside burn's.
 
 use burn_quant_graph::RecordedOp;
 use burn_quant_graph::ir::{
