@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! model, inputs, forward ──► capture ──► Graph ──► Replay: any backend, equal to the model bit for bit
+//!                                          ├─────► GraphModel: a module with quantizers at its products
 //!                                          ├─────► products, siblings, costs: what the graph is asked
 //!                                          └─────► text, DOT
 //! ```
@@ -11,6 +12,7 @@
 //! * `graph` nodes, values and names
 //! * `values` tensors of a model's inputs and outputs
 //! * `replay` runs a graph
+//! * `model` a model out of a graph: unmodified networks, quantized
 //! * `products` linear layers, convolutions and other products, however they were recorded
 //! * `name` operations in words
 //! * `text` a graph to read

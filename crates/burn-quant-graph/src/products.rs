@@ -54,6 +54,20 @@ impl Graph {
         (0..self.operations().len()).filter_map(|index| walk.product(index)).collect()
     }
 
+    /// Returns the multiplications that each layer does in a run, by its path: those of all its calls.
+    ///
+    /// Tables do none. Of an axis that is free, the size is that of the capture. `AutoQuantizeConfig` of
+    /// `burn-quant-search` takes them for a budget of bits per multiplication.
+    pub fn multiplications(&self) -> BTreeMap<String, f64> {
+        let mut found = BTreeMap::new();
+        for product in self.products() {
+            let Some(weight) = product.weight else { continue };
+            let layer = weight.strip_suffix(".weight").map_or(weight.clone(), String::from);
+            *found.entry(layer).or_insert(0.0) += product.multiplications as f64;
+        }
+        found
+    }
+
     /// Returns the weights of products that read the same activations, two or more at a time: layers that share scales
     /// in SmoothQuant, AWQ and auto-quantize.
     ///

@@ -1,5 +1,7 @@
 //! What to search for: plain data, saved as JSON or TOML.
 
+use std::collections::BTreeMap;
+
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -198,6 +200,10 @@ pub struct AutoQuantizeConfig {
     /// read per token.
     #[serde(default = "whole", alias = "expert_share", skip_serializing_if = "is_whole")]
     pub active_expert_fraction: f64,
+    /// Multiplications of each layer in a run, by its path. If there are some, the budget is bits per multiplication: a
+    /// layer counts as often as its weights are multiplied, and what multiplies nothing does not count.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub multiplications: BTreeMap<String, f64>,
     /// What is minimised.
     #[serde(default)]
     pub objective: Objective,
@@ -265,6 +271,7 @@ impl AutoQuantizeConfig {
             cost: Cost::default(),
             exclude_from_budget: Vec::new(),
             active_expert_fraction: 1.0,
+            multiplications: BTreeMap::new(),
             objective: Objective::Sum,
             calibration_batches: calibration_batches(),
             score_batches: score_batches(),
@@ -320,6 +327,20 @@ impl AutoQuantizeConfig {
     /// They are searched all the same. A glob that matches nothing is an error.
     pub fn exclude_from_budget(mut self, layers: impl Into<String>) -> Self {
         self.exclude_from_budget.push(layers.into());
+        self
+    }
+
+    /// Budgets bits per multiplication in place of bits per parameter: operations, not bytes.
+    ///
+    /// A convolution multiplies each weight at every pixel, a linear layer once for each token: what runs long is to have
+    /// few bits. `multiplications` are those of each layer in a run, by its path; `Graph::multiplications` of
+    /// `burn-quant-graph` counts them. A layer that is searched and not named is an error.
+    ///
+    /// ```text
+    /// effective bits = Σ multiplications · bits of the layer / elements  /  Σ multiplications
+    /// ```
+    pub fn with_multiplications(mut self, multiplications: BTreeMap<String, f64>) -> Self {
+        self.multiplications = multiplications;
         self
     }
 

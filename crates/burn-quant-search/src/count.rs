@@ -23,7 +23,7 @@ impl AutoQuantizeConfig {
         for group in &layout.groups {
             let units = first..first + group.units.len();
             first = units.end;
-            let share = self.share(&group.units, left_out(&group.units, &exclude_from_budget));
+            let share = self.share(&group.units, left_out(&group.units, &exclude_from_budget))?;
             let planned_bits = |planned: &Planned, unit: &Unit| match (planned, cost) {
                 (None, _) => cost.float_bits() * unit.elements() as f64,
                 (Some(planned), Cost::Exact { float_bits }) => bits_of_planned(unit, planned, float_bits),
@@ -57,13 +57,23 @@ impl AutoQuantizeConfig {
         Ok(groups)
     }
 
-    /// How much a group counts.
-    fn share(&self, units: &[Unit], exclude_from_budget: bool) -> f64 {
-        match exclude_from_budget {
+    /// How much an element of a group counts.
+    fn share(&self, units: &[Unit], exclude_from_budget: bool) -> Result<f64, QuantError> {
+        let share = match exclude_from_budget {
             true => 0.0,
             false if units.iter().all(|unit| experts::is_expert(&unit.layer)) => self.active_expert_fraction,
             false => 1.0,
+        };
+        if self.multiplications.is_empty() {
+            return Ok(share);
         }
+        let of_layer = |unit: &Unit| {
+            let unknown = || format!("`{}` is searched, and its multiplications are not known", unit.layer);
+            let known = self.multiplications.get(&unit.layer).copied();
+            known.ok_or_else(|| QuantError::Search { problem: unknown() })
+        };
+        let multiplications: f64 = units.iter().map(of_layer).sum::<Result<_, _>>()?;
+        Ok(share * multiplications / units.iter().map(Unit::elements).sum::<usize>() as f64)
     }
 
     /// Parameters that count, and bits of those that are not searched.
@@ -74,11 +84,11 @@ impl AutoQuantizeConfig {
         base: &BaseResult,
     ) -> Result<(f64, f64), QuantError> {
         let exclude_from_budget = matchers(&self.exclude_from_budget)?;
-        let counts = |units: &[Unit]| self.share(units, left_out(units, &exclude_from_budget));
-        let searched = groups
-            .iter()
-            .map(|group| counts(&group.units) * group.units.iter().map(Unit::elements).sum::<usize>() as f64);
-        let (mut counted, mut other_bits) = (searched.sum::<f64>(), 0.0);
+        let searched = groups.iter().map(|group| {
+            let share = self.share(&group.units, left_out(&group.units, &exclude_from_budget))?;
+            Ok(share * group.units.iter().map(Unit::elements).sum::<usize>() as f64)
+        });
+        let (mut counted, mut other_bits) = (searched.sum::<Result<f64, QuantError>>()?, 0.0);
         if let Cost::Exact { float_bits } = self.cost {
             let device = device_of(float);
             let units: Vec<&Unit> = groups.iter().flat_map(|group| &group.units).collect();
@@ -91,11 +101,17 @@ impl AutoQuantizeConfig {
                 }
                 let elements = weight.shape.iter().product::<usize>() as f64;
                 let fixed = base.layers.iter().find(|(unit, _)| unit.weight == weight.path);
-                counted += elements;
-                other_bits += match fixed {
-                    Some((unit, candidate)) => candidate_bits(unit, candidate, float_bits, &device)?,
-                    None => elements * f64::from(float_bits),
+                let share = match self.multiplications.is_empty() {
+                    true => 1.0,
+                    false if weight.field != "weight" => 0.0,
+                    false => self.multiplications.get(layer).map_or(0.0, |count| count / elements),
                 };
+                counted += elements * share;
+                other_bits += share
+                    * match fixed {
+                        Some((unit, candidate)) => candidate_bits(unit, candidate, float_bits, &device)?,
+                        None => elements * f64::from(float_bits),
+                    };
             }
         }
         if counted == 0.0 {

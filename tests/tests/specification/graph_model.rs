@@ -361,6 +361,36 @@ fn siblings_are_found_by_what_they_read() {
     assert_eq!(groups, [vec!["left", "right"], vec!["last"]]);
 }
 
+/// A budget of operations: a kernel of nine weights counts for the pixels that it meets.
+#[test]
+fn a_search_budgets_multiplications() {
+    let (_, device) = device();
+    let (_, _, model) = cnns(&device);
+    let multiplications = model.multiplications().clone();
+    // two images: 4 channels of 6 x 6 pixels, of 2 x 2; 4 channels of 2 x 2 meet 3 of 2 x 2; 27 inputs meet 10 outputs
+    let expected = [("conv", 2 * 4 * 36 * 9), ("depthwise", 2 * 4 * 4 * 9), ("head", 2 * 270), ("up", 2 * 16 * 12)];
+    let expected = expected.map(|(layer, count)| (layer.to_string(), f64::from(count)));
+    assert_eq!(multiplications, expected.into());
+
+    let formats = ["int8_weight_only"].map(|name| SearchFormat::preset(name).unwrap());
+    let data = |device: &Device| vec![images(device)];
+    let forward = |model: &GraphModel, x: &Tensor<4>| model.forward::<_, Tensor<2>>(x.clone());
+    let search = AutoQuantizeConfig::new(12.0, formats).with_batches(1, 1);
+    let search_by = |counts| {
+        AutoQuantization::new(&search.clone().with_multiplications(counts)).by_divergence(model.clone(), data, forward)
+    };
+    let (_, state) = search_by(multiplications.clone()).unwrap();
+    for group in &state.groups {
+        let float = group.choices.iter().find(|choice| choice.format.is_none()).unwrap();
+        assert_eq!(float.cost, 16.0 * multiplications[group.name()], "{}", group.name());
+    }
+    assert_eq!(state.counted, multiplications.values().sum::<f64>());
+    assert!(state.best.unwrap().effective_bits <= 12.0);
+
+    let unknown = search_by([("conv".to_string(), 1.0)].into()).unwrap_err().to_string();
+    assert!(unknown.contains("its multiplications are not known"), "{unknown}");
+}
+
 /// One weight at several places, a table that is the head too, weights of other names, and weights that are transposed.
 #[test]
 fn layers_are_found_however_they_are_written() {

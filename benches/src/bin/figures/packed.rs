@@ -69,6 +69,16 @@ pub(crate) fn glue() -> Vec<Figure> {
     let x = Tensor::<2>::random([1, 16], Distribution::Normal(0.0, 1.0), &device);
     let many = || (0..1000).for_each(|_| drop(black_box(layer.forward(x.clone()))));
     let times = shortest(9, &mut [&mut || many()]);
+    // what an epilogue would save: passes of their own over the result
+    let (wide, weight) = (LinearConfig::new(1024, 1024), QuantizerConfig::int(8).per_channel());
+    let plain = packed(wide.clone().with_bias(false).init(&device), weight.clone(), true);
+    let biased = packed(wide.init(&device), weight, true);
+    for batch in [1, 32, 512] {
+        let x = Tensor::<2>::random([batch, 1024], Distribution::Normal(0.0, 1.0), &device);
+        let many = |layer: &QuantLinear| (0..20).for_each(|_| drop(black_box(layer.forward(x.clone()))));
+        let times = shortest(9, &mut [&mut || many(&plain), &mut || many(&biased)]);
+        println!("# packed linear 1024 x 1024, INT8 tokens, batch {batch}: with bias / without {:.3}", ratio(&times));
+    }
     vec![Figure::at_most("packed linear, beside the product, us", times[0].as_secs_f64() * 1e3, 5.0)]
 }
 

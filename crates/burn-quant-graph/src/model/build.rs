@@ -37,14 +37,14 @@ impl GraphModel {
             let layer = |weight: String| weight.strip_suffix(".weight").map_or(weight.clone(), String::from);
             weights.into_iter().map(layer).collect()
         });
-        let siblings = siblings.collect();
+        let (siblings, multiplications) = (siblings.collect(), graph.multiplications());
         let boundary = Boundary::of(&graph);
         let mut build = Build { found: layers(&graph), graph, device, parts: Vec::new(), owners: BTreeMap::new() };
         let steps = build.steps();
         let parameters = build.reads(&steps);
         let Build { graph: Graph { values, mut names, .. }, parts, .. } = build;
         names.retain(|id, _| values.contains_key(id));
-        let program = Program { steps, boundary, constants: values, names, parameters, siblings };
+        let program = Program { steps, boundary, constants: values, names, parameters, siblings, multiplications };
         Ok(Self { parts, program: Arc::new(program), device: device.clone(), running: Running::default() })
     }
 }

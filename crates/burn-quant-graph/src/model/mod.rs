@@ -111,6 +111,7 @@ struct Program {
     /// Parameters that operations read.
     parameters: Vec<Read>,
     siblings: Vec<Vec<String>>,
+    multiplications: BTreeMap<String, f64>,
 }
 
 /// A parameter that an operation reads.
@@ -232,6 +233,13 @@ impl GraphModel {
     /// In the order of the first of each.
     pub fn siblings(&self) -> &[Vec<String>] {
         &self.program.siblings
+    }
+
+    /// Returns the multiplications that each layer does in a run, by its path.
+    ///
+    /// See [`Graph::multiplications`](crate::Graph::multiplications).
+    pub fn multiplications(&self) -> &BTreeMap<String, f64> {
+        &self.program.multiplications
     }
 
     fn state(&self) -> Result<State, GraphError> {
