@@ -332,8 +332,8 @@ impl AutoQuantizeConfig {
 
     /// Budgets bits per multiplication in place of bits per parameter: operations, not bytes.
     ///
-    /// A convolution multiplies each weight at every pixel, a linear layer once for each token: what runs long is to have
-    /// few bits. `multiplications` are those of each layer in a run, by its path; `Graph::multiplications` of
+    /// A convolution multiplies each weight at every pixel, a linear layer once for each token: what runs long is to
+    /// have few bits. `multiplications` are those of each layer in a run, by its path; `Graph::multiplications` of
     /// `burn-quant-graph` counts them. A layer that is searched and not named is an error.
     ///
     /// ```text
