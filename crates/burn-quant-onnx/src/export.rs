@@ -29,7 +29,7 @@ use crate::{OnnxError, OnnxModel, Profile};
 /// let (layer, _) = quantize(layer, &presets::int8_default(), |layer| drop(layer.forward(x.clone())))?;
 ///
 /// let onnx = export(&layer, x, |layer: &nn::Linear, x: Tensor<2>| layer.forward(x))?;
-/// assert_eq!(onnx.stored().next(), Some(("weight", ElementType::Int8, &[64, 32][..]))); // codes
+/// assert_eq!(onnx.stored().next(), Some(("weight", ElementType::Uint8, &[64, 32][..]))); // codes
 /// # let folder = std::env::temp_dir();
 /// onnx.save(folder.join("linear.onnx"))?;
 /// # Ok(()) }
