@@ -105,10 +105,12 @@ fn attention_of_tokens_one_by_one_is_that_of_all_of_them() {
     }
 }
 
-/// Keys and values as codes, in attention, in an encoder, and in a decoder, whose memory is computed once.
+/// Keys and values as codes, of tokens that come one by one and of a memory that is computed once. On a GPU divisions
+/// of codes by scales are rounded otherwise than in fake quantization.
 #[test]
 fn packed_caches_compute_what_those_in_floats_do() {
-    let (_, device) = device();
+    let (backend, device) = device();
+    let tolerance = if backend == "flex" { 0.0 } else { 1e-6 };
     let x: Tensor<3> = spread([2, 5, 32], &device);
     let input = |tokens: usize| x.clone().narrow(1, 0, tokens);
     for (name, config) in kv_formats() {
@@ -124,9 +126,9 @@ fn packed_caches_compute_what_those_in_floats_do() {
                     false => causal(&input(tokens)),
                     true => MhaInput::new(input(tokens), x.clone(), x.clone()),
                 };
-                let expected = layer.forward_cache(of(), &mut floats).context;
-                let found = layer.forward_cache(of(), &mut codes).context;
-                assert_eq!(found.to_data(), expected.to_data(), "{name}, {tokens} tokens, memory: {crosses}");
+                let expected = values(layer.forward_cache(of(), &mut floats).context);
+                let found = values(layer.forward_cache(of(), &mut codes).context);
+                assert_close(&found, &expected, tolerance, &format!("{name}, {tokens} tokens, memory: {crosses}"));
             }
             assert!(codes.bytes_per_token() * 3 < floats.bytes_per_token(), "{name}: {}", codes.bytes_per_token());
         }
