@@ -104,8 +104,7 @@ impl Build<'_> {
             };
             return Some((owner.part, call));
         }
-        let names = self.graph.names.clone();
-        let mut path: Vec<(String, String)> = segments(&names[&weight]);
+        let mut path: Vec<(String, String)> = segments(&self.graph.names[&weight]);
         // a parameter of another name is a layer of its own
         if path.last().is_some_and(|(field, _)| field == "weight") {
             path.pop();
@@ -117,7 +116,8 @@ impl Build<'_> {
         for (id, field) in [(Some(weight), Field::Weight), (found.bias, Field::Bias)] {
             let Some(id) = id else { continue };
             let transposed = transposed && field == Field::Weight;
-            self.owners.insert(id, Owner { part, at: found.at, field, transposed, name: names[&id].clone() });
+            let name = self.graph.names[&id].clone();
+            self.owners.insert(id, Owner { part, at: found.at, field, transposed, name });
             self.graph.values.remove(&id);
         }
         Some((part, found.call))

@@ -37,7 +37,6 @@ pub(super) struct Found {
 
 struct Product {
     covers: Vec<usize>,
-    input: TensorIr,
     output: TensorIr,
 }
 
@@ -99,7 +98,7 @@ impl Found {
     /// The product alone.
     fn without_bias(&mut self) {
         if let (Some(_), Some(product)) = (self.bias.take(), self.product.take()) {
-            (self.covers, self.inputs[0], self.output) = (product.covers, product.input, product.output);
+            (self.covers, self.output) = (product.covers, product.output);
         }
     }
 }
@@ -179,7 +178,7 @@ impl Walk<'_> {
         let product = Found::operation(index, kind, Call::Forward, vec![x.clone()], out, Some(view.parameter));
         let mut product = product.covering(view.operations);
         if let Some((bias, operations, sum)) = self.sum_with_bias(view.parameter, out) {
-            let alone = Product { covers: product.covers.clone(), input: x.clone(), output: out.clone() };
+            let alone = Product { covers: product.covers.clone(), output: out.clone() };
             product = Found { bias: Some(bias), output: sum, product: Some(alone), ..product.covering(operations) };
         }
         Some(product)
