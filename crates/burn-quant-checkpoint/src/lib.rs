@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+//!
+//! ```text
+//! Folder ──► tensors ──► QuantizedLayer ──► floats, or the codes of a packed model
+//! ```
+//!
+//! * [`Folder`] and [`FolderWriter`] are Hugging Face folders, [`Tensor`] what they hold.
+//! * [`QuantizedMatrix`] is a weight in codes and scales, whoever wrote it.
+
+mod error;
+mod tensor;
+mod weight;
+
+mod folder;
+
+pub mod modelopt;
+
+pub mod compressed_tensors;
+
+pub mod awq_gptq;
+
+pub mod gguf;
+
+pub use error::{CheckpointError, NotExportable};
+pub use folder::{Folder, FolderWriter, TensorInfo};
+pub use tensor::{Dtype, Tensor};
+pub use weight::{Element, Inputs, KvQuantizer, LowRank, Offset, QuantizedLayer, QuantizedMatrix, ScaleKind};

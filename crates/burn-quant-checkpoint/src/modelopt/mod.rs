@@ -1,0 +1,1 @@
+//! ModelOpt's unified Hugging Face format.
