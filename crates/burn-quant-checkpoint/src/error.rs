@@ -110,6 +110,48 @@ pub enum CheckpointError {
         /// What it is.
         found: String,
     },
+    /// Two parts of a checkpoint that cannot both be right.
+    #[error("`{name}` {one}, and {other}")]
+    Contradiction {
+        /// The layer.
+        name: String,
+        /// What the one part says.
+        one: String,
+        /// What the other says.
+        other: String,
+    },
+    /// A layer that is said not to be quantized, and is.
+    #[error("`{name}` has quantized tensors, and the configuration says that it has none: it is in `{key}`")]
+    Ignored {
+        /// The layer.
+        name: String,
+        /// The key of the configuration that lists it.
+        key: &'static str,
+    },
+    /// A quantized layer of which the configuration does not say how.
+    #[error("`{name}` has quantized tensors, and no group of the configuration targets it")]
+    Untargeted {
+        /// The layer.
+        name: String,
+    },
+    /// A scale that is not a number.
+    #[error("`{name}` holds a scale of {found}, expected finite numbers")]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// The scale.
+        found: f32,
+    },
+    /// An integer that means nothing, such as a group of which there are fewer.
+    #[error("`{name}` holds {found}, expected {expected}")]
+    Element {
+        /// The tensor.
+        name: String,
+        /// What its elements should be.
+        expected: String,
+        /// The element.
+        found: i64,
+    },
     /// Something that the format cannot hold.
     #[error("`{name}` cannot be written as {format}: {reason}")]
     NotExportable {
@@ -169,6 +211,16 @@ pub enum NotExportable {
         found: usize,
         /// The size that it has.
         expected: &'static str,
+    },
+    /// A zero point outside the codes, or between them.
+    #[error("it has a zero point of {found}, expected an integer from {least} to {most}")]
+    ZeroPoint {
+        /// The zero point.
+        found: f32,
+        /// The least code.
+        least: i32,
+        /// The highest code.
+        most: i32,
     },
     /// A scale for inputs that its layers have not.
     #[error(

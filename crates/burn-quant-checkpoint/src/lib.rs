@@ -21,6 +21,7 @@ pub mod awq_gptq;
 
 pub mod gguf;
 
+pub use burn_quant_numerics::Minifloat;
 pub use error::{CheckpointError, NotExportable};
 pub use folder::{Folder, FolderWriter, TensorInfo};
 pub use tensor::{Dtype, Tensor};

@@ -60,6 +60,13 @@ impl Dtype {
         matches!(self, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
     }
 
+    /// Rounds values to the nearest numbers of a float type, halves to even.
+    ///
+    /// Other types, and f32, leave them as they are.
+    pub fn round(self, values: &mut [f32]) {
+        round_to(self, values);
+    }
+
     pub(crate) fn of_safetensors(dtype: safetensors::Dtype) -> Option<Self> {
         Some(match dtype {
             safetensors::Dtype::BOOL => Dtype::Bool,

@@ -165,6 +165,11 @@ pub enum Inputs {
         /// The scale.
         scale: f32,
     },
+    /// Rounded under one scale, taken from all of them.
+    Dynamic {
+        /// To what.
+        element: Element,
+    },
     /// Rounded under a scale of each token, taken from it.
     PerToken {
         /// To what.

@@ -1,0 +1,123 @@
+//! ModelOpt's unified Hugging Face folder.
+
+use std::path::{Path, PathBuf};
+
+use burn_quant_checkpoint::modelopt::{KvAlgo, Quantization, kv_tensors, pack, prepare, prepare_experts};
+use burn_quant_checkpoint::{CheckpointError, Dtype, Element, Folder, FolderWriter, Minifloat, NotExportable, Tensor};
+
+use super::ExportState;
+use crate::LlmError;
+
+impl ExportState {
+    /// Makes siblings share what servers want them to share, and moves scales of inputs into what comes before: what
+    /// ModelOpt does before it packs.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::NotExportable`] if siblings have different formats.
+    pub fn prepare(&mut self) -> Result<(), LlmError> {
+        let siblings = self.siblings();
+        prepare(&mut self.layers, &mut self.norms, &siblings)?;
+        self.experts().iter().for_each(|experts| prepare_experts(&mut self.layers, experts));
+        Ok(())
+    }
+
+    /// Writes a folder in ModelOpt's unified format, which vLLM, SGLang and TensorRT-LLM load.
+    ///
+    /// Configuration, tokenizer and whatever else the source folder has come from there. The folder appears at `out`
+    /// when it is complete.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::NotExportable`] for a layer that its format cannot hold, [`CheckpointError::Io`] if the
+    /// folder cannot be written, or exists.
+    pub fn write_modelopt(mut self, source: &Folder, out: &Path) -> Result<PathBuf, LlmError> {
+        self.prepare()?;
+        let quantization = self.quantization()?;
+        let mut writer = FolderWriter::create(out)?;
+        let mut config = source.config().clone();
+        if let Some(config) = config.as_object_mut() {
+            config.remove("quantization_config");
+            config.insert("quantization_config".into(), quantization.quantization_config());
+        }
+        writer.json("config.json", &config)?;
+        writer.json("hf_quant_config.json", &quantization.hf_quant_config())?;
+        writer.copy_others(source.path())?;
+        for (name, layer) in &self.layers {
+            for (name, tensor) in pack(name, layer)? {
+                writer.tensor(name, tensor)?;
+            }
+        }
+        let heads = self.config.kv_heads;
+        for (name, quantizer) in &self.kv {
+            for (name, tensor) in kv_tensors(name, quantizer, heads) {
+                writer.tensor(name, tensor)?;
+            }
+        }
+        self.write_floats(&mut writer)?;
+        Ok(writer.finish()?)
+    }
+
+    /// Writes norms and all that is not quantized.
+    pub(super) fn write_floats(self, writer: &mut FolderWriter) -> Result<(), CheckpointError> {
+        let dtype: Dtype = self.config.dtype;
+        for (name, gamma) in self.norms {
+            writer.tensor(format!("{name}.weight"), Tensor::from_f32(dtype, vec![gamma.len()], &gamma))?;
+        }
+        for (name, tensor) in self.floats {
+            writer.tensor(name, tensor)?;
+        }
+        Ok(())
+    }
+
+    fn quantization(&self) -> Result<Quantization, LlmError> {
+        let mut quantization = Quantization::default();
+        // in the order in which they run
+        let mut names: Vec<&String> = self.layers.keys().collect();
+        names.sort_by_key(|name| order(name));
+        for name in names {
+            let layer = &self.layers[name];
+            quantization.layer(name.clone(), layer.algo, Some(layer.block));
+        }
+        self.unquantized.iter().for_each(|name| quantization.exclude(name.clone()));
+        let algos = self.kv.iter().map(|(name, kv)| (name, kv_algo(kv.element, kv.bias.is_some())));
+        let mut first: Option<(&String, KvAlgo)> = None;
+        for (name, algo) in algos {
+            match first {
+                Some((sibling, other)) if other != algo => {
+                    return Err(CheckpointError::NotExportable {
+                        name: name.clone(),
+                        format: "a ModelOpt folder",
+                        reason: NotExportable::Siblings {
+                            found: algo.name().into(),
+                            sibling: sibling.clone(),
+                            other: other.name().into(),
+                        },
+                    }
+                    .into());
+                }
+                _ => first = Some((name, algo)),
+            }
+        }
+        first.into_iter().for_each(|(_, algo)| quantization.set_kv(algo));
+        Ok(quantization)
+    }
+}
+
+fn kv_algo(element: Element, affine: bool) -> KvAlgo {
+    match (element == Element::Float(Minifloat::E2M1), affine) {
+        (false, _) => KvAlgo::Fp8,
+        (true, false) => KvAlgo::Nvfp4,
+        (true, true) => KvAlgo::Nvfp4Affine,
+    }
+}
+
+/// Layers by number, the parts of a layer in the order in which they run, the head last.
+fn order(name: &str) -> (usize, usize, usize, usize) {
+    const PARTS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    let mut numbers = name.split('.').filter_map(|part| part.parse::<usize>().ok());
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let part = PARTS.iter().position(|part| *part == last).unwrap_or(PARTS.len());
+    let attention = usize::from(!name.contains("self_attn"));
+    (numbers.next().unwrap_or(usize::MAX), attention, numbers.next().unwrap_or(0), part)
+}

@@ -1,0 +1,155 @@
+//! From a Hugging Face folder to a decoder.
+
+use std::collections::BTreeSet;
+
+use burn::module::Param;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_quant_checkpoint::{CheckpointError, Folder};
+
+use crate::config::DecoderConfig;
+use crate::import::Imported;
+use crate::names::in_files;
+use crate::source::Source;
+use crate::{Decoder, LlmError};
+
+impl Decoder {
+    /// Loads a decoder from a Hugging Face folder: in float, or quantized by ModelOpt.
+    ///
+    /// Tensors are read one by one and become f32. A quantized folder becomes a decoder whose quantizers do what the
+    /// folder says, with the folder's ranges: its weights are the values of its codes, and
+    /// [`compress`](burn_quant::compress()) packs them into the same codes. Weights that no quantizer can describe, as
+    /// those with zero points in blocks, are left without one.
+    ///
+    /// # Errors
+    ///
+    /// [`LlmError::Architecture`] with the known ones, [`LlmError::Checkpoint`] with what is missing or of another
+    /// shape than `config.json` says, [`LlmError::Unused`] for tensors that the model has no place for.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use burn::tensor::Device;
+    /// use burn_quant_checkpoint::Folder;
+    /// use burn_quant_llm::Decoder;
+    ///
+    /// let decoder = Decoder::load(&Folder::open("SmolLM2-135M")?, &Device::default())?;
+    /// println!("{}", burn_quant::summary(&decoder));
+    /// # Ok::<(), burn_quant_llm::LlmError>(())
+    /// ```
+    pub fn load(folder: &Folder, device: &Device) -> Result<Self, LlmError> {
+        Self::load_as(folder, DType::F32, device)
+    }
+
+    /// Loads a decoder as [`Decoder::load`] does, with parameters of a type: f32, f16 or bf16.
+    ///
+    /// Norms, softmax and the arithmetic of quantizers are f32 whatever the type.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Decoder::load`].
+    pub fn load_as(folder: &Folder, dtype: DType, device: &Device) -> Result<Self, LlmError> {
+        let device = &(device.clone(), dtype);
+        let mut config = DecoderConfig::of_json(folder.config())?;
+        let source = Source::of(folder)?;
+        config.tied &= !source.is_quantized("lm_head");
+        let mut decoder = Decoder::new(config, &device.0);
+        let mut reader = Reader { source: &source, read: BTreeSet::new() };
+        let (hidden, vocabulary) = (decoder.config().hidden, decoder.config().vocabulary);
+        let table = reader.floats("model.embed_tokens.weight", &[vocabulary, hidden])?;
+        decoder.model.embed_tokens.weight = parameter(TensorData::new(table, [vocabulary, hidden]), device);
+        for (name, gamma) in decoder.norms_mut() {
+            let features = gamma.lazy_shape()[0];
+            let values = reader.floats(&format!("{name}.weight"), &[features])?;
+            *gamma = parameter(TensorData::new(values, [features]), device);
+        }
+        let mut imported = Imported::default();
+        let config = decoder.config().clone();
+        for (name, linear) in decoder.linears_mut() {
+            let file = in_files(&config, &name);
+            let shape = linear.weight.lazy_shape();
+            let (inputs, outputs) = (shape[0], shape[1]);
+            let weight = match source.layer(&file)? {
+                None => reader.floats(&format!("{file}.weight"), &[outputs, inputs])?,
+                Some(layer) => {
+                    let found = vec![layer.weight.outputs, layer.weight.inputs];
+                    if found != [outputs, inputs] {
+                        let expected = format!("[{outputs}, {inputs}]");
+                        return Err(CheckpointError::Shape { name: file, expected, found }.into());
+                    }
+                    reader.read_all(&file);
+                    let values = layer.weight.dequantize();
+                    imported.layer(&name, &layer)?;
+                    values
+                }
+            };
+            let weight: Tensor<2> =
+                Tensor::from_data(TensorData::new(weight, [outputs, inputs]), (&device.0, device.1));
+            linear.weight = Param::from_tensor(weight.transpose());
+            if linear.bias.is_some() {
+                let bias = reader.floats(&format!("{file}.bias"), &[outputs])?;
+                linear.bias = Some(parameter(TensorData::new(bias, [outputs]), device));
+            }
+            let kind = name.rsplit('.').next().unwrap_or_default();
+            if matches!(kind, "k_proj" | "v_proj")
+                && let Some(kv) = source.kv(&file)?
+            {
+                imported.kv(&name.replace("_proj", "_bmm_quantizer"), kv);
+                reader.read_all(&file);
+            }
+        }
+        let tied = config.tied;
+        let no_place = |name: &&str| {
+            let buffer = name.ends_with("rotary_emb.inv_freq") || (tied && *name == "lm_head.weight");
+            !buffer && !reader.read.contains(*name)
+        };
+        let names: Vec<String> = folder.names().filter(no_place).map(String::from).collect();
+        match names.is_empty() {
+            true => imported.install(decoder, &device.0),
+            false => Err(LlmError::Unused { names }),
+        }
+    }
+
+    fn norms_mut(&mut self) -> Vec<(String, &mut Param<Tensor<1>>)> {
+        let mut norms = Vec::new();
+        for (i, layer) in self.model.layers.iter_mut().enumerate() {
+            let named = |name: &str| format!("model.layers.{i}.{name}");
+            norms.push((named("input_layernorm"), &mut layer.input_layernorm.gamma));
+            norms.extend(layer.self_attn.q_norm.as_mut().map(|norm| (named("self_attn.q_norm"), &mut norm.gamma)));
+            norms.extend(layer.self_attn.k_norm.as_mut().map(|norm| (named("self_attn.k_norm"), &mut norm.gamma)));
+            norms.push((named("post_attention_layernorm"), &mut layer.post_attention_layernorm.gamma));
+        }
+        norms.push(("model.norm".into(), &mut self.model.norm.gamma));
+        norms
+    }
+}
+
+fn parameter<const D: usize>(data: TensorData, device: &(Device, DType)) -> Param<Tensor<D>> {
+    Param::from_tensor(Tensor::from_data(data, (&device.0, device.1)))
+}
+
+struct Reader<'a> {
+    source: &'a Source<'a>,
+    read: BTreeSet<String>,
+}
+
+impl Reader<'_> {
+    /// The floats of a tensor of this shape.
+    fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LlmError> {
+        let tensor = self.source.folder.tensor(name)?;
+        if tensor.shape() != shape {
+            let found = tensor.shape().to_vec();
+            return Err(CheckpointError::Shape { name: name.into(), expected: format!("{shape:?}"), found }.into());
+        }
+        self.read.insert(name.into());
+        Ok(tensor.to_f32(name)?)
+    }
+
+    /// Notes that all tensors of a quantized layer are read; a bias is read like any other.
+    fn read_all(&mut self, layer: &str) {
+        let of_layer = |name: &&str| {
+            name.strip_prefix(layer).is_some_and(|rest| rest.starts_with('.')) && !name.ends_with(".bias")
+        };
+        let names: Vec<String> = self.source.folder.names().filter(of_layer).map(String::from).collect();
+        self.read.extend(names);
+    }
+}
