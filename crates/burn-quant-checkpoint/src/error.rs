@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::Dtype;
+use crate::dtype::Dtype;
 
 /// What is wrong with a checkpoint, or with what should become one.
 #[derive(Debug, thiserror::Error)]
@@ -260,6 +260,19 @@ pub enum NotExportable {
         /// The other's format.
         other: String,
     },
+}
+
+/// A tensor of another shape than expected.
+pub(crate) fn shape(name: &str, expected: impl Into<String>, found: &[usize]) -> CheckpointError {
+    CheckpointError::Shape { name: name.into(), expected: expected.into(), found: found.into() }
+}
+
+/// Refuses scales of which one is not a number.
+pub(crate) fn finite(name: &str, scales: &[f32]) -> Result<(), CheckpointError> {
+    match scales.iter().find(|scale| !scale.is_finite()) {
+        Some(found) => Err(CheckpointError::NotFinite { name: name.into(), found: *found }),
+        None => Ok(()),
+    }
 }
 
 fn nearest(names: &[String]) -> String {

@@ -3,7 +3,7 @@
 use burn_quant_numerics::{Format, IntFormat, Minifloat};
 
 use crate::Dtype;
-use crate::tensor::round_to;
+use crate::dtype::round_to;
 
 /// What a code is.
 #[derive(Clone, Copy, Debug, PartialEq)]

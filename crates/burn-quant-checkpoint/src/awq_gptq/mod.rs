@@ -19,12 +19,12 @@
 
 mod config;
 
-pub(crate) mod columns;
-
 use burn_quant_numerics::packed::bits;
 use config::{Config, Method};
 
-use crate::compressed_tensors::{finite, shape, words};
+use crate::columns;
+use crate::compressed_tensors::words;
+use crate::error::{finite, shape};
 use crate::{
     CheckpointError, Dtype, Element, Folder, Inputs, Offset, QuantizedLayer, QuantizedMatrix, ScaleKind, Tensor,
 };

@@ -4,9 +4,9 @@
 
 use burn_quant_numerics::Minifloat;
 
-use super::blocks::finite;
 use super::minifloats::global_scale;
 use super::scheme::{Dynamic, ScaleType, Scheme, Strategy};
+use crate::error::finite;
 use crate::{CheckpointError, Element, Folder, Inputs};
 
 /// Reads what is done to the inputs of a layer.

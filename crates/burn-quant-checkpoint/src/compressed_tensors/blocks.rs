@@ -1,6 +1,7 @@
 //! Blocks that share a scale, and what their tensors must be.
 
 use super::scheme::Strategy;
+use crate::error::{finite, shape};
 use crate::{CheckpointError, Dtype, Tensor};
 
 /// The floats that scales are stored in.
@@ -20,10 +21,6 @@ pub(super) fn matrix(
         [rows, columns] if *rows > 0 && *columns > 0 => Ok([*rows, *columns]),
         found => Err(shape(name, "two axes that are not empty", found)),
     }
-}
-
-pub(crate) fn shape(name: &str, expected: impl Into<String>, found: &[usize]) -> CheckpointError {
-    CheckpointError::Shape { name: name.into(), expected: expected.into(), found: found.into() }
 }
 
 /// A block for each scale, and the number of blocks: `[rows, columns]` both.
@@ -68,13 +65,6 @@ pub(super) fn float_scales(name: &str, tensor: &Tensor, blocks: &Blocks) -> Resu
     let scales = tensor.to_f32(name)?;
     finite(name, &scales)?;
     Ok((scales, dtype))
-}
-
-pub(crate) fn finite(name: &str, scales: &[f32]) -> Result<(), CheckpointError> {
-    match scales.iter().find(|scale| !scale.is_finite()) {
-        Some(found) => Err(CheckpointError::NotFinite { name: name.into(), found: *found }),
-        None => Ok(()),
-    }
 }
 
 /// Whether signed integers have so many bits.

@@ -3,7 +3,7 @@
 use burn_quant_numerics::Minifloat;
 
 use super::scheme::{Args, Dynamic, Format, ScaleType, Scheme, Strategy};
-use super::shape;
+use crate::error::shape;
 use crate::{CheckpointError, Element, Inputs, NotExportable, Offset, QuantizedLayer, QuantizedMatrix, ScaleKind};
 
 impl Format {

@@ -11,8 +11,9 @@
 use burn_quant_numerics::packed::bits;
 use burn_quant_numerics::{E8m0, Minifloat};
 
-use super::blocks::{Blocks, finite, matrix, shape};
+use super::blocks::{Blocks, matrix};
 use super::scheme::Strategy;
+use crate::error::{finite, shape};
 use crate::{CheckpointError, Dtype, Element, Folder, Offset, QuantizedMatrix, ScaleKind, Tensor};
 
 /// `nvfp4-pack-quantized`.

@@ -40,11 +40,10 @@ pub(crate) mod words;
 pub use scheme::{Args, Dynamic, Format, ScaleType, Scheme, Strategy};
 pub use write::{config, write_kv, write_layer};
 
-pub(crate) use blocks::{finite, shape};
-
 use burn_quant_numerics::Minifloat;
 use serde_json::Value;
 
+use crate::error::finite;
 use crate::{CheckpointError, Element, Folder, KvQuantizer, QuantizedLayer, QuantizedMatrix};
 
 /// Reads the quantized layers of a compressed-tensors folder.

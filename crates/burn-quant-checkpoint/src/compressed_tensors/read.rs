@@ -9,11 +9,12 @@
 
 use burn_quant_numerics::Minifloat;
 
-use super::blocks::{Blocks, float_scales, integers, matrix, shape};
+use super::blocks::{Blocks, float_scales, integers, matrix};
 use super::minifloats::{mx, nvfp4};
 use super::scheme::{Args, Dynamic, Format, Scheme, Strategy};
 use super::words;
-use crate::awq_gptq::columns;
+use crate::columns;
+use crate::error::shape;
 use crate::{CheckpointError, Dtype, Element, Folder, Offset, QuantizedMatrix, ScaleKind};
 
 /// Reads the weight of a layer.

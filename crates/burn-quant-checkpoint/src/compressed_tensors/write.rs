@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::scheme::{Format, ScaleType, Scheme, Strategy};
 use super::words;
-use crate::tensor::round_to;
+use crate::dtype::round_to;
 use crate::{
     CheckpointError, Dtype, Element, Inputs, KvQuantizer, NotExportable, Offset, QuantizedLayer, QuantizedMatrix,
     ScaleKind, Tensor,

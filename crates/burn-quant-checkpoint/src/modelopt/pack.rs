@@ -16,7 +16,7 @@
 use burn_quant_numerics::{Minifloat, round_half_to_even};
 
 use super::{KvAlgo, LinearState, QuantAlgo};
-use crate::tensor::round_to;
+use crate::dtype::round_to;
 use crate::{CheckpointError, Dtype, KvQuantizer, NotExportable, Tensor};
 
 /// Packs a layer: all tensors that a folder has of it, with their names.

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 
 use super::{LinearState, QuantAlgo};
-use crate::tensor::round_to;
+use crate::dtype::round_to;
 use crate::{CheckpointError, NotExportable};
 
 /// Linear layers that multiply the same input.

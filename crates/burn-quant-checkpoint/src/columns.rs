@@ -7,7 +7,7 @@
 //! Our choice: where the groups are not those of consecutive columns, every element gets its own scale, blocks of one
 //! column. That is exact, and leaves codes and inputs in their order.
 
-use crate::compressed_tensors::shape;
+use crate::error::shape;
 use crate::{CheckpointError, Offset, QuantizedMatrix, Tensor};
 
 /// Applies `g_idx`, a group for each column, to a matrix that was read without it.
