@@ -244,6 +244,20 @@ pub enum NotExportable {
         /// Its value.
         found: f32,
     },
+    /// A scale or minimum that is not finite in f16.
+    #[error("it has a scale or minimum of {found}, which f16 cannot hold: it ends at 65504")]
+    HalfScale {
+        /// The scale or minimum.
+        found: f32,
+    },
+    /// A byte that is no code of its element.
+    #[error("it has the code {found}, which is none of {element}")]
+    Code {
+        /// The byte.
+        found: u8,
+        /// The element.
+        element: String,
+    },
     /// A quantizer without a range.
     #[error("its {quantizer} was never calibrated")]
     Uncalibrated {

@@ -13,7 +13,8 @@ use crate::source::Source;
 use crate::{Decoder, LlmError};
 
 impl Decoder {
-    /// Loads a decoder from a Hugging Face folder: in float, or quantized by ModelOpt.
+    /// Loads a decoder from a Hugging Face folder: in float, or quantized by ModelOpt, compressed-tensors,
+    /// AutoAWQ or GPTQ.
     ///
     /// Tensors are read one by one and become f32. A quantized folder becomes a decoder whose quantizers do what the
     /// folder says, with the folder's ranges: its weights are the values of its codes, and
@@ -94,7 +95,7 @@ impl Decoder {
                 && let Some(kv) = source.kv(&file)?
             {
                 imported.kv(&name.replace("_proj", "_bmm_quantizer"), kv);
-                reader.read_all(&file);
+                reader.read_kv(&file);
             }
         }
         let tied = config.tied;
@@ -142,6 +143,14 @@ impl Reader<'_> {
         }
         self.read.insert(name.into());
         Ok(tensor.to_f32(name)?)
+    }
+
+    /// Notes that the scales of keys or values are read, beside the projection or beside the attention.
+    fn read_kv(&mut self, projection: &str) {
+        let (attention, kind) = projection.rsplit_once('.').unwrap_or((projection, "k"));
+        for leaf in ["scale", "bias"].map(|leaf| format!("{}_{leaf}", &kind[..1])) {
+            self.read.extend([format!("{projection}.{leaf}"), format!("{attention}.{leaf}")]);
+        }
     }
 
     /// Notes that all tensors of a quantized layer are read; a bias is read like any other.

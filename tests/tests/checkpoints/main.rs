@@ -5,6 +5,8 @@
 //! files. Of each entry it checks what can be checked: logits, calibration, bytes of exported tensors, JSON, and what a
 //! folder means when it is loaded. Arguments are parts of the names of entries; without one, all are run.
 
+mod calibration;
+mod compressed_tensors;
 mod float;
 mod index;
 mod modelopt;
@@ -33,7 +35,8 @@ fn main() -> ExitCode {
         let problems = match entry.kind {
             Kind::HfFloat => float::run(&checkpoints, entry, &device),
             Kind::ModeloptExport => modelopt::run(&checkpoints, entry, &device),
-            Kind::CompressedTensors | Kind::Gguf => vec!["not yet".to_string()],
+            Kind::CompressedTensors => compressed_tensors::run(&checkpoints, entry, &device),
+            Kind::Gguf => vec!["not yet".to_string()],
         };
         match problems.is_empty() {
             true => passed += 1,

@@ -10,6 +10,7 @@ use burn_quant_checkpoint::{Element, Folder, KvQuantizer, LowRank, Minifloat};
 use burn_quant_llm::{Decoder, ExportState};
 use serde_json::Value;
 
+use super::calibration;
 use super::index::{Checkpoints, Entry, Tensors, distance};
 
 pub(crate) fn run(checkpoints: &Checkpoints, entry: &Entry, device: &Device) -> Vec<String> {
@@ -17,6 +18,9 @@ pub(crate) fn run(checkpoints: &Checkpoints, entry: &Entry, device: &Device) -> 
     let (_place, folder) = checkpoints.folder(&entry.path);
     let mut problems = meaning(checkpoints, entry, &folder, &reference, device);
     problems.extend(bytes(checkpoints, entry, &folder, &reference, device));
+    if entry.more["config"].get("auto_quantize").is_none() {
+        problems.extend(calibration::run(checkpoints, entry, &folder, &reference, device));
+    }
     problems
 }
 

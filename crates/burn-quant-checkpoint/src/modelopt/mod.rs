@@ -25,5 +25,5 @@ pub use algo::QuantAlgo;
 pub use config::{KvAlgo, LayerAlgo, Quantization};
 pub use pack::{kv_tensors, pack};
 pub use prepare::{Siblings, prepare, prepare_experts};
-pub use read::{kv, layer};
+pub use read::{kv, layer, quantized};
 pub use state::LinearState;

@@ -1,9 +1,11 @@
 //! A layer of a folder as codes and scales.
 
+use std::collections::BTreeMap;
+
 use burn_quant_numerics::{E8m0, Minifloat};
 
 use super::config::LayerAlgo;
-use super::{KvAlgo, QuantAlgo};
+use super::{KvAlgo, LinearState, QuantAlgo, pack};
 use crate::{
     CheckpointError, Dtype, Element, Folder, Inputs, KvQuantizer, LowRank, Offset, QuantizedLayer, QuantizedMatrix,
     ScaleKind, Tensor,
@@ -18,8 +20,23 @@ use crate::{
 /// [`CheckpointError::Missing`], [`CheckpointError::Dtype`] and [`CheckpointError::Shape`] if its tensors are not those
 /// of its format, [`CheckpointError::Value`] if a scale is not a number.
 pub fn layer(folder: &Folder, layer: &LayerAlgo) -> Result<QuantizedLayer, CheckpointError> {
-    let reader = Reader { folder, name: &layer.name };
-    let algo = layer.algo;
+    read(&Reader { find: &|name| folder.find(name), name: &layer.name }, layer.algo)
+}
+
+/// Packs a layer, and returns its codes and scales.
+///
+/// What a folder with the tensors of [`pack`] means.
+///
+/// # Errors
+///
+/// Those of [`pack`].
+pub fn quantized(name: &str, state: &LinearState) -> Result<QuantizedLayer, CheckpointError> {
+    let tensors = BTreeMap::from_iter(pack(name, state)?);
+    let layer = read(&Reader { find: &|name| Ok(tensors.get(name).cloned()), name }, state.algo)?;
+    Ok(QuantizedLayer { weight: QuantizedMatrix { dtype: state.dtype, ..layer.weight }, ..layer })
+}
+
+fn read(reader: &Reader<'_>, algo: QuantAlgo) -> Result<QuantizedLayer, CheckpointError> {
     let stored = reader.tensor("weight")?;
     let expected = match algo {
         QuantAlgo::Int8SmoothQuant | QuantAlgo::Int8WeightOnly => Dtype::I8,
@@ -49,7 +66,7 @@ pub fn layer(folder: &Folder, layer: &LayerAlgo) -> Result<QuantizedLayer, Check
         (_, true) => stored.bytes().iter().flat_map(|byte| [byte & 15, byte >> 4]).collect(),
         _ => stored.into_bytes(),
     };
-    let (scales, kind, [block_outputs, block_inputs]) = scales(&reader, algo, [outputs, inputs])?;
+    let (scales, kind, [block_outputs, block_inputs]) = scales(reader, algo, [outputs, inputs])?;
     if let Some(found) = scales.iter().find(|scale| !scale.is_finite()) {
         return Err(reader.not_a_number("weight_scale", *found));
     }
@@ -108,7 +125,7 @@ pub fn layer(folder: &Folder, layer: &LayerAlgo) -> Result<QuantizedLayer, Check
 ///
 /// [`CheckpointError::Shape`] and [`CheckpointError::Dtype`] if the scale is not one float.
 pub fn kv(folder: &Folder, name: &str, algo: KvAlgo) -> Result<Option<KvQuantizer>, CheckpointError> {
-    let reader = Reader { folder, name };
+    let reader = Reader { find: &|name| folder.find(name), name };
     let kind = if name.ends_with("v_proj") { "v" } else { "k" };
     let scale = format!("{kind}_scale");
     if reader.find(&scale)?.is_none() {
@@ -124,7 +141,7 @@ pub fn kv(folder: &Folder, name: &str, algo: KvAlgo) -> Result<Option<KvQuantize
 
 /// The tensors of a layer.
 struct Reader<'a> {
-    folder: &'a Folder,
+    find: &'a dyn Fn(&str) -> Result<Option<Tensor>, CheckpointError>,
     name: &'a str,
 }
 
@@ -134,11 +151,12 @@ impl Reader<'_> {
     }
 
     fn tensor(&self, suffix: &str) -> Result<Tensor, CheckpointError> {
-        self.folder.tensor(&self.named(suffix))
+        let name = self.named(suffix);
+        (self.find)(&name)?.ok_or(CheckpointError::Missing { name, near_misses: Vec::new() })
     }
 
     fn find(&self, suffix: &str) -> Result<Option<Tensor>, CheckpointError> {
-        self.folder.find(&self.named(suffix))
+        (self.find)(&self.named(suffix))
     }
 
     fn scale(&self, suffix: &str) -> Result<f32, CheckpointError> {
