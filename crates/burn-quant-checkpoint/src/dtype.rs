@@ -53,7 +53,7 @@ impl Dtype {
 
     /// Returns whether elements are floats of 16 bits or more.
     ///
-    /// Those are what [`Tensor::to_f32`] reads.
+    /// Those are what [`Tensor::to_f32`](crate::Tensor::to_f32) reads.
     pub const fn is_float(self) -> bool {
         matches!(self, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
     }

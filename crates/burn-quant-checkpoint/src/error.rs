@@ -204,6 +204,14 @@ pub enum NotExportable {
         /// The block.
         block: usize,
     },
+    /// More axes than a tensor may have.
+    #[error("it has {found} axes, expected at most {most}")]
+    Axes {
+        /// Their number.
+        found: usize,
+        /// The highest number.
+        most: usize,
+    },
     /// Blocks of a size that it has not.
     #[error("its blocks have {found} elements, expected {expected}")]
     Block {

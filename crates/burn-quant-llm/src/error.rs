@@ -43,6 +43,12 @@ pub enum LlmError {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A chat template that is no Jinja, or that refuses a conversation.
+    #[error("the chat template fails")]
+    Template {
+        /// The cause, with the template's own words.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A text too short for what is asked.
     #[error("the text has {found} tokens, and at least {wanted} are needed")]
     TooShort {

@@ -12,8 +12,24 @@ mod import;
 mod load;
 
 mod export;
+mod recipe;
+mod share;
 
+mod tokenizer;
+
+mod chat;
+
+mod generate;
+
+mod evaluate;
+
+pub use chat::{ChatRole, ChatTemplate, Message, Then};
 pub use config::{Activation, Architecture, DecoderConfig, Experts, RopeScaling};
 pub use error::LlmError;
+pub use evaluate::{Comparison, compare, compare_with, perplexity, perplexity_with, windows};
 pub use export::ExportState;
+pub use generate::{Generator, Sampling, generate};
 pub use model::{Cache, Decoder};
+pub use recipe::{Target, recipe_for};
+pub use share::share_ranges;
+pub use tokenizer::{TextStream, Tokenizer};

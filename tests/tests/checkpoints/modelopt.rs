@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::{DType, Device};
 use burn_quant::config::Format;
 use burn_quant::{QuantizerConfig, Quantizers};
-use burn_quant_checkpoint::modelopt::{LinearState, QuantAlgo};
+use burn_quant_checkpoint::modelopt::{Folding, LinearState, QuantAlgo};
 use burn_quant_checkpoint::{Element, Folder, KvQuantizer, LowRank, Minifloat};
 use burn_quant_llm::{Decoder, ExportState};
 use serde_json::Value;
@@ -99,7 +99,7 @@ fn bytes(
     let unknown = recorded(&mut state, entry, folder, reference);
     let mut problems = Vec::new();
     let mut prepared = state.clone();
-    if let Err(error) = prepared.prepare() {
+    if let Err(error) = prepared.prepare(Folding::AsModelOpt) {
         return vec![format!("it is not prepared: {error}")];
     }
     let is_svd = prepared.layers.values().any(|layer| layer.algo == QuantAlgo::Nvfp4Svd);

@@ -75,6 +75,19 @@ impl Folder {
         Ok(Self { path, config, files, tensors })
     }
 
+    /// Opens a single safetensors file, as a folder without a configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`] if the file is missing, cut off or not what it should be.
+    pub fn of_file(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let path = path.as_ref();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let tensors = header(path, &name, 0)?.into_iter().collect();
+        let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        Ok(Self { path: folder, config: Value::Null, files: vec![name], tensors })
+    }
+
     /// Returns where it is.
     ///
     /// As it was opened.

@@ -13,47 +13,80 @@ use crate::{Element, Offset, QuantizedMatrix, ScaleKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[allow(non_camel_case_types)] // the names of ggml
-#[allow(missing_docs)] // a name is the type's only description; see the table of the module
 pub enum GgmlType {
+    /// 32-bit floats.
     F32,
+    /// 16-bit floats.
     F16,
+    /// 16-bit floats with the exponent of F32.
     BF16,
+    /// 64-bit floats; not decoded.
     F64,
+    /// 8-bit integers; not decoded.
     I8,
+    /// 16-bit integers; not decoded.
     I16,
+    /// 32-bit integers; not decoded.
     I32,
+    /// 64-bit integers; not decoded.
     I64,
+    /// 4-bit codes around zero, an f16 scale for 32.
     Q4_0,
+    /// 4-bit codes, an f16 scale and minimum for 32.
     Q4_1,
+    /// 5-bit codes around zero, an f16 scale for 32.
     Q5_0,
+    /// 5-bit codes, an f16 scale and minimum for 32.
     Q5_1,
+    /// 8-bit codes around zero, an f16 scale for 32.
     Q8_0,
+    /// 8-bit codes with their sum, for activations; not decoded.
     Q8_1,
+    /// 2-bit codes, a 4-bit scale and minimum for 16.
     Q2_K,
+    /// 3-bit codes around zero, a 6-bit scale for 16.
     Q3_K,
+    /// 4-bit codes, a 6-bit scale and minimum for 32.
     Q4_K,
+    /// 5-bit codes, a 6-bit scale and minimum for 32.
     Q5_K,
+    /// 6-bit codes around zero, an 8-bit scale for 16.
     Q6_K,
+    /// 8-bit codes with their sums, for activations; not decoded.
     Q8_K,
+    /// Vectors of a codebook, 1.56 bits; not decoded.
     IQ1_S,
+    /// Vectors of a codebook, 1.75 bits; not decoded.
     IQ1_M,
+    /// Vectors of a codebook, 2.06 bits; not decoded.
     IQ2_XXS,
+    /// Vectors of a codebook, 2.31 bits; not decoded.
     IQ2_XS,
+    /// Vectors of a codebook, 2.56 bits; not decoded.
     IQ2_S,
+    /// Vectors of a codebook, 3.06 bits; not decoded.
     IQ3_XXS,
+    /// Vectors of a codebook, 3.44 bits; not decoded.
     IQ3_S,
+    /// 4-bit codes of a non-linear table, an f16 scale for 32.
     IQ4_NL,
+    /// 4-bit codes of the table of IQ4_NL, a 6-bit scale for 32; not decoded.
     IQ4_XS,
+    /// Ternary codes, 1.69 bits; not decoded.
     TQ1_0,
+    /// Ternary codes, 2.06 bits; not decoded.
     TQ2_0,
+    /// E2M1 codes, an E8M0 scale for 32.
     MXFP4,
+    /// E2M1 codes, an E4M3 scale for 16; not decoded.
     NVFP4,
+    /// Signs, an f16 scale for 128; not decoded.
     Q1_0,
 }
 
 use GgmlType::{
-    BF16, F16, F32, F64, I8, I16, I32, I64, IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_NL, IQ4_XS, MXFP4,
-    NVFP4, Q1_0, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, Q8_1, Q8_K, TQ1_0, TQ2_0,
+    BF16, F16, F32, F64, I8, I16, I32, I64, IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_NL, IQ4_XS,
+    MXFP4, NVFP4, Q1_0, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, Q8_1, Q8_K, TQ1_0, TQ2_0,
 };
 
 /// Type, number in the format, elements of a block, bytes of a block.

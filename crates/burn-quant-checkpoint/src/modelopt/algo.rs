@@ -40,10 +40,21 @@ pub enum QuantAlgo {
     Mxfp4,
     /// E2M1 weights in blocks of 32 under powers of two, E4M3 inputs.
     W4A8Mxfp4Fp8,
+    /// Integers under a scale of each output or block, inputs in float: none of ModelOpt's, but others hold it.
+    IntWeightOnly {
+        /// Bits of a weight, 2 to 8.
+        bits: u8,
+    },
+    /// Integers under a scale of each output or block, INT8 inputs under a scale of each token: none of ModelOpt's, but
+    /// others hold it.
+    IntPerToken {
+        /// Bits of a weight, 2 to 8.
+        bits: u8,
+    },
 }
 
 impl QuantAlgo {
-    /// All of them.
+    /// All of ModelOpt's.
     pub const ALL: [QuantAlgo; 15] = [
         QuantAlgo::Fp8,
         QuantAlgo::Fp8PerChannelPerToken,
@@ -82,6 +93,8 @@ impl QuantAlgo {
             QuantAlgo::Mxfp8 => "MXFP8",
             QuantAlgo::Mxfp4 => "mxfp4",
             QuantAlgo::W4A8Mxfp4Fp8 => "W4A8_MXFP4_FP8",
+            QuantAlgo::IntWeightOnly { .. } => "integers with float inputs",
+            QuantAlgo::IntPerToken { .. } => "integers with INT8 inputs per token",
         }
     }
 
@@ -112,6 +125,7 @@ impl QuantAlgo {
             }
             QuantAlgo::Int8SmoothQuant | QuantAlgo::Int8WeightOnly => Element::Int(8),
             QuantAlgo::Int4Awq | QuantAlgo::W4A8Awq => Element::Int(4),
+            QuantAlgo::IntWeightOnly { bits } | QuantAlgo::IntPerToken { bits } => Element::Int(bits),
             _ => Element::Float(Minifloat::E2M1),
         }
     }
@@ -128,6 +142,13 @@ impl QuantAlgo {
                 | QuantAlgo::Nvfp4Svd
                 | QuantAlgo::W4A8Nvfp4Fp8
         )
+    }
+
+    /// Returns whether ModelOpt's folders have the format.
+    ///
+    /// compressed-tensors and GGUF have others.
+    pub const fn is_modelopt(self) -> bool {
+        !matches!(self, QuantAlgo::IntWeightOnly { .. } | QuantAlgo::IntPerToken { .. })
     }
 
     /// Returns whether weights are blocks under powers of two.

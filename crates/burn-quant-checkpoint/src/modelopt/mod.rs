@@ -24,6 +24,6 @@ mod state;
 pub use algo::QuantAlgo;
 pub use config::{KvAlgo, LayerAlgo, Quantization};
 pub use pack::{kv_tensors, pack};
-pub use prepare::{Siblings, prepare, prepare_experts};
+pub use prepare::{Folding, Siblings, prepare, prepare_experts};
 pub use read::{kv, layer, quantized};
 pub use state::LinearState;

@@ -143,12 +143,12 @@ impl KvAlgo {
 }
 
 /// Whether a format can hold a layer.
-fn check(layer: &LinearState) -> Result<(), NotExportable> {
+pub(super) fn check(layer: &LinearState) -> Result<(), NotExportable> {
     let (algo, block) = (layer.algo, layer.block);
     if let Some(found) = layer.weight.iter().find(|w| !w.is_finite()) {
         return Err(NotExportable::NotANumber { what: "an element of the weight", found: *found });
     }
-    let blocks = algo.is_nvfp4() || algo.is_mx() || matches!(algo, QuantAlgo::Int4Awq | QuantAlgo::W4A8Awq);
+    let blocks = algo.is_nvfp4() || algo.is_mx() || layer.has_row_blocks();
     if blocks && (block == 0 || !layer.inputs.is_multiple_of(block)) {
         return Err(NotExportable::Ragged { axis: "inputs", len: layer.inputs, block });
     }
@@ -166,7 +166,8 @@ fn check(layer: &LinearState) -> Result<(), NotExportable> {
         QuantAlgo::Fp8PerChannelPerToken | QuantAlgo::Int8SmoothQuant | QuantAlgo::Int8WeightOnly => layer.outputs,
         QuantAlgo::Fp8Blocks if block == 0 => return Err(NotExportable::Block { found: 0, expected: "128" }),
         QuantAlgo::Fp8Blocks => layer.outputs.div_ceil(block) * layer.inputs.div_ceil(block),
-        QuantAlgo::Int4Awq | QuantAlgo::W4A8Awq => per_block,
+        _ if layer.has_row_blocks() => per_block,
+        QuantAlgo::IntWeightOnly { .. } | QuantAlgo::IntPerToken { .. } => layer.outputs,
         algo if algo.is_mx() => layer.weight_amax.len(),
         _ if layer.global_amax.is_some() => per_block,
         _ => 1,

@@ -30,6 +30,16 @@ pub struct Siblings {
     pub producer: Option<String>,
 }
 
+/// Where scales of inputs move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Folding {
+    /// As ModelOpt does it: into norms in formats whose name says AWQ, into the layer before for NVFP4 with AWQ.
+    AsModelOpt,
+    /// Wherever something comes before the layers that can take them, in any format: for systems whose layers have no
+    /// scales of inputs.
+    Everywhere,
+}
+
 /// Prepares layers to be packed: makes scales of siblings equal, and moves scales of inputs into what comes before.
 ///
 /// `norms` are the weights of norms by name, without `.weight`; those that change are changed in place.
@@ -41,8 +51,9 @@ pub fn prepare(
     layers: &mut BTreeMap<String, LinearState>,
     norms: &mut BTreeMap<String, Vec<f32>>,
     siblings: &[Siblings],
+    folding: Folding,
 ) -> Result<(), CheckpointError> {
-    siblings.iter().for_each(|group| into_producer(layers, group));
+    siblings.iter().for_each(|group| into_producer(layers, group, folding));
     for group in siblings {
         let names: Vec<&String> = group.layers.iter().filter(|name| layers.contains_key(*name)).collect();
         let Some(first) = names.first().map(|name| layers[*name].algo) else { continue };
@@ -50,7 +61,7 @@ pub fn prepare(
         let other = names.iter().find(|name| layers[**name].algo != first);
         let differs = |name: &str, found: String, sibling: &str, other: String| CheckpointError::NotExportable {
             name: name.into(),
-            format: "a ModelOpt folder",
+            format: "layers that are multiplied at once",
             reason: NotExportable::Siblings { found, sibling: sibling.into(), other },
         };
         if let Some(absent) = absent {
@@ -63,7 +74,7 @@ pub fn prepare(
             average_scales(layers, &names);
             share_ranges(layers, &names);
         }
-        if first.folds_into_norms()
+        if (folding == Folding::Everywhere || first.folds_into_norms())
             && let Some(gamma) = group.norm.as_ref().and_then(|norm| norms.get_mut(norm))
         {
             into_norm(layers, &names, gamma);
@@ -72,21 +83,14 @@ pub fn prepare(
     Ok(())
 }
 
-/// NVFP4 with AWQ: the scale of inputs becomes one of the rows of the layer before.
-fn into_producer(layers: &mut BTreeMap<String, LinearState>, group: &Siblings) {
+/// The scale of inputs becomes one of the rows of the layer before.
+fn into_producer(layers: &mut BTreeMap<String, LinearState>, group: &Siblings, folding: Folding) {
     let ([name], Some(producer)) = (&group.layers[..], &group.producer) else { return };
-    let Some(consumer) = layers.get(name).filter(|layer| layer.algo == QuantAlgo::Nvfp4Awq) else { return };
+    let folds = |algo| folding == Folding::Everywhere || algo == QuantAlgo::Nvfp4Awq;
+    let Some(consumer) = layers.get(name).filter(|layer| folds(layer.algo)) else { return };
     let Some(scale) = consumer.pre_quant_scale.clone() else { return };
     let Some(before) = layers.get_mut(producer).filter(|layer| layer.outputs == scale.len()) else { return };
-    for (row, scale) in before.weight.chunks_exact_mut(before.inputs.max(1)).zip(&scale) {
-        row.iter_mut().for_each(|w| *w *= scale);
-    }
-    round_to(before.dtype, &mut before.weight);
-    if let Some(bias) = &mut before.bias {
-        bias.iter_mut().zip(&scale).for_each(|(b, scale)| *b *= scale);
-        round_to(before.dtype, bias);
-    }
-    before.recalibrate();
+    before.scale_rows(&scale);
     layers.get_mut(name).expect("it was found").pre_quant_scale = None;
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use burn_quant_numerics::{E8m0, Minifloat};
+use burn_quant_numerics::{E8m0, Minifloat, round_half_to_even};
 
 use super::config::LayerAlgo;
+use super::pack::check;
 use super::{KvAlgo, LinearState, QuantAlgo, pack};
 use crate::{
     CheckpointError, Dtype, Element, Folder, Inputs, KvQuantizer, LowRank, Offset, QuantizedLayer, QuantizedMatrix,
@@ -31,9 +32,50 @@ pub fn layer(folder: &Folder, layer: &LayerAlgo) -> Result<QuantizedLayer, Check
 ///
 /// Those of [`pack`].
 pub fn quantized(name: &str, state: &LinearState) -> Result<QuantizedLayer, CheckpointError> {
+    if !state.algo.is_modelopt() {
+        return integers(name, state);
+    }
     let tensors = BTreeMap::from_iter(pack(name, state)?);
     let layer = read(&Reader { find: &|name| Ok(tensors.get(name).cloned()), name }, state.algo)?;
     Ok(QuantizedLayer { weight: QuantizedMatrix { dtype: state.dtype, ..layer.weight }, ..layer })
+}
+
+/// `q = rne(w / s)` with `s = amax / (2^(bits − 1) − 1)`, of each output or block.
+fn integers(name: &str, state: &LinearState) -> Result<QuantizedLayer, CheckpointError> {
+    check(state).map_err(|reason| CheckpointError::NotExportable {
+        name: name.into(),
+        format: state.algo.name(),
+        reason,
+    })?;
+    let bits = state.algo.element().bits();
+    let most = ((1u32 << (bits - 1)) - 1) as f32;
+    let scales: Vec<f32> = state.weight_amax.iter().map(|amax| amax / most).collect();
+    let block = if state.block == 0 { state.inputs.max(1) } else { state.block };
+    let code = |w: &f32, scale: f32| {
+        let q = if scale == 0.0 { 0.0 } else { round_half_to_even(w / scale) };
+        q.clamp(-most - 1.0, most) as i8 as u8
+    };
+    let blocks = state.weight.chunks_exact(state.inputs.max(1)).flat_map(|row| row.chunks(block));
+    let codes = blocks.zip(&scales).flat_map(|(block, scale)| block.iter().map(move |w| code(w, *scale))).collect();
+    let weight = QuantizedMatrix {
+        outputs: state.outputs,
+        inputs: state.inputs,
+        element: state.algo.element(),
+        codes,
+        block_outputs: 1,
+        block_inputs: block,
+        scales,
+        scale_kind: ScaleKind::Float,
+        offset: Offset::None,
+        then_e4m3: None,
+        dtype: state.dtype,
+    };
+    let inputs = match state.algo {
+        QuantAlgo::IntPerToken { .. } => Inputs::PerToken { element: Element::Int(8) },
+        _ => Inputs::Float,
+    };
+    let (pre_quant_scale, low_rank) = (state.pre_quant_scale.clone(), state.low_rank.clone());
+    Ok(QuantizedLayer { weight, inputs, pre_quant_scale, low_rank })
 }
 
 fn read(reader: &Reader<'_>, algo: QuantAlgo) -> Result<QuantizedLayer, CheckpointError> {

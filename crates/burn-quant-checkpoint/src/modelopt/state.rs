@@ -45,7 +45,7 @@ impl LinearState {
         let amax = |values: &[f32]| values.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
         match self.algo {
             _ if self.global_amax.is_some() || self.algo.is_mx() => {}
-            QuantAlgo::Int4Awq | QuantAlgo::W4A8Awq => {
+            _ if self.has_row_blocks() => {
                 self.weight_amax = self
                     .weight
                     .chunks_exact(self.inputs.max(1))
@@ -58,6 +58,38 @@ impl LinearState {
             QuantAlgo::Fp8Blocks => self.weight_amax = self.square_blocks(),
             _ if self.weight_amax.len() == 1 => self.weight_amax = vec![amax(&self.weight)],
             _ => self.weight_amax = self.weight.chunks_exact(self.inputs.max(1)).map(amax).collect(),
+        }
+    }
+
+    /// Whether each block of a row has a range of its own.
+    pub(crate) fn has_row_blocks(&self) -> bool {
+        match self.algo {
+            QuantAlgo::Int4Awq | QuantAlgo::W4A8Awq => true,
+            QuantAlgo::IntWeightOnly { .. } | QuantAlgo::IntPerToken { .. } => self.block > 0,
+            _ => false,
+        }
+    }
+
+    /// Multiplies each row of the weight, and its bias, with a factor. Ranges of rows follow, so that codes stay; one
+    /// for the tensor is taken anew.
+    pub(crate) fn scale_rows(&mut self, factors: &[f32]) {
+        for (row, factor) in self.weight.chunks_exact_mut(self.inputs.max(1)).zip(factors) {
+            row.iter_mut().for_each(|w| *w *= factor);
+        }
+        self.dtype.round(&mut self.weight);
+        if let Some(bias) = &mut self.bias {
+            bias.iter_mut().zip(factors).for_each(|(b, factor)| *b *= factor);
+            self.dtype.round(bias);
+        }
+        let by_rows = self.weight_amax.len() >= self.outputs && self.outputs > 1 && self.algo != QuantAlgo::Fp8Blocks;
+        match by_rows && self.second_amax.is_none() && self.global_amax.is_none() {
+            true => {
+                let of_row = self.weight_amax.len() / self.outputs;
+                for (ranges, factor) in self.weight_amax.chunks_exact_mut(of_row).zip(factors) {
+                    ranges.iter_mut().for_each(|amax| *amax *= factor.abs());
+                }
+            }
+            false => self.recalibrate(),
         }
     }
 

@@ -4,7 +4,7 @@ use burn_quant::config::{BlockScale, Format, Granularity, RangeSource, Rounding,
 use burn_quant::quantizer::Buffer;
 use burn_quant::{QuantizerConfig, TensorQuantizer};
 use burn_quant_checkpoint::modelopt::{LinearState, QuantAlgo};
-use burn_quant_checkpoint::{Dtype, NotExportable};
+use burn_quant_checkpoint::{Dtype, Element, NotExportable};
 
 use super::{buffer, low_rank, refuse, transposed};
 use crate::LlmError;
@@ -13,6 +13,7 @@ use crate::LlmError;
 enum Input {
     Float,
     Int8,
+    Int8PerToken,
     Fp8,
     Fp8Dynamic,
     Fp8PerToken,
@@ -35,6 +36,7 @@ impl Input {
             (Format::Int(int), ScaleFormat::F32) if int.bits() == 8 && is_static && is_per_tensor(config) => {
                 Input::Int8
             }
+            (Format::Int(int), ScaleFormat::F32) if int.bits() == 8 && per_token => Input::Int8PerToken,
             (Format::E4M3, ScaleFormat::F32) if is_static && is_per_tensor(config) => Input::Fp8,
             (Format::E4M3, ScaleFormat::F32) if is_per_tensor(config) => Input::Fp8Dynamic,
             (Format::E4M3, ScaleFormat::F32) if per_token => Input::Fp8PerToken,
@@ -70,15 +72,16 @@ fn algo(quantizer: &TensorQuantizer, input: &TensorQuantizer) -> Option<(QuantAl
             _ => return None,
         },
         (.., [_, ..]) => return None,
-        (Format::Int(int), ScaleFormat::F32, _) if int.bits() == 4 && !branch => match to_input {
-            Input::Float => (QuantAlgo::Int4Awq, block?),
-            _ => return None,
-        },
-        (Format::Int(int), ScaleFormat::F32, _) if int.bits() == 8 && by_channels && !branch => match to_input {
-            Input::Int8 => (QuantAlgo::Int8SmoothQuant, 0),
-            Input::Float if !scaled => (QuantAlgo::Int8WeightOnly, 0),
-            _ => return None,
-        },
+        (Format::Int(int), ScaleFormat::F32, _) if !branch && int.bits() <= 8 && (by_channels || block.is_some()) => {
+            match (int.bits(), to_input) {
+                (4, Input::Float) if block.is_some() => (QuantAlgo::Int4Awq, block?),
+                (8, Input::Int8) if by_channels => (QuantAlgo::Int8SmoothQuant, 0),
+                (8, Input::Float) if by_channels && !scaled => (QuantAlgo::Int8WeightOnly, 0),
+                (bits, Input::Float) => (QuantAlgo::IntWeightOnly { bits }, block.unwrap_or(0)),
+                (bits, Input::Int8PerToken) => (QuantAlgo::IntPerToken { bits }, block.unwrap_or(0)),
+                _ => return None,
+            }
+        }
         (Format::E4M3, ScaleFormat::F32, _) if !scaled && !branch => match (to_input, &config.granularity) {
             (Input::Fp8, Granularity::PerTensor) => (QuantAlgo::Fp8, 0),
             (Input::Fp8PerToken, Granularity::PerChannel) => (QuantAlgo::Fp8PerChannelPerToken, 0),
@@ -123,7 +126,8 @@ pub(super) fn state(
             quantizer.config().kind(),
             quantizer.config().granularity
         );
-        let known = "the pairs of ModelOpt's presets: FP8, INT8, INT4 in blocks, W4A8, NVFP4, MXFP8 and MXFP4";
+        let known = "integers of 2 to 8 bits with float or INT8 inputs, FP8, W4A8, NVFP4, MXFP8 and MXFP4, as the presets \
+                     have them";
         return Err(refuse(name, NotExportable::Format { found, known }));
     };
     let uncalibrated = |quantizer| refuse(name, NotExportable::Uncalibrated { quantizer });
@@ -160,7 +164,9 @@ pub(super) fn state(
     let per_block = |rows: usize| inputs.div_ceil(block.max(1)) * rows;
     state.weight_amax = match (kept, quantizer.config().range) {
         (Some(amax), _) => match algo {
-            QuantAlgo::Int8SmoothQuant | QuantAlgo::Int8WeightOnly if amax.len() == 1 => vec![amax[0]; outputs],
+            algo if amax.len() == 1 && block == 0 && matches!(algo.element(), Element::Int(_)) => {
+                vec![amax[0]; outputs]
+            }
             QuantAlgo::Fp8Blocks => transposed(&amax, inputs.div_ceil(block), outputs.div_ceil(block)),
             _ if amax.len() == per_block(outputs) && amax.len() > 1 && block > 0 => {
                 transposed(&amax, inputs.div_ceil(block), outputs)

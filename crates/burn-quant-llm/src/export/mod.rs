@@ -2,8 +2,10 @@
 //!
 //! * `algo` which of ModelOpt's formats the quantizers of a layer are
 //! * `modelopt` ModelOpt's unified folder
+//! * `compressed_tensors` the folder of compressed-tensors
 
 mod algo;
+mod compressed_tensors;
 mod modelopt;
 
 use std::collections::BTreeMap;
@@ -14,7 +16,7 @@ use burn_quant::compress::PackedWeight;
 use burn_quant::config::RangeSource;
 use burn_quant::ops::PackedScales;
 use burn_quant::quantizer::Buffer;
-use burn_quant_checkpoint::modelopt::{LinearState, Siblings};
+use burn_quant_checkpoint::modelopt::{Folding, LinearState, Siblings, prepare, prepare_experts};
 use burn_quant_checkpoint::{CheckpointError, Element, KvQuantizer, LowRank, NotExportable, Tensor};
 
 use crate::config::{Architecture, DecoderConfig};
@@ -111,13 +113,26 @@ impl ExportState {
         self.floats.insert(name.into(), Tensor::from_f32(self.config.dtype, shape, &values));
     }
 
+    /// Makes siblings share what servers want them to share, and moves scales of inputs into what comes before: what
+    /// ModelOpt does before it packs.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::NotExportable`] if siblings have different formats.
+    pub fn prepare(&mut self, folding: Folding) -> Result<(), LlmError> {
+        let siblings = self.siblings(folding);
+        prepare(&mut self.layers, &mut self.norms, &siblings, folding)?;
+        self.experts().iter().for_each(|experts| prepare_experts(&mut self.layers, experts));
+        Ok(())
+    }
+
     /// Returns the layers that share an input, with what makes it.
     ///
     /// In the order in which they run.
-    pub fn siblings(&self) -> Vec<Siblings> {
+    pub fn siblings(&self, folding: Folding) -> Vec<Siblings> {
         // ModelOpt knows these classes; of the others it leaves the scales of inputs where they are
-        let folds =
-            matches!(self.config.architecture, Architecture::Llama | Architecture::Qwen3 | Architecture::Qwen3Moe);
+        let known = [Architecture::Llama, Architecture::Qwen3, Architecture::Qwen3Moe];
+        let folds = folding == Folding::Everywhere || known.contains(&self.config.architecture);
         let mut siblings = Vec::new();
         for i in 0..self.config.layers {
             let named = |name: &str| format!("model.layers.{i}.{name}");

@@ -2,26 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use burn_quant_checkpoint::modelopt::{KvAlgo, Quantization, kv_tensors, pack, prepare, prepare_experts};
+use burn_quant_checkpoint::modelopt::{Folding, KvAlgo, Quantization, kv_tensors, pack};
 use burn_quant_checkpoint::{CheckpointError, Dtype, Element, Folder, FolderWriter, Minifloat, NotExportable, Tensor};
 
 use super::ExportState;
 use crate::LlmError;
 
 impl ExportState {
-    /// Makes siblings share what servers want them to share, and moves scales of inputs into what comes before: what
-    /// ModelOpt does before it packs.
-    ///
-    /// # Errors
-    ///
-    /// [`CheckpointError::NotExportable`] if siblings have different formats.
-    pub fn prepare(&mut self) -> Result<(), LlmError> {
-        let siblings = self.siblings();
-        prepare(&mut self.layers, &mut self.norms, &siblings)?;
-        self.experts().iter().for_each(|experts| prepare_experts(&mut self.layers, experts));
-        Ok(())
-    }
-
     /// Writes a folder in ModelOpt's unified format, which vLLM, SGLang and TensorRT-LLM load.
     ///
     /// Configuration, tokenizer and whatever else the source folder has come from there. The folder appears at `out`
@@ -32,7 +19,7 @@ impl ExportState {
     /// [`CheckpointError::NotExportable`] for a layer that its format cannot hold, [`CheckpointError::Io`] if the
     /// folder cannot be written, or exists.
     pub fn write_modelopt(mut self, source: &Folder, out: &Path) -> Result<PathBuf, LlmError> {
-        self.prepare()?;
+        self.prepare(Folding::AsModelOpt)?;
         let quantization = self.quantization()?;
         let mut writer = FolderWriter::create(out)?;
         let mut config = source.config().clone();

@@ -2,8 +2,8 @@
 
 use burn_quant_numerics::E8m0;
 
-use super::legacy::nibbles;
 use super::super::GgmlType;
+use super::legacy::nibbles;
 use super::{k_quants, legacy};
 use crate::{CheckpointError, Dtype, Element, Minifloat, Offset, QuantizedMatrix, ScaleKind};
 

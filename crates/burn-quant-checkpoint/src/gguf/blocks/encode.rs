@@ -8,13 +8,13 @@
 //!
 //! with `o` the stored minimum, or `−zero point · d`. A scale of a larger block is repeated in each block of 32.
 //!
-//! Our choice: a scale beyond f16 is an error. A scale below its normal numbers is rounded to the nearest as ggml rounds
-//! its own ones: the values change by at most `2⁻²⁵ · |code|`; [`HalfScales`] tells that it happened.
+//! Our choice: a scale beyond f16 is an error. A scale below its normal numbers is rounded to the nearest, as ggml
+//! rounds its own scales: the values change by at most `2⁻²⁵ · |code|`; [`HalfScales`] tells that it happened.
 
 use super::super::GgmlType;
 use super::floats::half_scale;
 use super::legacy::pack;
-use super::{ENCODED, encode, not_exportable};
+use super::{encode, not_exportable};
 use crate::{CheckpointError, Element, Minifloat, NotExportable, Offset, QuantizedMatrix, ScaleKind};
 
 /// What rounding scales to f16 changed.
@@ -119,7 +119,9 @@ impl<'a> Blocks<'a> {
     fn new(ggml: GgmlType, matrix: &'a QuantizedMatrix) -> Result<Self, NotExportable> {
         let bits = u32::from(matrix.element.bits());
         let affine = |wanted| match matrix.element {
-            Element::Int(_) if bits <= wanted => Some(Packing::Affine { bits: wanted, low: -(2f32.powi(bits as i32 - 1)) }),
+            Element::Int(_) if bits <= wanted => {
+                Some(Packing::Affine { bits: wanted, low: -(2f32.powi(bits as i32 - 1)) })
+            }
             Element::Uint(_) if bits <= wanted => Some(Packing::Affine { bits: wanted, low: 0.0 }),
             _ => None,
         };
@@ -143,7 +145,10 @@ impl<'a> Blocks<'a> {
             return Err(NotExportable::Ragged { axis: "inputs", len: matrix.inputs, block: 32 });
         }
         if !matrix.block_inputs.is_multiple_of(32) && matrix.block_inputs < matrix.inputs {
-            return Err(NotExportable::Block { found: matrix.block_inputs, expected: "a multiple of 32 along the inputs" });
+            return Err(NotExportable::Block {
+                found: matrix.block_inputs,
+                expected: "a multiple of 32 along the inputs",
+            });
         }
         if matches!(packing, Packing::Mxfp4) && matrix.block_inputs != 32 {
             return Err(NotExportable::Block { found: matrix.block_inputs, expected: "32" });

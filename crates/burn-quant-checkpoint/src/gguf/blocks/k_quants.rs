@@ -91,10 +91,7 @@ fn scales_and_minima(block: &[u8]) -> (Vec<f32>, Vec<f32>) {
         0..4 => packed[i + 4] & 63,
         _ => packed[i + 4] >> 4 | packed[i] >> 6 << 4,
     };
-    (
-        (0..8).map(|i| d * f32::from(scale(i))).collect(),
-        (0..8).map(|i| -(dmin * f32::from(minimum(i)))).collect(),
-    )
+    ((0..8).map(|i| d * f32::from(scale(i))).collect(), (0..8).map(|i| -(dmin * f32::from(minimum(i)))).collect())
 }
 
 pub(super) fn q6_k(block: &[u8; 210]) -> SuperBlock {

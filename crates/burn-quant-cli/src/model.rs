@@ -1,0 +1,136 @@
+//! Models by their path: folders of Hugging Face, of other systems, of this tool; files.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use burn_quant::compress::{WithoutPackedForm, compress_with};
+use burn_quant_checkpoint::Folder;
+use burn_quant_llm::{ChatTemplate, Decoder, DecoderConfig, LlmError, Tokenizer};
+use burn_quant_store::restore;
+
+use crate::error::CliError;
+use crate::output::Output;
+
+/// The record of a folder that this tool wrote.
+pub const RECORD: &str = "model.bpk";
+
+/// A decoder, and where it is from.
+pub struct Model {
+    /// The decoder.
+    pub decoder: Decoder,
+    /// The folder or file.
+    pub path: PathBuf,
+}
+
+impl Model {
+    /// Loads a model of any kind.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Model`], [`CliError::Record`] or [`CliError::Kind`] with the path.
+    pub fn load(path: &Path, device: &Device, output: &Output) -> Result<Self, CliError> {
+        let spinner = output.spinner(&format!("loading {}", path.display()));
+        let failed = CliError::of_model(path, "loaded");
+        let decoder = match kind(path)? {
+            Kind::HuggingFace => {
+                let folder = Folder::open(path).map_err(LlmError::from).map_err(&failed)?;
+                Decoder::load(&folder, device).map_err(&failed)?
+            }
+            Kind::Burnpack => {
+                let file = path.join("config.json");
+                let config = std::fs::read(&file).map_err(CliError::of_file(&file, "read"))?;
+                let json = serde_json::from_slice(&config).map_err(std::io::Error::other);
+                let json = json.map_err(CliError::of_file(&file, "read"))?;
+                let config = DecoderConfig::of_json(&json).map_err(&failed)?;
+                let record = path.join(RECORD);
+                restore(Decoder::new(config, device), &record)
+                    .map_err(|source| CliError::Record { path: record, what: "read", source })?
+            }
+        };
+        spinner.finish_and_clear();
+        Ok(Self { decoder, path: path.into() })
+    }
+
+    /// Packs its weights, if that is asked for.
+    ///
+    /// Weights without a packed form stay as they are, with a warning.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Model`].
+    pub fn packed(self, packed: bool, output: &Output) -> Result<Self, CliError> {
+        if !packed {
+            return Ok(self);
+        }
+        let Self { decoder, path } = self;
+        let (decoder, report) = compress_with(decoder, WithoutPackedForm::Keep)
+            .map_err(LlmError::from)
+            .map_err(CliError::of_model(&path, "packed"))?;
+        if report.packed.is_empty() {
+            output.warning(format!("no weight of `{}` is quantized, so none is packed", path.display()));
+        }
+        for (layer, reason) in &report.kept {
+            output.warning(format!("`{layer}` stays in float: {reason}"));
+        }
+        Ok(Self { decoder, path })
+    }
+
+    /// Reads its tokenizer, or that of another folder.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Model`].
+    pub fn tokenizer(&self, folder: Option<&PathBuf>) -> Result<Tokenizer, CliError> {
+        let folder = folder.unwrap_or(&self.path);
+        Tokenizer::of_path(folder).map_err(CliError::of_model(folder, "used as a tokenizer"))
+    }
+
+    /// Reads its chat template, or that of another folder.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Model`].
+    pub fn template(&self, folder: Option<&PathBuf>) -> Result<Option<ChatTemplate>, CliError> {
+        let folder = folder.unwrap_or(&self.path);
+        ChatTemplate::of_path(folder).map_err(CliError::of_model(folder, "used as a chat template"))
+    }
+
+    /// Returns the name of the folder or file.
+    pub fn name(&self) -> String {
+        name(&self.path)
+    }
+
+    /// Returns the class of the model.
+    pub fn architecture(&self) -> &'static str {
+        self.decoder.config().architecture.name()
+    }
+
+    /// Returns the number of its parameters.
+    pub fn parameters(&self) -> usize {
+        self.decoder.num_params()
+    }
+}
+
+/// Returns the last part of a path.
+pub fn name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// What a path leads to.
+enum Kind {
+    HuggingFace,
+    Burnpack,
+}
+
+fn kind(path: &Path) -> Result<Kind, CliError> {
+    let wrong = |found| CliError::Kind { path: path.into(), found, expected: "the folder of a model" };
+    match path.extension().and_then(|extension| extension.to_str()) {
+        _ if path.is_dir() && path.join(RECORD).is_file() => Ok(Kind::Burnpack),
+        _ if path.is_dir() || !path.exists() => Ok(Kind::HuggingFace),
+        Some("gguf") => Err(wrong("a GGUF file")),
+        Some("safetensors") => Err(wrong("a single safetensors file")),
+        Some("bpk") => Err(wrong("a single burnpack file")),
+        _ => Err(wrong("a file")),
+    }
+}

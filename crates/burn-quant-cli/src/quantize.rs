@@ -1,0 +1,363 @@
+//! `burn-quant quantize`: a float model in, a checkpoint for a server out.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor};
+use burn_quant::calibrate::{Progress, QuantizeOptions as Options, Report, quantize_with};
+use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, SearchFormat, SearchProgress, SearchState};
+use burn_quant::{QuantConfig, QuantError, Quantizers, quantize_weights};
+use burn_quant_checkpoint::{CheckpointError, Folder, FolderWriter};
+use burn_quant_llm::{Decoder, ExportState, LlmError, Target, Tokenizer, recipe_for, windows};
+use burn_quant_store::save;
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+use crate::arguments::{ExportFormat, QuantizeOptions, Score};
+use crate::device::Backend;
+use crate::error::CliError;
+use crate::model::{Model, RECORD, name};
+use crate::output::Output;
+use crate::staging::Staging;
+use crate::table::{Align, Table};
+use crate::units::{bytes, count, number, plural};
+use crate::recipe;
+
+/// What was done.
+#[derive(Debug, Serialize)]
+struct Quantized {
+    model: String,
+    architecture: &'static str,
+    parameters: usize,
+    recipe: String,
+    /// Layers by the format of their weights.
+    layers: BTreeMap<String, usize>,
+    calibration: Option<Calibration>,
+    search: Option<Search>,
+    format: &'static str,
+    out: String,
+    /// Bytes of the weights in the source and in the result.
+    float_bytes: u64,
+    bytes: u64,
+    bits_per_parameter: f64,
+    seconds: f64,
+    warnings: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Calibration {
+    windows: usize,
+    tokens: usize,
+    passes: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Search {
+    budget: f64,
+    effective_bits: f64,
+    formats: BTreeMap<String, Option<String>>,
+}
+
+/// Quantizes a model and writes it.
+pub fn run(options: &QuantizeOptions, backend: Backend, output: &Output) -> Result<(), CliError> {
+    let start = Instant::now();
+    Staging::check(&options.out)?;
+    let failed = CliError::of_model(&options.folder, "quantized");
+    // what is wrong on the command line is said before anything is loaded
+    let recipe = options.recipe.as_deref().map(recipe::read).transpose()?;
+    let formats = options.formats.iter().map(|name| recipe::preset(name)).collect::<Result<Vec<_>, _>>()?;
+    let folder = Folder::open(&options.folder)
+        .map_err(LlmError::from)
+        .map_err(CliError::of_model(&options.folder, "loaded"))?;
+    let device = match options.auto {
+        Some(_) if options.score == Score::Gradient => backend.device()?.autodiff(),
+        _ => backend.device()?,
+    };
+    let model = Model::load(&options.folder, &device, output)?;
+    if Quantizers::of(&model.decoder).iter().any(|(_, quantizer)| quantizer.is_enabled()) {
+        output.warning(format!("`{}` is quantized already: the errors of both add up", options.folder.display()));
+    }
+    let (parameters, architecture) = (model.parameters(), model.architecture());
+    let windows = calibration(options, &model.decoder)?;
+
+    let (decoder, done) = match (&recipe, options.auto) {
+        (Some(config), _) => {
+            let config = for_format(config.clone(), &model.decoder, options.format);
+            let (decoder, report) = match &windows {
+                Some(windows) => calibrated(model.decoder, &config, windows, output).map_err(LlmError::from).map_err(&failed)?,
+                None => without_data(model.decoder, &config, options)?,
+            };
+            (decoder, Done::Recipe(report))
+        }
+        (None, budget) => {
+            let budget = budget.expect("clap asks for `--recipe` or `--auto`");
+            let formats = formats.into_iter().map(|preset| {
+                SearchFormat::new(preset.name, for_format((preset.config)(), &model.decoder, options.format))
+            });
+            let windows = windows.as_deref().expect("clap asks for `--calib`");
+            let config = AutoQuantizeConfig::new(budget, formats).with_batches(windows.len(), windows.len());
+            let (decoder, state) = searched(model.decoder, &config, options.score, windows, output)
+                .map_err(LlmError::from)
+                .map_err(&failed)?;
+            (decoder.valid(), Done::Search(Box::new(state)))
+        }
+    };
+
+    let spinner = output.spinner(&format!("writing {}", options.out.display()));
+    let staging = Staging::begin(&options.out)?;
+    write(&decoder, &folder, &staging.path(), options.format)?;
+    let written = weight_bytes(&staging.path()).map_err(CliError::of_file(&options.out, "read"))?;
+    staging.finish()?;
+    spinner.finish_and_clear();
+
+    let calibration = |passes| windows.as_ref().map(|windows| Calibration {
+        windows: windows.len(),
+        tokens: windows.iter().map(Vec::len).sum(),
+        passes,
+    });
+    let (passes, warnings, search) = match &done {
+        Done::Recipe(report) => (report.passes, report.warnings.iter().map(ToString::to_string).collect(), None),
+        Done::Search(state) => (1, Vec::new(), state.best.as_ref().map(|best| Search {
+            budget: best.budget,
+            effective_bits: best.effective_bits,
+            formats: best.formats.clone(),
+        })),
+    };
+    let result = Quantized {
+        model: name(&options.folder),
+        architecture,
+        parameters,
+        recipe: options.recipe.clone().unwrap_or_else(|| options.formats.join(",")),
+        layers: layers(&decoder),
+        calibration: calibration(passes).filter(|_| passes > 0),
+        search,
+        format: options.format.name(),
+        out: options.out.display().to_string(),
+        float_bytes: float_bytes(&folder),
+        bytes: written,
+        bits_per_parameter: 8.0 * written as f64 / parameters as f64,
+        seconds: start.elapsed().as_secs_f64(),
+        warnings,
+    };
+    result.warnings.iter().for_each(|warning| output.warning(warning));
+    output.result(&result, || result.to_string());
+    Ok(())
+}
+
+enum Done {
+    Recipe(Report),
+    Search(Box<SearchState>),
+}
+
+/// A recipe whose result the format can hold.
+fn for_format(config: QuantConfig, decoder: &Decoder, format: ExportFormat) -> QuantConfig {
+    match format {
+        ExportFormat::Modelopt => recipe_for(config, decoder.config(), Target::ModelOpt),
+        ExportFormat::CompressedTensors => recipe_for(config, decoder.config(), Target::CompressedTensors),
+        ExportFormat::Gguf => recipe_for(config, decoder.config(), Target::Gguf),
+        ExportFormat::Burnpack => config,
+    }
+}
+
+/// The windows of the calibration text; `None` without one.
+fn calibration(options: &QuantizeOptions, decoder: &Decoder) -> Result<Option<Vec<Vec<u32>>>, CliError> {
+    let Some(file) = &options.calib else { return Ok(None) };
+    let text = std::fs::read_to_string(file).map_err(CliError::of_file(file, "read"))?;
+    let tokenizer = Tokenizer::of_path(&options.folder).map_err(CliError::of_model(&options.folder, "used as a tokenizer"))?;
+    let failed = CliError::of_model(file, "used for calibration");
+    let tokens = tokenizer.encode(&text).map_err(&failed)?;
+    let len = options.tokens.map_or_else(|| window(decoder), |tokens| tokens as usize);
+    windows(&tokens, len, options.samples as usize).map(Some).map_err(failed)
+}
+
+/// 512 tokens, or as many as a model was made for.
+pub fn window(decoder: &Decoder) -> usize {
+    decoder.config().positions.min(512)
+}
+
+fn row(tokens: &[u32], device: &Device) -> Tensor<2, Int> {
+    let tokens: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
+    Tensor::<1, Int>::from_data(tokens.as_slice(), device).unsqueeze()
+}
+
+fn calibrated(
+    decoder: Decoder,
+    config: &QuantConfig,
+    windows: &[Vec<u32>],
+    output: &Output,
+) -> Result<(Decoder, Report), QuantError> {
+    let bar = output.bar(windows.len(), "calibrating");
+    let solving = output.spinner("");
+    let listener = |progress| match progress {
+        Progress::Observed { pass, passes, .. } if pass < passes => bar.inc_length(windows.len() as u64),
+        Progress::Observed { .. } => bar.finish_and_clear(),
+        Progress::Solving { layer } => solving.set_message(format!("solving {layer}")),
+        _ => {}
+    };
+    let options = Options::new().with_progress(listener);
+    let device = decoder.devices().first().cloned().unwrap_or_default();
+    let result = quantize_with(decoder, config, options, |decoder| {
+        for window in windows {
+            let hidden = decoder.hidden(row(window, &device), &mut decoder.cache());
+            // a head is rarely quantized, and it is the largest layer
+            if decoder.lm_head.as_ref().is_some_and(|head| head.input_quantizer.is_enabled()) {
+                decoder.logits(hidden);
+            }
+            bar.inc(1);
+        }
+    });
+    [bar, solving].iter().for_each(ProgressBar::finish_and_clear);
+    result
+}
+
+fn without_data(
+    decoder: Decoder,
+    config: &QuantConfig,
+    options: &QuantizeOptions,
+) -> Result<(Decoder, Report), CliError> {
+    quantize_weights(decoder, config).map_err(|source| match source {
+        QuantError::NeedsData { .. } | QuantError::NeedsForwardLoop { .. } => {
+            CliError::NeedsData { name: options.recipe.clone().unwrap_or_default(), source }
+        }
+        other => CliError::of_model(&options.folder, "quantized")(other.into()),
+    })
+}
+
+fn searched(
+    decoder: Decoder,
+    config: &AutoQuantizeConfig,
+    score: Score,
+    windows: &[Vec<u32>],
+    output: &Output,
+) -> Result<(Decoder, SearchState), QuantError> {
+    let bar = output.bar(config.formats.len(), "calibrating");
+    let listener = |progress| match progress {
+        SearchProgress::Calibrated { done, of, .. } => {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        }
+        SearchProgress::Scored { done, of, .. } => {
+            bar.set_message("scoring");
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        }
+        _ => {}
+    };
+    let data = |device: &Device| {
+        let device = device.clone();
+        windows.iter().map(move |window| row(window, &device))
+    };
+    let logits = |decoder: &Decoder, tokens: &Tensor<2, Int>| decoder.forward(tokens.clone(), &mut decoder.cache());
+    let search = AutoQuantization::new(config).with_progress(listener);
+    let result = match score {
+        Score::Gradient => search.by_gradient(decoder, data, logits, |logits: Tensor<3>, tokens| {
+            let predicted = tokens.dims()[1] - 1;
+            let targets = tokens.clone().narrow(1, 1, predicted).unsqueeze_dim(2);
+            log_softmax(logits.narrow(1, 0, predicted), 2).gather(2, targets).neg().mean()
+        }),
+        Score::Divergence => search.by_divergence(decoder, data, logits),
+        Score::LayerError => search.by_layer_error(decoder, data, logits),
+    };
+    bar.finish_and_clear();
+    result
+}
+
+fn write(decoder: &Decoder, folder: &Folder, out: &Path, format: ExportFormat) -> Result<(), CliError> {
+    let failed = CliError::of_model(out, "written");
+    let state = || ExportState::of(decoder);
+    match format {
+        ExportFormat::Modelopt => state().and_then(|state| state.write_modelopt(folder, out)).map(drop).map_err(failed),
+        ExportFormat::CompressedTensors => {
+            state().and_then(|state| state.write_compressed_tensors(folder, out)).map(drop).map_err(failed)
+        }
+        ExportFormat::Gguf => Err(CliError::Usage { problem: "`--format gguf` is not there yet".into() }),
+        ExportFormat::Burnpack => {
+            burnpack(folder, out).map_err(LlmError::from).map_err(failed)?;
+            let record = out.join(RECORD);
+            save(decoder, &record).map_err(|source| CliError::Record { path: record, what: "written", source })
+        }
+    }
+}
+
+/// A folder with the configuration and the tokenizer of another one.
+fn burnpack(folder: &Folder, out: &Path) -> Result<(), CheckpointError> {
+    let mut writer = FolderWriter::create(out)?;
+    let mut config = folder.config().clone();
+    if let Some(config) = config.as_object_mut() {
+        config.remove("quantization_config");
+    }
+    writer.json("config.json", &config)?;
+    writer.copy_others(folder.path())?;
+    writer.finish()?;
+    // what a folder without tensors has
+    let empty = out.join("model.safetensors");
+    std::fs::remove_file(&empty).map_err(|source| CheckpointError::Io { path: empty, source })
+}
+
+/// Linear layers by the format of their weights.
+fn layers(decoder: &Decoder) -> BTreeMap<String, usize> {
+    let mut layers = BTreeMap::new();
+    let quantizers = Quantizers::of(decoder);
+    for (name, _) in decoder.linears() {
+        let quantizer = quantizers.find(&format!("{name}.weight_quantizer")).filter(|it| it.is_enabled());
+        let stages = quantizer.map(|it| it.stages("").map(|(_, stage)| stage.config().kind()).collect::<Vec<_>>());
+        *layers.entry(stages.map_or("float".into(), |stages| stages.join(" + "))).or_insert(0) += 1;
+    }
+    layers
+}
+
+/// The bytes of the tensors of a folder.
+fn float_bytes(folder: &Folder) -> u64 {
+    let infos = folder.names().filter_map(|name| folder.info(name));
+    infos.map(|info| (info.shape.iter().product::<usize>() * info.dtype.size()) as u64).sum()
+}
+
+/// The bytes of the files with weights in a folder, or of a file.
+fn weight_bytes(path: &Path) -> std::io::Result<u64> {
+    if path.is_file() {
+        return Ok(path.metadata()?.len());
+    }
+    let mut bytes = 0;
+    for entry in path.read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors" || extension == "bpk") {
+            bytes += path.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}
+
+impl std::fmt::Display for Quantized {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut table = Table::new([Align::Left, Align::Left]);
+        let model = format!("{}: {}, {} parameters", self.model, self.architecture, count(self.parameters as u64));
+        table.row(["model", &model]);
+        match &self.search {
+            None => table.row(["recipe", &self.recipe]),
+            Some(search) => {
+                let bits = format!("{:.3} bits per parameter of a budget of {}", search.effective_bits, search.budget);
+                table.row(["search", &bits]);
+            }
+        }
+        let layers: Vec<String> = self.layers.iter().map(|(format, n)| format!("{n} {format}")).collect();
+        table.row(["linear layers", &layers.join(", ")]);
+        let calibration = match self.calibration {
+            None => "none needed".to_string(),
+            Some(Calibration { windows, tokens, passes }) => {
+                let windows = plural(windows, "window");
+                format!("{windows}, {} tokens, {}", count(tokens as u64), if passes == 1 { "1 pass".into() } else { format!("{passes} passes") })
+            }
+        };
+        table.row(["calibration", &calibration]);
+        let ratio = self.float_bytes as f64 / self.bytes.max(1) as f64;
+        let size = format!("{} of {}, {}x smaller", bytes(self.bytes), bytes(self.float_bytes), number(ratio));
+        table.row(["weights", &size]);
+        table.row(["bits per parameter", &number(self.bits_per_parameter)]);
+        table.row(["written", &format!("{} ({})", self.out, self.format)]);
+        table.row(["time", &format!("{:.1} s", self.seconds)]);
+        table.fmt(f)
+    }
+}

@@ -1,0 +1,61 @@
+//! Numbers with units.
+
+/// Returns bytes as a person reads them: `512 B`, `94.2 MiB`.
+pub fn bytes(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < units.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
+    }
+    format!("{value:.1} {}", units[unit])
+}
+
+/// Returns a large number as a person reads it: `951`, `134.5 M`.
+pub fn count(n: u64) -> String {
+    match n {
+        0..10_000 => n.to_string(),
+        10_000..999_950 => format!("{:.1} K", n as f64 / 1e3),
+        999_950..999_950_000 => format!("{:.1} M", n as f64 / 1e6),
+        _ => format!("{:.1} B", n as f64 / 1e9),
+    }
+}
+
+/// Returns a number with three digits that count: `0.0312`, `15.3`, `1523`.
+pub fn number(x: f64) -> String {
+    match x.abs() {
+        0.0 => "0".into(),
+        size if size >= 100.0 => format!("{x:.0}"),
+        size if size >= 10.0 => format!("{x:.1}"),
+        size if size >= 1.0 => format!("{x:.2}"),
+        size if size >= 0.1 => format!("{x:.3}"),
+        size if size >= 0.001 => format!("{x:.4}"),
+        _ => format!("{x:.1e}"),
+    }
+}
+
+/// Returns a number and its noun: `1 window`, `8 windows`.
+pub fn plural(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_one_digit_after_the_point_and_never_1024_of_a_unit() {
+        assert_eq!([0, 1023, 1024, 1536].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.5 KiB"]);
+        assert_eq!([1_048_575, 1 << 20, 98_777_498].map(bytes), ["1.0 MiB", "1.0 MiB", "94.2 MiB"]);
+    }
+
+    #[test]
+    fn counts_and_numbers_keep_three_digits() {
+        assert_eq!([951, 12_345, 134_515_008, 8_030_261_248].map(count), ["951", "12.3 K", "134.5 M", "8.0 B"]);
+        assert_eq!([1523.4, 15.34, 1.5, 0.913, 0.0312, 3.2e-5].map(number), ["1523", "15.3", "1.50", "0.913", "0.0312", "3.2e-5"]);
+        assert_eq!([plural(1, "window"), plural(8, "window")], ["1 window", "8 windows"]);
+    }
+}
