@@ -20,22 +20,22 @@ use crate::device::Backend;
 
 A FOLDER is that of a Hugging Face model: config.json, *.safetensors, tokenizer.json."
 )]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     pub command: Command,
     /// Print the result as JSON on stdout, and nothing else there.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
     /// Print the result only: no progress, no warnings.
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Global options")]
     pub quiet: bool,
     /// Where models run.
-    #[arg(long, global = true, value_enum, default_value_t)]
+    #[arg(long, global = true, value_enum, default_value_t, help_heading = "Global options")]
     pub device: Backend,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     Quantize(QuantizeOptions),
     Eval(EvalOptions),
     Chat(ChatOptions),
@@ -58,7 +58,7 @@ pub enum Command {
   burn-quant quantize SmolLM2-135M --recipe fp8+fp8_kv --calib wiki.txt --format compressed-tensors --out SmolLM2-fp8
   burn-quant quantize SmolLM2-135M --recipe int4_awq --calib wiki.txt --format gguf --out SmolLM2-q4.gguf
   burn-quant quantize SmolLM2-135M --auto 6 --formats nvfp4,fp8 --calib wiki.txt --format modelopt --out SmolLM2-auto")]
-pub struct QuantizeOptions {
+pub(crate) struct QuantizeOptions {
     /// The folder of a model in float.
     #[arg(value_name = "FOLDER")]
     pub folder: PathBuf,
@@ -93,7 +93,7 @@ pub struct QuantizeOptions {
 
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ExportFormat {
+pub(crate) enum ExportFormat {
     /// ModelOpt's unified folder: vLLM, SGLang, TensorRT-LLM.
     Modelopt,
     /// The folder of llm-compressor: vLLM, transformers.
@@ -106,7 +106,7 @@ pub enum ExportFormat {
 
 impl ExportFormat {
     /// The name on the command line.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             ExportFormat::Modelopt => "modelopt",
             ExportFormat::CompressedTensors => "compressed-tensors",
@@ -118,7 +118,7 @@ impl ExportFormat {
 
 /// How a search finds out what a format costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Score {
+pub(crate) enum Score {
     /// By gradients of the loss: one backward pass per window.
     #[default]
     Gradient,
@@ -137,7 +137,7 @@ pub enum Score {
   burn-quant eval SmolLM2-135M --text wiki.test.txt
   burn-quant eval SmolLM2-nvfp4 --against SmolLM2-135M --text wiki.test.txt --windows 32
   burn-quant eval SmolLM2-int8 --packed --text wiki.test.txt --json")]
-pub struct EvalOptions {
+pub(crate) struct EvalOptions {
     /// The folder or file of a model: in float, ModelOpt, compressed-tensors, GGUF, burnpack.
     #[arg(value_name = "FOLDER|FILE")]
     pub model: PathBuf,
@@ -170,7 +170,7 @@ pub struct EvalOptions {
   burn-quant chat SmolLM2-nvfp4
   burn-quant chat SmolLM2-nvfp4 --prompt \"Name three number formats.\" --max-tokens 64
   burn-quant chat SmolLM2-nvfp4 --system \"You are brief.\" --temperature 0.7 --top-p 0.9 --seed 1")]
-pub struct ChatOptions {
+pub(crate) struct ChatOptions {
     /// The folder or file of a model: in float, ModelOpt, compressed-tensors, GGUF, burnpack.
     #[arg(value_name = "FOLDER|FILE")]
     pub model: PathBuf,
@@ -215,7 +215,7 @@ pub struct ChatOptions {
   burn-quant inspect SmolLM2-nvfp4
   burn-quant inspect SmolLM2-nvfp4/model.safetensors --layers
   burn-quant inspect SmolLM2-nvfp4 --json")]
-pub struct InspectOptions {
+pub(crate) struct InspectOptions {
     /// A folder, a .safetensors file, or a .gguf file.
     #[arg(value_name = "FILE|FOLDER")]
     pub path: PathBuf,

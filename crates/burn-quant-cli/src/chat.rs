@@ -28,7 +28,7 @@ struct Answered {
 }
 
 /// Answers a prompt, or the lines of stdin.
-pub fn run(options: &ChatOptions, backend: Backend, output: &Output) -> Result<(), CliError> {
+pub(crate) fn run(options: &ChatOptions, backend: Backend, output: &Output) -> Result<(), CliError> {
     if output.is_json() && options.prompt.is_none() {
         return Err(CliError::Usage { problem: "`chat --json` gives one answer: add `--prompt TEXT`".into() });
     }
@@ -74,10 +74,9 @@ impl Chat<'_> {
         match &self.template {
             _ if !is_terminal => {}
             Some(_) => self.output.note("Ctrl-C ends an answer, Ctrl-D the conversation."),
-            None => self.output.note(format!(
-                "{} has no chat template: it goes on with your text. Ctrl-D ends.",
-                self.model.name()
-            )),
+            None => self
+                .output
+                .note(format!("{} has no chat template: it goes on with your text. Ctrl-D ends.", self.model.name())),
         }
         let first = messages.len();
         loop {
@@ -108,7 +107,8 @@ impl Chat<'_> {
 
     /// Answers the last message; what is said is shown as it comes.
     fn answer(&self, messages: &[Message]) -> Result<Answered, CliError> {
-        let (prompt, failed) = (&messages.last().expect("a question").content, CliError::of_model(&self.model.path, "run"));
+        let (prompt, failed) =
+            (&messages.last().expect("a question").content, CliError::of_model(&self.model.path, "run"));
         let tokens = self.prompt(messages).map_err(&failed)?;
         let (start, answer) = (Instant::now(), Answer::begin());
         let mut stream = self.tokenizer.stream();

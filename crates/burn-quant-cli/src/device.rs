@@ -7,7 +7,7 @@ use crate::error::CliError;
 
 /// Devices; each is a feature of this crate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Backend {
+pub(crate) enum Backend {
     /// The processor.
     #[default]
     Flex,
@@ -29,7 +29,7 @@ impl Backend {
     /// # Errors
     ///
     /// [`CliError::Device`] if this build does not have it.
-    pub fn device(self) -> Result<Device, CliError> {
+    pub(crate) fn device(self) -> Result<Device, CliError> {
         match self {
             #[cfg(feature = "flex")]
             Backend::Flex => Ok(Device::flex()),

@@ -9,7 +9,7 @@ use burn_quant_store::StoreError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum CliError {
+pub(crate) enum CliError {
     /// A model that cannot be loaded, run or written.
     #[error("`{}` cannot be {what}", path.display())]
     Model {
@@ -29,12 +29,12 @@ pub enum CliError {
         source: QuantError,
     },
     /// A recipe that needs data, and none was given.
-    #[error("the recipe `{name}` needs calibration data")]
+    #[error("the recipe `{name}` needs calibration data: {why}")]
     NeedsData {
         /// As it was given.
         name: String,
         /// What needs it.
-        source: QuantError,
+        why: String,
     },
     /// A file that cannot be read or written.
     #[error("`{}` cannot be {what}", path.display())]
@@ -88,17 +88,17 @@ pub enum CliError {
 
 impl CliError {
     /// Names the model that an error is about.
-    pub fn of_model(path: &Path, what: &'static str) -> impl Fn(LlmError) -> Self {
+    pub(crate) fn of_model(path: &Path, what: &'static str) -> impl Fn(LlmError) -> Self {
         move |source| CliError::Model { path: path.into(), what, source }
     }
 
     /// Names the file that an error is about.
-    pub fn of_file(path: &Path, what: &'static str) -> impl Fn(std::io::Error) -> Self {
+    pub(crate) fn of_file(path: &Path, what: &'static str) -> impl Fn(std::io::Error) -> Self {
         move |source| CliError::File { path: path.into(), what, source }
     }
 
     /// 2 for wrong usage, 1 for all else.
-    pub fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match self {
             CliError::Usage { .. } => 2,
             _ => 1,
@@ -106,10 +106,11 @@ impl CliError {
     }
 
     /// Returns what to do about it.
-    pub fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         Some(match self {
             CliError::NeedsData { .. } => {
-                "add `--calib TEXT` with a text file, or take a recipe that needs no data: see `burn-quant presets`".into()
+                "add `--calib TEXT` with a text file, or take a recipe that needs no data: see `burn-quant presets`"
+                    .into()
             }
             CliError::Recipe { source: QuantError::UnknownPreset { .. }, .. } => {
                 "`burn-quant presets` lists all of them; a file ends in .toml, .json or .yaml".into()
@@ -137,7 +138,8 @@ fn of_llm(error: &LlmError, path: &Path) -> Option<String> {
         }
         LlmError::TooShort { .. } => "give a longer text, or shorter windows: `--tokens N`".into(),
         LlmError::Checkpoint(CheckpointError::NotExportable { reason: NotExportable::PreQuantScale, .. }) => {
-            "`--format modelopt` and `--format burnpack` hold such scales; or take a recipe without AWQ and SmoothQuant".into()
+            "`--format modelopt` and `--format burnpack` hold such scales; or take a recipe without AWQ and SmoothQuant"
+                .into()
         }
         LlmError::Checkpoint(CheckpointError::NotExportable { .. }) => {
             "`burn-quant presets` says which formats hold a recipe; `--format burnpack` holds all of them".into()

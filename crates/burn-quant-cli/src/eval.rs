@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::arguments::EvalOptions;
 use crate::device::Backend;
 use crate::error::CliError;
-use crate::model::Model;
+use crate::model::{Model, name};
 use crate::output::Output;
 use crate::quantize::window;
 use crate::table::{Align, Table};
@@ -59,7 +59,7 @@ struct Held {
 const DECODED: usize = 32;
 
 /// Evaluates a model.
-pub fn run(options: &EvalOptions, backend: Backend, output: &Output) -> Result<(), CliError> {
+pub(crate) fn run(options: &EvalOptions, backend: Backend, output: &Output) -> Result<(), CliError> {
     let device = backend.device()?;
     let text = std::fs::read_to_string(&options.text).map_err(CliError::of_file(&options.text, "read"))?;
     let model = Model::load(&options.model, &device, output)?.packed(options.packed, output)?;
@@ -84,12 +84,16 @@ pub fn run(options: &EvalOptions, backend: Backend, output: &Output) -> Result<(
     let measure = |model: &Model, perplexity| measured(model, perplexity, &windows[0], &device).map_err(&failed);
     let of_float = |comparison: &Comparison| Some((float.as_ref()?, comparison.float_perplexity));
     let result = Evaluation {
-        text: options.text.display().to_string(),
+        text: name(&options.text),
         windows: windows.len(),
         tokens_per_window: len,
         tokens: windows.len() * (len - 1),
         model: measure(&model, perplexity)?,
-        float: comparison.as_ref().and_then(of_float).map(|(float, perplexity)| measure(float, perplexity)).transpose()?,
+        float: comparison
+            .as_ref()
+            .and_then(of_float)
+            .map(|(float, perplexity)| measure(float, perplexity))
+            .transpose()?,
         kl: comparison.map(|comparison| comparison.kl),
         top1: comparison.map(|comparison| comparison.top1),
     };

@@ -15,7 +15,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// Listens to Ctrl-C and to requests to terminate.
-pub fn install() {
+pub(crate) fn install() {
     let listener = || {
         if ANSWERING.load(Ordering::SeqCst) && !STOP.swap(true, Ordering::SeqCst) {
             return;
@@ -30,25 +30,25 @@ pub fn install() {
 }
 
 /// Names the folder that is removed if the program is interrupted.
-pub fn set_unfinished(path: Option<PathBuf>) {
+pub(crate) fn set_unfinished(path: Option<PathBuf>) {
     if let Ok(mut unfinished) = UNFINISHED.lock() {
         *unfinished = path;
     }
 }
 
 /// An answer that is being written: while it is there, the first Ctrl-C asks it to end.
-pub struct Answer;
+pub(crate) struct Answer;
 
 impl Answer {
     /// Begins an answer.
-    pub fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
         STOP.store(false, Ordering::SeqCst);
         ANSWERING.store(true, Ordering::SeqCst);
         Self
     }
 
     /// Whether it is to end.
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         STOP.load(Ordering::SeqCst)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use burn_quant::compress::{WithoutPackedForm, compress_with};
 use burn_quant_checkpoint::Folder;
+use burn_quant_checkpoint::gguf::GgufModel;
 use burn_quant_llm::{ChatTemplate, Decoder, DecoderConfig, LlmError, Tokenizer};
 use burn_quant_store::restore;
 
@@ -13,14 +13,16 @@ use crate::error::CliError;
 use crate::output::Output;
 
 /// The record of a folder that this tool wrote.
-pub const RECORD: &str = "model.bpk";
+pub(crate) const RECORD: &str = "model.bpk";
 
 /// A decoder, and where it is from.
-pub struct Model {
+pub(crate) struct Model {
     /// The decoder.
     pub decoder: Decoder,
     /// The folder or file.
     pub path: PathBuf,
+    /// The file, if it is a GGUF file, which has its own tokenizer.
+    gguf: Option<GgufModel>,
 }
 
 impl Model {
@@ -29,13 +31,20 @@ impl Model {
     /// # Errors
     ///
     /// [`CliError::Model`], [`CliError::Record`] or [`CliError::Kind`] with the path.
-    pub fn load(path: &Path, device: &Device, output: &Output) -> Result<Self, CliError> {
+    pub(crate) fn load(path: &Path, device: &Device, output: &Output) -> Result<Self, CliError> {
         let spinner = output.spinner(&format!("loading {}", path.display()));
         let failed = CliError::of_model(path, "loaded");
+        let mut gguf = None;
         let decoder = match kind(path)? {
             Kind::HuggingFace => {
                 let folder = Folder::open(path).map_err(LlmError::from).map_err(&failed)?;
                 Decoder::load(&folder, device).map_err(&failed)?
+            }
+            Kind::Gguf => {
+                let file = GgufModel::open(path).map_err(LlmError::from).map_err(&failed)?;
+                let decoder = Decoder::load_gguf(&file, DType::F32, device).map_err(&failed)?;
+                gguf = Some(file);
+                decoder
             }
             Kind::Burnpack => {
                 let file = path.join("config.json");
@@ -44,12 +53,15 @@ impl Model {
                 let json = json.map_err(CliError::of_file(&file, "read"))?;
                 let config = DecoderConfig::of_json(&json).map_err(&failed)?;
                 let record = path.join(RECORD);
-                restore(Decoder::new(config, device), &record)
-                    .map_err(|source| CliError::Record { path: record, what: "read", source })?
+                restore(Decoder::new(config, device), &record).map_err(|source| CliError::Record {
+                    path: record,
+                    what: "read",
+                    source,
+                })?
             }
         };
         spinner.finish_and_clear();
-        Ok(Self { decoder, path: path.into() })
+        Ok(Self { decoder, path: path.into(), gguf })
     }
 
     /// Packs its weights, if that is asked for.
@@ -59,11 +71,11 @@ impl Model {
     /// # Errors
     ///
     /// [`CliError::Model`].
-    pub fn packed(self, packed: bool, output: &Output) -> Result<Self, CliError> {
+    pub(crate) fn packed(self, packed: bool, output: &Output) -> Result<Self, CliError> {
         if !packed {
             return Ok(self);
         }
-        let Self { decoder, path } = self;
+        let Self { decoder, path, gguf } = self;
         let (decoder, report) = compress_with(decoder, WithoutPackedForm::Keep)
             .map_err(LlmError::from)
             .map_err(CliError::of_model(&path, "packed"))?;
@@ -73,7 +85,7 @@ impl Model {
         for (layer, reason) in &report.kept {
             output.warning(format!("`{layer}` stays in float: {reason}"));
         }
-        Ok(Self { decoder, path })
+        Ok(Self { decoder, path, gguf })
     }
 
     /// Reads its tokenizer, or that of another folder.
@@ -81,9 +93,13 @@ impl Model {
     /// # Errors
     ///
     /// [`CliError::Model`].
-    pub fn tokenizer(&self, folder: Option<&PathBuf>) -> Result<Tokenizer, CliError> {
-        let folder = folder.unwrap_or(&self.path);
-        Tokenizer::of_path(folder).map_err(CliError::of_model(folder, "used as a tokenizer"))
+    pub(crate) fn tokenizer(&self, folder: Option<&PathBuf>) -> Result<Tokenizer, CliError> {
+        let path = folder.unwrap_or(&self.path);
+        let tokenizer = match &self.gguf {
+            Some(gguf) if folder.is_none() => Tokenizer::of_gguf(gguf),
+            _ => Tokenizer::of_path(path),
+        };
+        tokenizer.map_err(CliError::of_model(path, "used as a tokenizer"))
     }
 
     /// Reads its chat template, or that of another folder.
@@ -91,29 +107,38 @@ impl Model {
     /// # Errors
     ///
     /// [`CliError::Model`].
-    pub fn template(&self, folder: Option<&PathBuf>) -> Result<Option<ChatTemplate>, CliError> {
-        let folder = folder.unwrap_or(&self.path);
-        ChatTemplate::of_path(folder).map_err(CliError::of_model(folder, "used as a chat template"))
+    pub(crate) fn template(&self, folder: Option<&PathBuf>) -> Result<Option<ChatTemplate>, CliError> {
+        let path = folder.unwrap_or(&self.path);
+        let template = match &self.gguf {
+            Some(gguf) if folder.is_none() => ChatTemplate::of_gguf(gguf),
+            _ => ChatTemplate::of_path(path),
+        };
+        template.map_err(CliError::of_model(path, "used as a chat template"))
     }
 
     /// Returns the name of the folder or file.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         name(&self.path)
     }
 
     /// Returns the class of the model.
-    pub fn architecture(&self) -> &'static str {
+    pub(crate) fn architecture(&self) -> &'static str {
         self.decoder.config().architecture.name()
     }
 
-    /// Returns the number of its parameters.
-    pub fn parameters(&self) -> usize {
-        self.decoder.num_params()
+    /// Returns the number of its parameters, without ranges and scales of quantizers.
+    pub(crate) fn parameters(&self) -> usize {
+        let linears = self.decoder.linears().into_iter().map(|(_, linear)| {
+            let bias = linear.bias.as_ref().map_or(0, |bias| bias.lazy_shape().num_elements());
+            linear.weight.lazy_shape().num_elements() + bias
+        });
+        let norms = self.decoder.norms().into_iter().map(|(_, norm)| norm.gamma.lazy_shape().num_elements());
+        self.decoder.model.embed_tokens.weight.lazy_shape().num_elements() + linears.chain(norms).sum::<usize>()
     }
 }
 
 /// Returns the last part of a path.
-pub fn name(path: &Path) -> String {
+pub(crate) fn name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
@@ -121,14 +146,15 @@ pub fn name(path: &Path) -> String {
 enum Kind {
     HuggingFace,
     Burnpack,
+    Gguf,
 }
 
 fn kind(path: &Path) -> Result<Kind, CliError> {
-    let wrong = |found| CliError::Kind { path: path.into(), found, expected: "the folder of a model" };
+    let wrong = |found| CliError::Kind { path: path.into(), found, expected: "the folder of a model, or a GGUF file" };
     match path.extension().and_then(|extension| extension.to_str()) {
         _ if path.is_dir() && path.join(RECORD).is_file() => Ok(Kind::Burnpack),
         _ if path.is_dir() || !path.exists() => Ok(Kind::HuggingFace),
-        Some("gguf") => Err(wrong("a GGUF file")),
+        Some("gguf") => Ok(Kind::Gguf),
         Some("safetensors") => Err(wrong("a single safetensors file")),
         Some("bpk") => Err(wrong("a single burnpack file")),
         _ => Err(wrong("a file")),

@@ -25,7 +25,7 @@ struct Row {
 }
 
 /// Prints all presets for language models.
-pub fn run(output: &Output) -> Result<(), CliError> {
+pub(crate) fn run(output: &Output) -> Result<(), CliError> {
     let rows: Vec<Row> = presets::all().iter().filter(|preset| is_for_decoders(preset.name)).map(row).collect();
     output.result(&rows, || text(&rows));
     Ok(())
@@ -90,9 +90,12 @@ fn formats(name: &str) -> &'static [&'static str] {
     const ALL: &[&str] = &["modelopt", "compressed-tensors", "gguf"];
     const FOLDERS: &[&str] = &["modelopt", "compressed-tensors"];
     const MODELOPT: &[&str] = &["modelopt"];
-    const COMPRESSED: &[&str] = &["compressed-tensors"];
     match name {
-        _ => ALL,
+        "int8_weight_only" | "int4_blockwise_weight_only" | "int4_awq" | "mxfp4_mlp_weight_only" => ALL,
+        "w4a8_awq_beta" | "nvfp4_svdquant_default" | "w4a8_nvfp4_fp8" | "nvfp4_mlp_weight_only" => MODELOPT,
+        "fp8_affine_kv" | "nvfp4_kv" | "nvfp4_affine_kv" | "kv_nvfp4_cast" => MODELOPT,
+        "mxfp6_default" | "mxint8_default" => &[],
+        _ => FOLDERS,
     }
 }
 
@@ -124,4 +127,49 @@ fn text(rows: &[Row]) -> String {
          C compressed-tensors, G gguf; burnpack holds all. Long names: --json.\n\
          A cache is added to a recipe: --recipe fp8+fp8_kv"
     )
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use std::path::Path;
+
+    use burn::tensor::Device;
+    use burn_quant_checkpoint::Folder;
+    use burn_quant_llm::Decoder;
+
+    use super::*;
+    use crate::arguments::ExportFormat;
+    use crate::quantize::{calibrated, for_format, write};
+
+    /// The formats that a preset can be written in, found out by writing it.
+    fn written(preset: &Preset, folder: &Folder, decoder: &Decoder) -> Vec<&'static str> {
+        let window: Vec<u32> = (0..16).collect();
+        let place = tempfile::tempdir().unwrap();
+        let formats = [ExportFormat::Modelopt, ExportFormat::CompressedTensors, ExportFormat::Gguf];
+        let holds = |format: &ExportFormat| {
+            let config = for_format((preset.config)(), decoder, *format);
+            let windows = std::slice::from_ref(&window);
+            let (decoder, _) = calibrated(decoder.clone(), &config, windows, &Output::silent()).unwrap();
+            write(&decoder, folder, &place.path().join(format.name()), *format).is_ok()
+        };
+        formats.into_iter().filter(holds).map(ExportFormat::name).collect()
+    }
+
+    #[test]
+    fn the_formats_that_are_listed_are_those_that_hold_a_preset() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/checkpoints/models/llama_wide");
+        let folder = Folder::open(model).unwrap();
+        let decoder = Decoder::load(&folder, &Device::flex()).unwrap();
+        let here = |preset: &&Preset| {
+            // for models with experts alone
+            is_for_decoders(preset.name) && preset.name != "nvfp4_experts_only"
+        };
+        let differ: Vec<_> = presets::all()
+            .iter()
+            .filter(here)
+            .map(|preset| (preset.name, formats(preset.name), written(preset, &folder, &decoder)))
+            .filter(|(_, listed, written)| *listed != written.as_slice())
+            .collect();
+        assert!(differ.is_empty(), "name, listed, written: {differ:#?}");
+    }
 }

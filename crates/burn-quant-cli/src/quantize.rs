@@ -10,6 +10,7 @@ use burn::tensor::{Device, Int, Tensor};
 use burn_quant::calibrate::{Progress, QuantizeOptions as Options, Report, quantize_with};
 use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, SearchFormat, SearchProgress, SearchState};
 use burn_quant::{QuantConfig, QuantError, Quantizers, quantize_weights};
+use burn_quant_checkpoint::gguf::HalfScales;
 use burn_quant_checkpoint::{CheckpointError, Folder, FolderWriter};
 use burn_quant_llm::{Decoder, ExportState, LlmError, Target, Tokenizer, recipe_for, windows};
 use burn_quant_store::save;
@@ -21,10 +22,10 @@ use crate::device::Backend;
 use crate::error::CliError;
 use crate::model::{Model, RECORD, name};
 use crate::output::Output;
+use crate::recipe;
 use crate::staging::Staging;
 use crate::table::{Align, Table};
 use crate::units::{bytes, count, number, plural};
-use crate::recipe;
 
 /// What was done.
 #[derive(Debug, Serialize)]
@@ -62,16 +63,15 @@ struct Search {
 }
 
 /// Quantizes a model and writes it.
-pub fn run(options: &QuantizeOptions, backend: Backend, output: &Output) -> Result<(), CliError> {
+pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) -> Result<(), CliError> {
     let start = Instant::now();
     Staging::check(&options.out)?;
     let failed = CliError::of_model(&options.folder, "quantized");
     // what is wrong on the command line is said before anything is loaded
     let recipe = options.recipe.as_deref().map(recipe::read).transpose()?;
     let formats = options.formats.iter().map(|name| recipe::preset(name)).collect::<Result<Vec<_>, _>>()?;
-    let folder = Folder::open(&options.folder)
-        .map_err(LlmError::from)
-        .map_err(CliError::of_model(&options.folder, "loaded"))?;
+    let folder =
+        Folder::open(&options.folder).map_err(LlmError::from).map_err(CliError::of_model(&options.folder, "loaded"))?;
     let device = match options.auto {
         Some(_) if options.score == Score::Gradient => backend.device()?.autodiff(),
         _ => backend.device()?,
@@ -87,7 +87,9 @@ pub fn run(options: &QuantizeOptions, backend: Backend, output: &Output) -> Resu
         (Some(config), _) => {
             let config = for_format(config.clone(), &model.decoder, options.format);
             let (decoder, report) = match &windows {
-                Some(windows) => calibrated(model.decoder, &config, windows, output).map_err(LlmError::from).map_err(&failed)?,
+                Some(windows) => {
+                    calibrated(model.decoder, &config, windows, output).map_err(LlmError::from).map_err(&failed)?
+                }
                 None => without_data(model.decoder, &config, options)?,
             };
             (decoder, Done::Recipe(report))
@@ -108,23 +110,29 @@ pub fn run(options: &QuantizeOptions, backend: Backend, output: &Output) -> Resu
 
     let spinner = output.spinner(&format!("writing {}", options.out.display()));
     let staging = Staging::begin(&options.out)?;
-    write(&decoder, &folder, &staging.path(), options.format)?;
+    let rounded = write(&decoder, &folder, &staging.path(), options.format)?;
     let written = weight_bytes(&staging.path()).map_err(CliError::of_file(&options.out, "read"))?;
     staging.finish()?;
     spinner.finish_and_clear();
 
-    let calibration = |passes| windows.as_ref().map(|windows| Calibration {
-        windows: windows.len(),
-        tokens: windows.iter().map(Vec::len).sum(),
-        passes,
-    });
+    let calibration = |passes| {
+        windows.as_ref().map(|windows| Calibration {
+            windows: windows.len(),
+            tokens: windows.iter().map(Vec::len).sum(),
+            passes,
+        })
+    };
     let (passes, warnings, search) = match &done {
         Done::Recipe(report) => (report.passes, report.warnings.iter().map(ToString::to_string).collect(), None),
-        Done::Search(state) => (1, Vec::new(), state.best.as_ref().map(|best| Search {
-            budget: best.budget,
-            effective_bits: best.effective_bits,
-            formats: best.formats.clone(),
-        })),
+        Done::Search(state) => (
+            1,
+            Vec::new(),
+            state.best.as_ref().map(|best| Search {
+                budget: best.budget,
+                effective_bits: best.effective_bits,
+                formats: best.formats.clone(),
+            }),
+        ),
     };
     let result = Quantized {
         model: name(&options.folder),
@@ -142,6 +150,10 @@ pub fn run(options: &QuantizeOptions, backend: Backend, output: &Output) -> Resu
         seconds: start.elapsed().as_secs_f64(),
         warnings,
     };
+    if let Some(HalfScales { scales, changed, largest, .. }) = rounded.filter(|rounded| rounded.changed > 0) {
+        let changed = format!("{changed} of {scales} scales are rounded to f16");
+        output.note(format!("{changed}, as GGUF has them: by {largest:.1e} of their value at most"));
+    }
     result.warnings.iter().for_each(|warning| output.warning(warning));
     output.result(&result, || result.to_string());
     Ok(())
@@ -153,7 +165,7 @@ enum Done {
 }
 
 /// A recipe whose result the format can hold.
-fn for_format(config: QuantConfig, decoder: &Decoder, format: ExportFormat) -> QuantConfig {
+pub(crate) fn for_format(config: QuantConfig, decoder: &Decoder, format: ExportFormat) -> QuantConfig {
     match format {
         ExportFormat::Modelopt => recipe_for(config, decoder.config(), Target::ModelOpt),
         ExportFormat::CompressedTensors => recipe_for(config, decoder.config(), Target::CompressedTensors),
@@ -166,7 +178,8 @@ fn for_format(config: QuantConfig, decoder: &Decoder, format: ExportFormat) -> Q
 fn calibration(options: &QuantizeOptions, decoder: &Decoder) -> Result<Option<Vec<Vec<u32>>>, CliError> {
     let Some(file) = &options.calib else { return Ok(None) };
     let text = std::fs::read_to_string(file).map_err(CliError::of_file(file, "read"))?;
-    let tokenizer = Tokenizer::of_path(&options.folder).map_err(CliError::of_model(&options.folder, "used as a tokenizer"))?;
+    let tokenizer =
+        Tokenizer::of_path(&options.folder).map_err(CliError::of_model(&options.folder, "used as a tokenizer"))?;
     let failed = CliError::of_model(file, "used for calibration");
     let tokens = tokenizer.encode(&text).map_err(&failed)?;
     let len = options.tokens.map_or_else(|| window(decoder), |tokens| tokens as usize);
@@ -174,7 +187,7 @@ fn calibration(options: &QuantizeOptions, decoder: &Decoder) -> Result<Option<Ve
 }
 
 /// 512 tokens, or as many as a model was made for.
-pub fn window(decoder: &Decoder) -> usize {
+pub(crate) fn window(decoder: &Decoder) -> usize {
     decoder.config().positions.min(512)
 }
 
@@ -183,7 +196,7 @@ fn row(tokens: &[u32], device: &Device) -> Tensor<2, Int> {
     Tensor::<1, Int>::from_data(tokens.as_slice(), device).unsqueeze()
 }
 
-fn calibrated(
+pub(crate) fn calibrated(
     decoder: Decoder,
     config: &QuantConfig,
     windows: &[Vec<u32>],
@@ -218,9 +231,14 @@ fn without_data(
     config: &QuantConfig,
     options: &QuantizeOptions,
 ) -> Result<(Decoder, Report), CliError> {
-    quantize_weights(decoder, config).map_err(|source| match source {
-        QuantError::NeedsData { .. } | QuantError::NeedsForwardLoop { .. } => {
-            CliError::NeedsData { name: options.recipe.clone().unwrap_or_default(), source }
+    let name = || options.recipe.clone().unwrap_or_default();
+    quantize_weights(decoder, config).map_err(|error| match error {
+        QuantError::NeedsData { algorithm } => {
+            CliError::NeedsData { name: name(), why: format!("its algorithm is `{algorithm}`") }
+        }
+        QuantError::NeedsForwardLoop { names } => {
+            let why = format!("{} are static, first `{}`", plural(names.len(), "activation"), names[0]);
+            CliError::NeedsData { name: name(), why }
         }
         other => CliError::of_model(&options.folder, "quantized")(other.into()),
     })
@@ -265,21 +283,28 @@ fn searched(
     result
 }
 
-fn write(decoder: &Decoder, folder: &Folder, out: &Path, format: ExportFormat) -> Result<(), CliError> {
-    let failed = CliError::of_model(out, "written");
+/// Writes a decoder, and returns what rounding the scales of a GGUF file changes.
+pub(crate) fn write(
+    decoder: &Decoder,
+    folder: &Folder,
+    out: &Path,
+    format: ExportFormat,
+) -> Result<Option<HalfScales>, CliError> {
     let state = || ExportState::of(decoder);
-    match format {
-        ExportFormat::Modelopt => state().and_then(|state| state.write_modelopt(folder, out)).map(drop).map_err(failed),
+    let written = match format {
+        ExportFormat::Modelopt => state().and_then(|state| state.write_modelopt(folder, out)).map(|_| None),
         ExportFormat::CompressedTensors => {
-            state().and_then(|state| state.write_compressed_tensors(folder, out)).map(drop).map_err(failed)
+            state().and_then(|state| state.write_compressed_tensors(folder, out)).map(|_| None)
         }
-        ExportFormat::Gguf => Err(CliError::Usage { problem: "`--format gguf` is not there yet".into() }),
+        ExportFormat::Gguf => state().and_then(|state| state.write_gguf(folder, out)).map(Some),
         ExportFormat::Burnpack => {
-            burnpack(folder, out).map_err(LlmError::from).map_err(failed)?;
             let record = out.join(RECORD);
-            save(decoder, &record).map_err(|source| CliError::Record { path: record, what: "written", source })
+            burnpack(folder, out).map_err(LlmError::from).map_err(CliError::of_model(out, "written"))?;
+            save(decoder, &record).map_err(|source| CliError::Record { path: record, what: "written", source })?;
+            Ok(None)
         }
-    }
+    };
+    written.map_err(CliError::of_model(out, "written"))
 }
 
 /// A folder with the configuration and the tokenizer of another one.
@@ -348,7 +373,11 @@ impl std::fmt::Display for Quantized {
             None => "none needed".to_string(),
             Some(Calibration { windows, tokens, passes }) => {
                 let windows = plural(windows, "window");
-                format!("{windows}, {} tokens, {}", count(tokens as u64), if passes == 1 { "1 pass".into() } else { format!("{passes} passes") })
+                format!(
+                    "{windows}, {} tokens, {}",
+                    count(tokens as u64),
+                    if passes == 1 { "1 pass".into() } else { format!("{passes} passes") }
+                )
             }
         };
         table.row(["calibration", &calibration]);

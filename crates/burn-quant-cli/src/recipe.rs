@@ -8,7 +8,7 @@ use burn_quant::{QuantConfig, QuantError};
 use crate::error::CliError;
 
 /// Short names, those of ModelOpt's `hf_ptq.py` among them.
-pub const ALIASES: [(&str, &str); 22] = [
+pub(crate) const ALIASES: [(&str, &str); 22] = [
     ("int8", "int8_default"),
     ("int8_sq", "int8_smoothquant"),
     ("int8_wo", "int8_weight_only"),
@@ -34,7 +34,7 @@ pub const ALIASES: [(&str, &str); 22] = [
 ];
 
 /// Returns the short names of a preset.
-pub fn aliases(preset: &str) -> impl Iterator<Item = &'static str> {
+pub(crate) fn aliases(preset: &str) -> impl Iterator<Item = &'static str> {
     ALIASES.into_iter().filter(move |(_, name)| *name == preset).map(|(alias, _)| alias)
 }
 
@@ -46,7 +46,7 @@ pub fn aliases(preset: &str) -> impl Iterator<Item = &'static str> {
 ///
 /// [`CliError::Recipe`] for a name that is none, or a file that is no recipe; [`CliError::File`] for one that cannot be
 /// read.
-pub fn read(name: &str) -> Result<QuantConfig, CliError> {
+pub(crate) fn read(name: &str) -> Result<QuantConfig, CliError> {
     let failed = |source| CliError::Recipe { name: name.into(), source };
     let path = Path::new(name);
     if let Some(parse) = parser(path) {
@@ -63,7 +63,7 @@ pub fn read(name: &str) -> Result<QuantConfig, CliError> {
 /// # Errors
 ///
 /// [`CliError::Recipe`] with the most similar names.
-pub fn preset(name: &str) -> Result<&'static Preset, CliError> {
+pub(crate) fn preset(name: &str) -> Result<&'static Preset, CliError> {
     let plain = name.replace('-', "_");
     let known = ALIASES.iter().find(|(alias, _)| *alias == plain).map(|(_, preset)| *preset);
     let found = Preset::named(known.unwrap_or(&plain)).or_else(|_| Preset::named(name));

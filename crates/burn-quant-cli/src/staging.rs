@@ -9,26 +9,26 @@ use crate::interrupt;
 
 /// A place for a result that is not there yet.
 #[derive(Debug)]
-pub struct Staging {
+pub(crate) struct Staging {
     folder: TempDir,
     place: PathBuf,
 }
 
 impl Staging {
     /// Refuses a place where something is, before any work is done.
-    pub fn check(place: &Path) -> Result<(), CliError> {
+    pub(crate) fn check(place: &Path) -> Result<(), CliError> {
         if place.file_name().is_none() {
             return Err(CliError::Usage { problem: format!("`--out {}` names no file or folder", place.display()) });
         }
-        match place.read_dir() {
-            Ok(mut entries) if entries.next().is_none() => Ok(()),
-            _ if place.exists() => Err(CliError::Exists { path: place.into() }),
-            _ => Ok(()),
+        let is_empty = place.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+        match place.exists() && !is_empty {
+            true => Err(CliError::Exists { path: place.into() }),
+            false => Ok(()),
         }
     }
 
     /// Begins a result.
-    pub fn begin(place: &Path) -> Result<Self, CliError> {
+    pub(crate) fn begin(place: &Path) -> Result<Self, CliError> {
         Self::check(place)?;
         let io = CliError::of_file(place, "written");
         let parent = match place.parent() {
@@ -42,12 +42,12 @@ impl Staging {
     }
 
     /// Returns where the result is made.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join(self.place.file_name().unwrap_or_default())
     }
 
     /// Moves the result to its place.
-    pub fn finish(self) -> Result<(), CliError> {
+    pub(crate) fn finish(self) -> Result<(), CliError> {
         let io = CliError::of_file(&self.place, "written");
         if self.place.is_dir() {
             std::fs::remove_dir(&self.place).map_err(&io)?; // it is empty

@@ -2,7 +2,7 @@
 
 /// Where the cells of a column stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Align {
+pub(crate) enum Align {
     /// At the left, as words.
     Left,
     /// At the right, as numbers.
@@ -11,19 +11,19 @@ pub enum Align {
 
 /// A table that is printed as text.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub(crate) struct Table {
     columns: Vec<Align>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// Creates a table without a head.
-    pub fn new(columns: impl Into<Vec<Align>>) -> Self {
+    pub(crate) fn new(columns: impl Into<Vec<Align>>) -> Self {
         Self { columns: columns.into(), rows: Vec::new() }
     }
 
     /// Adds a row; cells that are left out are empty.
-    pub fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
+    pub(crate) fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 }

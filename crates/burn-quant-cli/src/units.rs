@@ -1,7 +1,7 @@
 //! Numbers with units.
 
 /// Returns bytes as a person reads them: `512 B`, `94.2 MiB`.
-pub fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -15,7 +15,7 @@ pub fn bytes(bytes: u64) -> String {
 }
 
 /// Returns a large number as a person reads it: `951`, `134.5 M`.
-pub fn count(n: u64) -> String {
+pub(crate) fn count(n: u64) -> String {
     match n {
         0..10_000 => n.to_string(),
         10_000..999_950 => format!("{:.1} K", n as f64 / 1e3),
@@ -25,7 +25,7 @@ pub fn count(n: u64) -> String {
 }
 
 /// Returns a number with three digits that count: `0.0312`, `15.3`, `1523`.
-pub fn number(x: f64) -> String {
+pub(crate) fn number(x: f64) -> String {
     match x.abs() {
         0.0 => "0".into(),
         size if size >= 100.0 => format!("{x:.0}"),
@@ -38,7 +38,7 @@ pub fn number(x: f64) -> String {
 }
 
 /// Returns a number and its noun: `1 window`, `8 windows`.
-pub fn plural(n: usize, noun: &str) -> String {
+pub(crate) fn plural(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
@@ -55,7 +55,10 @@ mod tests {
     #[test]
     fn counts_and_numbers_keep_three_digits() {
         assert_eq!([951, 12_345, 134_515_008, 8_030_261_248].map(count), ["951", "12.3 K", "134.5 M", "8.0 B"]);
-        assert_eq!([1523.4, 15.34, 1.5, 0.913, 0.0312, 3.2e-5].map(number), ["1523", "15.3", "1.50", "0.913", "0.0312", "3.2e-5"]);
+        assert_eq!(
+            [1523.4, 15.34, 1.5, 0.913, 0.0312, 3.2e-5].map(number),
+            ["1523", "15.3", "1.50", "0.913", "0.0312", "3.2e-5"]
+        );
         assert_eq!([plural(1, "window"), plural(8, "window")], ["1 window", "8 windows"]);
     }
 }

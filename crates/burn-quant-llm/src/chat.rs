@@ -7,6 +7,7 @@
 
 use std::path::Path;
 
+use burn_quant_checkpoint::gguf::GgufModel;
 use burn_quant_checkpoint::{CheckpointError, Folder};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value as JinjaValue};
@@ -152,9 +153,23 @@ impl ChatTemplate {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => named(&config["chat_template"])?,
             Err(source) => return Err(CheckpointError::Io { path, source }.into()),
         };
-        let Some(source) = source else { return Ok(None) };
+        source.map(|source| Self::of_config(&source, &config)).transpose()
+    }
+
+    /// Reads the template that a GGUF file holds, with the tokens that begin and end a text; `None` if it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`LlmError::Template`] if it is no Jinja, [`CheckpointError`] for a file without a tokenizer.
+    pub fn of_gguf(gguf: &GgufModel) -> Result<Option<Self>, LlmError> {
+        let config = gguf.tokenizer_config()?;
+        named(&config["chat_template"])?.map(|source| Self::of_config(&source, &config)).transpose()
+    }
+
+    /// A template with the tokens of a `tokenizer_config.json`.
+    fn of_config(source: &str, config: &Value) -> Result<Self, LlmError> {
         let token = |key: &str| content(&config[key]).unwrap_or_default().to_string();
-        Ok(Some(Self::new(&source)?.with_begin(token("bos_token")).with_end(token("eos_token"))))
+        Ok(Self::new(source)?.with_begin(token("bos_token")).with_end(token("eos_token")))
     }
 
     /// Sets the token that begins a text, the template's `bos_token`.

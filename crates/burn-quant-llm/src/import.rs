@@ -103,7 +103,14 @@ impl Imported {
 
 /// The quantizer whose codes those of a weight are; `None` if there is none.
 fn weight(name: &str, weight: &QuantizedMatrix) -> Result<Option<State>, LlmError> {
-    let Some(format) = weight.element.format().filter(|_| weight.offset == Offset::None) else { return Ok(None) };
+    // a negative scale turns the codes around, of which the lowest needs a bit more then
+    let negative = weight.scales.iter().any(|scale| *scale < 0.0);
+    let element = match weight.element {
+        Element::Int(bits @ 2..=7) if negative => Element::Int(bits + 1),
+        _ if negative => return Ok(None),
+        element => element,
+    };
+    let Some(format) = element.format().filter(|_| weight.offset == Offset::None) else { return Ok(None) };
     let config = QuantizerConfig::new(format);
     let by_inputs = (weight.block_outputs == 1).then_some(weight.block_inputs);
     let mut second = None;
@@ -132,7 +139,7 @@ fn weight(name: &str, weight: &QuantizedMatrix) -> Result<Option<State>, LlmErro
                     .with_granularity(Granularity::Block2d { rows: weight.block_outputs, cols: weight.block_inputs }),
                 _ => return Ok(None),
             };
-            let amax: Vec<f32> = weight.scales.iter().map(|scale| scale * max).collect();
+            let amax: Vec<f32> = weight.scales.iter().map(|scale| scale.abs() * max).collect();
             let config = match weight.then_e4m3 {
                 None => config,
                 Some(scale) => {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_quant_checkpoint::gguf::GgufModel;
 use burn_quant_checkpoint::{CheckpointError, Folder};
 
 use crate::config::DecoderConfig;
@@ -49,12 +50,32 @@ impl Decoder {
     ///
     /// Those of [`Decoder::load`].
     pub fn load_as(folder: &Folder, dtype: DType, device: &Device) -> Result<Self, LlmError> {
+        Self::of_source(DecoderConfig::of_json(folder.config())?, &Source::of(folder)?, dtype, device)
+    }
+
+    /// Loads a decoder from a GGUF file of llama.cpp, with parameters of a type.
+    ///
+    /// Codes of Q8_0, Q4_0, Q5_0 and MXFP4 become weights with quantizers, in a bit more where scales are negative, as
+    /// llama.cpp makes them; of other types, which stand around minima,
+    /// weights are the values of the codes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Decoder::load`].
+    pub fn load_gguf(gguf: &GgufModel, dtype: DType, device: &Device) -> Result<Self, LlmError> {
+        Self::of_source(DecoderConfig::of_json(&gguf.config()?)?, &Source::of_gguf(gguf), dtype, device)
+    }
+
+    fn of_source(
+        mut config: DecoderConfig,
+        source: &Source<'_>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, LlmError> {
         let device = &(device.clone(), dtype);
-        let mut config = DecoderConfig::of_json(folder.config())?;
-        let source = Source::of(folder)?;
         config.tied &= !source.is_quantized("lm_head");
         let mut decoder = Decoder::new(config, &device.0);
-        let mut reader = Reader { source: &source, read: BTreeSet::new() };
+        let mut reader = Reader { source, read: BTreeSet::new() };
         let (hidden, vocabulary) = (decoder.config().hidden, decoder.config().vocabulary);
         let table = reader.floats("model.embed_tokens.weight", &[vocabulary, hidden])?;
         decoder.model.embed_tokens.weight = parameter(TensorData::new(table, [vocabulary, hidden]), device);
@@ -99,11 +120,11 @@ impl Decoder {
             }
         }
         let tied = config.tied;
-        let no_place = |name: &&str| {
-            let buffer = name.ends_with("rotary_emb.inv_freq") || (tied && *name == "lm_head.weight");
-            !buffer && !reader.read.contains(*name)
+        let no_place = |name: &String| {
+            let buffer = name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
+            !buffer && !reader.read.contains(name)
         };
-        let names: Vec<String> = folder.names().filter(no_place).map(String::from).collect();
+        let names: Vec<String> = source.names().into_iter().filter(no_place).collect();
         match names.is_empty() {
             true => imported.install(decoder, &device.0),
             false => Err(LlmError::Unused { names }),
@@ -136,13 +157,12 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// The floats of a tensor of this shape.
     fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LlmError> {
-        let tensor = self.source.folder.tensor(name)?;
-        if tensor.shape() != shape {
-            let found = tensor.shape().to_vec();
+        let (found, values) = self.source.floats(name)?;
+        if found != shape {
             return Err(CheckpointError::Shape { name: name.into(), expected: format!("{shape:?}"), found }.into());
         }
         self.read.insert(name.into());
-        Ok(tensor.to_f32(name)?)
+        Ok(values)
     }
 
     /// Notes that the scales of keys or values are read, beside the projection or beside the attention.
@@ -155,10 +175,9 @@ impl Reader<'_> {
 
     /// Notes that all tensors of a quantized layer are read; a bias is read like any other.
     fn read_all(&mut self, layer: &str) {
-        let of_layer = |name: &&str| {
+        let of_layer = |name: &String| {
             name.strip_prefix(layer).is_some_and(|rest| rest.starts_with('.')) && !name.ends_with(".bias")
         };
-        let names: Vec<String> = self.source.folder.names().filter(of_layer).map(String::from).collect();
-        self.read.extend(names);
+        self.read.extend(self.source.names().into_iter().filter(of_layer));
     }
 }

@@ -44,8 +44,9 @@ pub fn recipe_for(config: QuantConfig, decoder: &DecoderConfig, target: Target) 
     if target == Target::ModelOpt || decoder.heads == decoder.kv_heads {
         layers.push("*self_attn.o_proj".into());
     }
-    // layers without experts, beside which others may have some
-    layers.extend(["gate_proj", "up_proj", "down_proj"].map(|part| format!("*.mlp.{part}")));
+    if decoder.sparse.contains(&false) {
+        layers.extend(["gate_proj", "up_proj", "down_proj"].map(|part| format!("*.mlp.{part}")));
+    }
     if target == Target::ModelOpt && !has_experts {
         return config;
     }

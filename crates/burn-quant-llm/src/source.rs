@@ -1,7 +1,8 @@
-//! A folder whose layers are in float, or quantized by another system.
+//! A folder or a file whose layers are in float, or quantized by another system.
 
+use burn_quant_checkpoint::gguf::{GgmlType, GgufModel};
 use burn_quant_checkpoint::modelopt::{self, LayerAlgo};
-use burn_quant_checkpoint::{Folder, KvQuantizer, QuantizedLayer, awq_gptq, compressed_tensors};
+use burn_quant_checkpoint::{Folder, Inputs, KvQuantizer, QuantizedLayer, awq_gptq, compressed_tensors};
 
 use crate::LlmError;
 
@@ -13,15 +14,29 @@ enum Quantized {
     AwqGptq(awq_gptq::Quantization),
 }
 
-/// A folder, and how its layers are read.
+/// Where tensors are.
+#[derive(Clone, Copy)]
+enum Tensors<'a> {
+    Folder(&'a Folder),
+    Gguf(&'a GgufModel),
+}
+
+/// A folder or a file, and how its layers are read.
 pub(crate) struct Source<'a> {
-    pub(crate) folder: &'a Folder,
+    tensors: Tensors<'a>,
     quantized: Quantized,
     /// The names of quantized layers.
     layers: Vec<String>,
 }
 
 impl<'a> Source<'a> {
+    /// A GGUF file; names are those of Hugging Face.
+    pub(crate) fn of_gguf(gguf: &'a GgufModel) -> Self {
+        let layers = gguf.names().filter(|name| is_quantized(gguf, name));
+        let layers = layers.filter_map(|name| name.strip_suffix(".weight")).map(String::from).collect();
+        Self { tensors: Tensors::Gguf(gguf), quantized: Quantized::Nobody, layers }
+    }
+
     pub(crate) fn of(folder: &'a Folder) -> Result<Self, LlmError> {
         let names = |layers: &[LayerAlgo]| layers.iter().map(|layer| layer.name.clone()).collect();
         let (quantized, layers) = if let Some(of) = modelopt::Quantization::of(folder)? {
@@ -42,7 +57,29 @@ impl<'a> Source<'a> {
         } else {
             (Quantized::Nobody, Vec::new())
         };
-        Ok(Self { folder, quantized, layers })
+        Ok(Self { tensors: Tensors::Folder(folder), quantized, layers })
+    }
+
+    /// The names of all tensors.
+    pub(crate) fn names(&self) -> Vec<String> {
+        match self.tensors {
+            Tensors::Folder(folder) => folder.names().map(String::from).collect(),
+            Tensors::Gguf(gguf) => gguf.names().map(String::from).collect(),
+        }
+    }
+
+    /// The floats of a tensor, and its shape; those of a quantized one are the values of its codes.
+    pub(crate) fn floats(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>), LlmError> {
+        Ok(match self.tensors {
+            Tensors::Folder(folder) => {
+                let tensor = folder.tensor(name)?;
+                (tensor.shape().to_vec(), tensor.to_f32(name)?)
+            }
+            Tensors::Gguf(gguf) => {
+                let values = gguf.floats(name)?;
+                (gguf.shape(name).unwrap_or_default().to_vec(), values)
+            }
+        })
     }
 
     /// Whether a layer is quantized.
@@ -55,30 +92,46 @@ impl<'a> Source<'a> {
         if !self.is_quantized(name) {
             return Ok(None);
         }
+        let folder = match self.tensors {
+            Tensors::Folder(folder) => folder,
+            Tensors::Gguf(gguf) => {
+                let weight = gguf.matrix(&format!("{name}.weight"))?;
+                let (inputs, pre_quant_scale, low_rank) = (Inputs::Float, None, None);
+                return Ok(Some(QuantizedLayer { weight, inputs, pre_quant_scale, low_rank }));
+            }
+        };
         Ok(Some(match &self.quantized {
             Quantized::Nobody => return Ok(None),
             Quantized::ModelOpt(quantization) => {
                 let layer = quantization.layers().iter().find(|layer| layer.name == name);
-                modelopt::layer(self.folder, layer.expect("a quantized layer has a format"))?
+                modelopt::layer(folder, layer.expect("a quantized layer has a format"))?
             }
-            Quantized::CompressedTensors(quantization) => quantization.layer(self.folder, name)?,
-            Quantized::AwqGptq(quantization) => quantization.layer(self.folder, name)?,
+            Quantized::CompressedTensors(quantization) => quantization.layer(folder, name)?,
+            Quantized::AwqGptq(quantization) => quantization.layer(folder, name)?,
         }))
     }
 
     /// What is done to the keys or values of a projection.
     pub(crate) fn kv(&self, name: &str) -> Result<Option<KvQuantizer>, LlmError> {
+        let Tensors::Folder(folder) = self.tensors else { return Ok(None) };
         Ok(match &self.quantized {
             Quantized::ModelOpt(quantization) => match quantization.kv() {
-                Some(algo) => modelopt::kv(self.folder, name, algo)?,
+                Some(algo) => modelopt::kv(folder, name, algo)?,
                 None => None,
             },
             Quantized::CompressedTensors(quantization) => {
                 let (attention, kind) = name.rsplit_once('.').unwrap_or((name, ""));
-                let both = quantization.kv(self.folder, attention)?;
+                let both = quantization.kv(folder, attention)?;
                 both.map(|[keys, values]| if kind == "k_proj" { keys } else { values })
             }
             Quantized::Nobody | Quantized::AwqGptq(_) => None,
         })
     }
+}
+
+/// Whether a tensor of a file is a matrix in codes that can be read as such.
+fn is_quantized(gguf: &GgufModel, name: &str) -> bool {
+    let is_float = |ggml| matches!(ggml, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16);
+    let is_linear = name.ends_with(".weight") && !name.ends_with("embed_tokens.weight");
+    is_linear && gguf.ggml(name).is_some_and(|ggml| !is_float(ggml) && ggml != GgmlType::IQ4_NL)
 }

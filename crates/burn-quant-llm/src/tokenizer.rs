@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use burn_quant_checkpoint::gguf::GgufModel;
 use burn_quant_checkpoint::{CheckpointError, Folder};
 use serde_json::Value;
 
@@ -61,6 +62,19 @@ impl Tokenizer {
             end_tokens.extend(content(&config["eos_token"]).and_then(|token| inner.token_to_id(token)));
         }
         Ok(Self { inner, end_tokens })
+    }
+
+    /// Reads the tokenizer that a GGUF file holds.
+    ///
+    /// The token that ends a text is the file's `tokenizer.ggml.eos_token_id`.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`] if the file has no tokenizer, or one of a kind that is not known.
+    pub fn of_gguf(gguf: &GgufModel) -> Result<Self, LlmError> {
+        let tokenizer = Self::from_json(&gguf.tokenizer()?)?;
+        let end = gguf.gguf().metadata().find_count("tokenizer.ggml.eos_token_id")?;
+        Ok(tokenizer.with_end_tokens(end.and_then(|id| u32::try_from(id).ok())))
     }
 
     /// Creates a tokenizer from the content of a `tokenizer.json`.

@@ -3,8 +3,10 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn_quant::config::Format;
 use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Rule, presets, quantize};
+use burn_quant_checkpoint::gguf::GgufModel;
 use burn_quant_checkpoint::{Folder, FolderWriter};
 use burn_quant_llm::{Decoder, ExportState, LlmError, Target, recipe_for, share_ranges};
 use tempfile::TempDir;
@@ -120,4 +122,37 @@ fn a_scale_of_inputs_that_nothing_can_take_is_refused() {
     let error = written.unwrap_err().to_string();
     assert!(error.contains("self_attn.o_proj") && error.contains("inputs are scaled"), "{error}");
     assert!(!place.path().join("out").exists());
+}
+
+#[test]
+fn a_gguf_file_computes_what_the_quantized_decoder_did() {
+    let device = Device::flex();
+    let int8 = QuantConfig::new().with_rule(Rule::set("*proj.weight_quantizer", QuantizerConfig::int(8).per_channel()));
+    let mxfp4 = QuantConfig::new().with_rule(Rule::set("*proj.weight_quantizer", QuantizerConfig::mx(Format::E2M1)));
+    let awq = int(4, false).with_algorithm(Algorithm::awq_lite());
+    let recipes = [
+        ("INT8 in blocks of 32", int(8, false)),
+        ("INT8 by outputs", int8),
+        ("INT5 in blocks of 32", int(5, false)),
+        ("INT4 in blocks of 32", int(4, false)),
+        ("INT4 in blocks of 32, AWQ", awq),
+        ("MXFP4", mxfp4),
+    ];
+    for model in ["llama", "qwen2", "qwen3", "qwen3_moe"] {
+        let (_place, float) = folder(model);
+        for (name, config) in &recipes {
+            let decoder = quantized(&float, config, Target::Gguf, &device);
+            let place = tempfile::tempdir().expect("a temporary folder");
+            let out = place.path().join("model.gguf");
+            ExportState::of(&decoder)
+                .expect(name)
+                .write_gguf(&float, &out)
+                .unwrap_or_else(|e| panic!("{model}, {name}: {e}"));
+            let gguf = GgufModel::open(&out).unwrap_or_else(|e| panic!("{model}, {name}: {e}"));
+            let loaded =
+                Decoder::load_gguf(&gguf, DType::F32, &device).unwrap_or_else(|e| panic!("{model}, {name}: {e}"));
+            let far = distance(&logits(&loaded, &device), &logits(&decoder, &device));
+            assert!(far <= 2e-3, "{model}, {name}: {far:.1e} away, more than scales in f16 explain");
+        }
+    }
 }

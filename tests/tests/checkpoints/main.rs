@@ -8,6 +8,7 @@
 mod calibration;
 mod compressed_tensors;
 mod float;
+mod gguf;
 mod index;
 mod modelopt;
 
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
             Kind::HfFloat => float::run(&checkpoints, entry, &device),
             Kind::ModeloptExport => modelopt::run(&checkpoints, entry, &device),
             Kind::CompressedTensors => compressed_tensors::run(&checkpoints, entry, &device),
-            Kind::Gguf => vec!["not yet".to_string()],
+            Kind::Gguf => gguf::run(&checkpoints, entry, &device),
         };
         match problems.is_empty() {
             true => passed += 1,

@@ -40,6 +40,8 @@ pub enum QuantAlgo {
     Mxfp4,
     /// E2M1 weights in blocks of 32 under powers of two, E4M3 inputs.
     W4A8Mxfp4Fp8,
+    /// E2M1 weights in blocks of 32 under powers of two, inputs in float: none of ModelOpt's, but others hold it.
+    Mxfp4WeightOnly,
     /// Integers under a scale of each output or block, inputs in float: none of ModelOpt's, but others hold it.
     IntWeightOnly {
         /// Bits of a weight, 2 to 8.
@@ -93,6 +95,7 @@ impl QuantAlgo {
             QuantAlgo::Mxfp8 => "MXFP8",
             QuantAlgo::Mxfp4 => "mxfp4",
             QuantAlgo::W4A8Mxfp4Fp8 => "W4A8_MXFP4_FP8",
+            QuantAlgo::Mxfp4WeightOnly => "MXFP4 with float inputs",
             QuantAlgo::IntWeightOnly { .. } => "integers with float inputs",
             QuantAlgo::IntPerToken { .. } => "integers with INT8 inputs per token",
         }
@@ -148,14 +151,20 @@ impl QuantAlgo {
     ///
     /// compressed-tensors and GGUF have others.
     pub const fn is_modelopt(self) -> bool {
-        !matches!(self, QuantAlgo::IntWeightOnly { .. } | QuantAlgo::IntPerToken { .. })
+        !matches!(
+            self,
+            QuantAlgo::IntWeightOnly { .. } | QuantAlgo::IntPerToken { .. } | QuantAlgo::Mxfp4WeightOnly
+        )
     }
 
     /// Returns whether weights are blocks under powers of two.
     ///
     /// These are the MX formats.
     pub const fn is_mx(self) -> bool {
-        matches!(self, QuantAlgo::Mxfp8 | QuantAlgo::Mxfp4 | QuantAlgo::W4A8Mxfp4Fp8)
+        matches!(
+            self,
+            QuantAlgo::Mxfp8 | QuantAlgo::Mxfp4 | QuantAlgo::W4A8Mxfp4Fp8 | QuantAlgo::Mxfp4WeightOnly
+        )
     }
 
     /// Returns whether the scale of inputs moves into the norm before the layer.

@@ -32,6 +32,10 @@ pub fn layer(folder: &Folder, layer: &LayerAlgo) -> Result<QuantizedLayer, Check
 ///
 /// Those of [`pack`].
 pub fn quantized(name: &str, state: &LinearState) -> Result<QuantizedLayer, CheckpointError> {
+    if state.algo == QuantAlgo::Mxfp4WeightOnly {
+        let layer = quantized(name, &LinearState { algo: QuantAlgo::Mxfp4, ..state.clone() })?;
+        return Ok(QuantizedLayer { inputs: Inputs::Float, ..layer });
+    }
     if !state.algo.is_modelopt() {
         return integers(name, state);
     }

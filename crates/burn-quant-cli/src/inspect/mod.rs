@@ -59,7 +59,7 @@ struct Suspicion {
 }
 
 /// Inspects a folder or a file.
-pub fn run(options: &InspectOptions, output: &Output) -> Result<(), CliError> {
+pub(crate) fn run(options: &InspectOptions, output: &Output) -> Result<(), CliError> {
     let path = &options.path;
     let failed = |source: CheckpointError| CliError::of_model(path, "read")(source.into());
     let spinner = output.spinner(&format!("reading {}", path.display()));
@@ -112,11 +112,15 @@ fn grouped(parts: &[Part]) -> Vec<(usize, Part)> {
 }
 
 /// Names that are longer are cut in the middle of a table.
-const LONGEST: usize = 36;
+const LONGEST: usize = 32;
 
 fn short(name: &str) -> String {
     let n = name.chars().count();
-    if n <= LONGEST { name.to_string() } else { format!("…{}", name.chars().skip(n + 1 - LONGEST).collect::<String>()) }
+    if n <= LONGEST {
+        name.to_string()
+    } else {
+        format!("…{}", name.chars().skip(n + 1 - LONGEST).collect::<String>())
+    }
 }
 
 impl std::fmt::Display for Checkpoint {
@@ -131,10 +135,16 @@ impl std::fmt::Display for Checkpoint {
         table.row(["layer", "n", "format", "shape", "bits", "bytes"]);
         for (n, part) in rows {
             let shape: Vec<String> = part.shape.iter().map(usize::to_string).collect();
-            let cells = [short(&part.name), n.to_string(), part.format, shape.join("x"), number(part.bits), bytes(part.bytes)];
+            let cells =
+                [short(&part.name), n.to_string(), part.format, shape.join("x"), number(part.bits), bytes(part.bytes)];
             table.row(cells);
         }
-        let total = ["total".to_string(), self.parts.len().to_string(), format!("{} weights", count(self.elements)), String::new()];
+        let total = [
+            "total".to_string(),
+            self.parts.len().to_string(),
+            format!("{} weights", count(self.elements)),
+            String::new(),
+        ];
         table.row(total.into_iter().chain([number(self.bits), bytes(self.bytes)]));
         writeln!(f, "{table}")?;
         match self.suspicious.as_slice() {
@@ -157,7 +167,8 @@ mod tests {
 
     #[test]
     fn layers_of_a_kind_are_one_line_and_a_single_one_keeps_its_name() {
-        let parts = [part("h.0.q", "NVFP4", 5), part("h.0.k", "NVFP4", 5), part("h.1.q", "NVFP4", 5), part("h.1.k", "FP8", 9)];
+        let parts =
+            [part("h.0.q", "NVFP4", 5), part("h.0.k", "NVFP4", 5), part("h.1.q", "NVFP4", 5), part("h.1.k", "FP8", 9)];
         let names: Vec<(usize, String, u64)> =
             grouped(&parts).into_iter().map(|(n, part)| (n, part.name, part.bytes)).collect();
         assert_eq!(names, [(2, "h.*.q".into(), 10), (1, "h.0.k".into(), 5), (1, "h.1.k".into(), 9)]);

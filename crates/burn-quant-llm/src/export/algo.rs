@@ -94,6 +94,7 @@ fn algo(quantizer: &TensorQuantizer, input: &TensorQuantizer) -> Option<(QuantAl
         },
         (Format::E2M1, ScaleFormat::E8M0, _) if block == Some(32) && !scaled && !branch => match to_input {
             Input::Mxfp4 => (QuantAlgo::Mxfp4, 32),
+            Input::Float => (QuantAlgo::Mxfp4WeightOnly, 32),
             Input::Fp8 | Input::Fp8Dynamic => (QuantAlgo::W4A8Mxfp4Fp8, 32),
             _ => return None,
         },

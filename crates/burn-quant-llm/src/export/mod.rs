@@ -3,9 +3,11 @@
 //! * `algo` which of ModelOpt's formats the quantizers of a layer are
 //! * `modelopt` ModelOpt's unified folder
 //! * `compressed_tensors` the folder of compressed-tensors
+//! * `gguf` a file for llama.cpp
 
 mod algo;
 mod compressed_tensors;
+mod gguf;
 mod modelopt;
 
 use std::collections::BTreeMap;
