@@ -115,6 +115,10 @@ pub mod graphs {}
 #[doc = include_str!("src/onnx.md")]
 pub mod onnx {}
 
+/// Language models.
+#[doc = include_str!("src/language-models.md")]
+pub mod language_models {}
+
 /// Layers, and models of your own.
 #[doc = include_str!("src/layers.md")]
 pub mod layers {}

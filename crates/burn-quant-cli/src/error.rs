@@ -18,7 +18,7 @@ pub(crate) enum CliError {
         /// `loaded`, `quantized` and so on.
         what: &'static str,
         /// The cause.
-        source: LlmError,
+        source: Box<LlmError>,
     },
     /// A recipe that cannot be read.
     #[error("`{name}` is no recipe")]
@@ -26,7 +26,7 @@ pub(crate) enum CliError {
         /// As it was given.
         name: String,
         /// The cause.
-        source: QuantError,
+        source: Box<QuantError>,
     },
     /// A recipe that needs data, and none was given.
     #[error("the recipe `{name}` needs calibration data: {why}")]
@@ -54,7 +54,7 @@ pub(crate) enum CliError {
         /// `read` or `written`.
         what: &'static str,
         /// The cause.
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// A result that is there already.
     #[error("`{}` exists", path.display())]
@@ -89,7 +89,7 @@ pub(crate) enum CliError {
 impl CliError {
     /// Names the model that an error is about.
     pub(crate) fn of_model(path: &Path, what: &'static str) -> impl Fn(LlmError) -> Self {
-        move |source| CliError::Model { path: path.into(), what, source }
+        move |source| CliError::Model { path: path.into(), what, source: Box::new(source) }
     }
 
     /// Names the file that an error is about.
@@ -112,7 +112,7 @@ impl CliError {
                 "add `--calib TEXT` with a text file, or take a recipe that needs no data: see `burn-quant presets`"
                     .into()
             }
-            CliError::Recipe { source: QuantError::UnknownPreset { .. }, .. } => {
+            CliError::Recipe { source, .. } if matches!(**source, QuantError::UnknownPreset { .. }) => {
                 "`burn-quant presets` lists all of them; a file ends in .toml, .json or .yaml".into()
             }
             CliError::Exists { .. } => "give another `--out`, or remove it first".into(),

@@ -56,7 +56,7 @@ impl Model {
                 restore(Decoder::new(config, device), &record).map_err(|source| CliError::Record {
                     path: record,
                     what: "read",
-                    source,
+                    source: Box::new(source),
                 })?
             }
         };

@@ -300,7 +300,11 @@ pub(crate) fn write(
         ExportFormat::Burnpack => {
             let record = out.join(RECORD);
             burnpack(folder, out).map_err(LlmError::from).map_err(CliError::of_model(out, "written"))?;
-            save(decoder, &record).map_err(|source| CliError::Record { path: record, what: "written", source })?;
+            save(decoder, &record).map_err(|source| CliError::Record {
+                path: record,
+                what: "written",
+                source: Box::new(source),
+            })?;
             Ok(None)
         }
     };

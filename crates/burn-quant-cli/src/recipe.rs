@@ -47,7 +47,7 @@ pub(crate) fn aliases(preset: &str) -> impl Iterator<Item = &'static str> {
 /// [`CliError::Recipe`] for a name that is none, or a file that is no recipe; [`CliError::File`] for one that cannot be
 /// read.
 pub(crate) fn read(name: &str) -> Result<QuantConfig, CliError> {
-    let failed = |source| CliError::Recipe { name: name.into(), source };
+    let failed = |source| CliError::Recipe { name: name.into(), source: Box::new(source) };
     let path = Path::new(name);
     if let Some(parse) = parser(path) {
         let text = std::fs::read_to_string(path).map_err(CliError::of_file(path, "read"))?;
@@ -67,7 +67,7 @@ pub(crate) fn preset(name: &str) -> Result<&'static Preset, CliError> {
     let plain = name.replace('-', "_");
     let known = ALIASES.iter().find(|(alias, _)| *alias == plain).map(|(_, preset)| *preset);
     let found = Preset::named(known.unwrap_or(&plain)).or_else(|_| Preset::named(name));
-    found.map_err(|source| CliError::Recipe { name: name.into(), source })
+    found.map_err(|source| CliError::Recipe { name: name.into(), source: Box::new(source) })
 }
 
 type Parse = fn(&Path, &str) -> Result<QuantConfig, QuantError>;

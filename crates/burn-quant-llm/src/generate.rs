@@ -234,8 +234,12 @@ pub fn generate(
     Ok(tokens)
 }
 
-/// A row of tokens.
-pub(crate) fn row(tokens: &[u32], device: &Device) -> Tensor<2, Int> {
+/// Makes a row of tokens, `[1, tokens]`: what a decoder takes.
+///
+/// # Panics
+///
+/// If there are none.
+pub fn row(tokens: &[u32], device: &Device) -> Tensor<2, Int> {
     let tokens: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
     Tensor::<1, Int>::from_data(tokens.as_slice(), device).unsqueeze()
 }

@@ -11,6 +11,8 @@ pub mod model;
 mod import;
 mod load;
 
+mod convert;
+
 mod export;
 mod recipe;
 mod share;
@@ -24,11 +26,12 @@ mod generate;
 mod evaluate;
 
 pub use chat::{ChatRole, ChatTemplate, Message, Then};
+pub use convert::folder_of_gguf;
 pub use config::{Activation, Architecture, DecoderConfig, Experts, RopeScaling};
 pub use error::LlmError;
 pub use evaluate::{Comparison, compare, compare_with, perplexity, perplexity_with, windows};
 pub use export::ExportState;
-pub use generate::{Generator, Sampling, generate};
+pub use generate::{Generator, Sampling, generate, row};
 pub use model::{Cache, Decoder};
 pub use recipe::{Target, recipe_for};
 pub use share::share_ranges;

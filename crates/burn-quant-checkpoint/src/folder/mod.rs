@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use safetensors::tensor::Metadata;
 use serde_json::Value;
@@ -48,6 +49,8 @@ pub struct Folder {
     path: PathBuf,
     config: Value,
     files: Vec<String>,
+    /// The files themselves, of a folder that is in memory.
+    contents: Option<Arc<Vec<Vec<u8>>>>,
     tensors: BTreeMap<String, TensorInfo>,
 }
 
@@ -65,14 +68,27 @@ impl Folder {
         let files = weight_files(&path)?;
         let mut tensors: BTreeMap<String, TensorInfo> = BTreeMap::new();
         for (i, file) in files.iter().enumerate() {
-            for (name, info) in header(&path.join(file), file, i)? {
-                if let Some(first) = tensors.insert(name.clone(), info) {
-                    let (first, second) = (files[first.file].clone(), file.clone());
-                    return Err(CheckpointError::Twice { name, first, second });
-                }
-            }
+            let at = path.join(file);
+            let io = |source| CheckpointError::Io { path: at.clone(), source };
+            let opened = File::open(&at).map_err(io)?;
+            let len = opened.metadata().map_err(io)?.len();
+            add(&mut tensors, header(opened, len, file, i)?, &files)?;
         }
-        Ok(Self { path, config, files, tensors })
+        Ok(Self { path, config, files, contents: None, tensors })
+    }
+
+    /// Reads a folder that is in memory: `config.json`, and safetensors files with their names.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Folder::open`], but for files that cannot be read.
+    pub fn parse(config: Value, files: Vec<(String, Vec<u8>)>) -> Result<Self, CheckpointError> {
+        let (files, contents): (Vec<String>, Vec<Vec<u8>>) = files.into_iter().unzip();
+        let mut tensors: BTreeMap<String, TensorInfo> = BTreeMap::new();
+        for (i, (file, content)) in files.iter().zip(&contents).enumerate() {
+            add(&mut tensors, header(&content[..], content.len() as u64, file, i)?, &files)?;
+        }
+        Ok(Self { path: PathBuf::new(), config, files, contents: Some(Arc::new(contents)), tensors })
     }
 
     /// Opens a single safetensors file, as a folder without a configuration.
@@ -83,9 +99,12 @@ impl Folder {
     pub fn of_file(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let tensors = header(path, &name, 0)?.into_iter().collect();
+        let io = |source| CheckpointError::Io { path: path.into(), source };
+        let opened = File::open(path).map_err(io)?;
+        let len = opened.metadata().map_err(io)?.len();
+        let tensors = header(opened, len, &name, 0)?.into_iter().collect();
         let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
-        Ok(Self { path: folder, config: Value::Null, files: vec![name], tensors })
+        Ok(Self { path: folder, config: Value::Null, files: vec![name], contents: None, tensors })
     }
 
     /// Returns where it is.
@@ -133,12 +152,17 @@ impl Folder {
             name: name.into(),
             near_misses: near_misses(name, self.names()),
         })?;
+        let len = info.shape.iter().product::<usize>() * info.dtype.size();
+        if let Some(contents) = &self.contents {
+            let at = info.at as usize;
+            return Ok(Tensor::new(info.dtype, info.shape.clone(), contents[info.file][at..at + len].to_vec()));
+        }
         let path = self.path.join(&self.files[info.file]);
         let io = |source| CheckpointError::Io { path: path.clone(), source };
         let mut file = File::open(&path).map_err(io)?;
         file.seek(SeekFrom::Start(info.at)).map_err(io)?;
         // the header was checked against the length of the file, so that this is no more than the file has
-        let mut bytes = vec![0; info.shape.iter().product::<usize>() * info.dtype.size()];
+        let mut bytes = vec![0; len];
         file.read_exact(&mut bytes).map_err(io)?;
         Ok(Tensor::new(info.dtype, info.shape.clone(), bytes))
     }
@@ -158,6 +182,9 @@ impl Folder {
     ///
     /// [`CheckpointError::Json`] if it is no JSON, [`CheckpointError::Io`] if it cannot be read.
     pub fn json(&self, file: &str) -> Result<Option<Value>, CheckpointError> {
+        if self.contents.is_some() {
+            return Ok(None);
+        }
         let path = self.path.join(file);
         if path.is_file() { read_json(&path).map(Some) } else { Ok(None) }
     }
@@ -220,24 +247,43 @@ fn weight_files(path: &Path) -> Result<Vec<String>, CheckpointError> {
 /// The largest header that the format allows, and the number before it.
 const LARGEST_HEADER: u64 = 100_000_000 + 8;
 
+/// Adds the tensors of a file to those of the files before.
+fn add(
+    tensors: &mut BTreeMap<String, TensorInfo>,
+    more: Vec<(String, TensorInfo)>,
+    files: &[String],
+) -> Result<(), CheckpointError> {
+    for (name, info) in more {
+        let second = info.file;
+        if let Some(first) = tensors.insert(name.clone(), info) {
+            let (first, second) = (files[first.file].clone(), files[second].clone());
+            return Err(CheckpointError::Twice { name, first, second });
+        }
+    }
+    Ok(())
+}
+
 /// What the header of a safetensors file says, checked against the length of the file.
-fn header(path: &Path, name: &str, file: usize) -> Result<Vec<(String, TensorInfo)>, CheckpointError> {
-    let io = |source| CheckpointError::Io { path: path.into(), source };
-    let mut opened = File::open(path).map_err(io)?;
-    let len = opened.metadata().map_err(io)?.len();
-    let mut start = [0; 8];
+fn header(
+    mut file: impl Read,
+    len: u64,
+    name: &str,
+    index: usize,
+) -> Result<Vec<(String, TensorInfo)>, CheckpointError> {
+    let io = |source| CheckpointError::Io { path: name.into(), source };
     let truncated =
         |what: &str, at, wanted| CheckpointError::Truncated { file: name.into(), what: what.into(), len, at, wanted };
     if len < 8 {
         return Err(truncated("the length of the header", 0, 8));
     }
-    opened.read_exact(&mut start).map_err(io)?;
+    let mut start = [0; 8];
+    file.read_exact(&mut start).map_err(io)?;
     let wanted = u64::from_le_bytes(start);
     if wanted > len - 8 || wanted > LARGEST_HEADER {
         return Err(truncated("the header", 8, wanted));
     }
     let mut bytes = Vec::new();
-    opened.take(wanted).read_to_end(&mut bytes).map_err(io)?;
+    file.take(wanted).read_to_end(&mut bytes).map_err(io)?;
     let foreign =
         |source: Box<dyn std::error::Error + Send + Sync>| CheckpointError::Safetensors { file: name.into(), source };
     // checks that tensors lie one after the other, each as long as its shape says
@@ -251,7 +297,7 @@ fn header(path: &Path, name: &str, file: usize) -> Result<Vec<(String, TensorInf
         if end > len - first {
             return Err(truncated(&tensor, first + begin, end - begin));
         }
-        tensors.push((tensor, TensorInfo { dtype, shape: info.shape.clone(), file, at: first + begin }));
+        tensors.push((tensor, TensorInfo { dtype, shape: info.shape.clone(), file: index, at: first + begin }));
     }
     Ok(tensors)
 }

@@ -151,20 +151,14 @@ impl QuantAlgo {
     ///
     /// compressed-tensors and GGUF have others.
     pub const fn is_modelopt(self) -> bool {
-        !matches!(
-            self,
-            QuantAlgo::IntWeightOnly { .. } | QuantAlgo::IntPerToken { .. } | QuantAlgo::Mxfp4WeightOnly
-        )
+        !matches!(self, QuantAlgo::IntWeightOnly { .. } | QuantAlgo::IntPerToken { .. } | QuantAlgo::Mxfp4WeightOnly)
     }
 
     /// Returns whether weights are blocks under powers of two.
     ///
     /// These are the MX formats.
     pub const fn is_mx(self) -> bool {
-        matches!(
-            self,
-            QuantAlgo::Mxfp8 | QuantAlgo::Mxfp4 | QuantAlgo::W4A8Mxfp4Fp8 | QuantAlgo::Mxfp4WeightOnly
-        )
+        matches!(self, QuantAlgo::Mxfp8 | QuantAlgo::Mxfp4 | QuantAlgo::W4A8Mxfp4Fp8 | QuantAlgo::Mxfp4WeightOnly)
     }
 
     /// Returns whether the scale of inputs moves into the norm before the layer.
