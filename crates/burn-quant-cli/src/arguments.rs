@@ -62,7 +62,7 @@ pub(crate) struct QuantizeOptions {
     /// The folder of a model in float.
     #[arg(value_name = "FOLDER")]
     pub folder: PathBuf,
-    /// A preset, or a file: NAME, NAME+NAME (the second adds rules, as fp8_kv does), FILE.toml, FILE.json, or a FILE.yaml of ModelOpt.
+    /// A preset, several (fp8+fp8_kv: the second adds its rules), or a file: TOML, JSON, or YAML of ModelOpt.
     #[arg(long, value_name = "NAME|FILE", required_unless_present = "auto", conflicts_with = "auto")]
     pub recipe: Option<String>,
     /// A text file to calibrate with.
@@ -130,8 +130,8 @@ pub(crate) enum Score {
 
 /// Measure how well a model predicts a text, how fast it runs, and what it takes.
 ///
-/// Perplexity is exp of the mean negative log-likelihood of every token but the first of its window. With --against, the
-/// divergence from the float model and the share of equal most likely tokens, too.
+/// Perplexity is exp of the mean negative log-likelihood of every token but the first of its window. With --against,
+/// the divergence from the float model and the share of equal most likely tokens, too.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   burn-quant eval SmolLM2-135M --text wiki.test.txt

@@ -203,11 +203,15 @@ pub(crate) fn calibrated(
     output: &Output,
 ) -> Result<(Decoder, Report), QuantError> {
     let bar = output.bar(windows.len(), "calibrating");
-    let solving = output.spinner("");
+    let mut solving: Option<ProgressBar> = None;
     let listener = |progress| match progress {
         Progress::Observed { pass, passes, .. } if pass < passes => bar.inc_length(windows.len() as u64),
         Progress::Observed { .. } => bar.finish_and_clear(),
-        Progress::Solving { layer } => solving.set_message(format!("solving {layer}")),
+        Progress::Solving { layer } => {
+            let spinner = solving.get_or_insert_with(|| output.spinner(""));
+            spinner.set_message(format!("solving {layer}"));
+        }
+        Progress::Solved => solving.iter().for_each(ProgressBar::finish_and_clear),
         _ => {}
     };
     let options = Options::new().with_progress(listener);
@@ -222,7 +226,7 @@ pub(crate) fn calibrated(
             bar.inc(1);
         }
     });
-    [bar, solving].iter().for_each(ProgressBar::finish_and_clear);
+    bar.finish_and_clear();
     result
 }
 

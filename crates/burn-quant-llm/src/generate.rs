@@ -95,8 +95,8 @@ impl Sampling {
 
 /// Tokens of an answer, one after the other.
 ///
-/// An iterator: take as many as you like. The prompt is read when it is created, tokens are computed when they are asked
-/// for. Keys and values are packed if the decoder has quantizers for them that can be.
+/// An iterator: take as many as you like. The prompt is read when it is created, tokens are computed when they are
+/// asked for. Keys and values are packed if the decoder has quantizers for them that can be.
 ///
 /// # Example
 ///

@@ -104,9 +104,9 @@ impl Decoder {
                     values
                 }
             };
-            let weight: Tensor<2> =
-                Tensor::from_data(TensorData::new(weight, [outputs, inputs]), (&device.0, device.1));
-            linear.weight = Param::from_tensor(weight.transpose());
+            // burn's layers have inputs first; a view would make every product of few rows copy the weight
+            let weight = transposed(&weight, outputs, inputs);
+            linear.weight = parameter(TensorData::new(weight, [inputs, outputs]), device);
             if linear.bias.is_some() {
                 let bias = reader.floats(&format!("{file}.bias"), &[outputs])?;
                 linear.bias = Some(parameter(TensorData::new(bias, [outputs]), device));
@@ -143,6 +143,22 @@ impl Decoder {
         norms.push(("model.norm".into(), &mut self.model.norm.gamma));
         norms
     }
+}
+
+/// `[rows, columns]` as `[columns, rows]`, in squares that fit into the cache.
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    const SQUARE: usize = 32;
+    let mut turned = vec![0.0; values.len()];
+    for first in (0..rows).step_by(SQUARE) {
+        for left in (0..columns).step_by(SQUARE) {
+            for row in first..rows.min(first + SQUARE) {
+                for column in left..columns.min(left + SQUARE) {
+                    turned[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
+    }
+    turned
 }
 
 fn parameter<const D: usize>(data: TensorData, device: &(Device, DType)) -> Param<Tensor<D>> {

@@ -32,10 +32,11 @@ pub fn run(
     device: &Device,
     seed: u64,
     epochs: u64,
+    images: usize,
     shown: bool,
 ) -> Result<Comparison, Box<dyn std::error::Error>> {
-    let training = Dataset::read(data, "train")?;
-    let test = Dataset::read(data, "test")?.batches(250, device);
+    let training = Dataset::read(data, "train")?.first(images);
+    let test = Dataset::read(data, "test")?.first(images).batches(250, device);
     let autodiff = device.clone().autodiff();
     autodiff.seed(seed);
     let schedule = Schedule { epochs, learning_rate: 2e-3, seed };

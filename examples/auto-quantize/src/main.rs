@@ -26,6 +26,9 @@ struct Arguments {
     /// Passes over the data of the network's float training.
     #[arg(long, default_value_t = 12)]
     epochs: u64,
+    /// Images that the network is trained on, and evaluated on, at most.
+    #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
+    images: usize,
     /// Steps of the language model's float training.
     #[arg(long, default_value_t = 1000)]
     steps: usize,
@@ -76,7 +79,7 @@ fn compare(arguments: &Arguments) -> Result<Comparison, Box<dyn std::error::Erro
     match arguments.model {
         Model::Cnn => {
             let data = examples.join("fashion-mnist/data");
-            cnn::run(&data, &device, arguments.seed, arguments.epochs, true)
+            cnn::run(&data, &device, arguments.seed, arguments.epochs, arguments.images, true)
         }
         Model::Gpt => gpt::run(&char_gpt::Options {
             device,

@@ -27,7 +27,7 @@ pub(crate) fn accuracy() -> Vec<Figure> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let network = |seed| {
         let data = examples.join("fashion-mnist/data");
-        cnn::run(&data, &device(), seed, 12, false).expect("the example runs")
+        cnn::run(&data, &device(), seed, 12, usize::MAX, false).expect("the example runs")
     };
     let networks: Vec<Comparison> = (1..=SEEDS).map(network).collect();
     let language = gpt::run(&char_gpt::Options {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn_quant_checkpoint::gguf::{GgmlType, GgufModelWriter, HalfScales, ModelSource, PlannedTensor, TensorData};
 use burn_quant_checkpoint::modelopt::Folding;
-use burn_quant_checkpoint::{CheckpointError, Dtype, Folder, Inputs, NotExportable};
+use burn_quant_checkpoint::{CheckpointError, Folder, Inputs, NotExportable};
 
 use super::ExportState;
 use crate::LlmError;
@@ -14,7 +14,8 @@ const KNOWN: &str = "integers of 2 to 8 bits in blocks of 32 or a multiple, and 
 
 impl ExportState {
     /// Writes a GGUF file, which llama.cpp loads: integers of up to 4 bits as Q4_0, of 5 as Q5_0, of 6 to 8 as Q8_0, and
-    /// MXFP4, with the codes that the decoder has; embeddings, head and all else in f16, or f32 if the model is in it.
+    /// MXFP4, with the codes that the decoder has; embeddings and head in f16, whatever the type of the model, vectors in
+    /// f32.
     ///
     /// Scales of inputs move into the norm or the layer before. Blocks larger than 32 repeat their scale. Scales are
     /// rounded to f16, as the format has it: what that changes is returned. llama.cpp rounds inputs to 8 bits when it
@@ -47,7 +48,7 @@ impl ExportState {
             let shape = vec![layer.weight.outputs, layer.weight.inputs];
             plan.push(PlannedTensor::new(format!("{name}.weight"), shape, ggml));
         }
-        let matrices = if self.config.dtype == Dtype::F32 { GgmlType::F32 } else { GgmlType::F16 };
+        let matrices = GgmlType::F16;
         // vectors, and routers, which are small and decide much, are in f32 in every file of llama.cpp
         let mut floats: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
         for (name, gamma) in &self.norms {
