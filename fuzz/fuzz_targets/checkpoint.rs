@@ -62,7 +62,8 @@ fn run(input: Input) {
             let config = match config % 6 {
                 0 => {
                     let algo = modelopt::QuantAlgo::ALL[usize::from(bits) % modelopt::QuantAlgo::ALL.len()];
-                    json!({"quant_method": "modelopt", "quant_algo": algo.name(), "group_size": group, "ignore": [text]})
+                    let name = algo.name();
+                    json!({"quant_method": "modelopt", "quant_algo": name, "group_size": group, "ignore": [text]})
                 }
                 1 => json!({"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "quantized_layers": {
                     "l": {"quant_algo": text, "group_size": group}}}),

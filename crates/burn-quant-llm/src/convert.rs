@@ -10,7 +10,8 @@ use crate::LlmError;
 /// Writes the model of a GGUF file as a Hugging Face folder in float: tensors are the values of its codes.
 ///
 /// Configuration and tokenizer are made of the file's metadata, so that everything that takes a folder takes the
-/// result. `dtype` is the type of the tensors; f16 and bf16 round them. The folder appears at `out` when it is complete.
+/// result. `dtype` is the type of the tensors; f16 and bf16 round them. The folder appears at `out` when it is
+/// complete.
 ///
 /// # Errors
 ///

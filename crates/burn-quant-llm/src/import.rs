@@ -11,10 +11,13 @@ use burn_quant_checkpoint::{
 
 use crate::{Decoder, LlmError};
 
+/// Tensors that a quantizer keeps.
+type Kept = Vec<(Buffer, Vec<f32>)>;
+
 /// The configuration of a quantizer, and the tensors that it keeps.
 struct State {
     config: QuantizerConfig,
-    buffers: Vec<(Buffer, Vec<f32>)>,
+    buffers: Kept,
     /// The range of the second stage of a chain.
     second: Option<f32>,
 }
@@ -24,7 +27,7 @@ struct State {
 pub(crate) struct Imported {
     states: Vec<(String, State)>,
     /// Scales of inputs, and branches of low rank, of quantizers that are off.
-    off: Vec<(String, Vec<(Buffer, Vec<f32>)>)>,
+    off: Vec<(String, Kept)>,
 }
 
 impl Imported {

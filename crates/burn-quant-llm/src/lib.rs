@@ -26,8 +26,8 @@ mod generate;
 mod evaluate;
 
 pub use chat::{ChatRole, ChatTemplate, Message, Then};
-pub use convert::folder_of_gguf;
 pub use config::{Activation, Architecture, DecoderConfig, Experts, RopeScaling};
+pub use convert::folder_of_gguf;
 pub use error::LlmError;
 pub use evaluate::{Comparison, compare, compare_with, perplexity, perplexity_with, windows};
 pub use export::ExportState;

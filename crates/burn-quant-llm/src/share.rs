@@ -8,10 +8,10 @@ use crate::Decoder;
 
 /// Gives layers that share an input one range: the largest of theirs, for inputs and for whole weights.
 ///
-/// Servers multiply queries, keys and values at once, gates with features, and all experts of a layer, so exports make them share these ranges
-/// in any case, and change a model whose ranges were apart. Where ranges are shared before a model is evaluated, the
-/// files hold what was evaluated. Ranges of channels and of blocks are not shared. FP8 layers keep their own, as
-/// servers expect, except for experts.
+/// Servers multiply queries, keys and values at once, gates with features, and all experts of a layer, so exports
+/// make them share these ranges in any case, and change a model whose ranges were apart. Where ranges are shared before
+/// a model is evaluated, the files hold what was evaluated. Ranges of channels and of blocks are not shared. FP8 layers
+/// keep their own, as servers expect, except for experts.
 ///
 /// # Errors
 ///

@@ -25,7 +25,6 @@ pub(crate) struct Entry {
     pub(crate) kind: Kind,
     pub(crate) path: String,
     pub(crate) model: String,
-    pub(crate) recipe: Option<String>,
     pub(crate) reference: Option<String>,
     #[serde(default)]
     pub(crate) tol: BTreeMap<String, Value>,

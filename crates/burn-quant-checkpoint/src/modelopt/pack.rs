@@ -3,7 +3,7 @@
 //! ```text
 //! FP8            s = amax / 448                       E4M3(w / s)          in bf16 models w / s is rounded to bf16
 //! INT8           s = amax / 127                       rne(w / s)           clamped to −128 .. 127
-//! INT4           s = amax / 7                         rne(w / s)           two outputs a byte, the even in the low nibble
+//! INT4           s = amax / 7                         rne(w / s)           two outputs a byte, the even one low
 //! NVFP4          s₂ = amax / (6 · 448), s = E4M3(amax_b / (6 · s₂))        E2M1(w / (s · s₂)), two inputs a byte
 //! MXFP8, MXFP4   e = ⌈log2(amax_b / 448 or 6)⌉        E4M3 or E2M1(w / 2^e)
 //! ```

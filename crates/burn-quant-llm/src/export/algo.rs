@@ -127,8 +127,7 @@ pub(super) fn state(
             quantizer.config().kind(),
             quantizer.config().granularity
         );
-        let known = "integers of 2 to 8 bits with float or INT8 inputs, FP8, W4A8, NVFP4, MXFP8 and MXFP4, as the presets \
-                     have them";
+        let known = "the pairs of presets: integers with float or INT8 inputs, FP8, W4A8, NVFP4, MXFP8, MXFP4";
         return Err(refuse(name, NotExportable::Format { found, known }));
     };
     let uncalibrated = |quantizer| refuse(name, NotExportable::Uncalibrated { quantizer });

@@ -13,9 +13,9 @@ use crate::LlmError;
 const KNOWN: &str = "integers of 2 to 8 bits in blocks of 32 or a multiple, and MXFP4, with inputs in float";
 
 impl ExportState {
-    /// Writes a GGUF file, which llama.cpp loads: integers of up to 4 bits as Q4_0, of 5 as Q5_0, of 6 to 8 as Q8_0, and
-    /// MXFP4, with the codes that the decoder has; embeddings and head in f16, whatever the type of the model, vectors in
-    /// f32.
+    /// Writes a GGUF file, which llama.cpp loads: integers of up to 4 bits as Q4_0, of 5 as Q5_0, of 6 to 8 as Q8_0,
+    /// and MXFP4, with the codes that the decoder has; embeddings and head in f16, whatever the type of the model,
+    /// vectors in f32.
     ///
     /// Scales of inputs move into the norm or the layer before. Blocks larger than 32 repeat their scale. Scales are
     /// rounded to f16, as the format has it: what that changes is returned. llama.cpp rounds inputs to 8 bits when it

@@ -52,7 +52,7 @@ impl ExportState {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::NotExportable`] for a layer whose quantizers are none of ModelOpt's formats, or have no range.
+    /// [`CheckpointError::NotExportable`] for a layer whose quantizers no checkpoint has, or that have no range.
     pub fn of(decoder: &Decoder) -> Result<Self, LlmError> {
         let config = decoder.config().clone();
         let dtype = config.dtype;
