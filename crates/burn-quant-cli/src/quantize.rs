@@ -12,7 +12,7 @@ use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, SearchFormat, Sea
 use burn_quant::{QuantConfig, QuantError, Quantizers, quantize_weights};
 use burn_quant_checkpoint::gguf::HalfScales;
 use burn_quant_checkpoint::{CheckpointError, Folder, FolderWriter};
-use burn_quant_llm::{Decoder, ExportState, LlmError, Target, Tokenizer, recipe_for, windows};
+use burn_quant_llm::{Decoder, ExportState, LlmError, Target, Tokenizer, check_recipe, recipe_for, windows};
 use burn_quant_store::save;
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -86,6 +86,9 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
     let (decoder, done) = match (&recipe, options.auto) {
         (Some(config), _) => {
             let config = for_format(config.clone(), &model.decoder, options.format);
+            if windows.is_some() {
+                check(&config, &model.decoder, options.format).map_err(CliError::of_model(&options.out, "written"))?;
+            }
             let (decoder, report) = match &windows {
                 Some(windows) => {
                     calibrated(model.decoder, &config, windows, output).map_err(LlmError::from).map_err(&failed)?
@@ -96,6 +99,10 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
         }
         (None, budget) => {
             let budget = budget.expect("clap asks for `--recipe` or `--auto`");
+            for preset in &formats {
+                let config = for_format((preset.config)(), &model.decoder, options.format);
+                check(&config, &model.decoder, options.format).map_err(CliError::of_model(&options.out, "written"))?;
+            }
             let formats = formats.into_iter().map(|preset| {
                 SearchFormat::new(preset.name, for_format((preset.config)(), &model.decoder, options.format))
             });
@@ -166,12 +173,25 @@ enum Done {
 
 /// A recipe whose result the format can hold.
 pub(crate) fn for_format(config: QuantConfig, decoder: &Decoder, format: ExportFormat) -> QuantConfig {
-    match format {
-        ExportFormat::Modelopt => recipe_for(config, decoder.config(), Target::ModelOpt),
-        ExportFormat::CompressedTensors => recipe_for(config, decoder.config(), Target::CompressedTensors),
-        ExportFormat::Gguf => recipe_for(config, decoder.config(), Target::Gguf),
-        ExportFormat::Burnpack => config,
+    match target(format) {
+        Some(target) => recipe_for(config, decoder.config(), target),
+        None => config,
     }
+}
+
+/// Who loads a format; `None` for our own records, which hold everything.
+fn target(format: ExportFormat) -> Option<Target> {
+    match format {
+        ExportFormat::Modelopt => Some(Target::ModelOpt),
+        ExportFormat::CompressedTensors => Some(Target::CompressedTensors),
+        ExportFormat::Gguf => Some(Target::Gguf),
+        ExportFormat::Burnpack => None,
+    }
+}
+
+/// What a format cannot hold is said before anything is calibrated.
+fn check(config: &QuantConfig, decoder: &Decoder, format: ExportFormat) -> Result<(), LlmError> {
+    target(format).map_or(Ok(()), |target| check_recipe(decoder, config, target))
 }
 
 /// The windows of the calibration text; `None` without one.

@@ -30,7 +30,7 @@ pub use config::{Activation, Architecture, DecoderConfig, Experts, RopeScaling};
 pub use convert::folder_of_gguf;
 pub use error::LlmError;
 pub use evaluate::{Comparison, compare, compare_with, perplexity, perplexity_with, windows};
-pub use export::ExportState;
+pub use export::{ExportState, check_recipe};
 pub use generate::{Generator, Sampling, generate, row};
 pub use model::{Cache, Decoder};
 pub use recipe::{Target, recipe_for};

@@ -8,7 +8,7 @@ use burn_quant::config::Format;
 use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Rule, presets, quantize};
 use burn_quant_checkpoint::gguf::GgufModel;
 use burn_quant_checkpoint::{Folder, FolderWriter};
-use burn_quant_llm::{Decoder, ExportState, LlmError, Target, recipe_for, share_ranges};
+use burn_quant_llm::{Decoder, ExportState, LlmError, Target, check_recipe, recipe_for, share_ranges};
 use tempfile::TempDir;
 
 /// A float model of the tests, as an ordinary folder: tensors that models share are stored once.
@@ -155,4 +155,20 @@ fn a_gguf_file_computes_what_the_quantized_decoder_did() {
             assert!(far <= 2e-3, "{model}, {name}: {far:.1e} away, more than scales in f16 explain");
         }
     }
+}
+
+#[test]
+fn what_a_target_cannot_hold_is_said_before_calibration() {
+    let (device, (_place, float)) = (Device::flex(), folder("llama"));
+    let decoder = Decoder::load(&float, &device).expect("a float model");
+    let blocks = |size| {
+        QuantConfig::new().with_rule(Rule::set("*proj.weight_quantizer", QuantizerConfig::int(4).per_block(size)))
+    };
+    // 64 inputs are no whole number of blocks of 48; a shorter last block fits into the other folder
+    let error = check_recipe(&decoder, &blocks(48), Target::ModelOpt).unwrap_err().to_string();
+    assert!(error.contains("its 64 inputs are no whole number of blocks of 48"), "{error}");
+    check_recipe(&decoder, &blocks(48), Target::CompressedTensors).expect("ragged blocks of integers");
+    check_recipe(&decoder, &blocks(32), Target::Gguf).expect("blocks of 32");
+    let error = check_recipe(&decoder, &presets::nvfp4_default(), Target::Gguf).unwrap_err().to_string();
+    assert!(error.contains("NVFP4") && error.contains("inputs in float"), "{error}");
 }

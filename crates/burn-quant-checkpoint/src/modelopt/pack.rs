@@ -33,6 +33,12 @@ pub fn pack(name: &str, layer: &LinearState) -> Result<Vec<(String, Tensor)>, Ch
     if let Err(reason) = check(layer) {
         return refuse(reason);
     }
+    if layer.has_row_blocks() && !layer.inputs.is_multiple_of(layer.block) {
+        return refuse(NotExportable::Ragged { axis: "inputs", len: layer.inputs, block: layer.block });
+    }
+    if layer.has_row_blocks() && !layer.outputs.is_multiple_of(2) {
+        return refuse(NotExportable::Ragged { axis: "outputs", len: layer.outputs, block: 2 });
+    }
     let mut tensors = Vec::new();
     let mut add = |suffix: &str, tensor: Tensor| tensors.push((format!("{name}.{suffix}"), tensor));
     let (outputs, inputs) = (layer.outputs, layer.inputs);
@@ -149,18 +155,14 @@ pub(super) fn check(layer: &LinearState) -> Result<(), NotExportable> {
         return Err(NotExportable::NotANumber { what: "an element of the weight", found: *found });
     }
     let blocks = algo.is_nvfp4() || algo.is_mx() || layer.has_row_blocks();
-    if blocks && (block == 0 || !layer.inputs.is_multiple_of(block)) {
+    if blocks && (block == 0 || (!layer.has_row_blocks() && !layer.inputs.is_multiple_of(block))) {
         return Err(NotExportable::Ragged { axis: "inputs", len: layer.inputs, block });
-    }
-    let odd = NotExportable::Ragged { axis: "outputs", len: layer.outputs, block: 2 };
-    if matches!(algo, QuantAlgo::Int4Awq | QuantAlgo::W4A8Awq) && !layer.outputs.is_multiple_of(2) {
-        return Err(odd);
     }
     let nibbles = algo.is_nvfp4() || matches!(algo, QuantAlgo::Mxfp4 | QuantAlgo::W4A8Mxfp4Fp8);
     if nibbles && !layer.inputs.is_multiple_of(2) {
         return Err(NotExportable::Ragged { axis: "inputs", len: layer.inputs, block: 2 });
     }
-    let per_block = if blocks { layer.outputs * (layer.inputs / block) } else { 0 };
+    let per_block = if blocks { layer.outputs * layer.inputs.div_ceil(block) } else { 0 };
     let ranges = match algo {
         QuantAlgo::Fp8 => 1,
         QuantAlgo::Fp8PerChannelPerToken | QuantAlgo::Int8SmoothQuant | QuantAlgo::Int8WeightOnly => layer.outputs,

@@ -36,7 +36,8 @@ pub fn quantized(name: &str, state: &LinearState) -> Result<QuantizedLayer, Chec
         let layer = quantized(name, &LinearState { algo: QuantAlgo::Mxfp4, ..state.clone() })?;
         return Ok(QuantizedLayer { inputs: Inputs::Float, ..layer });
     }
-    if !state.algo.is_modelopt() {
+    // a last block may be shorter, but in ModelOpt's own folders
+    if !state.algo.is_modelopt() || state.algo == QuantAlgo::Int4Awq {
         return integers(name, state);
     }
     let tensors = BTreeMap::from_iter(pack(name, state)?);

@@ -53,7 +53,7 @@ fn is_per_tensor(config: &QuantizerConfig) -> bool {
 }
 
 /// The format of a layer, and the elements of a block.
-fn algo(quantizer: &TensorQuantizer, input: &TensorQuantizer) -> Option<(QuantAlgo, usize)> {
+pub(super) fn algo(quantizer: &TensorQuantizer, input: &TensorQuantizer) -> Option<(QuantAlgo, usize)> {
     let config = quantizer.config();
     if config.bias.is_some() || config.rotation.is_some() || config.rounding == Rounding::Off {
         return None;
@@ -110,6 +110,15 @@ fn algo(quantizer: &TensorQuantizer, input: &TensorQuantizer) -> Option<(QuantAl
     })
 }
 
+/// The error of quantizers that no checkpoint has.
+pub(super) fn unknown(name: &str, quantizer: &TensorQuantizer, input: &TensorQuantizer) -> LlmError {
+    let inputs = if input.is_enabled() { input.config().kind() } else { "float".into() };
+    let found =
+        format!("{} weights ({:?}) with {inputs} inputs", quantizer.config().kind(), quantizer.config().granularity);
+    let known = "the pairs of presets: integers with float or INT8 inputs, FP8, W4A8, NVFP4, MXFP8, MXFP4";
+    refuse(name, NotExportable::Format { found, known })
+}
+
 /// A layer with its ranges, as ModelOpt has them: `weight` is `[outputs, inputs]`.
 pub(super) fn state(
     name: &str,
@@ -120,16 +129,7 @@ pub(super) fn state(
     [outputs, inputs]: [usize; 2],
     dtype: Dtype,
 ) -> Result<LinearState, LlmError> {
-    let Some((algo, block)) = algo(quantizer, input) else {
-        let inputs = if input.is_enabled() { input.config().kind() } else { "float".into() };
-        let found = format!(
-            "{} weights ({:?}) with {inputs} inputs",
-            quantizer.config().kind(),
-            quantizer.config().granularity
-        );
-        let known = "the pairs of presets: integers with float or INT8 inputs, FP8, W4A8, NVFP4, MXFP8, MXFP4";
-        return Err(refuse(name, NotExportable::Format { found, known }));
-    };
+    let (algo, block) = algo(quantizer, input).ok_or_else(|| unknown(name, quantizer, input))?;
     let uncalibrated = |quantizer| refuse(name, NotExportable::Uncalibrated { quantizer });
     let range = |quantizer: &TensorQuantizer| match quantizer.config().range {
         RangeSource::Constant(amax) => Some(amax),

@@ -1,14 +1,18 @@
 //! From a quantized decoder to the folders and files of other systems.
 //!
 //! * `algo` which of ModelOpt's formats the quantizers of a layer are
+//! * `check` whether a target holds what a recipe makes
 //! * `modelopt` ModelOpt's unified folder
 //! * `compressed_tensors` the folder of compressed-tensors
 //! * `gguf` a file for llama.cpp
 
 mod algo;
+mod check;
 mod compressed_tensors;
 mod gguf;
 mod modelopt;
+
+pub use check::check_recipe;
 
 use std::collections::BTreeMap;
 
