@@ -14,7 +14,7 @@ use crate::{Decoder, LlmError, Target};
 ///
 /// # Errors
 ///
-/// [`LlmError::Checkpoint`] with the layer and the reason, [`LlmError::Quantize`] if the recipe does not fit the decoder.
+/// [`LlmError::Checkpoint`] with the layer and the reason, [`LlmError::Quantize`] if the recipe does not fit.
 pub fn check_recipe(decoder: &Decoder, recipe: &QuantConfig, target: Target) -> Result<(), LlmError> {
     let (placed, _) = place(decoder.clone(), recipe, &WeightLayouts::new())?;
     for (name, linear) in placed.linears() {
