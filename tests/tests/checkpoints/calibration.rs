@@ -122,7 +122,7 @@ fn ranges(state: &ExportState, entry: &Entry, reference: &Tensors) -> Vec<String
             }
             Some(found) => {
                 let relative = |(a, b): (&f32, &f32)| (a - b).abs() / b.abs().max(largest * 1e-3);
-                let worst = found.iter().zip(&expected).map(relative).max_by(f32::total_cmp).unwrap_or(0.0); // NaN is largest
+                let worst = found.iter().zip(&expected).map(relative).max_by(f32::total_cmp).unwrap_or(0.0);
                 problems.push(format!("{key}: {worst:.1e} away, bound {bound:.0e}"));
             }
             None => problems.push(format!("{key}: not calibrated")),
