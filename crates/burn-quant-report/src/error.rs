@@ -1,0 +1,34 @@
+//! Why a model could not be diagnosed.
+
+use burn_quant_core::error::QuantError;
+
+/// Why a model could not be diagnosed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DiagnoseError {
+    /// There was no batch.
+    #[error("no batch of data: a diagnosis compares two models on data, one batch at least")]
+    NoData,
+    /// The outputs of the models have different shapes.
+    #[error(
+        "batch {batch}: the output of the float model has the shape {float:?}, that of the quantized model \
+         {quantized:?}; give both models the same data, and nothing random"
+    )]
+    OutputsDiffer {
+        /// Which batch, from 0.
+        batch: u64,
+        /// The shape of the float output.
+        float: Vec<usize>,
+        /// The shape of the quantized output.
+        quantized: Vec<usize>,
+    },
+    /// A quantizer is enabled, static, and was never calibrated.
+    #[error("`{name}` is static and has no range: calibrate it, or disable it")]
+    NeverCalibrated {
+        /// The quantizer.
+        name: String,
+    },
+    /// The model cannot be diagnosed: it is packed.
+    #[error(transparent)]
+    Quant(#[from] QuantError),
+}

@@ -1,0 +1,67 @@
+//! Channels of which rounding leaves nothing, and channels that are zero in all data.
+
+use burn_quant_calibrate::config::Algorithm;
+use burn_quant_core::config::Rule;
+
+use super::{about, for_layer, is_input_of_linear, literal, number};
+use crate::case::{Cases, QuantizerCase};
+use crate::diagnosis::{Finding, FindingKind, Operand, Severity};
+
+/// Channels that are named.
+const NAMED: usize = 4;
+
+pub(super) fn find(cases: &Cases) -> Vec<Finding> {
+    let lost = cases.quantizers.iter().filter_map(|case| lost(cases, case));
+    let dead = cases.quantizers.iter().filter_map(|case| dead(cases, case));
+    lost.chain(dead).collect()
+}
+
+fn lost(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {
+    let shown = &case.shown;
+    if case.lost.is_empty() {
+        return None;
+    }
+    let reach = shown.seen.map_or(0.0, |seen| f64::from(seen.highest));
+    let message = format!(
+        "Rounding leaves nothing of {}: their values are too small for a range of {}.",
+        named(&case.lost),
+        number(shown.amax.map_or(reach, |amax| amax.highest.into())),
+    );
+    let finding = |advice: &str| {
+        about(cases, case, FindingKind::LostChannels, Severity::Costly, (message.clone(), advice.into()))
+    };
+    let name = literal(&shown.name);
+    Some(match shown.operand {
+        Operand::Weight => {
+            let config = case.config.clone().per_channel();
+            finding("Give each output channel a range of its own.").with_rule(Rule::set(name, config))
+        }
+        _ if is_input_of_linear(cases, case) => finding("Bring the channels to one size with SmoothQuant.")
+            .with_step(for_layer(&shown.layer, Algorithm::smoothquant(0.5))),
+        _ => finding("Leave these activations in float.").with_rule(Rule::disable(name)),
+    })
+}
+
+fn dead(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {
+    if case.dead.is_empty() {
+        return None;
+    }
+    let what = if case.shown.operand == Operand::Weight { "the weight" } else { "the data" };
+    let channels = named(&case.dead);
+    let message = match case.dead.len() {
+        1 => format!("Nothing but zeros in {channels} of {what}: it costs time and bits, and does nothing."),
+        _ => format!("Nothing but zeros in {channels} of {what}: they cost time and bits, and do nothing."),
+    };
+    let advice = "Remove them from the model, or leave them: their rounding is exact.".to_string();
+    Some(about(cases, case, FindingKind::DeadChannels, Severity::Note, (message, advice)))
+}
+
+/// `channel 3`, `the channels 3, 5 and 9`, `12 channels (3, 5, 9, 11, …)`.
+fn named(channels: &[usize]) -> String {
+    let list = |channels: &[usize]| channels.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    match channels {
+        [channel] => format!("channel {channel}"),
+        [most @ .., last] if channels.len() <= NAMED => format!("channels {} and {last}", list(most)),
+        _ => format!("{} channels ({}, …)", channels.len(), list(&channels[..NAMED])),
+    }
+}

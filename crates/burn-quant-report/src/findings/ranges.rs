@@ -1,0 +1,151 @@
+//! Static ranges that do not fit the data: each other's, of something else, far too small, far too large.
+//!
+//! ```text
+//! fit = range / largest magnitude of the data      1 after calibration with `max` on the same data
+//! ```
+//!
+//! Ranges that minimize an error clip a little: down to a third is left alone. Ranges of other data are larger: up to
+//! four times is left alone.
+
+use burn_quant_calibrate::config::Algorithm;
+use burn_quant_core::config::{RangeSource, Rule};
+
+use super::{about, for_layer, literal, number, percent};
+use crate::case::{Cases, QuantizerCase};
+use crate::diagnosis::{Ends, Finding, FindingKind, Operand, Severity};
+
+const TOO_SMALL: f32 = 1.0 / 3.0;
+const TOO_LARGE: f32 = 4.0;
+/// How far ranges that were exchanged may be from fitting.
+const LIKE: f32 = 1.25;
+
+pub(super) fn find(cases: &Cases) -> Vec<Finding> {
+    let misfits: Vec<&QuantizerCase> = cases.quantizers.iter().filter(|case| misfits(case)).collect();
+    let mut found = Vec::new();
+    for case in &misfits {
+        let partner = misfits.iter().find(|other| other.shown.name != case.shown.name && are_swapped(case, other));
+        let finding = match (partner, swapped_groups(case)) {
+            (Some(other), _) => swapped(cases, case, other),
+            (None, Some(pair)) => swapped_channels(cases, case, pair),
+            (None, None) if is_placeholder(case, &cases.quantizers) => uncalibrated(cases, case),
+            (None, None) => misfit(cases, case),
+        };
+        found.extend(finding);
+    }
+    found
+}
+
+fn fit(amax: f32, seen: f32) -> f32 {
+    if seen > 0.0 { amax / seen } else { 1.0 }
+}
+
+fn is_misfit(fit: f32) -> bool {
+    !(TOO_SMALL..=TOO_LARGE).contains(&fit)
+}
+
+/// Whether most groups do not fit, or some are far off.
+fn misfits(case: &QuantizerCase) -> bool {
+    let known = case.config.range != RangeSource::Dynamic && case.amax.len() == case.seen.len();
+    known && case.amax.iter().zip(&case.seen).any(|(amax, seen)| is_misfit(fit(*amax, *seen)))
+}
+
+/// Whether the ranges of two quantizers of one group each fit when they are exchanged.
+fn are_swapped(a: &QuantizerCase, b: &QuantizerCase) -> bool {
+    let like = |fit: f32| (1.0 / LIKE..=LIKE).contains(&fit);
+    match (&a.amax[..], &b.amax[..], &a.seen[..], &b.seen[..]) {
+        ([a_amax], [b_amax], [a_seen], [b_seen]) => like(fit(*a_amax, *b_seen)) && like(fit(*b_amax, *a_seen)),
+        _ => false,
+    }
+}
+
+/// Two channels whose ranges fit when they are exchanged.
+fn swapped_groups(case: &QuantizerCase) -> Option<(usize, usize)> {
+    let like = |fit: f32| (1.0 / LIKE..=LIKE).contains(&fit);
+    let off: Vec<usize> = (0..case.amax.len()).filter(|i| is_misfit(fit(case.amax[*i], case.seen[*i]))).collect();
+    let &[a, b] = &off[..] else { return None };
+    (like(fit(case.amax[a], case.seen[b])) && like(fit(case.amax[b], case.seen[a]))).then_some((a, b))
+}
+
+/// Whether the range looks like one that nobody measured: 1, or the same number for channels that differ, or for other
+/// quantizers.
+fn is_placeholder(case: &QuantizerCase, all: &[QuantizerCase]) -> bool {
+    let (Some(amax), Some(seen)) = (Ends::of(&case.amax), Ends::of(&case.seen)) else { return false };
+    let one = amax.lowest == 1.0 && amax.highest == 1.0;
+    let same = amax.count > 1 && amax.lowest == amax.highest && seen.highest > 1.1 * seen.lowest;
+    let alike = |other: &&QuantizerCase| other.shown.name != case.shown.name && other.amax == case.amax;
+    let constant = matches!(case.config.range, RangeSource::Constant(_));
+    !constant && (one || same || (amax.count == 1 && all.iter().filter(alike).count() > 0))
+}
+
+fn swapped(cases: &Cases, case: &QuantizerCase, other: &QuantizerCase) -> Option<Finding> {
+    let message = format!(
+        "The range is {}, the data reach {}; for `{}` it is the other way round, {} and {}: the two ranges were \
+         exchanged.",
+        number(case.amax[0].into()),
+        number(case.seen[0].into()),
+        other.shown.name,
+        number(other.amax[0].into()),
+        number(other.seen[0].into()),
+    );
+    let first = case.shown.name < other.shown.name; // one finding of two
+    let finding = again(cases, case, FindingKind::SwappedRanges, message);
+    first.then(|| finding.with_rule(Rule::set(literal(&other.shown.name), other.config.clone())))
+}
+
+fn swapped_channels(cases: &Cases, case: &QuantizerCase, (a, b): (usize, usize)) -> Option<Finding> {
+    let message = format!(
+        "The ranges of the channels {a} and {b} are {} and {}, while their values reach {} and {}: they were exchanged.",
+        number(case.amax[a].into()),
+        number(case.amax[b].into()),
+        number(case.seen[a].into()),
+        number(case.seen[b].into()),
+    );
+    Some(again(cases, case, FindingKind::SwappedRanges, message))
+}
+
+fn uncalibrated(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {
+    let (amax, seen) = (Ends::of(&case.amax)?, Ends::of(&case.seen)?);
+    let groups = if amax.count == 1 { "The range is".into() } else { format!("All {} ranges are", amax.count) };
+    let message = format!(
+        "{groups} {}, and the data reach {}: a number that was set, not measured.",
+        number(amax.highest.into()),
+        number(seen.highest.into()),
+    );
+    Some(again(cases, case, FindingKind::Uncalibrated, message))
+}
+
+fn misfit(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {
+    let fits: Vec<f32> = case.amax.iter().zip(&case.seen).map(|(amax, seen)| fit(*amax, *seen)).collect();
+    let off = fits.iter().filter(|fit| is_misfit(**fit)).count();
+    let ends = Ends::of(&fits)?;
+    let of = if fits.len() == 1 { String::new() } else { format!(" in {off} of {} groups", fits.len()) };
+    if ends.lowest < TOO_SMALL {
+        let message = format!(
+            "The data reach {} times as far as the range{of}; {} of the values are clipped.",
+            number((1.0 / ends.lowest).into()),
+            percent(case.shown.clipped),
+        );
+        return Some(again(cases, case, FindingKind::Saturated, message));
+    }
+    // a range that is too large costs bits; that of a channel that other data used may be right
+    let weight = case.shown.operand == Operand::Weight;
+    if !weight && off * 2 < fits.len() {
+        return None;
+    }
+    let message = format!(
+        "The range is {} times as large as the data{of}: {:.1} bits of the format are not used.",
+        number(ends.highest.into()),
+        ends.highest.log2(),
+    );
+    Some(again(cases, case, FindingKind::Unused, message))
+}
+
+/// A range that has to be found again.
+fn again(cases: &Cases, case: &QuantizerCase, kind: FindingKind, message: String) -> Finding {
+    let advice = "Calibrate this quantizer again, with data like these.".to_string();
+    let mut config = case.config.clone();
+    config.learned_ranges = None;
+    about(cases, case, kind, Severity::Broken, (message, advice))
+        .with_rule(Rule::set(literal(&case.shown.name), config))
+        .with_step(for_layer(&case.shown.layer, Algorithm::Max))
+}

@@ -1,0 +1,142 @@
+//! Sums of what quantization does to the output of a layer.
+
+use burn::tensor::{DType, Tensor};
+use burn_quant_core::layout::Role;
+use burn_quant_core::model::host;
+use burn_quant_core::quantizer::AnyTensor;
+use burn_quant_core::quantizer::groups::group_sums;
+use burn_quant_ops::Groups;
+
+use super::{add, decibels, raise, total};
+
+/// Sums over the calls of one layer, on the device.
+#[derive(Debug, Default)]
+pub(crate) struct LayerSums {
+    calls: u64,
+    elements: f64,
+    signal: Option<Tensor<1>>,
+    own: Option<Tensor<1>>,
+    own_mean: Option<Tensor<1>>,
+    free: Option<Tensor<1>>,
+    float_amax: Option<Tensor<1>>,
+    free_amax: Option<Tensor<1>>,
+    non_finite: Option<Tensor<1>>,
+    dtype: Option<DType>,
+}
+
+impl LayerSums {
+    /// Adds an output of the layer by itself.
+    pub(crate) fn add_own(&mut self, role: Role, float: &AnyTensor, quantized: &AnyTensor) {
+        let groups = channels(role, float.shape());
+        let (float, quantized) = (wide(float), wide(quantized));
+        let noise = quantized - float.clone();
+        self.elements += noise.dims()[0] as f64;
+        self.calls += 1;
+        add(&mut self.own_mean, noise.clone().sum());
+        raise(&mut self.float_amax, float.clone().abs().max());
+        add_channels(&mut self.signal, float.square(), &groups);
+        add_channels(&mut self.own, noise.square(), &groups);
+    }
+
+    /// Adds an output of the layer in the quantized model.
+    pub(crate) fn add_free(&mut self, role: Role, float: &AnyTensor, quantized: &AnyTensor) {
+        let groups = channels(role, float.shape());
+        self.dtype = Some(quantized.flat().dtype());
+        let quantized_values = wide(quantized);
+        let noise = quantized_values.clone() - wide(float);
+        add_channels(&mut self.free, noise.square(), &groups);
+        // x − x is zero but for infinities and NaN
+        let zero = quantized_values.clone() - quantized_values.clone();
+        add(&mut self.non_finite, zero.is_nan().int().sum().float().cast(DType::F32));
+        raise(&mut self.free_amax, quantized_values.abs().max());
+    }
+
+    /// Brings the sums to the host.
+    pub(crate) fn on_host(self) -> LayerNumbers {
+        let numbers = |sum: Option<Tensor<1>>| sum.map(host).unwrap_or_default();
+        let first = |sum: Option<Tensor<1>>| sum.map_or(0.0, |sum| host(sum)[0]);
+        LayerNumbers {
+            calls: self.calls,
+            elements: self.elements,
+            signal: numbers(self.signal),
+            own: numbers(self.own),
+            own_sum: first(self.own_mean).into(),
+            free: total(&numbers(self.free)),
+            float_amax: first(self.float_amax),
+            free_amax: first(self.free_amax),
+            non_finite: f64::from(first(self.non_finite)) / self.elements.max(1.0),
+            dtype: self.dtype,
+        }
+    }
+}
+
+/// What was measured of one layer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LayerNumbers {
+    /// Calls.
+    pub(crate) calls: u64,
+    elements: f64,
+    /// Sums of squares of each channel of the float output.
+    signal: Vec<f32>,
+    /// Sums of squared errors of each channel, of the layer by itself.
+    own: Vec<f32>,
+    own_sum: f64,
+    free: f64,
+    /// The largest magnitude of the float output.
+    pub(crate) float_amax: f32,
+    /// The largest magnitude of the output in the quantized model.
+    pub(crate) free_amax: f32,
+    /// Values of that which are not finite, as a share.
+    pub(crate) non_finite: f64,
+    /// What the quantized model computes in.
+    pub(crate) dtype: Option<DType>,
+}
+
+impl LayerNumbers {
+    /// Signal to noise of the layer by itself, in decibels.
+    pub(crate) fn own_sqnr(&self) -> Option<f64> {
+        decibels(total(&self.signal), total(&self.own))
+    }
+
+    /// Signal to noise in the quantized model, in decibels.
+    pub(crate) fn sqnr(&self) -> Option<f64> {
+        decibels(total(&self.signal), self.free)
+    }
+
+    /// The noise of the layer by itself over its signal; 0 where either is unknown.
+    pub(crate) fn own_ratio(&self) -> f64 {
+        let ratio = total(&self.own) / total(&self.signal);
+        if ratio.is_finite() { ratio } else { 0.0 }
+    }
+
+    /// The mean of the error of the layer by itself, over its root mean square.
+    pub(crate) fn shift(&self) -> Option<f64> {
+        let shift = self.own_sum / (self.elements * total(&self.own)).sqrt();
+        shift.is_finite().then_some(shift)
+    }
+
+    /// Signal to noise of each channel, the layer by itself.
+    pub(crate) fn channel_sqnr(&self, most: usize) -> Vec<f32> {
+        let channels = self.signal.iter().zip(&self.own).take(most);
+        channels.map(|(signal, own)| decibels((*signal).into(), (*own).into()).unwrap_or(0.0) as f32).collect()
+    }
+}
+
+fn wide(x: &AnyTensor) -> Tensor<1> {
+    x.flat().without_autodiff().cast(DType::F32)
+}
+
+fn channels(role: Role, shape: &[usize]) -> Groups {
+    Groups::per_channel(shape, role.channel_axis(shape.len()))
+}
+
+/// Adds the sums of channels, or of everything where calls have different channels.
+fn add_channels(sum: &mut Option<Tensor<1>>, squares: Tensor<1>, groups: &Groups) {
+    match sum.as_ref().map(|sum| sum.dims()[0]) {
+        Some(channels) if channels != groups.len() => {
+            *sum = sum.take().map(Tensor::sum);
+            add(sum, squares.sum());
+        }
+        _ => add(sum, group_sums(squares, groups)),
+    }
+}

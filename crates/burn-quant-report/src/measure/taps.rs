@@ -1,0 +1,193 @@
+//! The taps of the three passes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::module::Module;
+use burn_quant_core::layout::Role;
+use burn_quant_core::model::{Quantizers, Watched, layer_of, watch};
+use burn_quant_core::quantizer::{AnyTensor, Bypass, Flow, LayerCall, Tap, TensorQuantizer};
+
+use super::sample::SharedPlaces;
+use super::{LayerSums, QuantizerSums};
+
+/// What is known of the activation quantizer of one name, and of the layer behind it.
+#[derive(Debug, Default)]
+struct Watch {
+    /// The outputs of the float model in this batch.
+    float: Vec<AnyTensor>,
+    /// Outputs of the forced pass that were compared in this batch.
+    forced: usize,
+    /// Outputs of the free pass that were compared in this batch.
+    free: usize,
+    /// Tensors that wait for what rounding makes of them.
+    waiting: VecDeque<AnyTensor>,
+    quantizer: QuantizerSums,
+    layer: LayerSums,
+    /// The place of the layer in the order of the first calls.
+    order: Option<usize>,
+}
+
+type Shared = Arc<Mutex<Watch>>;
+
+fn lock(watch: &Shared) -> MutexGuard<'_, Watch> {
+    watch.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps the outputs of the layers of the float model.
+#[derive(Debug)]
+struct FloatTap {
+    watch: Shared,
+    calls: Arc<Mutex<usize>>,
+}
+
+impl Tap for FloatTap {
+    fn input(&self, _: &TensorQuantizer, _: &AnyTensor) -> Flow {
+        Flow::Bypass
+    }
+
+    fn watches_layer(&self) -> bool {
+        true
+    }
+
+    fn layer(&self, call: LayerCall) -> AnyTensor {
+        let mut watch = lock(&self.watch);
+        if watch.order.is_none() {
+            let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            watch.order = Some(*calls);
+            *calls += 1;
+        }
+        watch.float.push(call.output.clone());
+        call.output
+    }
+}
+
+/// Compares each layer by itself, and hands on the output of the float model.
+#[derive(Debug)]
+struct ForcedTap {
+    watch: Shared,
+    places: Arc<SharedPlaces>,
+    role: Role,
+}
+
+impl Tap for ForcedTap {
+    fn input(&self, _: &TensorQuantizer, x: &AnyTensor) -> Flow {
+        lock(&self.watch).waiting.push_back(x.clone());
+        Flow::Quantize
+    }
+
+    fn output(&self, _: &TensorQuantizer, y: &AnyTensor) {
+        let mut watch = lock(&self.watch);
+        if let Some(x) = watch.waiting.pop_front() {
+            watch.quantizer.add(self.role, &x, y, &self.places);
+        }
+    }
+
+    fn watches_layer(&self) -> bool {
+        true
+    }
+
+    fn layer(&self, call: LayerCall) -> AnyTensor {
+        let mut watch = lock(&self.watch);
+        let place = watch.forced;
+        watch.forced += 1;
+        match watch.float.get(place).cloned() {
+            Some(float) if float.shape() == call.output.shape() => {
+                watch.layer.add_own(self.role, &float, &call.output);
+                in_dtype_of(&float, &call.output)
+            }
+            _ => call.output,
+        }
+    }
+}
+
+/// Compares each layer in the quantized model.
+#[derive(Debug)]
+struct FreeTap {
+    watch: Shared,
+    role: Role,
+}
+
+impl Tap for FreeTap {
+    fn watches_layer(&self) -> bool {
+        true
+    }
+
+    fn layer(&self, call: LayerCall) -> AnyTensor {
+        let mut watch = lock(&self.watch);
+        let place = watch.free;
+        watch.free += 1;
+        if let Some(float) = watch.float.get(place).cloned().filter(|float| float.shape() == call.output.shape()) {
+            watch.layer.add_free(self.role, &float, &call.output);
+        }
+        call.output
+    }
+}
+
+/// A float output in the dtype, and on the device, that the quantized model computes in.
+fn in_dtype_of(float: &AnyTensor, quantized: &AnyTensor) -> AnyTensor {
+    let like = quantized.flat();
+    let flat = float.flat().without_autodiff().to_device(&like.device().without_autodiff()).cast(like.dtype());
+    AnyTensor::new(flat, float.shape().to_vec())
+}
+
+/// The models of the three passes, watched.
+pub(crate) struct Passes<M> {
+    /// The float model.
+    pub(crate) float: Watched<M>,
+    /// The quantized model whose layers get float inputs.
+    pub(crate) forced: Watched<M>,
+    /// The quantized model.
+    pub(crate) free: Watched<M>,
+    watches: BTreeMap<String, Shared>,
+}
+
+impl<M: Module> Passes<M> {
+    /// Watches both models.
+    pub(crate) fn new(float: &M, quantized: &M) -> Self {
+        let quantizers = Quantizers::of(quantized);
+        let activations = quantizers.iter().filter(|(_, quantizer)| !matches!(quantizer.role(), Role::Weight(_)));
+        let watches: BTreeMap<String, Shared> =
+            activations.map(|(name, _)| (name.to_string(), Shared::default())).collect();
+        let (bypass, calls): (Arc<dyn Tap>, _) = (Arc::new(Bypass), Arc::default());
+        let float = watch(float.valid(), |name, _| match watches.get(name) {
+            Some(watch) => Some(Arc::new(FloatTap { watch: watch.clone(), calls: Arc::clone(&calls) })),
+            None => Some(bypass.clone()),
+        });
+        let (quantized, places) = (quantized.valid(), Arc::<SharedPlaces>::default());
+        let forced = watch(quantized.clone(), |name, quantizer| {
+            let watch = watches.get(name)?.clone();
+            Some(Arc::new(ForcedTap { watch, places: places.clone(), role: quantizer.role() }))
+        });
+        let free = watch(quantized, |name, quantizer| {
+            let watch = watches.get(name).filter(|_| name.ends_with("input_quantizer"))?.clone();
+            Some(Arc::new(FreeTap { watch, role: quantizer.role() }))
+        });
+        Self { float, forced, free, watches }
+    }
+
+    /// Forgets the outputs of a batch.
+    pub(crate) fn next_batch(&self) {
+        for watch in self.watches.values() {
+            let mut watch = lock(watch);
+            watch.float.clear();
+            watch.waiting.clear();
+            (watch.forced, watch.free) = (0, 0);
+        }
+    }
+
+    /// Ends the passes: the sums by quantizer, and those by layer in the order of calls.
+    pub(crate) fn finish(self) -> (BTreeMap<String, QuantizerSums>, Vec<(String, LayerSums)>) {
+        drop((self.float, self.forced, self.free));
+        let (mut quantizers, mut layers) = (BTreeMap::new(), Vec::new());
+        for (name, watch) in self.watches {
+            let watch = std::mem::take(&mut *lock(&watch));
+            if let Some(order) = watch.order {
+                layers.push((order, layer_of(&name).to_string(), watch.layer));
+            }
+            quantizers.insert(name, watch.quantizer);
+        }
+        layers.sort_by_key(|(order, ..)| *order);
+        (quantizers, layers.into_iter().map(|(_, path, sums)| (path, sums)).collect())
+    }
+}

@@ -1,0 +1,96 @@
+//! A diagnosis for the terminal: the model, the worst layers, and what to do.
+
+use std::fmt;
+
+use crate::diagnosis::{Diagnosis, LayerDiagnosis, NO_NOISE, Severity};
+
+/// Layers and findings that are shown.
+const SHOWN: usize = 10;
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_overview(f)?;
+        self.write_layers(f)?;
+        self.write_findings(f)
+    }
+}
+
+impl Diagnosis {
+    fn write_overview(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let overview = &self.overview;
+        writeln!(f, "{}", self.title)?;
+        let formats: Vec<String> = overview.formats.iter().map(|(format, count)| format!("{count} {format}")).collect();
+        writeln!(
+            f,
+            "{} of {} quantizers are on ({}); {:.2} bits per parameter, {} instead of {} bytes",
+            overview.enabled,
+            overview.quantizers,
+            formats.join(", "),
+            overview.effective_bits,
+            overview.quantized_bytes,
+            overview.float_bytes,
+        )?;
+        write!(f, "output {} signal to noise over {} batches", decibels(overview.output_sqnr), overview.batches)?;
+        match &overview.metric {
+            Some(metric) => {
+                writeln!(f, "; {} {:.4}, in float {:.4}", metric.name, metric.quantized, metric.float)
+            }
+            None => writeln!(f),
+        }
+    }
+
+    fn write_layers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.layers.is_empty() {
+            return writeln!(f, "\nno layer was watched: activation quantizers are in the layers of `burn_quant::nn`");
+        }
+        let mut layers: Vec<&LayerDiagnosis> = self.layers.iter().collect();
+        layers.sort_by(|a, b| b.share.total_cmp(&a.share));
+        layers.truncate(SHOWN);
+        let width = layers.iter().map(|layer| layer.path.len()).max().unwrap_or(0).max("layer".len());
+        writeln!(f, "\n{:width$}  share of error  by itself  in the model  formats", "layer")?;
+        for layer in layers {
+            writeln!(
+                f,
+                "{:width$}  {:>12.1} %  {:>9}  {:>12}  {}",
+                if layer.path.is_empty() { "(model)" } else { &layer.path },
+                layer.share * 100.0,
+                decibels(layer.own_sqnr),
+                decibels(layer.sqnr),
+                layer.format,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_findings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.findings.is_empty() {
+            return write!(f, "\nnothing stands out");
+        }
+        for (i, finding) in self.findings.iter().take(SHOWN).enumerate() {
+            let severity = match finding.severity {
+                Severity::Broken => "broken",
+                Severity::Costly => "costly",
+                Severity::Note => "note",
+            };
+            let at = if finding.at.is_empty() { "(model)" } else { &finding.at };
+            write!(f, "\n{}. {severity}: {at}\n   {}\n   {}", i + 1, finding.message, finding.advice)?;
+            if let Some(recipe) = finding.recipe() {
+                for line in recipe.trim_end().lines() {
+                    write!(f, "\n   | {line}")?;
+                }
+            }
+        }
+        match self.findings.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more"),
+        }
+    }
+}
+
+fn decibels(sqnr: Option<f64>) -> String {
+    match sqnr {
+        None => "–".into(),
+        Some(sqnr) if sqnr >= NO_NOISE => "exact".into(),
+        Some(sqnr) => format!("{sqnr:.1} dB"),
+    }
+}
