@@ -14,6 +14,7 @@ use crate::device::Backend;
     after_help = "Examples:
   burn-quant quantize SmolLM2-135M --recipe nvfp4_awq --calib wiki.txt --format modelopt --out SmolLM2-nvfp4
   burn-quant eval SmolLM2-nvfp4 --against SmolLM2-135M --text wiki.test.txt
+  burn-quant diagnose SmolLM2-135M --recipe int8 --calib wiki.txt --text wiki.test.txt --html report.html
   burn-quant chat SmolLM2-nvfp4 --prompt \"How many bits has a byte?\"
   burn-quant inspect SmolLM2-nvfp4
   burn-quant presets
@@ -37,6 +38,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Quantize(QuantizeOptions),
+    Diagnose(DiagnoseOptions),
     Eval(EvalOptions),
     Chat(ChatOptions),
     Inspect(InspectOptions),
@@ -65,15 +67,8 @@ pub(crate) struct QuantizeOptions {
     /// A preset, several (fp8+fp8_kv: the second adds its rules), or a file: TOML, JSON, or YAML of ModelOpt.
     #[arg(long, value_name = "NAME|FILE", required_unless_present = "auto", conflicts_with = "auto")]
     pub recipe: Option<String>,
-    /// A text file to calibrate with.
-    #[arg(long, value_name = "TEXT")]
-    pub calib: Option<PathBuf>,
-    /// Windows of the text to calibrate with.
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
-    pub samples: u32,
-    /// Tokens of a window [default: 512, or as many as the model was made for].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub tokens: Option<u32>,
+    #[command(flatten)]
+    pub calibration: CalibrationOptions,
     /// Search the best format of each layer within so many bits per parameter, 16 for what stays in float.
     #[arg(long, value_name = "BITS", requires = "formats", requires = "calib")]
     pub auto: Option<f64>,
@@ -89,6 +84,20 @@ pub(crate) struct QuantizeOptions {
     /// Where to write: a new folder, or a new file for gguf.
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
+}
+
+/// What a recipe is calibrated with.
+#[derive(Args, Debug)]
+pub(crate) struct CalibrationOptions {
+    /// A text file to calibrate with.
+    #[arg(long, value_name = "TEXT")]
+    pub calib: Option<PathBuf>,
+    /// Windows of the text to calibrate with.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub samples: u32,
+    /// Tokens of a window [default: 512, or as many as the model was made for].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub tokens: Option<u32>,
 }
 
 /// What is written.
@@ -126,6 +135,37 @@ pub(crate) enum Score {
     Divergence,
     /// By the errors of layers, from calibration statistics: the fastest.
     LayerError,
+}
+
+/// Find out which layers of a model a recipe hurts, why, and what to change.
+///
+/// The model is quantized in memory, compared with itself in float on windows of --text, three passes each, and nothing
+/// is written but the report. Findings come with rules for a recipe file.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  burn-quant diagnose SmolLM2-135M --recipe int8 --calib wiki.txt --text wiki.test.txt --html report.html
+  burn-quant diagnose SmolLM2-135M --recipe int4_wo --text wiki.test.txt --windows 2 --sensitivity")]
+pub(crate) struct DiagnoseOptions {
+    /// The folder of a model in float.
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// A preset, several (fp8+fp8_kv: the second adds its rules), or a file: TOML, JSON, or YAML of ModelOpt.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub recipe: String,
+    #[command(flatten)]
+    pub calibration: CalibrationOptions,
+    /// A text file to compare the models on.
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    /// Windows of that text.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    pub windows: u32,
+    /// Take the perplexity with each layer quantized alone, and with all but that one, too: slow.
+    #[arg(long)]
+    pub sensitivity: bool,
+    /// Write the report as a page that opens from disk.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// Measure how well a model predicts a text, how fast it runs, and what it takes.

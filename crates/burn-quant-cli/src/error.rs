@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn_quant::QuantError;
 use burn_quant_checkpoint::{CheckpointError, NotExportable};
 use burn_quant_llm::LlmError;
+use burn_quant_report::DiagnoseError;
 use burn_quant_store::StoreError;
 
 /// Why a command failed.
@@ -19,6 +20,12 @@ pub(crate) enum CliError {
         what: &'static str,
         /// The cause.
         source: Box<LlmError>,
+    },
+    /// A model that cannot be diagnosed.
+    #[error("the model cannot be diagnosed")]
+    Diagnosis {
+        /// The cause.
+        source: Box<DiagnoseError>,
     },
     /// A recipe that cannot be read.
     #[error("`{name}` is no recipe")]

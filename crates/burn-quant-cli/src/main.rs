@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 //!
 //! * `arguments` the command line
-//! * `quantize`, `eval`, `chat`, `inspect`, `presets` a command each
+//! * `quantize`, `diagnose`, `eval`, `chat`, `inspect`, `presets` a command each
 //! * `recipe`, `model`, `device` what commands are told by name or path
 //! * `output`, `table`, `units` what a user sees
 //! * `staging`, `interrupt` results that appear when they are complete, whatever happens
@@ -21,6 +21,7 @@ mod interrupt;
 mod staging;
 
 mod chat;
+mod diagnose;
 mod eval;
 mod inspect;
 mod presets;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, output: &Output) -> Result<(), CliError> {
     match &arguments.command {
         Command::Quantize(options) => quantize::run(options, arguments.device, output),
+        Command::Diagnose(options) => diagnose::run(options, arguments.device, output),
         Command::Eval(options) => eval::run(options, arguments.device, output),
         Command::Chat(options) => chat::run(options, arguments.device, output),
         Command::Inspect(options) => inspect::run(options, output),

@@ -14,7 +14,7 @@ use crate::table::{Align, Table};
 struct Row {
     name: &'static str,
     short_names: Vec<&'static str>,
-    modelopt_name: &'static str,
+    modelopt_name: Option<&'static str>,
     weights: Option<String>,
     inputs: Option<String>,
     keys_and_values: Option<String>,
@@ -94,6 +94,7 @@ fn formats(name: &str) -> &'static [&'static str] {
         "int8_weight_only" | "int4_blockwise_weight_only" | "int4_awq" | "mxfp4_mlp_weight_only" => ALL,
         "w4a8_awq_beta" | "nvfp4_svdquant_default" | "w4a8_nvfp4_fp8" | "nvfp4_mlp_weight_only" => MODELOPT,
         "fp8_affine_kv" | "nvfp4_kv" | "nvfp4_affine_kv" | "kv_nvfp4_cast" => MODELOPT,
+        "int8_per_channel_per_token" => &["compressed-tensors"],
         "mxfp6_default" | "mxint8_default" => &[],
         _ => FOLDERS,
     }

@@ -17,7 +17,7 @@ use burn_quant_store::save;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use crate::arguments::{ExportFormat, QuantizeOptions, Score};
+use crate::arguments::{CalibrationOptions, ExportFormat, QuantizeOptions, Score};
 use crate::device::Backend;
 use crate::error::CliError;
 use crate::model::{Model, RECORD, name};
@@ -81,7 +81,7 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
         output.warning(format!("`{}` is quantized already: the errors of both add up", options.folder.display()));
     }
     let (parameters, architecture) = (model.parameters(), model.architecture());
-    let windows = calibration(options, &model.decoder)?;
+    let windows = calibration(&options.folder, &options.calibration, &model.decoder)?;
 
     let (decoder, done) = match (&recipe, options.auto) {
         (Some(config), _) => {
@@ -93,7 +93,7 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
                 Some(windows) => {
                     calibrated(model.decoder, &config, windows, output).map_err(LlmError::from).map_err(&failed)?
                 }
-                None => without_data(model.decoder, &config, options)?,
+                None => without_data(model.decoder, &config, recipe_name(options), &options.folder)?,
             };
             (decoder, Done::Recipe(report))
         }
@@ -195,15 +195,29 @@ fn check(config: &QuantConfig, decoder: &Decoder, format: ExportFormat) -> Resul
 }
 
 /// The windows of the calibration text; `None` without one.
-fn calibration(options: &QuantizeOptions, decoder: &Decoder) -> Result<Option<Vec<Vec<u32>>>, CliError> {
+pub(crate) fn calibration(
+    folder: &Path,
+    options: &CalibrationOptions,
+    decoder: &Decoder,
+) -> Result<Option<Vec<Vec<u32>>>, CliError> {
     let Some(file) = &options.calib else { return Ok(None) };
-    let text = std::fs::read_to_string(file).map_err(CliError::of_file(file, "read"))?;
-    let tokenizer =
-        Tokenizer::of_path(&options.folder).map_err(CliError::of_model(&options.folder, "used as a tokenizer"))?;
-    let failed = CliError::of_model(file, "used for calibration");
-    let tokens = tokenizer.encode(&text).map_err(&failed)?;
     let len = options.tokens.map_or_else(|| window(decoder), |tokens| tokens as usize);
-    windows(&tokens, len, options.samples as usize).map(Some).map_err(failed)
+    let tokenizer = Tokenizer::of_path(folder).map_err(CliError::of_model(folder, "used as a tokenizer"))?;
+    windows_of(file, &tokenizer, len, options.samples as usize, "used for calibration").map(Some)
+}
+
+/// Windows of the tokens of a text file.
+pub(crate) fn windows_of(
+    file: &Path,
+    tokenizer: &Tokenizer,
+    len: usize,
+    count: usize,
+    what: &'static str,
+) -> Result<Vec<Vec<u32>>, CliError> {
+    let text = std::fs::read_to_string(file).map_err(CliError::of_file(file, "read"))?;
+    let failed = CliError::of_model(file, what);
+    let tokens = tokenizer.encode(&text).map_err(&failed)?;
+    windows(&tokens, len, count).map_err(failed)
 }
 
 /// 512 tokens, or as many as a model was made for.
@@ -211,7 +225,8 @@ pub(crate) fn window(decoder: &Decoder) -> usize {
     decoder.config().positions.min(512)
 }
 
-fn row(tokens: &[u32], device: &Device) -> Tensor<2, Int> {
+/// Tokens as a batch of one window.
+pub(crate) fn row(tokens: &[u32], device: &Device) -> Tensor<2, Int> {
     let tokens: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
     Tensor::<1, Int>::from_data(tokens.as_slice(), device).unsqueeze()
 }
@@ -250,12 +265,19 @@ pub(crate) fn calibrated(
     result
 }
 
-fn without_data(
+/// What a recipe is called on the command line.
+fn recipe_name(options: &QuantizeOptions) -> &str {
+    options.recipe.as_deref().unwrap_or_default()
+}
+
+/// Quantizes a decoder by a recipe that needs no data.
+pub(crate) fn without_data(
     decoder: Decoder,
     config: &QuantConfig,
-    options: &QuantizeOptions,
+    recipe: &str,
+    folder: &Path,
 ) -> Result<(Decoder, Report), CliError> {
-    let name = || options.recipe.clone().unwrap_or_default();
+    let name = || recipe.to_string();
     quantize_weights(decoder, config).map_err(|error| match error {
         QuantError::NeedsData { algorithm } => {
             CliError::NeedsData { name: name(), why: format!("its algorithm is `{algorithm}`") }
@@ -264,7 +286,7 @@ fn without_data(
             let why = format!("{} are static, first `{}`", plural(names.len(), "activation"), names[0]);
             CliError::NeedsData { name: name(), why }
         }
-        other => CliError::of_model(&options.folder, "quantized")(other.into()),
+        other => CliError::of_model(folder, "quantized")(other.into()),
     })
 }
 

@@ -8,10 +8,11 @@ use burn_quant::{QuantConfig, QuantError};
 use crate::error::CliError;
 
 /// Short names, those of ModelOpt's `hf_ptq.py` among them.
-pub(crate) const ALIASES: [(&str, &str); 22] = [
+pub(crate) const ALIASES: [(&str, &str); 23] = [
     ("int8", "int8_default"),
     ("int8_sq", "int8_smoothquant"),
     ("int8_wo", "int8_weight_only"),
+    ("int8_pc_pt", "int8_per_channel_per_token"),
     ("fp8", "fp8_default"),
     ("fp8_pc_pt", "fp8_per_channel_per_token"),
     ("fp8_pb_wo", "fp8_2d_blockwise_weight_only"),

@@ -231,7 +231,7 @@ fn grid(config: &QuantizerConfig, amax: Option<f32>, histogram: Option<&Histogra
 /// The largest of runs of neighbours, so that a plot can show them.
 fn condensed(channels: &[f32]) -> Vec<f32> {
     let run = channels.len().div_ceil(SHOWN).max(1);
-    channels.chunks(run).map(|run| run.iter().copied().fold(0.0, f32::max)).collect()
+    channels.chunks(run).map(|run| run.iter().copied().fold(0.0, f32::max).min(f32::MAX)).collect()
 }
 
 /// Puts together what was measured of layers: their shares, and channels of the worst.

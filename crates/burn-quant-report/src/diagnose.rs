@@ -163,7 +163,7 @@ impl Diagnosis {
             name: name.into(),
             bits: self.overview.effective_bits,
             output_sqnr: self.overview.output_sqnr,
-            metric: self.overview.metric.as_ref().map(|metric| metric.quantized),
+            metric: self.overview.metric.as_ref().map(|metric| metric.quantized).filter(|metric| metric.is_finite()),
             worst_layer: worst.map(|layer| layer.path.clone()),
         }
     }

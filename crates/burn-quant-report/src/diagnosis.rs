@@ -76,8 +76,10 @@ pub struct Metric {
     /// Which values are good.
     pub better: Better,
     /// Of the float model.
+    #[serde(with = "crate::non_finite")]
     pub float: f64,
     /// Of the quantized model.
+    #[serde(with = "crate::non_finite")]
     pub quantized: f64,
 }
 
@@ -113,8 +115,10 @@ pub enum Operand {
 #[serde(deny_unknown_fields)]
 pub struct Ends {
     /// The lowest.
+    #[serde(with = "crate::non_finite")]
     pub lowest: f32,
     /// The highest.
+    #[serde(with = "crate::non_finite")]
     pub highest: f32,
     /// How many there are.
     pub count: usize,
@@ -160,7 +164,8 @@ pub struct QuantizerDiagnosis {
     pub outlier_ratio: Option<f64>,
     /// The channel of the largest magnitude.
     pub outlier_channel: Option<usize>,
-    /// The largest magnitude of a token, divided by the mean of those of all tokens; of activations with channels last.
+    /// The largest magnitude of a token, divided by the root mean square of those of all tokens; of activations with
+    /// channels last. A range for each token makes the noise smaller by this factor.
     pub token_ratio: Option<f64>,
     /// Elements outside the range, as a share.
     pub clipped: f64,
@@ -212,8 +217,10 @@ pub struct LayerDiagnosis {
     /// The mean of the error, divided by its root mean square: 0 for noise, ±1 for a shift of all values.
     pub shift: Option<f64>,
     /// The largest magnitude of the output in the float model.
+    #[serde(with = "crate::non_finite")]
     pub float_amax: f32,
     /// The largest magnitude of the output in the quantized model.
+    #[serde(with = "crate::non_finite")]
     pub quantized_amax: f32,
     /// Values of the quantized output that are not finite, as a share.
     pub non_finite: f64,
@@ -229,8 +236,10 @@ pub struct Sensitivity {
     /// The path of the layer.
     pub layer: String,
     /// The metric with this layer quantized, and all others in float.
+    #[serde(with = "crate::non_finite")]
     pub only: f64,
     /// The metric with all layers quantized but this one.
+    #[serde(with = "crate::non_finite")]
     pub without: f64,
     /// The metric with the weights of this layer quantized, and nothing else; `None` if that is [`only`](Self::only).
     pub weights: Option<f64>,

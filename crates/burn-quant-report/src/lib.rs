@@ -23,6 +23,7 @@ mod error;
 mod findings;
 mod html;
 mod measure;
+mod non_finite;
 mod options;
 mod sensitivity;
 mod text;

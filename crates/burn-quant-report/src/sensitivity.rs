@@ -34,8 +34,8 @@ pub(crate) fn sensitivity<M: Module>(
             layer: layer.into(),
             only: with(&|name| layer_of(name_of_head(name)) == layer),
             without: with(&|name| layer_of(name_of_head(name)) != layer),
-            weights: both.then(|| with(&|name| named(&weights, name))),
-            activations: both.then(|| with(&|name| named(&activations, name))),
+            weights: both.then(|| with(&|name| named(&weights, name))).filter(|metric| metric.is_finite()),
+            activations: both.then(|| with(&|name| named(&activations, name))).filter(|metric| metric.is_finite()),
         }
     };
     let mut found = Vec::with_capacity(of);

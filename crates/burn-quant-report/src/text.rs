@@ -6,6 +6,8 @@ use crate::diagnosis::{Diagnosis, LayerDiagnosis, NO_NOISE, Severity};
 
 /// Layers and findings that are shown.
 const SHOWN: usize = 10;
+/// Lines of a recipe that are shown.
+const LINES: usize = 12;
 
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,15 +77,25 @@ impl Diagnosis {
             let at = if finding.at.is_empty() { "(model)" } else { &finding.at };
             write!(f, "\n{}. {severity}: {at}\n   {}\n   {}", i + 1, finding.message, finding.advice)?;
             if let Some(recipe) = finding.recipe() {
-                for line in recipe.trim_end().lines() {
-                    write!(f, "\n   | {line}")?;
-                }
+                write_recipe(f, &recipe)?;
             }
         }
         match self.findings.len().saturating_sub(SHOWN) {
             0 => Ok(()),
             more => write!(f, "\nand {more} more"),
         }
+    }
+}
+
+/// Writes the beginning of a recipe.
+fn write_recipe(f: &mut fmt::Formatter<'_>, recipe: &str) -> fmt::Result {
+    let lines: Vec<&str> = recipe.trim_end().lines().collect();
+    for line in lines.iter().take(LINES) {
+        write!(f, "\n   | {line}")?;
+    }
+    match lines.len().saturating_sub(LINES) {
+        0 => Ok(()),
+        more => write!(f, "\n   | … {more} more lines: all are in the page and in JSON"),
     }
 }
 

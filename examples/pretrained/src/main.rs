@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
+use burn_quant::QuantConfig;
 use clap::{Parser, ValueEnum};
 use pretrained::{efficientnet, fracast, minilm, smollm};
 
@@ -27,6 +28,12 @@ struct Arguments {
     /// A gzipped text, for calibration and perplexity.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../char-gpt/data/moby-dick.txt.gz"))]
     text: PathBuf,
+    /// Only recipes of the language models whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Also diagnose the sentence encoder in INT8, and write the page to this file.
+    #[arg(long)]
+    diagnosis: Option<PathBuf>,
     /// Also write the results to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -48,6 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
     let device = Device::default();
     let wanted = |model| arguments.model == Model::All || arguments.model == model;
+    let called = |(name, _): &(&str, QuantConfig)| name.contains(&arguments.only);
     let (mut text, mut results) = (String::new(), BTreeMap::new());
     let file = std::fs::File::open(&arguments.text).map_err(|e| format!("{}: {e}", arguments.text.display()))?;
     flate2::read::GzDecoder::new(file).read_to_string(&mut text)?;
@@ -58,9 +66,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         results.insert("fracast", serde_json::to_value(agreement)?);
     }
     if wanted(Model::MiniLm) {
-        let table = minilm::evaluate(&arguments.models, &text, &device)?;
+        let recipes = minilm::recipes().into_iter().filter(called);
+        let table = minilm::evaluate(&arguments.models, &text, &device, recipes)?;
         println!("\nall-MiniLM-L6-v2\n{table}");
         results.insert("minilm", serde_json::to_value(table)?);
+    }
+    if let Some(path) = &arguments.diagnosis {
+        let diagnosis = minilm::diagnosis(&arguments.models, &text, &device)?;
+        println!("\n{diagnosis}");
+        std::fs::write(path, diagnosis.html()).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     if wanted(Model::EfficientNet) {
         let table = efficientnet::evaluate(&arguments.models, &device)?;
@@ -68,7 +82,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         results.insert("efficientnet", serde_json::to_value(table)?);
     }
     if wanted(Model::SmolLm) {
-        let table = smollm::evaluate(&arguments.models, &text, arguments.windows, &device)?;
+        let recipes = smollm::recipes().into_iter().filter(called);
+        let table = smollm::evaluate(&arguments.models, &text, arguments.windows, &device, recipes)?;
         println!("\nSmolLM2-135M\n{table}");
         results.insert("smollm", serde_json::to_value(table)?);
     }

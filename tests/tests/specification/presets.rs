@@ -126,10 +126,13 @@ fn table() -> Vec<(String, Row)> {
 #[test]
 fn every_preset_is_its_row_of_the_table() {
     let table = table();
-    assert_eq!(table.len(), presets::all().len());
+    let own: Vec<&str> =
+        presets::all().iter().filter(|preset| preset.modelopt_name.is_none()).map(|preset| preset.name).collect();
+    assert_eq!(own, ["int8_per_channel_per_token"], "those that ModelOpt has no name for come last");
+    assert_eq!(table.len(), presets::all().len() - own.len());
     assert_eq!(table.iter().filter(|(_, row)| !row.reference.contains('/')).count(), 39, "ModelOpt's constants");
     for (preset, (name, row)) in presets::all().iter().zip(table) {
-        assert_eq!((preset.name, preset.modelopt_name), (name.as_str(), row.reference.as_str()));
+        assert_eq!((preset.name, preset.modelopt_name), (name.as_str(), Some(row.reference.as_str())));
         let config = (preset.config)();
         let found: Vec<Entry> = config
             .rules

@@ -6,6 +6,7 @@
 
 mod graph;
 mod packed;
+mod report;
 mod search;
 mod structure;
 
@@ -95,6 +96,10 @@ fn main() {
         ("char GPT", char_gpt),
         ("residual network", low_bit),
         ("MiniLM", minilm),
+        ("SmolLM2 INT8", report::smollm),
+        ("planted faults", report::faults),
+        ("page of 200 layers", report::page),
+        ("diagnosis cost", report::cost),
         ("2,000 layers", structure::many_layers),
         ("hops to the kernel", structure::hops),
         ("documentation", structure::documentation),
@@ -421,12 +426,18 @@ fn minilm() -> Vec<Figure> {
         return Vec::new();
     };
     let text = text(Path::new(env!("CARGO_MANIFEST_DIR")));
-    let table = pretrained::minilm::evaluate(&models, &text, &device()).expect("the example runs");
+    let table = pretrained::minilm::evaluate(&models, &text, &device(), pretrained::minilm::recipes())
+        .expect("the example runs");
     let (int8, nearest, awq) = ("INT8, smoothed and corrected", "INT4 weights, nearest", "INT4 weights, AWQ");
     let get = |recipe, column| table.get(recipe, column).expect("the recipe is there");
     let change = |column| (get(int8, column) - get("float", column)).abs();
+    let per_token = "INT8, a range per token";
+    let lost = |column| get("float", column) - get(per_token, column);
     let mut figures = vec![
         Figure::at_least("MiniLM INT8, cosine to float", get("INT8", "cosine"), 0.99),
+        Figure::at_least("MiniLM INT8 per token, cosine to float", get(per_token, "cosine"), 0.99),
+        Figure::at_most("MiniLM INT8 per token, WordSim lost", lost("WordSim-353"), 0.005),
+        Figure::at_most("MiniLM INT8 per token, SimLex lost", lost("SimLex-999"), 0.005),
         Figure::at_least("MiniLM INT8 smoothed and corrected, cosine to float", get(int8, "cosine"), 0.99),
         Figure::at_most("MiniLM INT8 smoothed and corrected, WordSim change", change("WordSim-353"), 0.005),
         Figure::at_most("MiniLM INT8 smoothed and corrected, SimLex change", change("SimLex-999"), 0.005),

@@ -39,8 +39,12 @@ fn causes(found: Vec<Finding>) -> Vec<Finding> {
     let mut kept: Vec<Finding> = Vec::new();
     for finding in found {
         let layer = layer_of_finding(&finding).to_string();
-        let mut others = kept.iter().filter(|other| layer_of_finding(other) == layer);
-        let explained = others.any(|other| other.severity < finding.severity || other.at == finding.at);
+        let is_about = |other: &&Finding| {
+            let ruled = || other.rules.iter().any(|rule| layer_of(&rule.quantizer) == literal(&layer));
+            layer_of_finding(other) == layer || (!layer.is_empty() && ruled())
+        };
+        let mut others = kept.iter().filter(is_about);
+        let explained = others.any(|other| other.severity < finding.severity || other.rules_for(&finding.at));
         if finding.severity == Severity::Note || !explained {
             kept.push(finding);
         }
@@ -73,6 +77,11 @@ fn about(
 }
 
 impl Finding {
+    /// Whether it is about a quantizer, or says what that should do.
+    fn rules_for(&self, quantizer: &str) -> bool {
+        self.at == quantizer || self.rules.iter().any(|rule| rule.quantizer == literal(quantizer))
+    }
+
     fn with_rule(mut self, rule: Rule) -> Self {
         self.rules.push(rule);
         self

@@ -1,55 +1,80 @@
 //! A few channels, or a few tokens, are far larger than the others: one range for all leaves few values to the rest.
 //!
 //! The median of the channels' signal to noise tells it; that of the tensor does not, as the large values dominate it.
+//!
+//! ```text
+//! tokens     a range for each token:  noise / (max / rms of the tokens' ranges)
+//! channels   SmoothQuant, α = 0.5:    noise / √(max / median of the channels' ranges)      or so
+//! ```
+//!
+//! What gains more is advised. Tokens are told of all quantizers together: transformers have them in many layers.
 
 use burn_quant_calibrate::config::Algorithm;
 use burn_quant_core::config::{Granularity, QuantizerConfig, Rule};
 
-use super::{about, decibels, for_layer, is_input_of_linear, literal, number};
+use super::{about, decibels, for_layer, is_input_of_linear, literal, number, percent};
 use crate::case::{Cases, QuantizerCase};
 use crate::diagnosis::{Finding, FindingKind, Operand, Severity};
 
-/// How much larger than the median channel, or than the mean token, the largest is.
-const RATIO: f64 = 8.0;
+/// How much larger than the median channel the largest is.
+const CHANNELS: f64 = 8.0;
+/// How much larger than the root mean square of the tokens the largest is.
+const TOKENS: f64 = 3.0;
 /// The median channel has less signal to noise, in decibels.
 const POOR: f64 = 25.0;
 
 pub(super) fn find(cases: &Cases) -> Vec<Finding> {
-    cases.quantizers.iter().filter_map(|case| of(cases, case)).collect()
+    let poor = |case: &&QuantizerCase| {
+        let shared = matches!(case.config.granularity, Granularity::PerTensor | Granularity::PerToken);
+        case.shown.operand != Operand::Weight && shared && case.shown.channel_sqnr.is_some_and(|sqnr| sqnr < POOR)
+    };
+    let (tokens, others): (Vec<_>, Vec<_>) = cases.quantizers.iter().filter(poor).partition(|case| is_of_tokens(case));
+    let of_channels = others.into_iter().filter_map(|case| of_channels(cases, case));
+    of_tokens(cases, tokens).into_iter().chain(of_channels).collect()
 }
 
-fn of(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {
-    let (shown, config) = (&case.shown, &case.config);
-    let activation = shown.operand != Operand::Weight;
-    let shared = matches!(config.granularity, Granularity::PerTensor | Granularity::PerToken);
-    let poor = shown.channel_sqnr.is_some_and(|sqnr| sqnr < POOR);
-    if !(activation && shared && poor) {
-        return None;
-    }
-    let channels = shown.outlier_ratio.filter(|ratio| *ratio >= RATIO);
-    let tokens = shown.token_ratio.filter(|ratio| *ratio >= RATIO && config.granularity == Granularity::PerTensor);
-    match (channels, tokens) {
-        (channels, Some(tokens)) if channels.is_none_or(|channels| tokens * 2.0 >= channels) => {
-            Some(of_tokens(cases, case, tokens))
-        }
-        (Some(channels), _) => Some(of_channels(cases, case, channels)),
-        _ => None,
-    }
+/// Whether a range for each token gains enough, and more than smoothing channels does.
+fn is_of_tokens(case: &QuantizerCase) -> bool {
+    let ratio = case.shown.token_ratio.filter(|_| case.config.granularity == Granularity::PerTensor);
+    let of_channels = case.shown.outlier_ratio.unwrap_or(1.0).max(1.0).sqrt();
+    ratio.is_some_and(|ratio| ratio >= TOKENS && ratio >= of_channels)
 }
 
-fn of_tokens(cases: &Cases, case: &QuantizerCase, ratio: f64) -> Finding {
-    let message = format!(
-        "The largest token is {} times as large as the mean one, and one range is for all: the median channel has {}.",
-        number(ratio),
-        decibels(case.shown.channel_sqnr),
+/// One finding for all quantizers that tokens are too large for, at the worst of them.
+fn of_tokens(cases: &Cases, mut quantizers: Vec<&QuantizerCase>) -> Option<Finding> {
+    let sqnr = |case: &QuantizerCase| case.shown.channel_sqnr.unwrap_or(0.0);
+    quantizers.sort_by(|a, b| sqnr(a).total_cmp(&sqnr(b)));
+    let worst = *quantizers.first()?;
+    let mut layers: Vec<&str> = quantizers.iter().map(|case| case.shown.layer.as_str()).collect();
+    layers.dedup();
+    let share: f64 = layers.iter().map(|layer| cases.share_of(layer)).sum();
+    let mut message = format!(
+        "The largest token is {} times as large as the root mean square of all, and one range is for all: the median \
+         channel has {}.",
+        number(worst.shown.token_ratio.unwrap_or(1.0)),
+        decibels(worst.shown.channel_sqnr),
     );
-    let advice = "Give each token a range of its own, found as it comes.".to_string();
-    let config = QuantizerConfig { learned_ranges: None, ..case.config.clone() }.per_token().dynamic();
-    about(cases, case, FindingKind::OutlierTokens, Severity::Costly, (message, advice))
-        .with_rule(Rule::set(literal(&case.shown.name), config))
+    if quantizers.len() > 1 {
+        let others = quantizers.len() - 1;
+        message +=
+            &format!(" So it is at {others} more quantizers; their layers make {} of the error.", percent(share));
+    }
+    let advice =
+        "Give each token a range of its own, found as it comes: for INT8, `int8_per_channel_per_token` does so \
+                  for all inputs."
+            .to_string();
+    let mut finding = about(cases, worst, FindingKind::OutlierTokens, Severity::Costly, (message, advice));
+    finding.share = share;
+    let rule = |case: &QuantizerCase| {
+        let config = QuantizerConfig { learned_ranges: None, ..case.config.clone() }.per_token().dynamic();
+        Rule::set(literal(&case.shown.name), config)
+    };
+    finding.rules = quantizers.into_iter().map(rule).collect();
+    Some(finding)
 }
 
-fn of_channels(cases: &Cases, case: &QuantizerCase, ratio: f64) -> Finding {
+fn of_channels(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {
+    let ratio = case.shown.outlier_ratio.filter(|ratio| *ratio >= CHANNELS)?;
     let channel = case.shown.outlier_channel.unwrap_or_default();
     let message = format!(
         "Channel {channel} is {} times as large as the median channel, and one range is for all: the median channel \
@@ -57,12 +82,13 @@ fn of_channels(cases: &Cases, case: &QuantizerCase, ratio: f64) -> Finding {
         number(ratio),
         decibels(case.shown.channel_sqnr),
     );
-    if is_input_of_linear(cases, case) {
-        let advice = "Move the outliers into the weight with SmoothQuant, or leave this input in float.".to_string();
-        return about(cases, case, FindingKind::OutlierChannels, Severity::Costly, (message, advice))
-            .with_step(for_layer(&case.shown.layer, Algorithm::smoothquant(0.5)));
-    }
-    let advice = "Leave these activations in float.".to_string();
-    about(cases, case, FindingKind::OutlierChannels, Severity::Costly, (message, advice))
-        .with_rule(Rule::disable(literal(&case.shown.name)))
+    let finding = |advice: &str| {
+        about(cases, case, FindingKind::OutlierChannels, Severity::Costly, (message.clone(), advice.into()))
+    };
+    Some(if is_input_of_linear(cases, case) {
+        finding("Move the outliers into the weight with SmoothQuant, or leave this input in float.")
+            .with_step(for_layer(&case.shown.layer, Algorithm::smoothquant(0.5)))
+    } else {
+        finding("Leave these activations in float.").with_rule(Rule::disable(literal(&case.shown.name)))
+    })
 }

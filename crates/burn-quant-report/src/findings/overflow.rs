@@ -19,7 +19,7 @@ pub(super) fn find(cases: &Cases) -> Vec<Finding> {
     let (path, amax) = (&layer.shown.path, layer.shown.float_amax);
     let half = layer.numbers.dtype == Some(DType::F16);
     let message = format!(
-        "{} of the outputs of this layer are not finite; in the float model the largest is {}{}",
+        "Of the outputs of this layer {} are not finite; in the float model the largest is {}{}.",
         percent(layer.shown.non_finite),
         number(f64::from(amax)),
         if half { ", and f16 ends at 65504" } else { "" },

@@ -26,7 +26,7 @@ const COLUMNS: [Column; 15] = [
         "×",
         "The largest magnitude of a channel, divided by that of the median channel; which channel, in brackets.",
     ),
-    Column::new("tokens", "×", "The largest magnitude of a token, divided by the mean of those of all tokens."),
+    Column::new("tokens", "×", "The largest magnitude of a token, divided by the root mean square of those of all."),
     Column::new("lost", "", "Channels that are not zero, and of which rounding leaves nothing."),
     Column::new("dead", "", "Channels that are zero in all data."),
 ];

@@ -21,7 +21,7 @@ pub(crate) struct QuantizerSums {
     amax: Option<Tensor<1>>,
     tokens: u64,
     token_amax: Option<Tensor<1>>,
-    token_sum: Option<Tensor<1>>,
+    token_squares: Option<Tensor<1>>,
     sample: Sample,
 }
 
@@ -43,7 +43,7 @@ impl QuantizerSums {
             let tokens = tokens(&shape);
             let of_tokens = amax(x.clone(), &tokens);
             raise(&mut self.token_amax, of_tokens.clone().max());
-            add(&mut self.token_sum, of_tokens.sum());
+            add(&mut self.token_squares, of_tokens.square().sum());
             self.tokens += tokens.len() as u64;
         }
         self.sample.add(&shape, &x, &y, places);
@@ -71,14 +71,14 @@ impl QuantizerSums {
     pub(crate) fn on_host(self) -> QuantizerNumbers {
         let numbers = |sum: Option<Tensor<1>>| sum.map(host).unwrap_or_default();
         let first = |sum: Option<Tensor<1>>| sum.map(|sum| f64::from(host(sum)[0]));
-        let mean_token = first(self.token_sum).map(|sum| sum / self.tokens as f64);
+        let mean_square = first(self.token_squares).map(|sum| (sum / self.tokens as f64).sqrt());
         QuantizerNumbers {
             calls: self.calls,
             has_channels: self.channels != 0,
             signal: numbers(self.signal),
             noise: numbers(self.noise),
             amax: numbers(self.amax),
-            token_ratio: first(self.token_amax).zip(mean_token).and_then(|(max, mean)| ratio(max, mean)),
+            token_ratio: first(self.token_amax).zip(mean_square).and_then(|(max, mean)| ratio(max, mean)),
             sample: self.sample.on_host(),
         }
     }
@@ -97,7 +97,7 @@ pub(crate) struct QuantizerNumbers {
     pub(crate) noise: Vec<f32>,
     /// The largest magnitude of each channel.
     pub(crate) amax: Vec<f32>,
-    /// The largest magnitude of a token, divided by the mean of those of all tokens.
+    /// The largest magnitude of a token, divided by the root mean square of those of all tokens.
     pub(crate) token_ratio: Option<f64>,
     /// Some elements.
     pub(crate) sample: Vec<SampledValues>,
