@@ -2,6 +2,8 @@
 
 pub mod calibration;
 
+use std::io::Read;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
@@ -26,6 +28,19 @@ pub fn device() -> Device {
     return Device::wgpu(Default::default());
     #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
     Device::flex()
+}
+
+/// The text that language models are evaluated on: Moby-Dick.
+///
+/// # Panics
+///
+/// If it is not in the repository.
+pub fn moby_dick() -> String {
+    let mut text = String::new();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/char-gpt/data/moby-dick.txt.gz");
+    let file = std::fs::File::open(path).expect("the text is in the repository");
+    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("the text is gzipped");
+    text
 }
 
 /// Normal data, `[4096, 4096]`.

@@ -8,6 +8,8 @@ use crate::diagnosis::{Diagnosis, LayerDiagnosis, NO_NOISE, Severity};
 const SHOWN: usize = 10;
 /// Lines of a recipe that are shown.
 const LINES: usize = 12;
+/// Characters of a line of a recipe that are shown.
+const COLUMNS: usize = 110;
 
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,7 +93,8 @@ impl Diagnosis {
 fn write_recipe(f: &mut fmt::Formatter<'_>, recipe: &str) -> fmt::Result {
     let lines: Vec<&str> = recipe.trim_end().lines().collect();
     for line in lines.iter().take(LINES) {
-        write!(f, "\n   | {line}")?;
+        let cut = line.char_indices().nth(COLUMNS).map(|(end, _)| format!("{} …", &line[..end]));
+        write!(f, "\n   | {}", cut.as_deref().unwrap_or(line))?;
     }
     match lines.len().saturating_sub(LINES) {
         0 => Ok(()),

@@ -12,7 +12,7 @@ use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, Rule, quan
 use burn_store::{ModuleSnapshot, PytorchStore};
 use image::imageops::FilterType;
 
-use crate::table::Table;
+use crate::table::{Table, with_bits};
 
 /// Pixels of a side.
 const SIDE: usize = 224;
@@ -248,7 +248,7 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig, bool)> {
 pub fn evaluate(models: &Path, device: &Device) -> Result<Table, Box<dyn std::error::Error>> {
     let float = EfficientNet::new(Size::PUBLISHED, device).load(&models.join(FILE))?;
     let pictures = models.join("skimage/data");
-    let mut table = Table::new(&["photographs right", "same first class", "logit error"]);
+    let mut table = Table::new(&["bits", "photographs right", "same first class", "logit error"]);
 
     let names: Vec<&str> = PHOTOGRAPHS.iter().map(|(name, _)| *name).collect();
     let middles = photographs(models, device)?;
@@ -275,7 +275,8 @@ pub fn evaluate(models: &Path, device: &Device) -> Result<Table, Box<dyn std::er
         let square = |x: f32| f64::from(x) * f64::from(x);
         let noise: f64 = found.iter().flatten().zip(expected.iter().flatten()).map(|(a, b)| square(a - b)).sum();
         let power: f64 = expected.iter().flatten().map(|b| square(*b)).sum();
-        vec![right as f64 / PHOTOGRAPHS.len() as f64, same as f64 / expected.len() as f64, (noise / power).sqrt()]
+        let right = right as f64 / PHOTOGRAPHS.len() as f64;
+        with_bits(model, vec![right, same as f64 / expected.len() as f64, (noise / power).sqrt()])
     };
     table.row("float", numbers(&float));
     let folded = float.folded()?;

@@ -12,7 +12,7 @@ use burn_store::{ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore};
 use nn::transformer::{TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput};
 use tokenizers::Tokenizer;
 
-use crate::table::Table;
+use crate::table::{Table, with_bits};
 
 /// Sizes of the encoder.
 #[derive(Clone, Copy, Debug)]
@@ -209,14 +209,14 @@ pub fn evaluate(
     let (float, task) = published(models, text, device)?;
     let expected = embeddings(&float, &task.evaluation);
 
-    let mut table = Table::new(&["cosine", "WordSim-353", "SimLex-999"]);
+    let mut table = Table::new(&["bits", "cosine", "WordSim-353", "SimLex-999"]);
     let scores = |found: &[Vec<f32>]| task.scores(found, &expected);
-    table.row("float", scores(&expected));
+    table.row("float", with_bits(&float, scores(&expected)));
     for (recipe, config) in recipes {
         let (model, _) = quantize(float.clone(), &config, |model| {
             task.calibration.iter().for_each(|sentences| drop(model.forward(sentences)));
         })?;
-        table.row(recipe, scores(&embeddings(&model, &task.evaluation)));
+        table.row(recipe, with_bits(&model, scores(&embeddings(&model, &task.evaluation))));
     }
     Ok(table)
 }

@@ -20,7 +20,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::{AddedToken, Tokenizer};
 
 use crate::gguf::{Gguf, GgufError};
-use crate::table::Table;
+use crate::table::{Table, with_bits};
 
 /// Sizes of the decoder.
 #[derive(Clone, Copy, Debug)]
@@ -340,14 +340,14 @@ pub fn evaluate(
     let held_out = chunks(held_out, windows)?;
     let calibration = chunks(&training[training.len() / 2..], 4)?;
 
-    let mut table = Table::new(&["perplexity"]);
-    table.row("float (dequantized Q4_1)", vec![perplexity(&float, &held_out, device)]);
+    let mut table = Table::new(&["bits", "perplexity"]);
+    table.row("float (dequantized Q4_1)", with_bits(&float, vec![perplexity(&float, &held_out, device)]));
     for (recipe, config) in recipes {
         let (model, _) = quantize(float.clone(), &config, |model| {
             calibration.iter().for_each(|window| drop(model.hidden(row(window, device), &mut model.cache())));
         })?;
-        let model = fold_weights(model)?;
-        table.row(recipe, vec![perplexity(&model, &held_out, device)]);
+        let folded = fold_weights(model.clone())?;
+        table.row(recipe, with_bits(&model, vec![perplexity(&folded, &held_out, device)]));
     }
     Ok(table)
 }

@@ -1,5 +1,7 @@
 //! One line for each recipe.
 
+use burn::module::Module;
+use burn_quant::summary;
 use serde::Serialize;
 
 /// Numbers of a model by recipe, the float model first.
@@ -29,6 +31,13 @@ impl Table {
         let place = self.columns.iter().position(|found| found == column)?;
         self.rows.iter().find(|(found, _)| found == recipe)?.1.get(place).copied()
     }
+}
+
+/// Puts the bits per parameter of a model before its numbers, everything that is kept included; 16 in float.
+pub fn with_bits<M: Module>(model: &M, numbers: Vec<f64>) -> Vec<f64> {
+    let mut row = vec![summary(model).bits_per_parameter(16)];
+    row.extend(numbers);
+    row
 }
 
 impl std::fmt::Display for Table {

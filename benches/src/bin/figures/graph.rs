@@ -1,7 +1,5 @@
 //! Graphs: unmodified models against their twins, and the size of files in ONNX.
 
-use std::path::Path;
-
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
 use burn_quant::nn::transformer::{TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput};
 use burn_quant::quantizer::{Buffer, Quantizers};
@@ -38,7 +36,7 @@ pub(crate) fn minilm() -> Vec<Figure> {
         return Vec::new();
     };
     let device = device();
-    let text = super::text(Path::new(env!("CARGO_MANIFEST_DIR")));
+    let text = burn_quant_benches::moby_dick();
     let (twin, _) = pretrained::minilm::published(&models, &text, &device).expect("the model is there");
     let forward = |model: &MiniLm, (words, padding): Words| model.forward(&Sentences { words, padding });
     let batches = [3, 5].map(|batch| words(batch, &device));

@@ -10,7 +10,6 @@ mod report;
 mod search;
 mod structure;
 
-use std::io::Read;
 use std::mem::MaybeUninit;
 use std::path::Path;
 use std::process::Command;
@@ -24,7 +23,8 @@ use burn_quant::place::{WeightLayouts, place};
 use burn_quant::{Algorithm, QuantConfig, presets, quantize};
 use burn_quant_benches::calibration::{Stack, tokens, w4};
 use burn_quant_benches::{
-    Mlp, SIDE, Workload, device, dynamic_specs, dynamic_weight_specs, input, int8, pair, shortest, specs, step,
+    Mlp, SIDE, Workload, device, dynamic_specs, dynamic_weight_specs, input, int8, moby_dick, pair, shortest, specs,
+    step,
 };
 use clap::Parser;
 use fashion_mnist::model::Cnn;
@@ -425,7 +425,7 @@ fn minilm() -> Vec<Figure> {
         println!("# MiniLM: not measured, as BURN_QUANT_MODELS names no folder with the published models");
         return Vec::new();
     };
-    let text = text(Path::new(env!("CARGO_MANIFEST_DIR")));
+    let text = moby_dick();
     let table = pretrained::minilm::evaluate(&models, &text, &device(), pretrained::minilm::recipes())
         .expect("the example runs");
     let (int8, nearest, awq) = ("INT8, smoothed and corrected", "INT4 weights, nearest", "INT4 weights, AWQ");
@@ -450,15 +450,6 @@ fn minilm() -> Vec<Figure> {
         ));
     }
     figures
-}
-
-/// The text of the language model of characters.
-fn text(benches: &Path) -> String {
-    let mut text = String::new();
-    let path = benches.join("../examples/char-gpt/data/moby-dick.txt.gz");
-    let file = std::fs::File::open(path).expect("the text is in the repository");
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("the text is gzipped");
-    text
 }
 
 /// The golden runner counts; a run with a failure is short of all.

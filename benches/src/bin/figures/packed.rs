@@ -189,7 +189,7 @@ pub(crate) fn minilm() -> Vec<Figure> {
         return Vec::new();
     };
     let device = device();
-    let text = super::text(Path::new(env!("CARGO_MANIFEST_DIR")));
+    let text = burn_quant_benches::moby_dick();
     let (float, task) = pretrained::minilm::published(&models, &text, &device).expect("the model is there");
     let config = presets::int8_smoothquant();
     let calibrate = |model: &MiniLm| task.calibration.iter().for_each(|batch| drop(model.forward(batch)));

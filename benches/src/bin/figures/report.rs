@@ -1,6 +1,5 @@
 //! Figures of the diagnosis: what it finds, what it costs, how large its page is.
 
-use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -8,11 +7,11 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_quant::nn::{Linear, LinearConfig};
 use burn_quant::{presets, quantize};
-use burn_quant_benches::device;
+use burn_quant_benches::{device, moby_dick};
 use burn_quant_report::{DiagnoseOptions, Diagnosis, diagnose};
 use diagnose::{Fault, Trial};
 
-use crate::{Figure, text};
+use crate::Figure;
 
 /// Linear layers, one after the other.
 #[derive(Module, Debug)]
@@ -99,7 +98,7 @@ pub(crate) fn smollm() -> Vec<Figure> {
         println!("# SmolLM2: not measured, as BURN_QUANT_MODELS names no folder with the published models");
         return Vec::new();
     };
-    let text = text(Path::new(env!("CARGO_MANIFEST_DIR")));
+    let text = moby_dick();
     let recipes = pretrained::smollm::recipes().into_iter().filter(|(name, _)| *name == RECIPE);
     let table = pretrained::smollm::evaluate(&models, &text, 8, &device(), recipes).expect("the example runs");
     let perplexity = |recipe| table.get(recipe, "perplexity").expect("the recipe is there");

@@ -23,7 +23,7 @@ fn lost(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {
     }
     let reach = shown.seen.map_or(0.0, |seen| f64::from(seen.highest));
     let message = format!(
-        "Rounding leaves nothing of {}: their values are too small for a range of {}.",
+        "Rounding leaves nothing of {}: too small for a range of {}.",
         named(&case.lost),
         number(shown.amax.map_or(reach, |amax| amax.highest.into())),
     );

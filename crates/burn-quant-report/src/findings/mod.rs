@@ -1,7 +1,7 @@
 //! Numbers -> what is wrong, in words, and the recipe that mends it. One kind of fault, one file.
 //!
 //! What a fault brings about is not a finding of its own: of one layer only the findings of the greatest severity are
-//! told, and notes.
+//! told, and notes. What many quantizers have in common is one finding, at the worst of them.
 
 mod axis;
 mod bits;
@@ -30,8 +30,65 @@ pub(crate) fn all(cases: &Cases) -> Vec<Finding> {
     found.extend(channels::find(cases));
     found.extend(bits::find(cases));
     found.extend(shift::find(cases));
+    sort(&mut found);
+    let mut found = together(causes(found));
+    sort(&mut found);
+    found
+}
+
+fn sort(found: &mut [Finding]) {
     found.sort_by(|a, b| a.severity.cmp(&b.severity).then(b.share.total_cmp(&a.share)).then(a.kind.cmp(&b.kind)));
-    causes(found)
+}
+
+/// Findings of one kind that are told one by one.
+const APART: usize = 2;
+
+/// Makes one finding of many of a kind that are mended in one way.
+fn together(found: Vec<Finding>) -> Vec<Finding> {
+    let mut groups: Vec<Vec<Finding>> = Vec::new();
+    for finding in found {
+        let alike = |other: &Finding| {
+            (other.severity, other.kind, algorithm(other)) == (finding.severity, finding.kind, algorithm(&finding))
+        };
+        match groups.iter_mut().find(|group| group[0].severity != Severity::Broken && alike(&group[0])) {
+            Some(group) => group.push(finding),
+            None => groups.push(vec![finding]),
+        }
+    }
+    let told = |group: Vec<Finding>| if group.len() > APART { vec![one_of(group)] } else { group };
+    groups.into_iter().flat_map(told).collect()
+}
+
+/// What is done to a layer, whichever it is.
+fn algorithm(finding: &Finding) -> Option<&Algorithm> {
+    match finding.step.as_ref()? {
+        Algorithm::ForLayers { algorithm, .. } => Some(algorithm),
+        other => Some(other),
+    }
+}
+
+/// The first of some findings, with the rules and the layers of all.
+fn one_of(group: Vec<Finding>) -> Finding {
+    let others = group.len() - 1;
+    let mut shares: Vec<(&str, f64)> = group.iter().map(|it| (layer_of_finding(it), it.share)).collect();
+    shares.sort_by(|a, b| a.0.cmp(b.0));
+    shares.dedup_by(|a, b| a.0 == b.0);
+    let share = shares.iter().map(|(_, share)| share).sum::<f64>().min(1.0);
+    let mut group = group.into_iter();
+    let mut first = group.next().expect("a group has a finding");
+    for other in group {
+        first.rules.extend(other.rules);
+        if let (Some(Algorithm::ForLayers { layers, .. }), Some(Algorithm::ForLayers { layers: more, .. })) =
+            (&mut first.step, other.step)
+        {
+            layers.extend(more);
+            layers.dedup(); // of quantizers of one layer
+        }
+    }
+    let places = if others == 1 { "1 more place".into() } else { format!("{others} more places") };
+    first.message += &format!(" So it is in {places}; together their layers make {} of the error.", percent(share));
+    first.share = share;
+    first
 }
 
 /// Leaves out what another finding of the same layer brings about.

@@ -7,12 +7,12 @@
 //! channels   SmoothQuant, α = 0.5:    noise / √(max / median of the channels' ranges)      or so
 //! ```
 //!
-//! What gains more is advised. Tokens are told of all quantizers together: transformers have them in many layers.
+//! What gains more is advised.
 
 use burn_quant_calibrate::config::Algorithm;
 use burn_quant_core::config::{Granularity, QuantizerConfig, Rule};
 
-use super::{about, decibels, for_layer, is_input_of_linear, literal, number, percent};
+use super::{about, decibels, for_layer, is_input_of_linear, literal, number};
 use crate::case::{Cases, QuantizerCase};
 use crate::diagnosis::{Finding, FindingKind, Operand, Severity};
 
@@ -28,9 +28,8 @@ pub(super) fn find(cases: &Cases) -> Vec<Finding> {
         let shared = matches!(case.config.granularity, Granularity::PerTensor | Granularity::PerToken);
         case.shown.operand != Operand::Weight && shared && case.shown.channel_sqnr.is_some_and(|sqnr| sqnr < POOR)
     };
-    let (tokens, others): (Vec<_>, Vec<_>) = cases.quantizers.iter().filter(poor).partition(|case| is_of_tokens(case));
-    let of_channels = others.into_iter().filter_map(|case| of_channels(cases, case));
-    of_tokens(cases, tokens).into_iter().chain(of_channels).collect()
+    let of = |case| if is_of_tokens(case) { Some(of_tokens(cases, case)) } else { of_channels(cases, case) };
+    cases.quantizers.iter().filter(poor).filter_map(of).collect()
 }
 
 /// Whether a range for each token gains enough, and more than smoothing channels does.
@@ -40,37 +39,20 @@ fn is_of_tokens(case: &QuantizerCase) -> bool {
     ratio.is_some_and(|ratio| ratio >= TOKENS && ratio >= of_channels)
 }
 
-/// One finding for all quantizers that tokens are too large for, at the worst of them.
-fn of_tokens(cases: &Cases, mut quantizers: Vec<&QuantizerCase>) -> Option<Finding> {
-    let sqnr = |case: &QuantizerCase| case.shown.channel_sqnr.unwrap_or(0.0);
-    quantizers.sort_by(|a, b| sqnr(a).total_cmp(&sqnr(b)));
-    let worst = *quantizers.first()?;
-    let mut layers: Vec<&str> = quantizers.iter().map(|case| case.shown.layer.as_str()).collect();
-    layers.dedup();
-    let share: f64 = layers.iter().map(|layer| cases.share_of(layer)).sum();
-    let mut message = format!(
+fn of_tokens(cases: &Cases, case: &QuantizerCase) -> Finding {
+    let message = format!(
         "The largest token is {} times as large as the root mean square of all, and one range is for all: the median \
          channel has {}.",
-        number(worst.shown.token_ratio.unwrap_or(1.0)),
-        decibels(worst.shown.channel_sqnr),
+        number(case.shown.token_ratio.unwrap_or(1.0)),
+        decibels(case.shown.channel_sqnr),
     );
-    if quantizers.len() > 1 {
-        let others = quantizers.len() - 1;
-        message +=
-            &format!(" So it is at {others} more quantizers; their layers make {} of the error.", percent(share));
-    }
     let advice =
         "Give each token a range of its own, found as it comes: for INT8, `int8_per_channel_per_token` does so \
                   for all inputs."
             .to_string();
-    let mut finding = about(cases, worst, FindingKind::OutlierTokens, Severity::Costly, (message, advice));
-    finding.share = share;
-    let rule = |case: &QuantizerCase| {
-        let config = QuantizerConfig { learned_ranges: None, ..case.config.clone() }.per_token().dynamic();
-        Rule::set(literal(&case.shown.name), config)
-    };
-    finding.rules = quantizers.into_iter().map(rule).collect();
-    Some(finding)
+    let config = QuantizerConfig { learned_ranges: None, ..case.config.clone() }.per_token().dynamic();
+    about(cases, case, FindingKind::OutlierTokens, Severity::Costly, (message, advice))
+        .with_rule(Rule::set(literal(&case.shown.name), config))
 }
 
 fn of_channels(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {

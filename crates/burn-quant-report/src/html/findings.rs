@@ -40,12 +40,21 @@ fn item(index: usize, finding: &Finding, anchors: &Anchors) -> Markup {
                     @if finding.share > 0.0 { small { " " (number::percent(finding.share)) "\u{a0}% of the error" } }
                 }
                 p.at { (anchors.link(&finding.at)) }
-                p { (finding.message) }
-                p { (finding.advice) }
+                p { (with_code(&finding.message)) }
+                p { (with_code(&finding.advice)) }
             }
             @if let Some(recipe) = finding.recipe() {
                 pre role="group" tabindex="0" aria-label={ "Recipe for F" (index + 1) } { code { (recipe.trim_end()) } }
             }
+        }
+    }
+}
+
+/// Marks up what stands between backticks.
+fn with_code(sentence: &str) -> Markup {
+    html! {
+        @for (index, part) in sentence.split('`').enumerate() {
+            @if index % 2 == 1 { code { (part) } } @else { (part) }
         }
     }
 }
