@@ -12,7 +12,7 @@ use crate::case::{self, Cases};
 use crate::diagnosis::{Diagnosis, Metric, Overview, RecipeResult};
 use crate::error::DiagnoseError;
 use crate::findings;
-use crate::measure::{LayerNumbers, LayerSums, Passes, of_weights};
+use crate::measure::{LayerNumbers, LayerSums, Passes, SharedPlaces, of_weights};
 use crate::options::{DiagnoseOptions, DiagnoseProgress};
 use crate::sensitivity::sensitivity;
 
@@ -70,7 +70,7 @@ pub fn diagnose<M: Module, B, const D: usize>(
         return Err(DiagnoseError::NeverCalibrated { name: name.into() });
     }
     let passes = Passes::new(float, quantized);
-    let (mut output, mut done) = (LayerSums::default(), 0);
+    let (mut output, places, mut done) = (LayerSums::default(), SharedPlaces::default(), 0);
     for batch in batches {
         let expected = forward(&passes.float, &batch);
         drop(forward(&passes.forced, &batch));
@@ -81,7 +81,7 @@ pub fn diagnose<M: Module, B, const D: usize>(
         }
         let (expected, found) = (AnyTensor::from(expected), AnyTensor::from(found));
         output.add_own(Role::ChannelsLast, &expected, &found);
-        output.add_free(Role::ChannelsLast, &expected, &found);
+        output.add_free(&expected, &found, &places);
         passes.next_batch();
         done += 1;
         (options.progress)(DiagnoseProgress::Batch { done });

@@ -30,6 +30,10 @@ use crate::{CheckpointError, Dtype, KvQuantizer, NotExportable, Tensor};
 /// number of blocks.
 pub fn pack(name: &str, layer: &LinearState) -> Result<Vec<(String, Tensor)>, CheckpointError> {
     let refuse = |reason| Err(CheckpointError::NotExportable { name: name.into(), format: layer.algo.name(), reason });
+    if !layer.algo.is_modelopt() {
+        let (found, known) = (layer.algo.to_string(), "the formats of ModelOpt's presets");
+        return refuse(NotExportable::Format { found, known });
+    }
     if let Err(reason) = check(layer) {
         return refuse(reason);
     }

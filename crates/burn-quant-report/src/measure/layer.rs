@@ -7,7 +7,8 @@ use burn_quant_core::quantizer::AnyTensor;
 use burn_quant_core::quantizer::groups::group_sums;
 use burn_quant_ops::Groups;
 
-use super::{add, decibels, raise, total};
+use super::quantizer::amax;
+use super::{Sample, SharedPlaces, add, decibels, raise, total};
 
 /// Sums over the calls of one layer, on the device.
 #[derive(Debug, Default)]
@@ -20,7 +21,7 @@ pub(crate) struct LayerSums {
     free: Option<Tensor<1>>,
     float_amax: Option<Tensor<1>>,
     free_amax: Option<Tensor<1>>,
-    non_finite: Option<Tensor<1>>,
+    sample: Sample,
     dtype: Option<DType>,
 }
 
@@ -33,38 +34,39 @@ impl LayerSums {
         self.elements += noise.dims()[0] as f64;
         self.calls += 1;
         add(&mut self.own_mean, noise.clone().sum());
-        raise(&mut self.float_amax, float.clone().abs().max());
+        raise(&mut self.float_amax, amax(float.clone(), &Groups::per_tensor(groups.shape())));
         add_channels(&mut self.signal, float.square(), &groups);
         add_channels(&mut self.own, noise.square(), &groups);
     }
 
     /// Adds an output of the layer in the quantized model.
-    pub(crate) fn add_free(&mut self, role: Role, float: &AnyTensor, quantized: &AnyTensor) {
-        let groups = channels(role, float.shape());
+    pub(crate) fn add_free(&mut self, float: &AnyTensor, quantized: &AnyTensor, places: &SharedPlaces) {
         self.dtype = Some(quantized.flat().dtype());
-        let quantized_values = wide(quantized);
-        let noise = quantized_values.clone() - wide(float);
-        add_channels(&mut self.free, noise.square(), &groups);
-        // x − x is zero but for infinities and NaN
-        let zero = quantized_values.clone() - quantized_values.clone();
-        add(&mut self.non_finite, zero.is_nan().int().sum().float().cast(DType::F32));
-        raise(&mut self.free_amax, quantized_values.abs().max());
+        let whole = Groups::per_tensor(float.shape());
+        let (float, quantized) = (wide(float), wide(quantized));
+        self.sample.add(whole.shape(), &quantized, &quantized, places);
+        raise(&mut self.free_amax, amax(quantized.clone(), &whole));
+        add(&mut self.free, (quantized - float).square().sum());
     }
 
     /// Brings the sums to the host.
     pub(crate) fn on_host(self) -> LayerNumbers {
         let numbers = |sum: Option<Tensor<1>>| sum.map(host).unwrap_or_default();
         let first = |sum: Option<Tensor<1>>| sum.map_or(0.0, |sum| host(sum)[0]);
+        let free_amax = first(self.free_amax);
+        let sampled: Vec<f32> = self.sample.on_host().into_iter().flat_map(|values| values.x).collect();
+        let outside = sampled.iter().filter(|x| !x.is_finite()).count() as f64 / sampled.len().max(1) as f64;
+        let non_finite = if free_amax.is_finite() { 0.0 } else { outside.max(1.0 / self.elements.max(1.0)) };
         LayerNumbers {
             calls: self.calls,
             elements: self.elements,
             signal: numbers(self.signal),
             own: numbers(self.own),
             own_sum: first(self.own_mean).into(),
-            free: total(&numbers(self.free)),
+            free: first(self.free).into(),
             float_amax: first(self.float_amax),
-            free_amax: first(self.free_amax),
-            non_finite: f64::from(first(self.non_finite)) / self.elements.max(1.0),
+            free_amax,
+            non_finite,
             dtype: self.dtype,
         }
     }
@@ -86,7 +88,7 @@ pub(crate) struct LayerNumbers {
     pub(crate) float_amax: f32,
     /// The largest magnitude of the output in the quantized model.
     pub(crate) free_amax: f32,
-    /// Values of that which are not finite, as a share.
+    /// Values of that which are not finite, as a share: of a sample, and one at least if there are any.
     pub(crate) non_finite: f64,
     /// What the quantized model computes in.
     pub(crate) dtype: Option<DType>,

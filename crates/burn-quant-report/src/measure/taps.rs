@@ -105,7 +105,7 @@ impl Tap for ForcedTap {
 #[derive(Debug)]
 struct FreeTap {
     watch: Shared,
-    role: Role,
+    places: Arc<SharedPlaces>,
 }
 
 impl Tap for FreeTap {
@@ -118,7 +118,7 @@ impl Tap for FreeTap {
         let place = watch.free;
         watch.free += 1;
         if let Some(float) = watch.float.get(place).cloned().filter(|float| float.shape() == call.output.shape()) {
-            watch.layer.add_free(self.role, &float, &call.output);
+            watch.layer.add_free(&float, &call.output, &self.places);
         }
         call.output
     }
@@ -159,9 +159,9 @@ impl<M: Module> Passes<M> {
             let watch = watches.get(name)?.clone();
             Some(Arc::new(ForcedTap { watch, places: places.clone(), role: quantizer.role() }))
         });
-        let free = watch(quantized, |name, quantizer| {
+        let free = watch(quantized, |name, _| {
             let watch = watches.get(name).filter(|_| name.ends_with("input_quantizer"))?.clone();
-            Some(Arc::new(FreeTap { watch, role: quantizer.role() }))
+            Some(Arc::new(FreeTap { watch, places: places.clone() }))
         });
         Self { float, forced, free, watches }
     }
