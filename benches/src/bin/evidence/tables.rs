@@ -5,21 +5,37 @@ use std::path::Path;
 
 use burn_quant_benches::{device, moby_dick};
 use diagnose::{Fault, Trial};
-use plot::{Axis, Look, Plot, Series};
+use plot::{Axis, Better, Row, Rows};
 use pretrained::table::Table;
 use pretrained::{efficientnet, minilm, smollm};
 
 type Made = Result<Evidence, Box<dyn Error>>;
 
-/// A table, and a picture of it.
+/// A table.
 pub(crate) struct Evidence {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
-    /// The picture.
-    pub(crate) plot: Option<Plot>,
 }
 
 impl Evidence {
+    /// Takes over a table of recipes, with so many decimals in each column.
+    fn of(table: &Table, decimals: &[usize]) -> Self {
+        let number = |(value, decimals): (&f64, &usize)| format!("{value:.decimals$}");
+        let row = |(recipe, numbers): &(String, Vec<f64>)| {
+            std::iter::once(recipe.clone()).chain(numbers.iter().zip(decimals).map(number)).collect()
+        };
+        let header = std::iter::once("recipe".to_string()).chain(table.columns.iter().cloned()).collect();
+        Self { header, rows: table.rows.iter().map(row).collect() }
+    }
+
+    /// Reads a table from Markdown.
+    pub(crate) fn read(text: &str) -> Self {
+        let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_string()).collect();
+        let mut lines = text.lines().take_while(|line| line.starts_with('|')).map(cells);
+        let header = lines.next().unwrap_or_default();
+        Self { header, rows: lines.skip(1).collect() }
+    }
+
     /// Returns the table as Markdown.
     pub(crate) fn markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |", cells.join(" | "));
@@ -29,31 +45,20 @@ impl Evidence {
         lines.join("\n")
     }
 
-    /// Takes over a table of recipes, and draws one of its columns over the bits.
-    fn of(table: &Table, decimals: &[usize], title: &str, y: Axis) -> Self {
-        let number = |(value, decimals): (&f64, &usize)| format!("{value:.decimals$}");
-        let row = |(recipe, numbers): &(String, Vec<f64>)| {
-            std::iter::once(recipe.clone()).chain(numbers.iter().zip(decimals).map(number)).collect()
-        };
-        let header = std::iter::once("recipe".to_string()).chain(table.columns.iter().cloned()).collect();
-        Self { header, rows: table.rows.iter().map(row).collect(), plot: Some(over_bits(table, title, y)) }
-    }
-}
-
-/// The first column after the bits, over the bits: a point and a name for each recipe.
-fn over_bits(table: &Table, title: &str, y: Axis) -> Plot {
-    let value = |numbers: &[f64]| numbers.get(1).copied().unwrap_or(f64::NAN);
-    let float = table.rows.first().map(|(_, numbers)| Series::level("float", value(numbers)));
-    let recipes = table.rows.iter().skip(1);
-    let point = |(recipe, numbers): &(String, Vec<f64>)| {
-        Series::new(recipe.clone(), Look::Points, [(numbers[0], value(numbers))])
-    };
-    Plot {
-        name: "over-bits",
-        title: title.into(),
-        x: Axis::linear("bits per parameter, everything included"),
-        y,
-        series: float.into_iter().chain(recipes.map(point)).collect(),
+    /// Draws the first column after the bits: a row for each recipe, the best at the top, and a tick at the float model.
+    pub(crate) fn picture(&self, title: &str, x: Axis) -> Rows {
+        let value = |row: &[String]| row.get(2).and_then(|cell| cell.parse::<f64>().ok()).unwrap_or(f64::NAN);
+        let float = self.rows.first().map(|row| value(row));
+        let note = |row: &[String]| row.get(1).cloned().unwrap_or_default();
+        let row =
+            |row: &Vec<String>| Row { name: row[0].clone(), note: note(row), values: vec![value(row)], tick: float };
+        let mut rows: Vec<Row> = self.rows.iter().skip(1).map(row).collect();
+        rows.sort_by(|a, b| a.values[0].total_cmp(&b.values[0]));
+        if x.better == Some(Better::Higher) {
+            rows.reverse();
+        }
+        let dots = vec![self.header.get(2).cloned().unwrap_or_default()];
+        Rows { title: title.into(), note: "bits".into(), x, dots, tick: "float".into(), rows }
     }
 }
 
@@ -68,27 +73,24 @@ pub(crate) fn faults() -> Made {
         rows.push(vec![result.fault, finding, at, decibels(result.planted), decibels(result.mended)]);
     }
     let header = ["fault", "first finding", "at", "output, planted", "output, mended"].map(String::from).to_vec();
-    Ok(Evidence { header, rows, plot: None })
+    Ok(Evidence { header, rows })
 }
 
 /// The sentence encoder by recipe.
 pub(crate) fn minilm(models: &Path) -> Made {
     let table = minilm::evaluate(models, &moby_dick(), &device(), minilm::recipes())?;
-    let y = Axis::linear("mean cosine to the float embeddings").higher_is_better();
-    Ok(Evidence::of(&table, &[2, 4, 4, 4], "all-MiniLM-L6-v2", y))
+    Ok(Evidence::of(&table, &[2, 4, 4, 4]))
 }
 
 /// The language model by recipe.
 pub(crate) fn smollm2(models: &Path) -> Made {
     const WINDOWS: usize = 8;
     let table = smollm::evaluate(models, &moby_dick(), WINDOWS, &device(), smollm::recipes())?;
-    let y = Axis::linear("perplexity, last tenth of Moby-Dick").lower_is_better();
-    Ok(Evidence::of(&table, &[2, 2], "SmolLM2-135M-Instruct", y))
+    Ok(Evidence::of(&table, &[2, 2]))
 }
 
 /// The classifier by recipe.
 pub(crate) fn efficientnet(models: &Path) -> Made {
     let table = efficientnet::evaluate(models, &device())?;
-    let y = Axis::linear("photographs that are named right").higher_is_better();
-    Ok(Evidence::of(&table, &[2, 3, 3, 3], "EfficientNet-Lite0", y))
+    Ok(Evidence::of(&table, &[2, 3, 3, 3]))
 }
