@@ -173,7 +173,7 @@ pub struct QuantizerDiagnosis {
     pub zeroed: f64,
     /// Elements that are not finite, as a share.
     pub non_finite: f64,
-    /// Signal to noise of rounding, in decibels.
+    /// Signal to noise of rounding in the first eight calls, in decibels.
     pub sqnr: Option<f64>,
     /// The median of the channels' signal to noise, in decibels: large channels do not hide what small ones lose.
     pub channel_sqnr: Option<f64>,

@@ -7,7 +7,7 @@ use burn_quant_core::quantizer::AnyTensor;
 use burn_quant_core::quantizer::groups::group_sums;
 use burn_quant_ops::{AxisGroups, Groups, group_amax};
 
-use super::sample::SharedPlaces;
+use super::sample::{CALLS, SharedPlaces};
 use super::{Sample, SampledValues, add, median, raise, total};
 
 /// Sums over the calls of one quantizer, on the device.
@@ -26,7 +26,7 @@ pub(crate) struct QuantizerSums {
 }
 
 impl QuantizerSums {
-    /// Adds a tensor before and after rounding.
+    /// Adds a tensor before and after rounding: its noise in the first calls, its magnitudes in all.
     pub(crate) fn add(&mut self, role: Role, x: &AnyTensor, y: &AnyTensor, places: &SharedPlaces) {
         let shape = x.shape().to_vec();
         if shape.contains(&0) {
@@ -35,9 +35,11 @@ impl QuantizerSums {
         let wide = |x: &AnyTensor| x.flat().without_autodiff().cast(DType::F32);
         let (x, y) = (wide(x), wide(y));
         let groups = self.groups(role, &shape);
-        let noise = y.clone() - x.clone();
-        add(&mut self.signal, group_sums(x.clone().square(), &groups));
-        add(&mut self.noise, group_sums(noise.square(), &groups));
+        if self.calls < CALLS as u64 {
+            let noise = y.clone() - x.clone();
+            add(&mut self.signal, group_sums(x.clone().square(), &groups));
+            add(&mut self.noise, group_sums(noise.square(), &groups));
+        }
         raise(&mut self.amax, amax(x.clone(), &groups));
         if role == Role::ChannelsLast && shape.len() > 1 {
             let tokens = tokens(&shape);

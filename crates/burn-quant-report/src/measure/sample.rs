@@ -8,8 +8,8 @@ use burn_quant_core::model::host;
 
 /// Elements that are looked at in one call.
 const ELEMENTS: usize = 4096;
-/// Calls that are looked at.
-const CALLS: usize = 8;
+/// Calls whose elements, and whose noise, are looked at.
+pub(super) const CALLS: usize = 8;
 
 /// The elements of tensors of one length that are looked at, on a device.
 #[derive(Clone, Debug)]
