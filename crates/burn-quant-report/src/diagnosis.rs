@@ -1,7 +1,7 @@
 //! What a diagnosis found: plain data, JSON.
 //!
-//! Shares are between 0 and 1. Ratios of signal to noise are in decibels, `10 · log10(Σ x² / Σ (x − x̂)²)`; `None` where
-//! nothing was measured. A signal without any noise has [`NO_NOISE`].
+//! Shares are between 0 and 1. Ratios of signal to noise are in decibels, `10 · log10(Σ x² / Σ (x − x̂)²)`; `None`
+//! where nothing was measured. A signal without any noise has [`NO_NOISE`].
 
 use std::collections::BTreeMap;
 
@@ -224,7 +224,7 @@ pub struct LayerDiagnosis {
     pub quantized_amax: f32,
     /// Values of the quantized output that are not finite, as a share.
     pub non_finite: f64,
-    /// Signal to noise of each output channel, in decibels, the layer by itself; of the worst layers only, at most 1024.
+    /// Signal to noise of each output channel, in decibels, the layer by itself; of the worst layers, at most 1024.
     pub channel_sqnr: Vec<f32>,
 }
 

@@ -1,5 +1,5 @@
-//! Diagnosis of quantized models, of the toolkit [`burn-quant`](https://docs.rs/burn-quant): which layer loses accuracy,
-//! why, and what to change.
+//! Diagnosis of quantized models, of the toolkit [`burn-quant`](https://docs.rs/burn-quant): which layer loses
+//! accuracy, why, and what to change.
 //!
 //! ```text
 //! float model ─┐                ┌─► Display   the ten worst layers and what to do

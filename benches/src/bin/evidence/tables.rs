@@ -45,7 +45,7 @@ impl Evidence {
         lines.join("\n")
     }
 
-    /// Draws the first column after the bits: a row for each recipe, the best at the top, and a tick at the float model.
+    /// Draws the first column after the bits: a row for each recipe, the best at the top, a tick at the float model.
     pub(crate) fn picture(&self, title: &str, x: Axis) -> Rows {
         let value = |row: &[String]| row.get(2).and_then(|cell| cell.parse::<f64>().ok()).unwrap_or(f64::NAN);
         let float = self.rows.first().map(|row| value(row));

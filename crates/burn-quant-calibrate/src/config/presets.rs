@@ -148,7 +148,9 @@ macro_rules! presets {
         /// assert_eq!((awq.modelopt_name, (awq.config)()), (Some("INT4_AWQ_CFG"), presets::int4_awq()));
         /// ```
         pub fn all() -> &'static [Preset] {
-            const { &[$(Preset { name: stringify!($name), modelopt_name: modelopt!($($reference)?), config: $name }),*] }
+            const {
+                &[$(Preset { name: stringify!($name), modelopt_name: modelopt!($($reference)?), config: $name }),*]
+            }
         }
     };
 }

@@ -26,8 +26,8 @@ fn of(cases: &Cases, layer: &LayerCase) -> Option<Finding> {
     let quantizers = cases.quantizers_of(&layer.shown.path).filter(|case| case.shown.sqnr.is_some());
     let case = quantizers.min_by(|a, b| a.shown.sqnr.unwrap_or(0.0).total_cmp(&b.shown.sqnr.unwrap_or(0.0)))?;
     let message = format!(
-        "{} values are too few: signal to noise of the tensor is {}, of the output of the layer {}, and the layer makes \
-         {} of the error.",
+        "{} values are too few: signal to noise of the tensor is {}, of the output of the layer {}, and the layer \
+         makes {} of the error.",
         case.shown.format,
         decibels(case.shown.sqnr),
         decibels(layer.shown.own_sqnr),

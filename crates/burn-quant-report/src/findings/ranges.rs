@@ -94,7 +94,7 @@ fn swapped(cases: &Cases, case: &QuantizerCase, other: &QuantizerCase) -> Option
 
 fn swapped_channels(cases: &Cases, case: &QuantizerCase, (a, b): (usize, usize)) -> Option<Finding> {
     let message = format!(
-        "The ranges of the channels {a} and {b} are {} and {}, while their values reach {} and {}: they were exchanged.",
+        "The ranges of the channels {a} and {b} are {} and {}, while the values reach {} and {}: exchanged.",
         number(case.amax[a].into()),
         number(case.amax[b].into()),
         number(case.seen[a].into()),

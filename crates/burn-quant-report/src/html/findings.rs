@@ -7,6 +7,8 @@ use super::number;
 use super::section::Section;
 use crate::diagnosis::{Diagnosis, Finding, FindingKind, Severity};
 
+const HINT: &str = "A recipe here is a part: append its rules to those of yours, and its step to your algorithm.";
+
 /// Renders the findings, the worst first.
 pub(super) fn section(diagnosis: &Diagnosis, anchors: &Anchors) -> Section {
     let findings = &diagnosis.findings;
@@ -14,7 +16,7 @@ pub(super) fn section(diagnosis: &Diagnosis, anchors: &Anchors) -> Section {
         @if findings.is_empty() {
             p { "Nothing stands out." }
         } @else {
-            p.hint { (counts(findings)) ". A recipe here is a part: append its rules to those of yours, and its step to your algorithm." }
+            p.hint { (counts(findings)) ". " (HINT) }
             ol.findings { @for (index, finding) in findings.iter().enumerate() { (item(index, finding, anchors)) } }
         }
     };
