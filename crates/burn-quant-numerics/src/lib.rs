@@ -57,7 +57,7 @@ pub use grid::{Grid, MIN_AMAX, Scale};
 pub use int::{IntFormat, IntGrid, IntSpan, Signedness};
 pub use minifloat::Minifloat;
 pub use nf4::{NF4_TABLE, Nf4};
-pub use product::{PackedMatrix, scale_words};
+pub use product::{PackedMatrix, load_scale, scale_words, store_scale};
 pub use round::round_half_to_even;
 pub use slice::{amax, fake_quant_in_place, fake_quant_into};
 pub use two_level::TwoLevel;

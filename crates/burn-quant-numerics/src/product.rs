@@ -60,6 +60,36 @@ pub const fn scale_words(tiles: Tiles, scale: ScaleFormat) -> usize {
     }
 }
 
+/// Returns what is stored of the scale at a place among the words of a layout.
+///
+/// Places are those of [`Tiles::scale_place`]; see [`AnyGrid::stored_scale`].
+///
+/// # Panics
+///
+/// If there is no such place.
+#[inline(always)]
+pub fn load_scale(format: ScaleFormat, scales: &[u32], place: usize) -> u32 {
+    match format {
+        ScaleFormat::F32 => scales[place],
+        ScaleFormat::E8M0 | ScaleFormat::E4M3(_) => (scales[place / 4] >> (8 * (place % 4))) & 0xff,
+    }
+}
+
+/// Stores a scale at its place among the words of a layout, which are zero before.
+///
+/// Places are those of [`Tiles::scale_place`]; what is stored is what [`AnyGrid::stored_scale`] returns.
+///
+/// # Panics
+///
+/// If there is no such place.
+#[inline(always)]
+pub fn store_scale(format: ScaleFormat, scales: &mut [u32], place: usize, stored: u32) {
+    match format {
+        ScaleFormat::F32 => scales[place] = stored,
+        ScaleFormat::E8M0 | ScaleFormat::E4M3(_) => scales[place / 4] |= stored << (8 * (place % 4)),
+    }
+}
+
 impl<'a> PackedMatrix<'a> {
     /// Makes a matrix of its words; the range of the tensor matters to E4M3 scales only.
     ///
@@ -136,22 +166,16 @@ impl<'a> PackedMatrix<'a> {
         scales: &mut [u32],
     ) {
         let (first, count) = (panel * PANEL, PANEL.min(tiles.outputs() - panel * PANEL));
-        let in_words = matches!(grid, AnyGrid::Plain(_));
+        let format = if matches!(grid, AnyGrid::Plain(_)) { ScaleFormat::F32 } else { ScaleFormat::E8M0 };
         scales.fill(0);
         for block in 0..tiles.blocks() {
             for output in 0..count {
-                let (place, stored) = (block * PANEL + output, grid.stored_scale(amax(block, first + output)));
-                if in_words {
-                    scales[place] = stored;
-                } else {
-                    scales[place / 4] |= stored << (8 * (place % 4));
-                }
+                store_scale(format, scales, block * PANEL + output, grid.stored_scale(amax(block, first + output)));
             }
         }
-        let format = if in_words { ScaleFormat::F32 } else { ScaleFormat::E8M0 };
         let scales = &*scales;
         let scale_of = |block: usize| -> [Scale; PANEL] {
-            core::array::from_fn(|output| grid.scale_of_stored(stored(format, scales, block * PANEL + output)))
+            core::array::from_fn(|output| grid.scale_of_stored(load_scale(format, scales, block * PANEL + output)))
         };
         let zero = grid.elements().code(0.0);
         // a match for the panel, and not for each value
@@ -189,7 +213,7 @@ impl<'a> PackedMatrix<'a> {
             AnyGrid::Plain(_) => ScaleFormat::F32,
             _ => ScaleFormat::E8M0, // bytes
         };
-        self.grid.scale_of_stored(stored(format, self.scales, self.tiles.scale_place(block, output)))
+        self.grid.scale_of_stored(load_scale(format, self.scales, self.tiles.scale_place(block, output)))
     }
 
     /// Returns an element: what fake quantization makes of the value that was packed, bit for bit but for the sign of
@@ -303,14 +327,6 @@ fn pack_codes<G: Grid>(
             *code = elements.code(grid.round(grid.units(value, scale)));
         }
     });
-}
-
-/// What is stored of the scale at a place.
-fn stored(format: ScaleFormat, scales: &[u32], place: usize) -> u32 {
-    match format {
-        ScaleFormat::F32 => scales[place],
-        ScaleFormat::E8M0 | ScaleFormat::E4M3(_) => (scales[place / 4] >> (8 * (place % 4))) & 0xff,
-    }
 }
 
 fn check(tiles: Tiles, format: Format, scale: ScaleFormat, words: usize, scales: usize) -> Result<(), PackError> {

@@ -42,6 +42,9 @@ pub enum StoreError {
     /// The bytes are not burnpack.
     #[error("not a burnpack file: it starts with other bytes, or is of another version of the container")]
     NotBurnpack,
+    /// The bytes are not safetensors.
+    #[error("not a safetensors file: it begins with no header of at most 100 MB")]
+    NotSafetensors,
     /// The file ends before its header says.
     #[error("the file is cut short: {reason}; copy it again")]
     Truncated {
@@ -60,6 +63,15 @@ pub enum StoreError {
     /// A burnpack file of something else.
     #[error("the file holds no quantized model (no `{key}` in its metadata): load it with burn's `load_record`")]
     NotQuantized {
+        /// The metadata that is missing.
+        key: &'static str,
+    },
+    /// A safetensors file of something else.
+    #[error(
+        "the safetensors file holds no quantized model of burn-quant (no `{key}` in its metadata): load float weights \
+         with `burn-store`, and folders of other systems with `burn-quant-checkpoint`"
+    )]
+    NoPlan {
         /// The metadata that is missing.
         key: &'static str,
     },
@@ -136,6 +148,50 @@ pub enum StoreError {
         /// The kind.
         expected: &'static str,
         /// In the file.
+        found: DType,
+    },
+    /// A tensor of a safetensors file has another type of elements than it must have.
+    #[error("`{path}` is {found} in the file, and must be {expected}: the file was changed, or written by others")]
+    ElementType {
+        /// The name of the tensor.
+        path: String,
+        /// The type that it must have.
+        expected: String,
+        /// In the file.
+        found: String,
+    },
+    /// A tensor of a safetensors file has another shape than the metadata of the file says.
+    #[error("`{path}` has shape {found:?} in the file, and its metadata says {expected:?}: copy the file again")]
+    StoredShape {
+        /// The name of the tensor.
+        path: String,
+        /// By the metadata.
+        expected: Vec<usize>,
+        /// In the file.
+        found: Vec<usize>,
+    },
+    /// The scale of a tensor is not that of its range.
+    #[error("`{path}` is {found:e}, and by the range of the tensor it is {expected:e}: the file was changed")]
+    TensorScale {
+        /// The name of the scale.
+        path: String,
+        /// The scale of the range.
+        expected: f32,
+        /// In the file.
+        found: f32,
+    },
+    /// Two tensors of a safetensors file would have one name.
+    #[error("two tensors of the model are called `{name}` in the file: give the parameter another name")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// A parameter has elements that safetensors has no type for.
+    #[error("`{path}` holds {found:?}, which safetensors has no type for: `save` writes it in burnpack")]
+    NoElementType {
+        /// The path of the parameter.
+        path: String,
+        /// The type of its elements.
         found: DType,
     },
     /// A quantizer of the file is for other tensors than the model's of that name.

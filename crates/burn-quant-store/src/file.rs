@@ -8,37 +8,43 @@ use sha2::{Digest, Sha256};
 
 use crate::{Schema, StoreError};
 
-const SCHEMA: &str = "burn-quant.schema";
-const VERSION: &str = "burn-quant.version";
-const PLAN: &str = "burn-quant.plan";
+pub(crate) const SCHEMA: &str = "burn-quant.schema";
+pub(crate) const VERSION: &str = "burn-quant.version";
+pub(crate) const PLAN: &str = "burn-quant.plan";
 const PACKED: &str = "burn-quant.packed";
 const STATISTICS: &str = "burn-quant.statistics";
 #[cfg(feature = "search")]
 const SEARCH: &str = "burn-quant.search";
-const DIGEST: &str = "burn-quant.digest";
+pub(crate) const DIGEST: &str = "burn-quant.digest";
 
-/// Whether this crate reads files of a version.
-fn check(found: Schema) -> Result<(), StoreError> {
-    let Some(supported) = Schema::newest(found.major) else {
-        return Err(StoreError::OtherMajor { found, supported: Schema::CURRENT });
+/// Whether this crate reads files of a version; `known` has the newest of each major that it reads.
+pub(crate) fn check_schema(text: &str, known: &[Schema]) -> Result<(), StoreError> {
+    let found = Schema::parse(text)
+        .ok_or_else(|| StoreError::Damaged { reason: format!("`{text}` is not a schema version") })?;
+    let Some(&supported) = known.iter().find(|known| known.major == found.major) else {
+        return Err(StoreError::OtherMajor { found, supported: known[0] });
     };
-    if found.minor > supported.minor {
-        return Err(StoreError::NewerMinor { found, supported });
+    match found.minor > supported.minor {
+        true => Err(StoreError::NewerMinor { found, supported }),
+        false => Ok(()),
     }
-    Ok(())
 }
 
-/// The bytes of a file; a path without an extension may be that of one with `.bpk`.
+/// The bytes of a burnpack file; a path without an extension may be that of one with `.bpk`.
 pub(crate) fn read(path: &Path) -> Result<Bytes, StoreError> {
+    read_with_extension(path, EXTENSION).map(Bytes::from_bytes_vec)
+}
+
+/// The bytes of a file; a path without an extension may be that of one with the given one.
+pub(crate) fn read_with_extension(path: &Path, extension: &str) -> Result<Vec<u8>, StoreError> {
     let path = match path.extension() {
-        None if !path.exists() => path.with_extension(EXTENSION),
+        None if !path.exists() => path.with_extension(extension),
         _ => path.to_path_buf(),
     };
     if path.is_dir() {
         return Err(StoreError::Folder { path });
     }
-    let bytes = std::fs::read(&path).map_err(|source| StoreError::Open { path, source })?;
-    Ok(Bytes::from_bytes_vec(bytes))
+    std::fs::read(&path).map_err(|source| StoreError::Open { path, source })
 }
 
 /// Writes a file; a path without an extension gets `.bpk`, any other stays as it is.
@@ -123,9 +129,7 @@ impl Contents {
             Kind::Search => StoreError::NotSearch { key },
         };
         let schema = metadata.get(SCHEMA).ok_or(missing(SCHEMA))?;
-        let schema = Schema::parse(schema)
-            .ok_or_else(|| StoreError::Damaged { reason: format!("`{schema}` is not a schema version") })?;
-        check(schema)?;
+        check_schema(schema, &[Schema::CURRENT, Schema::WITHOUT_PACKED])?;
         let expected = metadata.remove(DIGEST).ok_or(StoreError::Tampered)?;
         let tensors = reader.into_tensors().map_err(damage)?;
         if digest(&metadata, &tensors)? != expected {
@@ -138,24 +142,40 @@ impl Contents {
 
 /// SHA-256 over metadata and tensors, each field preceded by its length, in the order of their names.
 fn digest(metadata: &BTreeMap<String, String>, tensors: &[Tensor]) -> Result<String, StoreError> {
-    let mut hasher = Sha256::new();
-    let mut field = |bytes: &[u8]| {
-        hasher.update((bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    for (key, value) in metadata {
-        field(key.as_bytes());
-        field(value.as_bytes());
-    }
+    let mut digest = FieldDigest::of(metadata);
     let mut sorted: Vec<&Tensor> = tensors.iter().collect();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
     for tensor in sorted {
-        field(tensor.name.as_bytes());
+        digest.field(tensor.name.as_bytes());
         let dtype = serde_json::to_string(&tensor.dtype).expect("a dtype is plain data");
-        field(format!("{dtype} {:?} {:?}", tensor.shape.as_slice(), tensor.param_id).as_bytes());
-        field(&tensor.to_bytes().map_err(damage)?);
+        digest.field(format!("{dtype} {:?} {:?}", tensor.shape.as_slice(), tensor.param_id).as_bytes());
+        digest.field(&tensor.to_bytes().map_err(damage)?);
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(digest.finish())
+}
+
+/// SHA-256 over fields, each preceded by its length.
+pub(crate) struct FieldDigest(Sha256);
+
+impl FieldDigest {
+    /// That of metadata, to which fields are added.
+    pub(crate) fn of(metadata: &BTreeMap<String, String>) -> Self {
+        let mut digest = Self(Sha256::new());
+        for (key, value) in metadata {
+            digest.field(key.as_bytes());
+            digest.field(value.as_bytes());
+        }
+        digest
+    }
+
+    pub(crate) fn field(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn finish(self) -> String {
+        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// burnpack's errors in our words.

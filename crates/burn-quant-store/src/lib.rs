@@ -1,4 +1,4 @@
-//! Records of quantized models: weights and quantizers in one burnpack file.
+//! Records of quantized models: weights and quantizers in one burnpack file, or in one of safetensors.
 //!
 //! ```text
 //! model ──save──► model.bpk ──restore──► the same model, built fresh in float, on any device
@@ -12,6 +12,9 @@
 //!                                 burn-quant.packed   JSON: the shapes of packed weights
 //!                                 burn-quant.digest   SHA-256 of all of the above
 //! ```
+//!
+//! [`save_safetensors`] and [`restore_safetensors`] do the same with a [safetensors file](safetensors), in which other
+//! frameworks find codes, scales and ranges by name.
 //!
 //! What calibration saw is kept in a file of the same kind, [`save_statistics`], [`load_statistics`], and so is what a
 //! search for formats knows: [`save_search`], [`load_search`].
@@ -51,7 +54,10 @@ mod check;
 mod error;
 mod file;
 mod parameters;
+mod record;
 mod restore;
+#[cfg(feature = "safetensors")]
+pub mod safetensors;
 mod save;
 mod schema;
 #[cfg(feature = "search")]
@@ -62,6 +68,8 @@ pub use error::StoreError;
 #[doc(hidden)]
 pub use file::with_new_digest;
 pub use restore::{Restore, RestoreReport, from_bytes, restore};
+#[cfg(feature = "safetensors")]
+pub use safetensors::{restore_safetensors, safetensors_from_bytes, safetensors_to_bytes, save_safetensors};
 pub use save::{save, to_bytes};
 pub use schema::Schema;
 #[cfg(feature = "search")]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::module::{Module, Reparameterization};
+use burn::module::Module;
 use burn::store::ModuleRecord;
 use burn::tensor::DType;
 use burn_pack::{Bytes, Tensor, Writer};
@@ -13,12 +13,13 @@ use burn_quant_core::error::QuantError;
 use burn_quant_core::layout::Role;
 use burn_quant_core::model::{ModelIndex, Quantizers, quantizer_devices};
 use burn_quant_core::place::{Plan, install_plan};
-use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
+use burn_quant_core::quantizer::Buffer;
 
 use crate::StoreError;
 use crate::check::{buffer_owner, check_lengths, check_roles, check_tensors, check_values, weight_of};
 use crate::file::{Contents, Kind, damage, read};
 use crate::parameters::parameters;
+use crate::record::{Record, offsets_of, scales_of, words_of};
 
 /// Restores a saved model into one that was built fresh in float, on whatever device that is.
 ///
@@ -155,12 +156,15 @@ impl Restore {
     ///
     /// Those of [`Restore::load`].
     pub fn load_bytes<M: Module>(&self, model: M, bytes: Bytes) -> Result<(M, RestoreReport), StoreError> {
-        let Contents { description, packed, tensors } = Contents::unpack(bytes, Kind::Model)?;
-        let plan: Plan =
-            serde_json::from_str(&description).map_err(|e| StoreError::Damaged { reason: format!("plan: {e}") })?;
-        let mut plan = Plan { quantizers: self.renamed(plan.quantizers.into_iter())? };
-        let forms = self.renamed(read_forms(packed)?.into_iter())?;
-        let mut tensors: BTreeMap<String, Tensor> = self.renamed(tensors.into_iter().map(|t| (t.name.clone(), t)))?;
+        self.load_record(model, Record::read(Contents::unpack(bytes, Kind::Model)?)?)
+    }
+
+    /// Puts what a file holds into a model.
+    pub(crate) fn load_record<M: Module>(&self, model: M, record: Record) -> Result<(M, RestoreReport), StoreError> {
+        let mut plan = Plan { quantizers: self.renamed(record.plan.quantizers.into_iter())? };
+        let forms = self.renamed(record.forms.into_iter())?;
+        let tensors = record.tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor));
+        let mut tensors: BTreeMap<String, Tensor> = self.renamed(tensors)?;
 
         let mut report = RestoreReport::default();
         self.match_quantizers(&model, &mut plan, &mut report)?;
@@ -254,23 +258,6 @@ impl Restore {
             Some((to, rest)) => format!("{to}.{rest}"),
         }
     }
-}
-
-fn words_of(name: &str) -> String {
-    format!("{}.{}.words", weight_of(name), TensorQuantizer::NAME)
-}
-
-fn scales_of(name: &str) -> String {
-    format!("{}.{}.scales", weight_of(name), TensorQuantizer::NAME)
-}
-
-fn offsets_of(name: &str) -> String {
-    format!("{}.{}.offsets", weight_of(name), TensorQuantizer::NAME)
-}
-
-fn read_forms(packed: Option<String>) -> Result<BTreeMap<String, PackedForm>, StoreError> {
-    let Some(packed) = packed else { return Ok(BTreeMap::new()) };
-    serde_json::from_str(&packed).map_err(|e| StoreError::Damaged { reason: format!("packed weights: {e}") })
 }
 
 /// Gives the weights that are packed in the file their codes and scales, and takes those from its tensors.

@@ -1,16 +1,13 @@
 //! Model -> file.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::module::Module;
-use burn_pack::{Bytes, Reader};
-use burn_quant_core::compress::{for_record, packed_forms};
-use burn_quant_core::place::Plan;
+use burn_pack::Bytes;
 
 use crate::StoreError;
-use crate::check::weight_of;
-use crate::file::{Contents, Kind, write};
+use crate::file::{Kind, write};
+use crate::record::Record;
 
 /// Saves the weights and quantizers of a model in one burnpack file.
 ///
@@ -30,7 +27,7 @@ use crate::file::{Contents, Kind, write};
 ///
 /// See the [crate's page](crate).
 pub fn save<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<(), StoreError> {
-    write(contents(model)?, Kind::Model, path.as_ref())
+    write(Record::of(model)?.into_contents(), Kind::Model, path.as_ref())
 }
 
 /// The bytes of the file that [`save`] writes.
@@ -39,18 +36,6 @@ pub fn save<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<(), StoreErr
 ///
 /// [`StoreError::Record`] if burn cannot record the model.
 pub fn to_bytes<M: Module>(model: &M) -> Result<Bytes, StoreError> {
-    contents(model)?.pack(Kind::Model)?.into_bytes().map_err(|e| StoreError::Record { reason: e.to_string() })
-}
-
-fn contents<M: Module>(model: &M) -> Result<Contents, StoreError> {
-    // burn's own record decides which tensors there are and in what form; only its bytes are public
-    let record = |e: &dyn std::fmt::Display| StoreError::Record { reason: e.to_string() };
-    let forms = packed_forms(model);
-    let bytes = for_record(model.clone()).into_record().into_bytes().map_err(|e| record(&e))?;
-    let mut tensors = Reader::from_bytes(bytes).and_then(Reader::into_tensors).map_err(|e| record(&e))?;
-    let placeholders: BTreeSet<String> = forms.keys().map(|name| weight_of(name)).collect();
-    tensors.retain(|tensor| !placeholders.contains(&tensor.name));
-    let packed = (!forms.is_empty()).then(|| serde_json::to_string(&forms).expect("forms are plain data"));
-    let plan = serde_json::to_string(&Plan::of(model)).expect("a plan is plain data with string keys");
-    Ok(Contents { description: plan, packed, tensors })
+    let writer = Record::of(model)?.into_contents().pack(Kind::Model)?;
+    writer.into_bytes().map_err(|e| StoreError::Record { reason: e.to_string() })
 }

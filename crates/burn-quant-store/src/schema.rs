@@ -15,10 +15,11 @@ impl Schema {
     /// What this crate writes of everything else, so that older crates read it too.
     pub const WITHOUT_PACKED: Schema = Schema { major: 1, minor: 4 };
 
-    /// The newest version of a major that this crate reads.
-    pub(crate) fn newest(major: u32) -> Option<Self> {
-        [Self::CURRENT, Self::WITHOUT_PACKED].into_iter().find(|known| known.major == major)
-    }
+    /// The newest of safetensors files that this crate reads, and what it writes.
+    ///
+    /// Their versions are counted apart from those of burnpack files.
+    #[cfg(feature = "safetensors")]
+    pub const SAFETENSORS: Schema = Schema { major: 1, minor: 0 };
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once('.')?;

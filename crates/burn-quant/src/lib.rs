@@ -125,7 +125,7 @@ pub mod fold {
 pub mod compress {
     pub use burn_quant_calibrate::pipeline::compress_weights;
     pub use burn_quant_core::compress::{
-        CompressOptions, CompressReport, FloatInputs, PackedForm, PackedTokens, PackedWeight, TokenCodec,
+        CompressOptions, CompressReport, FloatInputs, PackedForm, PackedTokens, PackedWeight, TokenCodec, WeightCodes,
         WithoutPackedForm, compress, compress_with, decompress,
     };
     pub use burn_quant_core::error::NotPackedReason;

@@ -30,6 +30,8 @@ mod prepare;
 mod presets;
 mod quantizer;
 mod regressions;
+mod safetensors_damage;
+mod safetensors_files;
 mod search;
 mod store;
 mod training;

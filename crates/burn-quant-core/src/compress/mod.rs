@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 
-pub use crate::quantizer::packed::{FloatInputs, PackedForm, PackedTokens, PackedWeight, PackedWords, TokenCodec};
+pub use crate::quantizer::packed::{
+    FloatInputs, PackedForm, PackedTokens, PackedWeight, PackedWords, TokenCodec, WeightCodes,
+};
 
 use crate::error::{NotPackedReason, QuantError};
 use crate::fold::fold_weights;

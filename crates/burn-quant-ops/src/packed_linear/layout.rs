@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use burn::tensor::{Bytes, DType, Device, Int, Tensor, TensorData};
 use burn_quant_numerics::packed::{PANEL, PackError, Tiles};
-use burn_quant_numerics::{AnyGrid, Elements, Format, PackedMatrix, ScaleFormat, scale_words};
+use burn_quant_numerics::{
+    AnyGrid, E8m0, Elements, Format, Minifloat, PackedMatrix, ScaleFormat, load_scale, scale_words,
+};
 
 use super::PackedOffsets;
 use crate::Groups;
@@ -119,6 +121,31 @@ impl PackedLayout {
     /// With the range of the tensor.
     pub fn grid(self) -> AnyGrid {
         AnyGrid::new(self.format, self.scale, self.global_amax)
+    }
+
+    /// Checks what is stored of a scale: the bits of a range in f32, or a byte.
+    ///
+    /// # Errors
+    ///
+    /// [`NotPacked::Range`] for a range that is not finite or negative, [`NotPacked::Code`] for a byte that is no such
+    /// number.
+    pub fn check_scale(self, stored: u32) -> Result<(), NotPacked> {
+        match self.scale {
+            ScaleFormat::F32 => {
+                let found = f32::from_bits(stored);
+                if is_range(found) { Ok(()) } else { Err(NotPacked::Range { found }) }
+            }
+            ScaleFormat::E8M0 | ScaleFormat::E4M3(_) => {
+                let found = stored as u8;
+                // under dynamic scales of E4M3, one that is no number would count as 1
+                let number = match self.scale {
+                    ScaleFormat::E4M3(_) => Minifloat::E4M3.decode(found),
+                    _ => E8m0::from_byte(found).value(),
+                };
+                let is_scale = is_range(number) && is_range(self.grid().scale_of_stored(stored).from_grid);
+                if is_scale { Ok(()) } else { Err(NotPacked::Code { found }) }
+            }
+        }
     }
 }
 
@@ -287,15 +314,14 @@ impl PackedTensor {
     /// [`NotPacked::Form`] unless there are as many words as the layout has, [`NotPacked::Code`] for codes that are no
     /// finite numbers, [`NotPacked::Range`] for scales that are none, or negative.
     pub fn from_words(layout: PackedLayout, words: &[u32], scales: &[u32], device: &Device) -> Result<Self, NotPacked> {
-        let (tiles, grid) = (layout.tiles(), layout.grid());
-        PackedMatrix::new(tiles, layout.format, layout.scale, layout.global_amax, words, scales)?;
+        PackedMatrix::new(layout.tiles(), layout.format, layout.scale, layout.global_amax, words, scales)?;
         let elements = Elements::of(layout.format);
         let is_number = |code: u8| elements.point(code).is_finite();
         if layout.format.bits() == 8 && !(0..=u8::MAX).all(is_number) {
             let codes = words.iter().flat_map(|word| word.to_le_bytes()); // a code of 8 bits is a byte of a word
             codes.into_iter().find(|code| !is_number(*code)).map_or(Ok(()), |found| Err(NotPacked::Code { found }))?;
         }
-        check_scales(layout, grid, scales)?;
+        check_scales(layout, scales)?;
         let copied = |from: &[u32]| {
             let mut aligned = Aligned::new(from.len());
             aligned.words().copy_from_slice(from);
@@ -423,10 +449,22 @@ impl PackedTensor {
     ///
     /// They are read from the device. Those of integers are counted from the lowest: 0 is −128 in INT8.
     pub fn codes(&self) -> Vec<u8> {
-        let words: Vec<i32> = self.words.clone().into_data().convert::<i32>().try_into_vec().expect("i32 data");
-        let (words, tiles): (&[u32], _) = (bytemuck::cast_slice(&words), self.layout.tiles());
-        let code = |i: usize| tiles.code(words, i / tiles.outputs(), i % tiles.outputs());
+        let (words, tiles) = (host_words(&self.words), self.layout.tiles());
+        let code = |i: usize| tiles.code(&words, i / tiles.outputs(), i % tiles.outputs());
         (0..tiles.inputs() * tiles.outputs()).map(code).collect()
+    }
+
+    /// Returns what is stored of the scales, row by row `[blocks, outputs]`: the bits of ranges in f32, or bytes.
+    ///
+    /// They are read from the device. See [`AnyGrid::stored_scale`].
+    pub fn stored_scales(&self) -> Vec<u32> {
+        let scales: Vec<u32> = match &self.scales {
+            PackedScales::Ranges(ranges) => host(ranges.clone()).into_iter().map(f32::to_bits).collect(),
+            PackedScales::Codes(codes) => host_words(codes),
+        };
+        let (tiles, format) = (self.layout.tiles(), self.layout.scale);
+        let place = |i: usize| tiles.scale_place(i / tiles.outputs(), i % tiles.outputs());
+        (0..tiles.blocks() * tiles.outputs()).map(|i| load_scale(format, &scales, place(i))).collect()
     }
 
     /// Returns the weight as fake quantization leaves it, f32 `[inputs, outputs]`.
@@ -437,23 +475,27 @@ impl PackedTensor {
     }
 }
 
+fn host_words(words: &Tensor<1, Int>) -> Vec<u32> {
+    let words: Vec<i32> = words.clone().into_data().convert::<i32>().try_into_vec().expect("i32 data");
+    words.into_iter().map(|word| word as u32).collect()
+}
+
 /// Whether the scales that are stored are numbers that a weight can be multiplied with.
-fn check_scales(layout: PackedLayout, grid: AnyGrid, scales: &[u32]) -> Result<(), NotPacked> {
-    let is_range = |range: f32| range.is_finite() && range >= 0.0;
+fn check_scales(layout: PackedLayout, scales: &[u32]) -> Result<(), NotPacked> {
     if !is_range(layout.global_amax) {
         return Err(NotPacked::Range { found: layout.global_amax });
     }
     match layout.scale {
-        ScaleFormat::F32 => match scales.iter().map(|word| f32::from_bits(*word)).find(|range| !is_range(*range)) {
-            Some(found) => Err(NotPacked::Range { found }),
-            None => Ok(()),
-        },
+        ScaleFormat::F32 => scales.iter().try_for_each(|word| layout.check_scale(*word)),
         ScaleFormat::E8M0 | ScaleFormat::E4M3(_) => {
-            let is_scale = |code: u8| is_range(grid.scale_of_stored(u32::from(code)).from_grid);
             let mut codes = scales.iter().flat_map(|word| word.to_le_bytes());
-            codes.find(|code| !is_scale(*code)).map_or(Ok(()), |found| Err(NotPacked::Code { found }))
+            codes.try_for_each(|code| layout.check_scale(code.into()))
         }
     }
+}
+
+fn is_range(range: f32) -> bool {
+    range.is_finite() && range >= 0.0
 }
 
 /// Ranges on the host.

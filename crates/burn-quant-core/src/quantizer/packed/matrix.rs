@@ -56,6 +56,20 @@ impl Matrix {
         [self.shape[0], self.shape[1..].iter().product()]
     }
 
+    /// The element of the weight, row by row, that is the one of an input and an output.
+    pub(super) fn element(&self, input: usize, output: usize) -> usize {
+        let [_, columns] = self.rows();
+        match self.transposed {
+            false => input * columns + output,
+            true if self.windows => {
+                let channels = self.shape[1].max(1);
+                let places = columns / channels;
+                output * columns + input % channels * places + input / channels
+            }
+            true => output * columns + input,
+        }
+    }
+
     pub(super) fn of_tensor<const D: usize>(&self, weight: Tensor<D>) -> Tensor<2> {
         match self.transposed {
             false => weight.reshape(self.rows()),

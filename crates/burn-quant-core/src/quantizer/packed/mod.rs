@@ -1,15 +1,18 @@
 //! A weight that is nothing but codes and scales: what a weight's quantizer holds in a packed model.
 //!
 //! * `matrix` a weight as a matrix of inputs and outputs
+//! * `codes` codes and scales in the order of the parameter
 //! * `refusal` why a weight has no packed form
 //! * `tokens` keys and values of a cache
 
+mod codes;
 mod matrix;
 mod refusal;
 mod tokens;
 
 pub use burn_quant_ops::{PackedConv, PackedConvTranspose};
 
+pub use self::codes::WeightCodes;
 pub use self::tokens::{PackedTokens, TokenCodec};
 
 use std::fmt;
@@ -288,6 +291,11 @@ impl PackedWeight {
     /// It is that of the parameter.
     pub fn shape(&self) -> &[usize] {
         self.matrix.shape()
+    }
+
+    /// The bias of each output, read from the device.
+    fn offsets_on_host(&self) -> Option<Vec<f32>> {
+        self.offsets.as_ref().map(|offsets| offsets.val().into_data().try_into_vec().expect("f32 data"))
     }
 
     /// Returns the bytes of codes, scales and a bias.
