@@ -28,11 +28,11 @@ pub(crate) fn run(options: &DiagnoseOptions, backend: Backend, output: &Output) 
         None => without_data(model.decoder.clone(), &config, &options.recipe, &options.folder)?,
     };
     let diagnosis = diagnosed(&model.decoder, &quantized, &text, options, output)?;
+    output.result(&diagnosis, || diagnosis.to_string()); // first: a page that cannot be written takes nothing with it
     if let Some(path) = &options.html {
         std::fs::write(path, diagnosis.html()).map_err(CliError::of_file(path, "written"))?;
         output.note(format!("the page is `{}`", path.display()));
     }
-    output.result(&diagnosis, || diagnosis.to_string());
     Ok(())
 }
 

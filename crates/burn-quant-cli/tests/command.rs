@@ -185,6 +185,28 @@ fn data_that_is_needed_and_not_given_is_asked_for() {
 }
 
 #[test]
+fn a_diagnosis_is_a_table_json_and_a_page() {
+    let place = Place::new();
+    let page = place.text("report.html");
+    let arguments = ["diagnose", MODEL, "--recipe", "int8", "--text", TEXT, "--windows", "1"];
+    let found = run(&[&arguments, &CALIBRATION[..], &["--html", &page, "--json"]].concat()).succeeded().json();
+    // seven linear layers in each of two blocks, and the output's is not quantized
+    assert_eq!(found["layers"].as_array().unwrap().len(), 15, "{found}");
+    let metric = &found["overview"]["metric"];
+    assert!(metric["quantized"].as_f64() > Some(0.0) && metric["name"] == "perplexity", "{metric}");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("<h1") && page.contains("gate_proj"));
+    let printed = run(&[&arguments, &CALIBRATION[..]].concat()).succeeded().stdout;
+    assert!(printed.contains("share of error") && printed.contains("down_proj"), "{printed}");
+
+    run(&arguments).failed(1, &["`int8` needs calibration data", "--calib TEXT"]);
+    let nowhere = place.text("nowhere/report.html");
+    let unwritten = run(&[&arguments, &CALIBRATION[..], &["--html", &nowhere, "--json"]].concat());
+    assert_eq!(unwritten.json()["layers"], found["layers"], "what was found is not lost with the page");
+    unwritten.failed(1, &["nowhere/report.html", "written"]);
+}
+
+#[test]
 fn what_a_format_cannot_hold_is_refused_and_nothing_is_half_written() {
     let place = Place::new();
     let out = place.text("out");

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Device;
 use burn_quant_core::config::{Granularity, QuantizerConfig, RangeSource};
 use burn_quant_core::layout::Role;
 use burn_quant_core::model::{Quantizers, host, layer_of};
 use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
-use burn_quant_ops::numerics::ScaleFormat;
+use burn_quant_ops::numerics::{AnyGrid, Grid, ScaleFormat};
 
 use crate::diagnosis::{Ends, Histogram, LayerDiagnosis, Operand, QuantizerDiagnosis};
 use crate::measure::{LayerNumbers, QuantizerNumbers, SampledValues, WeightNumbers};
@@ -137,6 +136,7 @@ fn quantizer_case(
         non_finite: shares.non_finite,
         sqnr: numbers.sqnr(),
         channel_sqnr: numbers.channel_sqnr(),
+        token_sqnr: numbers.token_sqnr,
         grid: grid(&config, widest, histogram.as_ref()),
         histogram,
         channel_amax: if numbers.has_channels { condensed(&numbers.amax) } else { Vec::new() },
@@ -218,11 +218,10 @@ fn grid(config: &QuantizerConfig, amax: Option<f32>, histogram: Option<&Histogra
     let (Some(amax), Some(histogram)) = (amax.filter(|amax| *amax > 0.0 && amax.is_finite()), histogram) else {
         return Vec::new();
     };
-    let elements = QuantizerConfig { scale: ScaleFormat::F32, ..QuantizerConfig::new(config.format).constant(amax) };
-    let quantizer = TensorQuantizer::new(elements, Role::ChannelsLast);
-    let probes: Vec<f32> = (0..=PROBES).map(|i| amax * (2.0 * i as f32 / PROBES as f32 - 1.0)).collect();
-    let probes = burn::tensor::Tensor::<1>::from_floats(probes.as_slice(), &Device::default());
-    let mut values = host(quantizer.forward(probes));
+    let elements = AnyGrid::new(config.format, ScaleFormat::F32, 0.0);
+    let scale = elements.scale(amax);
+    let probe = |i: usize| amax * (2.0 * i as f32 / PROBES as f32 - 1.0);
+    let mut values: Vec<f32> = (0..=PROBES).map(|i| elements.fake_quant(probe(i), scale)).collect();
     values.dedup();
     values.retain(|value| (histogram.from..=histogram.to).contains(value));
     if values.len() > SHOWN { Vec::new() } else { values }

@@ -157,6 +157,17 @@ fn overview<M: Module>(float: &M, quantized: &M, index: &ModelIndex, batches: u6
 
 impl Diagnosis {
     /// Returns this as a line of a comparison of recipes, for the diagnosis of another one.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant_report::{DiagnoseOptions, Diagnosis};
+    ///
+    /// fn beside<'a, M>(first: &Diagnosis) -> DiagnoseOptions<'a, M> {
+    ///     DiagnoseOptions::new().with_title("AWQ").with_recipes([first.as_recipe("max")])
+    /// }
+    /// assert_eq!(Diagnosis::default().as_recipe("max").name, "max");
+    /// ```
     pub fn as_recipe(&self, name: impl Into<String>) -> RecipeResult {
         let worst = self.layers.iter().max_by(|a, b| a.share.total_cmp(&b.share));
         RecipeResult {
@@ -168,11 +179,17 @@ impl Diagnosis {
         }
     }
 
-    /// Writes the diagnosis as JSON.
+    /// Writes the diagnosis as JSON. Numbers that are not finite are the words `inf`, `-inf` and `NaN`.
     ///
-    /// # Panics
+    /// # Example
     ///
-    /// Never: it is plain data with string keys.
+    /// ```
+    /// use burn_quant_report::Diagnosis;
+    ///
+    /// let mut diagnosis = Diagnosis::default();
+    /// diagnosis.title = "encoder".into();
+    /// assert_eq!(Diagnosis::from_json(&diagnosis.to_json()).unwrap(), diagnosis);
+    /// ```
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("plain data with string keys")
     }
@@ -182,6 +199,10 @@ impl Diagnosis {
     /// # Errors
     ///
     /// Those of `serde_json`: the text is not JSON, or not a diagnosis.
+    ///
+    /// # Example
+    ///
+    /// See [`to_json`](Self::to_json).
     pub fn from_json(text: &str) -> serde_json::Result<Self> {
         serde_json::from_str(text)
     }

@@ -125,7 +125,15 @@ pub struct Ends {
 }
 
 impl Ends {
-    /// Returns the ends of some numbers; `None` if there are none.
+    /// Returns the ends of some numbers; `None` if there are none. NaN is not among them.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant_report::Ends;
+    ///
+    /// assert_eq!(Ends::of(&[2.0, -1.0, 0.5]), Some(Ends { lowest: -1.0, highest: 2.0, count: 3 }));
+    /// ```
     pub fn of(values: &[f32]) -> Option<Self> {
         let lowest = values.iter().copied().reduce(f32::min)?;
         let highest = values.iter().copied().reduce(f32::max)?;
@@ -177,6 +185,9 @@ pub struct QuantizerDiagnosis {
     pub sqnr: Option<f64>,
     /// The median of the channels' signal to noise, in decibels: large channels do not hide what small ones lose.
     pub channel_sqnr: Option<f64>,
+    /// Signal to noise of the mean token, in decibels: `−10 · log10` of the mean of the tokens' noises over their signals;
+    /// of activations with channels last. Large tokens do not hide what small ones lose.
+    pub token_sqnr: Option<f64>,
     /// How often which values are, between the ends of a sample of the data.
     pub histogram: Option<Histogram>,
     /// Values that the format has within the histogram, for the first range; empty if there are more than 256.
@@ -241,10 +252,11 @@ pub struct Sensitivity {
     /// The metric with all layers quantized but this one.
     #[serde(with = "crate::non_finite")]
     pub without: f64,
-    /// The metric with the weights of this layer quantized, and nothing else; `None` if that is [`only`](Self::only).
+    /// The metric with the weights of this layer quantized, and nothing else; `None` if that is [`only`](Self::only),
+    /// or not finite.
     pub weights: Option<f64>,
     /// The metric with the activations of this layer quantized, and nothing else; `None` if that is
-    /// [`only`](Self::only).
+    /// [`only`](Self::only), or not finite.
     pub activations: Option<f64>,
 }
 
@@ -350,6 +362,21 @@ impl Finding {
     /// Returns a recipe with what mends this: its rules appended, its step in the sequence of algorithms.
     ///
     /// Quantize the float model with it again. A finding without rules and without a step leaves the recipe unchanged.
+    /// Some steps exclude each other: quantization refuses a recipe of two, and says which.
+    ///
+    /// # Example
+    ///
+    /// Mends what was found, the worst first, with one recipe:
+    ///
+    /// ```
+    /// use burn_quant_calibrate::config::QuantConfig;
+    /// use burn_quant_report::Diagnosis;
+    ///
+    /// fn mended(recipe: &QuantConfig, diagnosis: &Diagnosis) -> QuantConfig {
+    ///     diagnosis.findings.iter().fold(recipe.clone(), |recipe, finding| finding.mend(&recipe))
+    /// }
+    /// assert_eq!(mended(&QuantConfig::new(), &Diagnosis::default()), QuantConfig::new());
+    /// ```
     pub fn mend(&self, recipe: &QuantConfig) -> QuantConfig {
         let mut mended = recipe.clone();
         mended.rules.extend(self.rules.iter().cloned());
@@ -360,7 +387,7 @@ impl Finding {
     }
 
     /// Returns what mends this as the text of a recipe in TOML, with the algorithm `max` where a step needs one before
-    /// it; `None` if no recipe does.
+    /// it; `None` if no recipe does. It is what a page shows to be copied.
     pub fn recipe(&self) -> Option<String> {
         let mends = !self.rules.is_empty() || self.step.is_some();
         let written = || self.mend(&QuantConfig::new()).to_toml();

@@ -10,6 +10,7 @@ mod compress;
 mod config;
 mod diagnosis;
 mod faults;
+mod findings;
 mod gradient;
 mod graph;
 mod graph_model;

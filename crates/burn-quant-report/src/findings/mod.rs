@@ -81,8 +81,11 @@ fn one_of(group: Vec<Finding>) -> Finding {
         if let (Some(Algorithm::ForLayers { layers, .. }), Some(Algorithm::ForLayers { layers: more, .. })) =
             (&mut first.step, other.step)
         {
-            layers.extend(more);
-            layers.dedup(); // of quantizers of one layer
+            for layer in more {
+                if !layers.contains(&layer) {
+                    layers.push(layer); // several quantizers are of one layer
+                }
+            }
         }
     }
     let places = if others == 1 { "1 more place".into() } else { format!("{others} more places") };

@@ -1,6 +1,7 @@
 //! A few channels, or a few tokens, are far larger than the others: one range for all leaves few values to the rest.
 //!
-//! The median of the channels' signal to noise tells it; that of the tensor does not, as the large values dominate it.
+//! The signal to noise of the median channel and of the mean token tell it; that of the tensor does not, as the large
+//! values dominate it.
 //!
 //! ```text
 //! tokens     a range for each token:  noise / (max / rms of the tokens' ranges)
@@ -20,16 +21,22 @@ use crate::diagnosis::{Finding, FindingKind, Operand, Severity};
 const CHANNELS: f64 = 8.0;
 /// How much larger than the root mean square of the tokens the largest is.
 const TOKENS: f64 = 3.0;
-/// The median channel has less signal to noise, in decibels.
+/// The median channel, or the mean token, has less signal to noise, in decibels.
 const POOR: f64 = 25.0;
 
 pub(super) fn find(cases: &Cases) -> Vec<Finding> {
     let poor = |case: &&QuantizerCase| {
         let shared = matches!(case.config.granularity, Granularity::PerTensor | Granularity::PerToken);
-        case.shown.operand != Operand::Weight && shared && case.shown.channel_sqnr.is_some_and(|sqnr| sqnr < POOR)
+        case.shown.operand != Operand::Weight && shared && small_sqnr(case).is_some_and(|sqnr| sqnr < POOR)
     };
     let of = |case| if is_of_tokens(case) { Some(of_tokens(cases, case)) } else { of_channels(cases, case) };
     cases.quantizers.iter().filter(poor).filter_map(of).collect()
+}
+
+/// What is left of small values: the signal to noise of the median channel or of the mean token, whichever is less.
+fn small_sqnr(case: &QuantizerCase) -> Option<f64> {
+    let both = [case.shown.channel_sqnr, case.shown.token_sqnr];
+    both.into_iter().flatten().reduce(f64::min)
 }
 
 /// Whether a range for each token gains enough, and more than smoothing channels does.
@@ -41,9 +48,10 @@ fn is_of_tokens(case: &QuantizerCase) -> bool {
 
 fn of_tokens(cases: &Cases, case: &QuantizerCase) -> Finding {
     let message = format!(
-        "The largest token is {} times as large as the root mean square of all, and one range is for all: the median \
-         channel has {}.",
+        "The largest token is {} times as large as the root mean square of all, and one range is for all: the mean token \
+         has {}, the median channel {}.",
         number(case.shown.token_ratio.unwrap_or(1.0)),
+        decibels(case.shown.token_sqnr),
         decibels(case.shown.channel_sqnr),
     );
     let advice =

@@ -22,11 +22,21 @@ const LIKE: f32 = 1.25;
 pub(super) fn find(cases: &Cases) -> Vec<Finding> {
     let misfits: Vec<&QuantizerCase> = cases.quantizers.iter().filter(|case| misfits(case)).collect();
     let mut found = Vec::new();
+    let mut exchanged: Vec<&str> = Vec::new(); // with a quantizer whose finding says so
     for case in &misfits {
-        let partner = misfits.iter().find(|other| other.shown.name != case.shown.name && are_swapped(case, other));
-        let finding = match (partner, swapped_groups(case)) {
-            (Some(other), _) => swapped(cases, case, other),
-            (None, Some(pair)) => swapped_channels(cases, case, pair),
+        if exchanged.contains(&case.shown.name.as_str()) {
+            continue;
+        }
+        let is_partner = |other: &&&QuantizerCase| {
+            let name = other.shown.name.as_str();
+            name != case.shown.name && !exchanged.contains(&name) && are_swapped(case, other)
+        };
+        let finding = match (misfits.iter().find(is_partner), swapped_groups(case)) {
+            (Some(other), _) => {
+                exchanged.push(&other.shown.name);
+                Some(swapped(cases, case, other))
+            }
+            (None, Some(pair)) => Some(swapped_channels(cases, case, pair)),
             (None, None) if is_placeholder(case, &cases.quantizers) => uncalibrated(cases, case),
             (None, None) => misfit(cases, case),
         };
@@ -66,18 +76,18 @@ fn swapped_groups(case: &QuantizerCase) -> Option<(usize, usize)> {
     (like(fit(case.amax[a], case.seen[b])) && like(fit(case.amax[b], case.seen[a]))).then_some((a, b))
 }
 
-/// Whether the range looks like one that nobody measured: 1, or the same number for channels that differ, or for other
-/// quantizers.
+/// Whether the range looks like one that nobody measured: 1, or the same number for channels that differ, or for
+/// quantizers whose data differ.
 fn is_placeholder(case: &QuantizerCase, all: &[QuantizerCase]) -> bool {
     let (Some(amax), Some(seen)) = (Ends::of(&case.amax), Ends::of(&case.seen)) else { return false };
     let one = amax.lowest == 1.0 && amax.highest == 1.0;
     let same = amax.count > 1 && amax.lowest == amax.highest && seen.highest > 1.1 * seen.lowest;
-    let alike = |other: &&QuantizerCase| other.shown.name != case.shown.name && other.amax == case.amax;
+    let alike = |other: &QuantizerCase| other.amax == case.amax && other.seen != case.seen;
     let constant = matches!(case.config.range, RangeSource::Constant(_));
-    !constant && (one || same || (amax.count == 1 && all.iter().filter(alike).count() > 0))
+    !constant && (one || same || (amax.count == 1 && all.iter().any(alike)))
 }
 
-fn swapped(cases: &Cases, case: &QuantizerCase, other: &QuantizerCase) -> Option<Finding> {
+fn swapped(cases: &Cases, case: &QuantizerCase, other: &QuantizerCase) -> Finding {
     let message = format!(
         "The range is {}, the data reach {}; for `{}` it is the other way round, {} and {}: the two ranges were \
          exchanged.",
@@ -87,12 +97,13 @@ fn swapped(cases: &Cases, case: &QuantizerCase, other: &QuantizerCase) -> Option
         number(other.amax[0].into()),
         number(other.seen[0].into()),
     );
-    let first = case.shown.name < other.shown.name; // one finding of two
-    let finding = again(cases, case, FindingKind::SwappedRanges, message);
-    first.then(|| finding.with_rule(Rule::set(literal(&other.shown.name), other.config.clone())))
+    let mut finding = again(cases, case, FindingKind::SwappedRanges, message);
+    let mut rules = again(cases, other, FindingKind::SwappedRanges, String::new()).rules;
+    finding.rules.append(&mut rules);
+    finding
 }
 
-fn swapped_channels(cases: &Cases, case: &QuantizerCase, (a, b): (usize, usize)) -> Option<Finding> {
+fn swapped_channels(cases: &Cases, case: &QuantizerCase, (a, b): (usize, usize)) -> Finding {
     let message = format!(
         "The ranges of the channels {a} and {b} are {} and {}, while the values reach {} and {}: exchanged.",
         number(case.amax[a].into()),
@@ -100,7 +111,7 @@ fn swapped_channels(cases: &Cases, case: &QuantizerCase, (a, b): (usize, usize))
         number(case.seen[a].into()),
         number(case.seen[b].into()),
     );
-    Some(again(cases, case, FindingKind::SwappedRanges, message))
+    again(cases, case, FindingKind::SwappedRanges, message)
 }
 
 fn uncalibrated(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {

@@ -60,6 +60,15 @@ impl Diagnosis {
     ///
     /// The page lists every layer and quantizer. Plots are of the worst ones only, as many as fit: the page of a model
     /// with 200 layers and 400 quantizers has less than 300 KiB.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant_report::Diagnosis;
+    ///
+    /// let page = Diagnosis::default().html();
+    /// assert!(page.starts_with("<!DOCTYPE html>") && !page.contains("http-equiv"));
+    /// ```
     pub fn html(&self) -> String {
         page(self)
     }

@@ -123,6 +123,7 @@ fn quantizer(layer: &LayerDiagnosis, operand: Operand, index: usize, random: &mu
         non_finite: if index == 3 { 0.00002 } else { 0.0 },
         sqnr: Some(random.between(14.0, 42.0)),
         channel_sqnr: Some(random.between(14.0, 42.0)),
+        token_sqnr: Some(random.between(14.0, 42.0)),
         histogram: Some(histogram(seen.map_or(1.0, |seen| seen.highest), random)),
         grid: grid(index, amax),
         channel_amax,

@@ -7,8 +7,7 @@ use burn_quant_core::quantizer::AnyTensor;
 use burn_quant_core::quantizer::groups::group_sums;
 use burn_quant_ops::Groups;
 
-use super::quantizer::amax;
-use super::{Sample, SharedPlaces, add, decibels, raise, total};
+use super::{Sample, SharedPlaces, add, amax, decibels, raise, total, wide};
 
 /// Sums over the calls of one layer, on the device.
 #[derive(Debug, Default)]
@@ -122,10 +121,6 @@ impl LayerNumbers {
         let channels = self.signal.iter().zip(&self.own).take(most);
         channels.map(|(signal, own)| decibels((*signal).into(), (*own).into()).unwrap_or(0.0) as f32).collect()
     }
-}
-
-fn wide(x: &AnyTensor) -> Tensor<1> {
-    x.flat().without_autodiff().cast(DType::F32)
 }
 
 fn channels(role: Role, shape: &[usize]) -> Groups {

@@ -21,7 +21,9 @@ pub(crate) use sample::{Sample, SampledValues, SharedPlaces};
 pub(crate) use taps::Passes;
 pub(crate) use weights::{Alternative, WeightNumbers, of_weights};
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
+use burn_quant_core::quantizer::AnyTensor;
+use burn_quant_ops::{Groups, group_amax};
 
 use crate::diagnosis::NO_NOISE;
 
@@ -29,6 +31,18 @@ use crate::diagnosis::NO_NOISE;
 pub(crate) fn decibels(signal: f64, noise: f64) -> Option<f64> {
     let measured = signal > 0.0 && signal.is_finite() && noise.is_finite();
     measured.then(|| if noise > 0.0 { (10.0 * (signal / noise).log10()).min(NO_NOISE) } else { NO_NOISE })
+}
+
+/// A tensor in f32, flat, without a gradient.
+fn wide(x: &AnyTensor) -> Tensor<1> {
+    x.flat().without_autodiff().cast(DType::F32)
+}
+
+/// The largest magnitude of each group of a flat tensor. NaN counts as infinity, which no maximum loses.
+fn amax(x: Tensor<1>, groups: &Groups) -> Tensor<1> {
+    let amax = burn_quant_core::with_rank!(&AnyTensor::new(x, groups.shape().to_vec()), x => group_amax(x, groups));
+    let is_nan = amax.clone().is_nan();
+    amax.mask_fill(is_nan, f32::INFINITY)
 }
 
 /// A sum that begins with its first term.

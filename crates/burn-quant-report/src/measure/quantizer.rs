@@ -1,14 +1,14 @@
 //! Sums of what a quantizer does to its tensors.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 use burn_quant_core::layout::Role;
 use burn_quant_core::model::host;
 use burn_quant_core::quantizer::AnyTensor;
 use burn_quant_core::quantizer::groups::group_sums;
-use burn_quant_ops::{AxisGroups, Groups, group_amax};
+use burn_quant_ops::{AxisGroups, Groups};
 
 use super::sample::{CALLS, SharedPlaces};
-use super::{Sample, SampledValues, add, median, raise, total};
+use super::{Sample, SampledValues, add, amax, median, raise, total, wide};
 
 /// Sums over the calls of one quantizer, on the device.
 #[derive(Debug, Default)]
@@ -22,6 +22,9 @@ pub(crate) struct QuantizerSums {
     tokens: u64,
     token_amax: Option<Tensor<1>>,
     token_squares: Option<Tensor<1>>,
+    /// Tokens whose noise was measured, and the sum of their noises over their signals.
+    noisy_tokens: u64,
+    token_noise: Option<Tensor<1>>,
     sample: Sample,
 }
 
@@ -32,17 +35,21 @@ impl QuantizerSums {
         if shape.contains(&0) {
             return;
         }
-        let wide = |x: &AnyTensor| x.flat().without_autodiff().cast(DType::F32);
         let (x, y) = (wide(x), wide(y));
         let groups = self.groups(role, &shape);
+        let tokens = (role == Role::ChannelsLast && shape.len() > 1).then(|| tokens(&shape));
         if self.calls < CALLS as u64 {
-            let noise = y.clone() - x.clone();
-            add(&mut self.signal, group_sums(x.clone().square(), &groups));
-            add(&mut self.noise, group_sums(noise.square(), &groups));
+            let (signal, noise) = (x.clone().square(), (y.clone() - x.clone()).square());
+            if let Some(tokens) = &tokens {
+                let signals = group_sums(signal.clone(), tokens).clamp_min(f32::MIN_POSITIVE);
+                add(&mut self.token_noise, (group_sums(noise.clone(), tokens) / signals).sum());
+                self.noisy_tokens += tokens.len() as u64;
+            }
+            add(&mut self.signal, group_sums(signal, &groups));
+            add(&mut self.noise, group_sums(noise, &groups));
         }
         raise(&mut self.amax, amax(x.clone(), &groups));
-        if role == Role::ChannelsLast && shape.len() > 1 {
-            let tokens = tokens(&shape);
+        if let Some(tokens) = tokens {
             let of_tokens = amax(x.clone(), &tokens);
             raise(&mut self.token_amax, of_tokens.clone().max());
             add(&mut self.token_squares, of_tokens.square().sum());
@@ -81,6 +88,7 @@ impl QuantizerSums {
             noise: numbers(self.noise),
             amax: numbers(self.amax),
             token_ratio: first(self.token_amax).zip(mean_square).and_then(|(max, mean)| ratio(max, mean)),
+            token_sqnr: first(self.token_noise).and_then(|sum| super::decibels(self.noisy_tokens as f64, sum)),
             sample: self.sample.on_host(),
         }
     }
@@ -101,6 +109,8 @@ pub(crate) struct QuantizerNumbers {
     pub(crate) amax: Vec<f32>,
     /// The largest magnitude of a token, divided by the root mean square of those of all tokens.
     pub(crate) token_ratio: Option<f64>,
+    /// Signal to noise of the mean token, in decibels.
+    pub(crate) token_sqnr: Option<f64>,
     /// Some elements.
     pub(crate) sample: Vec<SampledValues>,
 }
@@ -147,11 +157,6 @@ fn channels_where(channels: &[f32], wanted: impl Fn(usize) -> bool) -> Vec<usize
 fn ratio(of: f64, to: f64) -> Option<f64> {
     let ratio = of / to;
     ratio.is_finite().then_some(ratio)
-}
-
-/// The largest magnitude of each group of a flat tensor.
-pub(super) fn amax(x: Tensor<1>, groups: &Groups) -> Tensor<1> {
-    burn_quant_core::with_rank!(&AnyTensor::new(x, groups.shape().to_vec()), x => group_amax(x, groups))
 }
 
 /// A group for each token.

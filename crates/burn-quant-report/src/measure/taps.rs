@@ -154,16 +154,16 @@ impl<M: Module> Passes<M> {
             Some(watch) => Some(Arc::new(FloatTap { watch: watch.clone(), calls: Arc::clone(&calls) })),
             None => Some(bypass.clone()),
         });
-        let (quantized, places) = (quantized.valid(), Arc::<SharedPlaces>::default());
+        let places = Arc::<SharedPlaces>::default();
         let forced = watch(quantized.clone(), |name, quantizer| {
             let watch = watches.get(name)?.clone();
             Some(Arc::new(ForcedTap { watch, places: places.clone(), role: quantizer.role() }))
         });
-        let free = watch(quantized, |name, _| {
+        let free = watch(quantized.clone(), |name, _| {
             let watch = watches.get(name).filter(|_| name.ends_with("input_quantizer"))?.clone();
             Some(Arc::new(FreeTap { watch, places: places.clone() }))
         });
-        Self { float, forced, free, watches }
+        Self { float, forced: forced.into_valid(), free: free.into_valid(), watches }
     }
 
     /// Forgets the outputs of a batch.

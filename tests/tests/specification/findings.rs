@@ -1,0 +1,177 @@
+//! What a diagnosis advises, on single layers with one thing wrong; the recipe that it leads to mends it.
+//!
+//! Eight more faults are planted by the example `diagnose`.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use burn_quant::nn::{Linear, LinearConfig};
+use burn_quant::place::Role;
+use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Quantizers, Rule, TensorQuantizer, quantize};
+use burn_quant_report::{Better, DiagnoseOptions, Diagnosis, FindingKind, diagnose};
+use burn_quant_tests::device;
+
+use crate::{spread, values};
+
+/// Two layers on one input.
+#[derive(Module, Debug)]
+struct Siblings {
+    query: Linear,
+    key: Linear,
+}
+
+impl Siblings {
+    fn of(weight: Tensor<2>) -> Self {
+        let layer = || {
+            let [inputs, outputs] = weight.dims();
+            let mut layer = LinearConfig::new(inputs, outputs).init(&weight.device());
+            layer.weight = Param::from_tensor(weight.clone());
+            layer.bias = Some(Param::from_tensor(Tensor::zeros([outputs], &weight.device())));
+            layer
+        };
+        Self { query: layer(), key: layer() }
+    }
+
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.query.forward(x.clone()) + self.key.forward(x)
+    }
+
+    fn diagnosed(&self, quantized: &Self, x: &Tensor<2>) -> Diagnosis {
+        let forward = |model: &Self, x: &Tensor<2>| model.forward(x.clone());
+        diagnose(self, quantized, [x.clone()], forward, DiagnoseOptions::new()).unwrap()
+    }
+
+    fn quantized(&self, config: &QuantConfig, data: &Tensor<2>) -> Self {
+        quantize(self.clone(), config, |model| drop(model.forward(data.clone()))).unwrap().0
+    }
+
+    /// With other ranges than those that were calibrated.
+    fn with_amax(self, ranges: &[(&str, &[f32])]) -> Self {
+        let (_, device) = device();
+        let mut quantizers = Quantizers::of(&self);
+        for (name, amax) in ranges {
+            quantizers.get_mut(name).unwrap().set_amax(Tensor::from_data(*amax, &device));
+        }
+        quantizers.install(self).unwrap()
+    }
+}
+
+fn only(quantizer: &str, config: QuantizerConfig) -> QuantConfig {
+    QuantConfig::new().with_rule(Rule::set(quantizer, config)).with_algorithm(Algorithm::Max)
+}
+
+/// A weight of eight inputs and four outputs.
+fn weight() -> Tensor<2> {
+    spread([8, 4], &device().1)
+}
+
+/// Twelve tokens of about the same size.
+fn tokens() -> Tensor<2> {
+    spread([12, 8], &device().1)
+}
+
+fn own_sqnr(diagnosis: &Diagnosis, layer: &str) -> f64 {
+    diagnosis.layers.iter().find(|it| it.path == layer).unwrap().own_sqnr.unwrap()
+}
+
+#[test]
+fn a_token_far_larger_than_the_others_asks_for_ranges_of_tokens() {
+    let (_, device) = device();
+    let float = Siblings::of(weight());
+    let first = Tensor::<2>::from_data([[300.0], [1.0], [1.0]], &device).repeat_dim(1, 4).reshape([12, 1]);
+    let x = tokens() * first.slice_assign([1..4, 0..1], Tensor::ones([3, 1], &device)); // the first of twelve
+    let recipe = only("*input_quantizer", QuantizerConfig::int(8));
+    let before = float.diagnosed(&float.quantized(&recipe, &x), &x);
+    // the signal to noise of tensors and channels is that of the large token: 35 and 40 dB
+    let found: Vec<_> = before.findings.iter().map(|finding| finding.kind).collect();
+    assert_eq!(found, [FindingKind::OutlierTokens, FindingKind::OutlierTokens], "{before}");
+    let mended = before.findings.iter().fold(recipe, |recipe, finding| finding.mend(&recipe));
+    let after = float.diagnosed(&float.quantized(&mended, &x), &x);
+    assert_eq!(after.findings, [], "{after}");
+}
+
+#[test]
+fn a_range_twenty_times_the_data_is_said_to_waste_bits() {
+    let float = Siblings::of(weight());
+    let recipe = only("query.input_quantizer", QuantizerConfig::int(8));
+    let quantized = float.quantized(&recipe, &(tokens() * 20.0));
+    let diagnosis = float.diagnosed(&quantized, &tokens());
+    let finding = &diagnosis.findings[0];
+    assert_eq!((finding.kind, finding.at.as_str()), (FindingKind::Unused, "query.input_quantizer"), "{diagnosis}");
+    assert!(finding.message.contains("20.0 times") && finding.message.contains("4.3 bits"), "{}", finding.message);
+}
+
+#[test]
+fn ranges_of_two_channels_that_were_exchanged_are_named() {
+    let (_, device) = device();
+    let columns = Tensor::<2>::from_data([[1.0, 10.0, 1.0, 1.0]], &device);
+    let float = Siblings::of(weight() * columns);
+    let recipe = only("query.weight_quantizer", QuantizerConfig::int(8).per_channel());
+    let quantized = float.quantized(&recipe, &tokens());
+    let quantizers = Quantizers::of(&quantized);
+    let mut amax = values(quantizers.find("query.weight_quantizer").unwrap().amax().unwrap());
+    amax.swap(0, 1);
+    let wrong = quantized.with_amax(&[("query.weight_quantizer", &amax)]);
+    let diagnosis = float.diagnosed(&wrong, &tokens());
+    let finding = &diagnosis.findings[0];
+    assert_eq!(finding.kind, FindingKind::SwappedRanges, "{diagnosis}");
+    assert!(finding.message.contains("channels 0 and 1"), "{}", finding.message);
+    let mended = float.quantized(&finding.mend(&recipe), &tokens());
+    assert!(own_sqnr(&float.diagnosed(&mended, &tokens()), "query") > 35.0);
+}
+
+#[test]
+fn siblings_with_one_input_have_one_range_and_nobody_set_it() {
+    let float = Siblings::of(weight());
+    let recipe = only("*input_quantizer", QuantizerConfig::int(8));
+    let quantized = float.quantized(&recipe, &(tokens() * 0.1));
+    let diagnosis = float.diagnosed(&quantized, &tokens());
+    let found: Vec<_> = diagnosis.findings.iter().map(|finding| finding.kind).collect();
+    assert_eq!(found, [FindingKind::Saturated, FindingKind::Saturated], "{diagnosis}");
+}
+
+#[test]
+fn weights_on_three_values_have_too_few_bits_and_get_more() {
+    let float = Siblings::of(weight());
+    let recipe = only("query.weight_quantizer", QuantizerConfig::int(2));
+    let before = float.diagnosed(&float.quantized(&recipe, &tokens()), &tokens());
+    let finding = &before.findings[0];
+    assert_eq!((finding.kind, finding.at.as_str()), (FindingKind::TooFewBits, "query.weight_quantizer"), "{before}");
+    let after = float.diagnosed(&float.quantized(&finding.mend(&recipe), &tokens()), &tokens());
+    assert!(own_sqnr(&after, "query") > own_sqnr(&before, "query") + 10.0, "{after}");
+}
+
+#[test]
+fn errors_that_are_all_of_one_sign_go_into_the_bias() {
+    let (_, device) = device();
+    // rounding to multiples of 1/7 takes 0.05 from each weight but the largest; inputs are all near 1
+    let float = Siblings::of(Tensor::full([8, 4], 2.0 / 7.0 + 0.05, &device).slice_fill([0..1, 0..4], 1.0));
+    let x = tokens() * 0.1 + 1.0;
+    let recipe = only("query.weight_quantizer", QuantizerConfig::int(4).constant(1.0));
+    let before = float.diagnosed(&float.quantized(&recipe, &x), &x);
+    let shift = before.findings.iter().find(|finding| finding.kind == FindingKind::ShiftedOutput).unwrap();
+    assert_eq!(shift.at, "query");
+    let after = float.diagnosed(&float.quantized(&shift.mend(&recipe), &x), &x);
+    assert!(own_sqnr(&after, "query") > own_sqnr(&before, "query") + 10.0, "{after}");
+}
+
+/// Quantizers in a list, whose names end in digits as those of stages do.
+#[derive(Module, Debug)]
+struct Listed {
+    inputs: Vec<TensorQuantizer>,
+}
+
+#[test]
+fn quantizers_of_a_list_are_no_stages_of_a_chain() {
+    let (_, device) = device();
+    let quantizer = || TensorQuantizer::new(QuantizerConfig::int(2).constant(1.0), Role::ChannelsLast);
+    let quantized = Listed { inputs: vec![quantizer(), quantizer()] };
+    let float = Listed { inputs: (0..2).map(|_| TensorQuantizer::disabled(Role::ChannelsLast)).collect() };
+    // 0.6 becomes 1 in either, and 1 stays
+    let forward = |model: &Listed, x: &Tensor<1>| model.inputs.iter().fold(x.clone(), |x, it| it.forward(x));
+    let x = Tensor::<1>::from_data([0.6], &device);
+    let of = |model: &Listed| f64::from(values(forward(model, &x))[0]);
+    let options = DiagnoseOptions::new().with_metric("output", Better::Higher, of).with_sensitivity();
+    let diagnosis = diagnose(&float, &quantized, [x.clone()], forward, options).unwrap();
+    let taken: Vec<_> = diagnosis.sensitivity.iter().map(|it| (it.only as f32, it.without as f32)).collect();
+    assert_eq!(taken, [(1.0, 0.6)], "the layer of both is the list");
+}
