@@ -6,11 +6,10 @@ use std::path::Path;
 type Quoted = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str);
 
 const FAILS: &str = "book/src/when-accuracy-falls.md";
-const PRETRAINED: &str = "book/src/pretrained-models.md";
 const PER_TOKEN: &str = "INT8, a range per token";
 const SMOLLM: &str = "SmolLM2-135M, perplexity";
 
-const QUOTED: [Quoted; 14] = [
+const QUOTED: [Quoted; 11] = [
     (FAILS, "float", SMOLLM, "smollm2", "float (dequantized Q4_1)", "perplexity"),
     (FAILS, "`int8_default`", SMOLLM, "smollm2", "INT8", "perplexity"),
     (FAILS, "`int8_per_channel_per_token`", SMOLLM, "smollm2", PER_TOKEN, "perplexity"),
@@ -22,16 +21,6 @@ const QUOTED: [Quoted; 14] = [
     (FAILS, "`int8_per_channel_per_token`", "MiniLM, cosine to float", "minilm", PER_TOKEN, "cosine"),
     (FAILS, "`int8_per_channel_per_token`", "WordSim-353", "minilm", PER_TOKEN, "WordSim-353"),
     (FAILS, "`int8_per_channel_per_token`", "SimLex-999", "minilm", PER_TOKEN, "SimLex-999"),
-    (PRETRAINED, "INT8, a range per token (`int8_per_channel_per_token`)", "cosine", "minilm", PER_TOKEN, "cosine"),
-    (
-        PRETRAINED,
-        "INT8, a range per token (`int8_per_channel_per_token`)",
-        "perplexity",
-        "smollm2",
-        PER_TOKEN,
-        "perplexity",
-    ),
-    (PRETRAINED, "INT8 per tensor, by `max`", "perplexity", "smollm2", "INT8", "perplexity"),
 ];
 
 fn read(path: &str) -> String {

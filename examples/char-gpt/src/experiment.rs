@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, Rule, presets, quantize};
+use burn_quant::{Algorithm, QuantConfig, QuantError, QuantizerConfig, Rule, presets, quantize, summary};
 use serde::Serialize;
 
 use crate::model::{CharGpt, Size};
@@ -35,7 +35,9 @@ pub struct Options {
 pub struct Row {
     /// The recipe.
     pub recipe: String,
-    /// On text that it was not trained on.
+    /// Bits per parameter in a file, everything included; 16 for what stays in float.
+    pub bits_per_parameter: f64,
+    /// Bits per character, on text that it was not trained on.
     pub bits: f64,
 }
 
@@ -122,7 +124,7 @@ pub fn run(options: &Options) -> Result<Results, Box<dyn std::error::Error>> {
         if shown {
             eprintln!("{recipe}: {bits:.4}");
         }
-        rows.push(Row { recipe, bits });
+        rows.push(Row { recipe, bits_per_parameter: summary(model).bits_per_parameter(16), bits });
     };
     row("float".into(), &float);
     let mut generator = None;

@@ -9,12 +9,15 @@ use plot::{Axis, Better, Row, Rows};
 use pretrained::table::Table;
 use pretrained::{efficientnet, minilm, smollm};
 
-type Made = Result<Evidence, Box<dyn Error>>;
+/// A table, or why there is none.
+pub(crate) type Made = Result<Evidence, Box<dyn Error>>;
 
 /// A table.
 pub(crate) struct Evidence {
-    header: Vec<String>,
-    rows: Vec<Vec<String>>,
+    /// What the columns are.
+    pub(crate) header: Vec<String>,
+    /// The float model first.
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 impl Evidence {

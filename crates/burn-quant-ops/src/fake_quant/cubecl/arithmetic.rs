@@ -239,6 +239,7 @@ fn to_minifloat<N: Size>(
 
 /// The nearest value of the table, the first of equally near ones.
 #[cube]
+#[allow(clippy::needless_range_loop)] // kernels unroll ranges
 fn to_nf4<N: Size>(units: Vector<f32, N>) -> Vector<f32, N> {
     let mut nearest = Vector::<f32, N>::new(-1.0f32);
     let mut least = Vector::abs(units - nearest);

@@ -159,6 +159,7 @@ pub(super) fn words_of(
 
 /// The points of some inputs of a granule, from `first` on.
 #[cube]
+#[allow(clippy::needless_range_loop)] // kernels unroll ranges
 pub(super) fn points<N: Size>(words: &Array<u32>, #[comptime] first: usize, #[comptime] form: Form) -> Vector<f32, N> {
     let step = comptime!(first / STEP);
     let mut codes = 0u32;

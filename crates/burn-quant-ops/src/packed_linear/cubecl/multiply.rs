@@ -133,7 +133,7 @@ fn multiply_kernel<N: Size>(
             #[unroll]
             for row in 0..rows_of_cube {
                 let place = row * comptime!(PANEL * SHARES) + unit;
-                shared[place] = shared[place] + shared[place + half * PANEL];
+                shared[place] += shared[place + half * PANEL];
             }
         }
         sync_cube();

@@ -1,0 +1,84 @@
+//! Formats that a search chose, against what one would choose without it.
+
+use std::path::{Path, PathBuf};
+
+use auto_quantize::{Comparison, cnn, gpt, minilm};
+use burn_quant_benches::{device, moby_dick};
+use plot::{Axis, Look, Plot, Series};
+
+use crate::tables::{Evidence, Made};
+
+const AUTO: &str = "auto-quantize";
+
+fn example(path: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "..", "examples", path].iter().collect()
+}
+
+/// The network of the first example.
+pub(crate) fn of_cnn() -> Made {
+    let comparison = cnn::run(&example("fashion-mnist/data"), &device(), 1, 12, usize::MAX, true)?;
+    Ok(table(&comparison, &[4, 4]))
+}
+
+/// The character-level language model.
+pub(crate) fn of_char_gpt() -> Made {
+    let comparison = gpt::run(&char_gpt::Options {
+        device: device(),
+        seed: 1,
+        text: example("char-gpt/data/moby-dick.txt.gz"),
+        steps: 1000,
+        qat_steps: 0,
+        windows: 128,
+        weights: None,
+        progress: true,
+    })?;
+    Ok(table(&comparison, &[4]))
+}
+
+/// The sentence encoder.
+pub(crate) fn of_minilm(models: &Path) -> Made {
+    Ok(table(&minilm::run(models, &moby_dick(), &device(), true)?, &[4, 4, 4]))
+}
+
+/// The search at each budget, and the best of each other way.
+fn table(comparison: &Comparison, decimals: &[usize]) -> Evidence {
+    let header = ["budget", "formats", "bits"].into_iter().map(String::from).chain(comparison.measures.clone());
+    let numbers = |values: &[f64]| -> Vec<String> {
+        values.iter().zip(decimals).map(|(value, decimals)| format!("{value:.decimals$}")).collect()
+    };
+    let line = |budget: String, chosen: &str, bits: f64, values: &[f64]| {
+        [vec![budget, chosen.to_string(), format!("{bits:.3}")], numbers(values)].concat()
+    };
+    let mut rows = vec![line("–".into(), "float", 16.0, &comparison.float)];
+    let of =
+        |row: &auto_quantize::comparison::Row| line(format!("{:.1}", row.budget), &row.chosen, row.bits, &row.values);
+    rows.extend(comparison.rows.iter().map(of));
+    Evidence { header: header.collect(), rows }
+}
+
+/// Draws the first measure over bits: each point of the table once.
+pub(crate) fn picture(evidence: &Evidence, title: &str, y: Axis) -> Plot {
+    let number = |cell: Option<&String>| cell.and_then(|cell| cell.parse::<f64>().ok()).unwrap_or(f64::NAN);
+    let of = |wanted: &dyn Fn(&str) -> bool| {
+        let rows = evidence.rows.iter().filter(|row| wanted(&row[1]));
+        let mut points: Vec<(f64, f64)> = rows.map(|row| (number(row.get(2)), number(row.get(3)))).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        points.dedup(); // formats stand in the rows of every budget that they are within
+        points
+    };
+    let uniform = |chosen: &str| chosen.starts_with("all ");
+    let wider = |chosen: &str| chosen.contains(", ends ");
+    let float = number(evidence.rows.first().and_then(|row| row.get(3)));
+    Plot {
+        name: "auto-quantize",
+        title: title.into(),
+        x: Axis::linear("bits per parameter"),
+        y,
+        series: vec![
+            Series::new("one format for all layers", Look::Points, of(&uniform)),
+            Series::new("more bits for the first and the last", Look::Points, of(&wider)),
+            Series::new(AUTO, Look::Points, of(&|chosen| chosen == AUTO)),
+            Series::level("float", float),
+        ],
+    }
+}
