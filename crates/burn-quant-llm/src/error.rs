@@ -1,7 +1,10 @@
 //! What may be wrong with a language model.
 
+use std::path::PathBuf;
+
 use burn_quant::QuantError;
 use burn_quant_checkpoint::CheckpointError;
+use burn_quant_store::StoreError;
 
 /// What is wrong with a language model, or with what it is told to do.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,17 @@ pub enum LlmError {
     Template {
         /// The cause, with the template's own words.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A record of a part that cannot be read or written.
+    #[error(transparent)]
+    Record(#[from] StoreError),
+    /// A work folder that cannot be used.
+    #[error("`{}` cannot be worked in: {reason}", path.display())]
+    Work {
+        /// Its path, or that of a file in it.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
     },
     /// A text too short for what is asked.
     #[error("the text has {found} tokens, and at least {wanted} are needed")]

@@ -17,6 +17,8 @@ mod export;
 mod recipe;
 mod share;
 
+mod by_parts;
+
 mod tokenizer;
 
 mod chat;
@@ -25,14 +27,15 @@ mod generate;
 
 mod evaluate;
 
+pub use by_parts::{ByParts, PartProgress, QuantizedParts};
 pub use chat::{ChatRole, ChatTemplate, Message, Then};
 pub use config::{Activation, Architecture, DecoderConfig, Experts, RopeScaling};
 pub use convert::folder_of_gguf;
 pub use error::LlmError;
 pub use evaluate::{Comparison, compare, compare_with, perplexity, perplexity_with, windows};
-pub use export::{ExportState, check_recipe};
+pub use export::{Export, ExportState, check_recipe};
 pub use generate::{Generator, Sampling, generate, row};
-pub use model::{Cache, Decoder};
+pub use model::{Cache, Decoder, DecoderPart, PartPlace};
 pub use recipe::{Target, recipe_for};
 pub use share::share_ranges;
 pub use tokenizer::{TextStream, Tokenizer};

@@ -1,14 +1,17 @@
 //! From a Hugging Face folder to a decoder.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_quant::nn::QuantLinear;
 use burn_quant_checkpoint::gguf::GgufModel;
 use burn_quant_checkpoint::{CheckpointError, Folder};
 
 use crate::config::DecoderConfig;
 use crate::import::Imported;
+use crate::model::{DecoderPart, NORM, PartPlace, TABLE};
 use crate::names::in_files;
 use crate::source::Source;
 use crate::{Decoder, LlmError};
@@ -77,48 +80,11 @@ impl Decoder {
         let mut decoder = Decoder::new(config, &device.0);
         let mut reader = Reader { source, read: BTreeSet::new() };
         let (hidden, vocabulary) = (decoder.config().hidden, decoder.config().vocabulary);
-        let table = reader.floats("model.embed_tokens.weight", &[vocabulary, hidden])?;
-        decoder.model.embed_tokens.weight = parameter(TensorData::new(table, [vocabulary, hidden]), device);
-        for (name, gamma) in decoder.norms_mut() {
-            let features = gamma.lazy_shape()[0];
-            let values = reader.floats(&format!("{name}.weight"), &[features])?;
-            *gamma = parameter(TensorData::new(values, [features]), device);
-        }
+        decoder.model.embed_tokens.weight = reader.table(vocabulary, hidden, device)?;
+        reader.norms(decoder.norms_mut(), device)?;
         let mut imported = Imported::default();
         let config = decoder.config().clone();
-        for (name, linear) in decoder.linears_mut() {
-            let file = in_files(&config, &name);
-            let shape = linear.weight.lazy_shape();
-            let (inputs, outputs) = (shape[0], shape[1]);
-            let weight = match source.layer(&file)? {
-                None => reader.floats(&format!("{file}.weight"), &[outputs, inputs])?,
-                Some(layer) => {
-                    let found = vec![layer.weight.outputs, layer.weight.inputs];
-                    if found != [outputs, inputs] {
-                        let expected = format!("[{outputs}, {inputs}]");
-                        return Err(CheckpointError::Shape { name: file, expected, found }.into());
-                    }
-                    reader.read_all(&file);
-                    let values = layer.weight.dequantize();
-                    imported.layer(&name, &layer)?;
-                    values
-                }
-            };
-            // burn's layers have inputs first; a view would make every product of few rows copy the weight
-            let weight = transposed(&weight, outputs, inputs);
-            linear.weight = parameter(TensorData::new(weight, [inputs, outputs]), device);
-            if linear.bias.is_some() {
-                let bias = reader.floats(&format!("{file}.bias"), &[outputs])?;
-                linear.bias = Some(parameter(TensorData::new(bias, [outputs]), device));
-            }
-            let kind = name.rsplit('.').next().unwrap_or_default();
-            if matches!(kind, "k_proj" | "v_proj")
-                && let Some(kv) = source.kv(&file)?
-            {
-                imported.kv(&name.replace("_proj", "_bmm_quantizer"), kv);
-                reader.read_kv(&file);
-            }
-        }
+        reader.linears(decoder.linears_mut(), &config, &mut imported, device)?;
         let tied = config.tied;
         let no_place = |name: &String| {
             let buffer = name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
@@ -132,16 +98,37 @@ impl Decoder {
     }
 
     fn norms_mut(&mut self) -> Vec<(String, &mut Param<Tensor<1>>)> {
-        let mut norms = Vec::new();
-        for (i, layer) in self.model.layers.iter_mut().enumerate() {
-            let named = |name: &str| format!("model.layers.{i}.{name}");
-            norms.push((named("input_layernorm"), &mut layer.input_layernorm.gamma));
-            norms.extend(layer.self_attn.q_norm.as_mut().map(|norm| (named("self_attn.q_norm"), &mut norm.gamma)));
-            norms.extend(layer.self_attn.k_norm.as_mut().map(|norm| (named("self_attn.k_norm"), &mut norm.gamma)));
-            norms.push((named("post_attention_layernorm"), &mut layer.post_attention_layernorm.gamma));
+        let layers = self.model.layers.iter_mut().enumerate().flat_map(|(i, layer)| layer.norms_mut(i));
+        layers.chain([(NORM.to_string(), &mut self.model.norm.gamma)]).collect()
+    }
+}
+
+impl DecoderPart {
+    /// Loads a part of a decoder from a Hugging Face folder in float, with parameters of a type: f32, f16 or bf16.
+    ///
+    /// Nothing else of the folder is read.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Decoder::load`], and [`LlmError::Setting`] if the folder is quantized.
+    pub fn load(folder: &Folder, place: PartPlace, dtype: DType, device: &Device) -> Result<Self, LlmError> {
+        let source = Source::of(folder)?;
+        if let Some(name) = source.quantized().first() {
+            return Err(LlmError::Setting {
+                key: "quantization_config".into(),
+                found: format!("that of {} quantized layers, first `{name}`", source.quantized().len()),
+                supported: "a folder in float, where it is loaded part by part",
+            });
         }
-        norms.push(("model.norm".into(), &mut self.model.norm.gamma));
-        norms
+        let config = Arc::new(DecoderConfig::of_json(folder.config())?);
+        let mut part = Self::new(config.clone(), place, device);
+        let (device, mut reader) = ((device.clone(), dtype), Reader { source: &source, read: BTreeSet::new() });
+        if let Some(table) = part.table_mut() {
+            table.weight = reader.table(config.vocabulary, config.hidden, &device)?;
+        }
+        reader.norms(part.norms_mut(), &device)?;
+        reader.linears(part.linears_mut(), &config, &mut Imported::default(), &device)?;
+        Ok(part)
     }
 }
 
@@ -171,6 +158,66 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// The table of embeddings.
+    fn table(&mut self, rows: usize, columns: usize, device: &(Device, DType)) -> Result<Param<Tensor<2>>, LlmError> {
+        let table = self.floats(&format!("{TABLE}.weight"), &[rows, columns])?;
+        Ok(parameter(TensorData::new(table, [rows, columns]), device))
+    }
+
+    /// The weights of norms.
+    fn norms(&mut self, norms: Vec<(String, &mut Param<Tensor<1>>)>, device: &(Device, DType)) -> Result<(), LlmError> {
+        for (name, gamma) in norms {
+            let features = gamma.lazy_shape()[0];
+            let values = self.floats(&format!("{name}.weight"), &[features])?;
+            *gamma = parameter(TensorData::new(values, [features]), device);
+        }
+        Ok(())
+    }
+
+    /// Weights and biases of linear layers, and what their quantizers are.
+    fn linears(
+        &mut self,
+        linears: Vec<(String, &mut QuantLinear)>,
+        config: &DecoderConfig,
+        imported: &mut Imported,
+        device: &(Device, DType),
+    ) -> Result<(), LlmError> {
+        for (name, linear) in linears {
+            let file = in_files(config, &name);
+            let shape = linear.weight.lazy_shape();
+            let (inputs, outputs) = (shape[0], shape[1]);
+            let weight = match self.source.layer(&file)? {
+                None => self.floats(&format!("{file}.weight"), &[outputs, inputs])?,
+                Some(layer) => {
+                    let found = vec![layer.weight.outputs, layer.weight.inputs];
+                    if found != [outputs, inputs] {
+                        let expected = format!("[{outputs}, {inputs}]");
+                        return Err(CheckpointError::Shape { name: file, expected, found }.into());
+                    }
+                    self.read_all(&file);
+                    let values = layer.weight.dequantize();
+                    imported.layer(&name, &layer)?;
+                    values
+                }
+            };
+            // burn's layers have inputs first; a view would make every product of few rows copy the weight
+            let weight = transposed(&weight, outputs, inputs);
+            linear.weight = parameter(TensorData::new(weight, [inputs, outputs]), device);
+            if linear.bias.is_some() {
+                let bias = self.floats(&format!("{file}.bias"), &[outputs])?;
+                linear.bias = Some(parameter(TensorData::new(bias, [outputs]), device));
+            }
+            let kind = name.rsplit('.').next().unwrap_or_default();
+            if matches!(kind, "k_proj" | "v_proj")
+                && let Some(kv) = self.source.kv(&file)?
+            {
+                imported.kv(&name.replace("_proj", "_bmm_quantizer"), kv);
+                self.read_kv(&file);
+            }
+        }
+        Ok(())
+    }
+
     /// The floats of a tensor of this shape.
     fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LlmError> {
         let (found, values) = self.source.floats(name)?;

@@ -82,6 +82,11 @@ impl<'a> Source<'a> {
         })
     }
 
+    /// The layers that are quantized.
+    pub(crate) fn quantized(&self) -> &[String] {
+        &self.layers
+    }
+
     /// Whether a layer is quantized.
     pub(crate) fn is_quantized(&self, name: &str) -> bool {
         self.layers.iter().any(|layer| layer == name)

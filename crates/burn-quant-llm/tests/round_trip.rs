@@ -1,35 +1,16 @@
 //! A small decoder, quantized, written in each format that holds the result, and loaded again: it computes what the
 //! quantized decoder computed.
 
-use std::path::PathBuf;
+mod models;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_quant::config::Format;
 use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Rule, presets, quantize};
+use burn_quant_checkpoint::Folder;
 use burn_quant_checkpoint::gguf::GgufModel;
-use burn_quant_checkpoint::{Folder, FolderWriter};
 use burn_quant_llm::{Decoder, ExportState, LlmError, Target, check_recipe, recipe_for, share_ranges};
-use tempfile::TempDir;
 
-/// A float model of the tests, as an ordinary folder: tensors that models share are stored once.
-fn folder(model: &str) -> (TempDir, Folder) {
-    let models = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/checkpoints/models"));
-    let from = Folder::open(models.join(model)).expect("a model of the tests");
-    let place = tempfile::tempdir().expect("a temporary folder");
-    let mut writer = FolderWriter::create(place.path().join("float")).expect("a folder");
-    writer.json("config.json", from.config()).expect("a file");
-    for name in from.names() {
-        writer.tensor(name, from.tensor(name).expect("a tensor")).expect("a new name");
-    }
-    let shared = from.json("shared.json").expect("JSON").unwrap_or_default();
-    for (name, file) in shared["tensors"].as_object().into_iter().flatten() {
-        let file = models.join(model).join(file.as_str().expect("a file"));
-        let other = Folder::open(file.parent().expect("a folder")).expect("a model of the tests");
-        writer.tensor(name, other.tensor(name).expect("a tensor")).expect("a new name");
-    }
-    let folder = Folder::open(writer.finish().expect("a folder")).expect("what was written is read");
-    (place, folder)
-}
+use models::folder;
 
 /// Two rows of 16 tokens.
 fn tokens(seed: i64, device: &Device) -> Tensor<2, Int> {

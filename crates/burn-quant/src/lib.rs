@@ -86,7 +86,9 @@ pub mod config {
 /// Where quantizers belong: rules -> [`Plan`](place::Plan) -> a model that has them.
 pub mod place {
     pub use burn_quant_core::layout::{Role, WeightLayout, burn_layer_name};
-    pub use burn_quant_core::place::{Plan, PlannedQuantizer, WeightLayouts, disable, enable, install_plan, place};
+    pub use burn_quant_core::place::{
+        Plan, PlannedQuantizer, WeightLayouts, disable, enable, install_plan, place, plan,
+    };
 }
 
 /// The quantizers of a model, one by one and all together.

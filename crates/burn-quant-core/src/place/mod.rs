@@ -12,5 +12,5 @@ mod switch;
 pub use beside::BesideConvolution;
 pub use layout::WeightLayouts;
 pub use plan::{NoWeights, Placed};
-pub use plan::{Plan, PlannedQuantizer, install_plan, place};
+pub use plan::{Plan, PlannedQuantizer, install_plan, place, plan};
 pub use switch::{disable, enable};

@@ -73,6 +73,66 @@ pub fn place<M: Module>(
     Ok((placed.model, placed.plan))
 }
 
+/// Returns what rules come down to for a model, without making any of its parameters.
+///
+/// Weights whose parameters are lazy are not checked against blocks and groups, as their shapes are not final: that is
+/// done when the plan is [installed](install_plan), or rules are [placed](place()).
+///
+/// # Errors
+///
+/// Those of [`place()`].
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
+/// use burn::tensor::Device;
+/// use burn_nn::LinearConfig; // burn's own layer
+/// use burn_quant::place::{WeightLayouts, plan};
+/// use burn_quant::presets;
+///
+/// let huge = LinearConfig::new(1 << 20, 1 << 20).init(&Device::flex()); // no memory is taken
+/// let plan = plan(&huge, &presets::int8_weight_only(), &WeightLayouts::new())?;
+/// assert!(plan.quantizers["weight_quantizer"].enabled);
+/// # Ok(()) }
+/// # #[cfg(not(feature = "flex"))] fn main() {}
+/// ```
+pub fn plan<M: Module>(
+    model: &M,
+    rules: &(impl AsRef<[Rule]> + ?Sized),
+    layouts: &WeightLayouts,
+) -> Result<Plan, QuantError> {
+    let index = ModelIndex::lazy_of(model);
+    index.refuse_packed()?;
+    planned(&index, &layouts.resolve(&index)?, rules.as_ref(), NoWeights::Refused, Shapes::OfLazyUnknown)
+}
+
+/// Which shapes are final.
+#[derive(Clone, Copy, PartialEq)]
+enum Shapes {
+    /// All.
+    Known,
+    /// All but those of parameters that are not made yet.
+    OfLazyUnknown,
+}
+
+/// What rules come down to.
+fn planned(
+    index: &ModelIndex,
+    layouts: &Resolved,
+    rules: &[Rule],
+    none: NoWeights,
+    shapes: Shapes,
+) -> Result<Plan, QuantError> {
+    let placements = placements(index, layouts);
+    let planned = apply_rules(&placements, rules, none)?;
+    for (placement, planned) in placements.iter().zip(&planned) {
+        placement.check(planned, shapes)?;
+    }
+    let quantizers = placements.iter().zip(&planned).filter(|(c, p)| c.foreign().is_none() || p.enabled);
+    Ok(Plan { quantizers: quantizers.map(|(c, p)| (c.name.clone(), p.clone())).collect() })
+}
+
 /// Whether rules may enable weights and then disable all of them.
 #[derive(Clone, Copy, PartialEq)]
 pub enum NoWeights {
@@ -106,19 +166,12 @@ impl<M: Module> Placed<M> {
         let index = ModelIndex::of(&model);
         index.refuse_packed()?;
         let resolved = layouts.resolve(&index)?;
-        let placements = placements(&index, &resolved);
-        let planned = apply_rules(&placements, rules, none)?;
-        for (placement, planned) in placements.iter().zip(&planned) {
-            placement.check(planned)?;
-        }
-        let quantizers = placements.iter().zip(&planned).filter(|(c, p)| c.foreign().is_none() || p.enabled);
-        let plan = Plan { quantizers: quantizers.map(|(c, p)| (c.name.clone(), p.clone())).collect() };
+        let plan = planned(&index, &resolved, rules, none, Shapes::Known)?;
         let float = |parameter: &&ParameterRef| {
             parameter.shape.len() > 1
                 && plan.quantizers.get(&parameter.quantizer).is_none_or(|planned| !planned.enabled)
         };
         let float = index.parameters().iter().filter(float).map(|parameter| parameter.path.clone()).collect();
-        drop(placements);
         let again = |layer: &String| {
             let weight =
                 if layer == "weight" { TensorQuantizer::NAME.into() } else { within(layer, TensorQuantizer::NAME) };
@@ -222,7 +275,7 @@ impl Placement<'_> {
         !has_no_product(burn_layer_name(&self.container))
     }
 
-    fn check(&self, planned: &PlannedQuantizer) -> Result<(), QuantError> {
+    fn check(&self, planned: &PlannedQuantizer, shapes: Shapes) -> Result<(), QuantError> {
         if let (true, Some((path, found))) = (planned.enabled, self.foreign()) {
             return Err(QuantError::ForeignReparameterization { path, found });
         }
@@ -234,7 +287,8 @@ impl Placement<'_> {
             let problem = InvalidConfig::RoleOfLayer { layer, found, expected };
             return Err(QuantError::Config { name: self.name.clone(), problem });
         }
-        planned.check(&self.name, self.weight.map(|weight| weight.shape.as_slice()))
+        let known = self.weight.filter(|weight| shapes == Shapes::Known || !weight.is_lazy);
+        planned.check(&self.name, known.map(|weight| weight.shape.as_slice()))
     }
 
     /// The path and the name of a reparameterization that is not ours.

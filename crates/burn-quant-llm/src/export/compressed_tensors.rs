@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use burn_quant_checkpoint::compressed_tensors::{Format, Scheme, config, write_kv, write_layer};
 use burn_quant_checkpoint::modelopt::{Folding, quantized};
-use burn_quant_checkpoint::{CheckpointError, Folder, FolderWriter, NotExportable, QuantizedLayer, Tensor};
+use burn_quant_checkpoint::{CheckpointError, Folder, NotExportable, QuantizedLayer, Tensor};
 
-use super::ExportState;
+use super::parts::Parts;
+use super::{Export, ExportState};
 use crate::LlmError;
 
 impl ExportState {
@@ -20,44 +21,8 @@ impl ExportState {
     /// [`CheckpointError::NotExportable`] for a layer that the format cannot hold: with a branch of low rank, with a
     /// second stage, or with a scale of inputs that nothing before it can take, as that of `o_proj` where heads share
     /// values; [`CheckpointError::Io`] if the folder cannot be written, or exists.
-    pub fn write_compressed_tensors(mut self, source: &Folder, out: &Path) -> Result<PathBuf, LlmError> {
-        self.prepare(Folding::Everywhere)?;
-        let layers = self.quantized_layers("compressed-tensors")?;
-        let mut writer = FolderWriter::create(out)?;
-        let mut schemes = Vec::new();
-        for (name, layer) in &layers {
-            let format = Format::for_layer(layer);
-            schemes.push((name.as_str(), Scheme::of(name, layer, format)?));
-            for (name, tensor) in write_layer(name, layer, format)? {
-                writer.tensor(name, tensor)?;
-            }
-            if let Some(bias) = &self.layers[name].bias {
-                writer.tensor(format!("{name}.bias"), Tensor::from_f32(self.config.dtype, vec![bias.len()], bias))?;
-            }
-        }
-        for (name, keys) in self.kv.iter().filter(|(name, _)| name.ends_with("k_proj")) {
-            let attention = name.trim_end_matches(".k_proj");
-            let Some(values) = self.kv.get(&format!("{attention}.v_proj")) else {
-                let reason = NotExportable::Uncalibrated { quantizer: "v_bmm_quantizer" };
-                let name = attention.to_string();
-                return Err(CheckpointError::NotExportable { name, format: "compressed-tensors", reason }.into());
-            };
-            for (name, tensor) in write_kv(attention, [keys, values])? {
-                writer.tensor(name, tensor)?;
-            }
-        }
-        let ignored: Vec<&str> =
-            self.unquantized.iter().map(String::as_str).filter(|it| !it.contains("embed")).collect();
-        let quantization = config(schemes, Some(&ignored), self.kv.values().next());
-        let mut json = source.config().clone();
-        if let Some(json) = json.as_object_mut() {
-            json.remove("quantization_config");
-            json.insert("quantization_config".into(), quantization);
-        }
-        writer.json("config.json", &json)?;
-        writer.copy_others(source.path())?;
-        self.write_floats(&mut writer)?;
-        Ok(writer.finish()?)
+    pub fn write_compressed_tensors(self, source: &Folder, out: &Path) -> Result<PathBuf, LlmError> {
+        Export::new(source, out).compressed_tensors_of(Parts::Whole(self))
     }
 
     /// The codes and scales of all layers, for a format that holds nothing beside them.
@@ -73,5 +38,48 @@ impl ExportState {
             }
         };
         self.layers.iter().map(quantize).collect()
+    }
+}
+
+impl Export<'_> {
+    pub(super) fn compressed_tensors_of(&self, parts: Parts<'_>) -> Result<PathBuf, LlmError> {
+        let mut writer = self.folder()?;
+        let (mut schemes, mut ignored, mut kv): (Vec<(String, Scheme)>, Vec<String>, _) =
+            (Vec::new(), Vec::new(), None);
+        parts.for_each(Folding::Everywhere, &mut |state| {
+            for (name, layer) in &state.quantized_layers("compressed-tensors")? {
+                let format = Format::for_layer(layer);
+                schemes.push((name.clone(), Scheme::of(name, layer, format)?));
+                for (name, tensor) in write_layer(name, layer, format)? {
+                    writer.tensor(name, tensor)?;
+                }
+                if let Some(bias) = &state.layers[name].bias {
+                    let bias = Tensor::from_f32(state.config.dtype, vec![bias.len()], bias);
+                    writer.tensor(format!("{name}.bias"), bias)?;
+                }
+            }
+            for (name, keys) in state.kv.iter().filter(|(name, _)| name.ends_with("k_proj")) {
+                let attention = name.trim_end_matches(".k_proj");
+                let Some(values) = state.kv.get(&format!("{attention}.v_proj")) else {
+                    let reason = NotExportable::Uncalibrated { quantizer: "v_bmm_quantizer" };
+                    let name = attention.to_string();
+                    return Err(CheckpointError::NotExportable { name, format: "compressed-tensors", reason }.into());
+                };
+                for (name, tensor) in write_kv(attention, [keys, values])? {
+                    writer.tensor(name, tensor)?;
+                }
+            }
+            ignored.extend(state.unquantized.iter().filter(|name| !name.contains("embed")).cloned());
+            if kv.is_none() {
+                kv = state.kv.values().next().cloned();
+            }
+            Ok(state.write_floats(&mut writer)?)
+        })?;
+        schemes.sort_by(|a, b| a.0.cmp(&b.0));
+        let schemes = schemes.iter().map(|(name, scheme)| (name.as_str(), *scheme));
+        let ignored: Vec<&str> = ignored.iter().map(String::as_str).collect();
+        writer.json("config.json", &self.config(config(schemes, Some(&ignored), kv.as_ref())))?;
+        writer.copy_others(self.source.path())?;
+        Ok(writer.finish()?)
     }
 }

@@ -5,14 +5,17 @@
 //! * `modelopt` ModelOpt's unified folder
 //! * `compressed_tensors` the folder of compressed-tensors
 //! * `gguf` a file for llama.cpp
+//! * `parts` all of these, for decoders whose parts are read one by one
 
 mod algo;
 mod check;
 mod compressed_tensors;
 mod gguf;
 mod modelopt;
+mod parts;
 
 pub use check::check_recipe;
+pub use parts::Export;
 
 use std::collections::BTreeMap;
 
@@ -20,14 +23,16 @@ use burn::tensor::{DType, Tensor as BurnTensor};
 use burn_quant::TensorQuantizer;
 use burn_quant::compress::PackedWeight;
 use burn_quant::config::RangeSource;
+use burn_quant::nn::{QuantEmbedding, QuantLinear, QuantRmsNorm};
 use burn_quant::ops::PackedScales;
 use burn_quant::quantizer::Buffer;
 use burn_quant_checkpoint::modelopt::{Folding, LinearState, Siblings, prepare, prepare_experts};
 use burn_quant_checkpoint::{CheckpointError, Element, KvQuantizer, LowRank, NotExportable, Tensor};
 
 use crate::config::{Architecture, DecoderConfig};
+use crate::model::{HEAD, Layer, TABLE};
 use crate::names::in_files;
-use crate::{Decoder, LlmError};
+use crate::{Decoder, DecoderPart, LlmError, PartPlace};
 
 /// A quantized decoder as a checkpoint takes it: its layers in float with their ranges, under the names of files.
 ///
@@ -58,25 +63,66 @@ impl ExportState {
     ///
     /// [`CheckpointError::NotExportable`] for a layer whose quantizers no checkpoint has, or that have no range.
     pub fn of(decoder: &Decoder) -> Result<Self, LlmError> {
-        let config = decoder.config().clone();
-        let dtype = config.dtype;
-        let mut state = Self {
+        let mut state = Self::empty(decoder.config().clone());
+        state.add_table(&decoder.model.embed_tokens);
+        state.add_norms(decoder.norms());
+        state.add_linears(decoder.linears())?;
+        state.add_tied_head();
+        for (i, layer) in decoder.model.layers.iter().enumerate() {
+            state.add_kv(i, layer)?;
+        }
+        Ok(state)
+    }
+
+    /// Takes what a checkpoint needs from a part of a decoder.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ExportState::of`].
+    pub fn of_part(part: &DecoderPart) -> Result<Self, LlmError> {
+        let mut state = Self::empty((**part.config()).clone());
+        if let Some(table) = part.table() {
+            state.add_table(table);
+        }
+        state.add_norms(part.norms());
+        state.add_linears(part.linears())?;
+        match part.place() {
+            PartPlace::Head => state.add_tied_head(),
+            PartPlace::Layer(i) => state.add_kv(i, part.layer().expect("a layer is one"))?,
+            PartPlace::Embeddings => {}
+        }
+        Ok(state)
+    }
+
+    fn empty(config: DecoderConfig) -> Self {
+        Self {
             layers: BTreeMap::new(),
             norms: BTreeMap::new(),
             kv: BTreeMap::new(),
             floats: BTreeMap::new(),
-            unquantized: vec!["model.embed_tokens".into()],
+            unquantized: Vec::new(),
             config,
-        };
-        let table = decoder.model.embed_tokens.weight.val();
-        state.float("model.embed_tokens.weight", table.dims().to_vec(), host(table));
-        for (name, norm) in decoder.norms() {
-            let mut gamma = host(norm.gamma.val());
-            dtype.round(&mut gamma);
-            state.norms.insert(name, gamma);
         }
-        for (name, linear) in decoder.linears() {
-            let file = in_files(&state.config, &name);
+    }
+
+    fn add_table(&mut self, table: &QuantEmbedding) {
+        let table = table.weight.val();
+        self.float(&format!("{TABLE}.weight"), table.dims().to_vec(), host(table));
+        self.unquantized.push(TABLE.into());
+    }
+
+    fn add_norms(&mut self, norms: Vec<(String, &QuantRmsNorm)>) {
+        for (name, norm) in norms {
+            let mut gamma = host(norm.gamma.val());
+            self.config.dtype.round(&mut gamma);
+            self.norms.insert(name, gamma);
+        }
+    }
+
+    fn add_linears(&mut self, linears: Vec<(String, &QuantLinear)>) -> Result<(), LlmError> {
+        let dtype = self.config.dtype;
+        for (name, linear) in linears {
+            let file = in_files(&self.config, &name);
             let [inputs, outputs] = linear.weight.dims();
             let quantizer = linear.weight.reparameterization::<TensorQuantizer>().filter(|it| it.is_enabled());
             let weight = match quantizer.and_then(TensorQuantizer::packed) {
@@ -89,30 +135,36 @@ impl ExportState {
             bias.iter_mut().for_each(|bias| dtype.round(bias));
             let Some(quantizer) = quantizer else {
                 linear.input_quantizer.refuse(&format!("{name}.input_quantizer"))?;
-                state.float(&format!("{file}.weight"), vec![outputs, inputs], weight);
+                self.float(&format!("{file}.weight"), vec![outputs, inputs], weight);
                 if let Some(bias) = bias {
-                    state.float(&format!("{file}.bias"), vec![outputs], bias);
+                    self.float(&format!("{file}.bias"), vec![outputs], bias);
                 }
-                state.unquantized.push(file);
+                self.unquantized.push(file);
                 continue;
             };
             let layer = algo::state(&file, quantizer, &linear.input_quantizer, weight, bias, [outputs, inputs], dtype)?;
-            state.layers.insert(file, layer);
+            self.layers.insert(file, layer);
         }
-        if state.config.tied {
-            state.unquantized.push("lm_head".into());
+        Ok(())
+    }
+
+    /// A head that is the table of embeddings is not quantized.
+    fn add_tied_head(&mut self) {
+        if self.config.tied {
+            self.unquantized.push(HEAD.into());
         }
-        for (i, layer) in decoder.model.layers.iter().enumerate() {
-            let attention = &layer.self_attn;
-            for (kind, quantizer) in [("k", &attention.k_bmm_quantizer), ("v", &attention.v_bmm_quantizer)] {
-                if quantizer.is_enabled() {
-                    let name = format!("model.layers.{i}.self_attn.{kind}_proj");
-                    let kv = kv(&name, quantizer)?;
-                    state.kv.insert(name, kv);
-                }
+    }
+
+    fn add_kv(&mut self, i: usize, layer: &Layer) -> Result<(), LlmError> {
+        let attention = &layer.self_attn;
+        for (kind, quantizer) in [("k", &attention.k_bmm_quantizer), ("v", &attention.v_bmm_quantizer)] {
+            if quantizer.is_enabled() {
+                let name = format!("model.layers.{i}.self_attn.{kind}_proj");
+                let kv = kv(&name, quantizer)?;
+                self.kv.insert(name, kv);
             }
         }
-        Ok(state)
+        Ok(())
     }
 
     fn float(&mut self, name: &str, shape: Vec<usize>, values: Vec<f32>) {

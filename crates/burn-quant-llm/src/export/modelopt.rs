@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use burn_quant_checkpoint::modelopt::{Folding, KvAlgo, Quantization, kv_tensors, pack};
 use burn_quant_checkpoint::{CheckpointError, Dtype, Element, Folder, FolderWriter, Minifloat, NotExportable, Tensor};
 
-use super::ExportState;
+use super::parts::Parts;
+use super::{Export, ExportState};
 use crate::LlmError;
 
 impl ExportState {
@@ -18,33 +19,39 @@ impl ExportState {
     ///
     /// [`CheckpointError::NotExportable`] for a layer that its format cannot hold, [`CheckpointError::Io`] if the
     /// folder cannot be written, or exists.
-    pub fn write_modelopt(mut self, source: &Folder, out: &Path) -> Result<PathBuf, LlmError> {
-        self.prepare(Folding::AsModelOpt)?;
-        let quantization = self.quantization()?;
-        let mut writer = FolderWriter::create(out)?;
-        let mut config = source.config().clone();
-        if let Some(config) = config.as_object_mut() {
-            config.remove("quantization_config");
-            config.insert("quantization_config".into(), quantization.quantization_config());
-        }
-        writer.json("config.json", &config)?;
+    pub fn write_modelopt(self, source: &Folder, out: &Path) -> Result<PathBuf, LlmError> {
+        Export::new(source, out).modelopt_of(Parts::Whole(self))
+    }
+}
+
+impl Export<'_> {
+    pub(super) fn modelopt_of(&self, parts: Parts<'_>) -> Result<PathBuf, LlmError> {
+        let mut writer = self.folder()?;
+        let mut quantization = Quantization::default();
+        let mut kv: Option<(String, KvAlgo)> = None;
+        parts.for_each(Folding::AsModelOpt, &mut |state| {
+            add(&mut quantization, &state, &mut kv)?;
+            for (name, layer) in &state.layers {
+                for (name, tensor) in pack(name, layer)? {
+                    writer.tensor(name, tensor)?;
+                }
+            }
+            let heads = state.config.kv_heads;
+            for (name, quantizer) in &state.kv {
+                for (name, tensor) in kv_tensors(name, quantizer, heads) {
+                    writer.tensor(name, tensor)?;
+                }
+            }
+            Ok(state.write_floats(&mut writer)?)
+        })?;
+        writer.json("config.json", &self.config(quantization.quantization_config()))?;
         writer.json("hf_quant_config.json", &quantization.hf_quant_config())?;
-        writer.copy_others(source.path())?;
-        for (name, layer) in &self.layers {
-            for (name, tensor) in pack(name, layer)? {
-                writer.tensor(name, tensor)?;
-            }
-        }
-        let heads = self.config.kv_heads;
-        for (name, quantizer) in &self.kv {
-            for (name, tensor) in kv_tensors(name, quantizer, heads) {
-                writer.tensor(name, tensor)?;
-            }
-        }
-        self.write_floats(&mut writer)?;
+        writer.copy_others(self.source.path())?;
         Ok(writer.finish()?)
     }
+}
 
+impl ExportState {
     /// Writes norms and all that is not quantized.
     pub(super) fn write_floats(self, writer: &mut FolderWriter) -> Result<(), CheckpointError> {
         let dtype: Dtype = self.config.dtype;
@@ -56,39 +63,42 @@ impl ExportState {
         }
         Ok(())
     }
+}
 
-    fn quantization(&self) -> Result<Quantization, LlmError> {
-        let mut quantization = Quantization::default();
-        // in the order in which they run
-        let mut names: Vec<&String> = self.layers.keys().collect();
-        names.sort_by_key(|name| order(name));
-        for name in names {
-            let layer = &self.layers[name];
-            quantization.layer(name.clone(), layer.algo, Some(layer.block));
-        }
-        self.unquantized.iter().for_each(|name| quantization.exclude(name.clone()));
-        let algos = self.kv.iter().map(|(name, kv)| (name, kv_algo(kv.element, kv.bias.is_some())));
-        let mut first: Option<(&String, KvAlgo)> = None;
-        for (name, algo) in algos {
-            match first {
-                Some((sibling, other)) if other != algo => {
-                    return Err(CheckpointError::NotExportable {
-                        name: name.clone(),
-                        format: "a ModelOpt folder",
-                        reason: NotExportable::Siblings {
-                            found: algo.name().into(),
-                            sibling: sibling.clone(),
-                            other: other.name().into(),
-                        },
-                    }
-                    .into());
-                }
-                _ => first = Some((name, algo)),
+/// Adds the formats of a part, after those before it. `kv` is the first format of keys and values, and whose.
+fn add(
+    quantization: &mut Quantization,
+    state: &ExportState,
+    kv: &mut Option<(String, KvAlgo)>,
+) -> Result<(), CheckpointError> {
+    // in the order in which they run
+    let mut names: Vec<&String> = state.layers.keys().collect();
+    names.sort_by_key(|name| order(name));
+    for name in names {
+        let layer = &state.layers[name];
+        quantization.layer(name.clone(), layer.algo, Some(layer.block));
+    }
+    state.unquantized.iter().for_each(|name| quantization.exclude(name.clone()));
+    for (name, algo) in state.kv.iter().map(|(name, kv)| (name, kv_algo(kv.element, kv.bias.is_some()))) {
+        match kv {
+            Some((sibling, other)) if *other != algo => {
+                return Err(CheckpointError::NotExportable {
+                    name: name.clone(),
+                    format: "a ModelOpt folder",
+                    reason: NotExportable::Siblings {
+                        found: algo.name().into(),
+                        sibling: sibling.clone(),
+                        other: other.name().into(),
+                    },
+                });
+            }
+            _ => {
+                *kv = Some((name.clone(), algo));
+                quantization.set_kv(algo);
             }
         }
-        first.into_iter().for_each(|(_, algo)| quantization.set_kv(algo));
-        Ok(quantization)
     }
+    Ok(())
 }
 
 fn kv_algo(element: Element, affine: bool) -> KvAlgo {

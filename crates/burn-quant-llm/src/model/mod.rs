@@ -2,12 +2,15 @@
 //!
 //! * `attention` attention with shared keys and values, rotary positions and a cache
 //! * `mlp` gated feed-forward layers, one or a mixture of experts
+//! * `part` one layer, or what comes before and after all of them, under the names of the whole
 
 mod attention;
 mod mlp;
+mod part;
 
 pub use attention::Attention;
 pub use mlp::{Expert, Mlp};
+pub use part::{DecoderPart, PartPlace};
 
 use std::sync::Arc;
 
@@ -21,6 +24,13 @@ use burn_quant::nn::{
 
 use crate::config::DecoderConfig;
 use crate::rope::Rotation;
+
+/// The table of embeddings, in decoders and files.
+pub(crate) const TABLE: &str = "model.embed_tokens";
+/// The last norm.
+pub(crate) const NORM: &str = "model.norm";
+/// The head.
+pub(crate) const HEAD: &str = "lm_head";
 
 /// A decoder: tokens to the logits of the next ones.
 ///
@@ -134,10 +144,7 @@ impl Decoder {
     pub fn hidden(&self, tokens: Tensor<2, Int>, cache: &mut Cache) -> Tensor<3> {
         let (config, device) = (&*self.config, tokens.device());
         let rotation = Rotation::new(config, cache.tokens(), tokens.dims()[1], &device);
-        let mut x = self.model.embed_tokens.forward(tokens);
-        if config.has_norms_around_one() {
-            x = x * (config.hidden as f64).sqrt();
-        }
+        let mut x = embedded(&self.model.embed_tokens, tokens, config);
         for ((i, layer), cache) in self.model.layers.iter().enumerate().zip(&mut cache.0) {
             x = layer.forward(x, config, i, &rotation, cache);
         }
@@ -158,51 +165,22 @@ impl Decoder {
     ///
     /// Routers of experts are among them.
     pub fn linears(&self) -> Vec<(String, &QuantLinear)> {
-        let mut linears = Vec::new();
-        for (i, layer) in self.model.layers.iter().enumerate() {
-            let attention = &layer.self_attn;
-            let names = ["q_proj", "k_proj", "v_proj", "o_proj"];
-            let of_attention = [&attention.q_proj, &attention.k_proj, &attention.v_proj, &attention.o_proj];
-            let named = names.into_iter().zip(of_attention);
-            linears.extend(named.map(|(name, linear)| (format!("model.layers.{i}.self_attn.{name}"), linear)));
-            linears.extend(layer.mlp.linears(&format!("model.layers.{i}.mlp")));
-        }
-        linears.extend(self.lm_head.as_ref().map(|head| ("lm_head".to_string(), head)));
-        linears
+        let layers = self.model.layers.iter().enumerate().flat_map(|(i, layer)| layer.linears(i));
+        layers.chain(self.lm_head.as_ref().map(|head| (HEAD.to_string(), head))).collect()
     }
 
     /// All linear layers with their names, to be changed.
     pub(crate) fn linears_mut(&mut self) -> Vec<(String, &mut QuantLinear)> {
-        let mut linears = Vec::new();
-        for (i, layer) in self.model.layers.iter_mut().enumerate() {
-            let attention = &mut layer.self_attn;
-            let of_attention = [
-                ("q_proj", &mut attention.q_proj),
-                ("k_proj", &mut attention.k_proj),
-                ("v_proj", &mut attention.v_proj),
-                ("o_proj", &mut attention.o_proj),
-            ];
-            linears.extend(of_attention.map(|(name, linear)| (format!("model.layers.{i}.self_attn.{name}"), linear)));
-            linears.extend(layer.mlp.linears_mut(&format!("model.layers.{i}.mlp")));
-        }
-        linears.extend(self.lm_head.as_mut().map(|head| ("lm_head".to_string(), head)));
-        linears
+        let layers = self.model.layers.iter_mut().enumerate().flat_map(|(i, layer)| layer.linears_mut(i));
+        layers.chain(self.lm_head.as_mut().map(|head| (HEAD.to_string(), head))).collect()
     }
 
     /// Returns all norms with their names.
     ///
     /// Those of queries and keys are among them.
     pub fn norms(&self) -> Vec<(String, &QuantRmsNorm)> {
-        let mut norms = Vec::new();
-        for (i, layer) in self.model.layers.iter().enumerate() {
-            let named = |name: &str| format!("model.layers.{i}.{name}");
-            norms.push((named("input_layernorm"), &layer.input_layernorm));
-            norms.extend(layer.self_attn.q_norm.as_ref().map(|norm| (named("self_attn.q_norm"), norm)));
-            norms.extend(layer.self_attn.k_norm.as_ref().map(|norm| (named("self_attn.k_norm"), norm)));
-            norms.push((named("post_attention_layernorm"), &layer.post_attention_layernorm));
-        }
-        norms.push(("model.norm".into(), &self.model.norm));
-        norms
+        let layers = self.model.layers.iter().enumerate().flat_map(|(i, layer)| layer.norms(i));
+        layers.chain([(NORM.to_string(), &self.model.norm)]).collect()
     }
 
     /// Gives the decoder a head of its own, with the values of the table of embeddings.
@@ -228,6 +206,58 @@ impl Layer {
         }
     }
 
+    /// The linear layers of the `i`-th layer with their names.
+    fn linears(&self, i: usize) -> Vec<(String, &QuantLinear)> {
+        let attention = &self.self_attn;
+        let of_attention = [
+            ("q_proj", &attention.q_proj),
+            ("k_proj", &attention.k_proj),
+            ("v_proj", &attention.v_proj),
+            ("o_proj", &attention.o_proj),
+        ];
+        let named = of_attention.into_iter();
+        let mut linears: Vec<_> =
+            named.map(|(name, linear)| (format!("model.layers.{i}.self_attn.{name}"), linear)).collect();
+        linears.extend(self.mlp.linears(&format!("model.layers.{i}.mlp")));
+        linears
+    }
+
+    /// The linear layers of the `i`-th layer with their names, to be changed.
+    fn linears_mut(&mut self, i: usize) -> Vec<(String, &mut QuantLinear)> {
+        let attention = &mut self.self_attn;
+        let of_attention = [
+            ("q_proj", &mut attention.q_proj),
+            ("k_proj", &mut attention.k_proj),
+            ("v_proj", &mut attention.v_proj),
+            ("o_proj", &mut attention.o_proj),
+        ];
+        let named = of_attention.into_iter();
+        let mut linears: Vec<_> =
+            named.map(|(name, linear)| (format!("model.layers.{i}.self_attn.{name}"), linear)).collect();
+        linears.extend(self.mlp.linears_mut(&format!("model.layers.{i}.mlp")));
+        linears
+    }
+
+    /// The norms of the `i`-th layer with their names.
+    fn norms(&self, i: usize) -> Vec<(String, &QuantRmsNorm)> {
+        let named = |name: &str| format!("model.layers.{i}.{name}");
+        let mut norms = vec![(named("input_layernorm"), &self.input_layernorm)];
+        norms.extend(self.self_attn.q_norm.as_ref().map(|norm| (named("self_attn.q_norm"), norm)));
+        norms.extend(self.self_attn.k_norm.as_ref().map(|norm| (named("self_attn.k_norm"), norm)));
+        norms.push((named("post_attention_layernorm"), &self.post_attention_layernorm));
+        norms
+    }
+
+    /// The weights of the norms of the `i`-th layer with their names, to be changed.
+    pub(crate) fn norms_mut(&mut self, i: usize) -> Vec<(String, &mut Param<Tensor<1>>)> {
+        let named = |name: &str| format!("model.layers.{i}.{name}");
+        let mut norms = vec![(named("input_layernorm"), &mut self.input_layernorm.gamma)];
+        norms.extend(self.self_attn.q_norm.as_mut().map(|norm| (named("self_attn.q_norm"), &mut norm.gamma)));
+        norms.extend(self.self_attn.k_norm.as_mut().map(|norm| (named("self_attn.k_norm"), &mut norm.gamma)));
+        norms.push((named("post_attention_layernorm"), &mut self.post_attention_layernorm.gamma));
+        norms
+    }
+
     fn forward(
         &self,
         x: Tensor<3>,
@@ -241,6 +271,12 @@ impl Layer {
         let normed_input = normed(&self.post_attention_layernorm, x.clone(), config);
         x + self.mlp.forward(normed_input, config)
     }
+}
+
+/// The features of tokens.
+fn embedded(table: &QuantEmbedding, tokens: Tensor<2, Int>, config: &DecoderConfig) -> Tensor<3> {
+    let x = table.forward(tokens);
+    if config.has_norms_around_one() { x * (config.hidden as f64).sqrt() } else { x }
 }
 
 fn norm(config: &DecoderConfig, features: usize, device: &Device) -> QuantRmsNorm {
