@@ -59,6 +59,7 @@ pub(crate) enum Command {
   burn-quant quantize SmolLM2-135M --recipe nvfp4_awq --calib wiki.txt --format modelopt --out SmolLM2-nvfp4
   burn-quant quantize SmolLM2-135M --recipe fp8+fp8_kv --calib wiki.txt --format compressed-tensors --out SmolLM2-fp8
   burn-quant quantize SmolLM2-135M --recipe int4_awq --calib wiki.txt --format gguf --out SmolLM2-q4.gguf
+  burn-quant quantize Llama-8B --recipe fp8 --calib wiki.txt --memory 6GiB --format modelopt --out Llama-8B-FP8
   burn-quant quantize SmolLM2-135M --auto 6 --formats nvfp4,fp8 --calib wiki.txt --format modelopt --out SmolLM2-auto")]
 pub(crate) struct QuantizeOptions {
     /// The folder of a model in float.
@@ -84,6 +85,13 @@ pub(crate) struct QuantizeOptions {
     /// Where to write: a new folder, or a new file for gguf.
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
+    /// Take at most so much memory: 8GiB, 500MB. A model that needs more is quantized layer by layer, which an
+    /// interruption does not lose: the same command goes on where it was.
+    #[arg(long, value_name = "SIZE", value_parser = crate::units::parse_bytes, conflicts_with = "auto")]
+    pub memory: Option<u64>,
+    /// Where layers that are done are kept meanwhile [default: the path of --out with .work].
+    #[arg(long, value_name = "DIR", requires = "memory")]
+    pub work: Option<PathBuf>,
 }
 
 /// What a recipe is calibrated with.

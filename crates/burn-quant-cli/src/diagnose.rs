@@ -18,10 +18,10 @@ pub(crate) fn run(options: &DiagnoseOptions, backend: Backend, output: &Output) 
     let device = backend.device()?;
     let model = Model::load(&options.folder, &device, output)?;
     let tokenizer = model.tokenizer(None)?;
-    let len = options.calibration.tokens.map_or_else(|| window(&model.decoder), |tokens| tokens as usize);
+    let len = options.calibration.tokens.map_or_else(|| window(model.decoder.config()), |tokens| tokens as usize);
     let text = windows_of(&options.text, &tokenizer, len, options.windows as usize, "used for the diagnosis")?;
     let failed = CliError::of_model(&options.folder, "quantized");
-    let (quantized, _) = match calibration(&options.folder, &options.calibration, &model.decoder)? {
+    let (quantized, _) = match calibration(&options.folder, &options.calibration, model.decoder.config())? {
         Some(windows) => {
             calibrated(model.decoder.clone(), &config, &windows, output).map_err(LlmError::from).map_err(failed)?
         }

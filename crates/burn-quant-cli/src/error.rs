@@ -8,6 +8,8 @@ use burn_quant_llm::LlmError;
 use burn_quant_report::DiagnoseError;
 use burn_quant_store::StoreError;
 
+use crate::units::bytes;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -34,6 +36,14 @@ pub(crate) enum CliError {
         name: String,
         /// The cause.
         source: Box<QuantError>,
+    },
+    /// Less memory than one layer of a model takes.
+    #[error("`--memory {}` is too little for this model: one part of it takes {}", bytes(*limit), bytes(*needed))]
+    Memory {
+        /// What is needed.
+        needed: u64,
+        /// What was given.
+        limit: u64,
     },
     /// A recipe that needs data, and none was given.
     #[error("the recipe `{name}` needs calibration data: {why}")]

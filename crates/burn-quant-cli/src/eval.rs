@@ -66,7 +66,7 @@ pub(crate) fn run(options: &EvalOptions, backend: Backend, output: &Output) -> R
     let float = options.against.as_ref().map(|path| Model::load(path, &device, output)).transpose()?;
     let tokenizer = model.tokenizer(options.tokenizer.as_ref())?;
     let failed = CliError::of_model(&options.text, "evaluated");
-    let len = options.tokens.map_or_else(|| window(&model.decoder), |tokens| tokens as usize);
+    let len = options.tokens.map_or_else(|| window(model.decoder.config()), |tokens| tokens as usize);
     let tokens = tokenizer.encode(&text).map_err(&failed)?;
     let windows = windows(&tokens, len, options.windows as usize).map_err(&failed)?;
 

@@ -20,6 +20,7 @@ mod recipe;
 mod interrupt;
 mod staging;
 
+mod by_parts;
 mod chat;
 mod diagnose;
 mod eval;

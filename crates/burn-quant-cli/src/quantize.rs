@@ -12,12 +12,15 @@ use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, SearchFormat, Sea
 use burn_quant::{QuantConfig, QuantError, Quantizers, quantize_weights};
 use burn_quant_checkpoint::gguf::HalfScales;
 use burn_quant_checkpoint::{CheckpointError, Folder, FolderWriter};
-use burn_quant_llm::{Decoder, ExportState, LlmError, Target, Tokenizer, check_recipe, recipe_for, windows};
+use burn_quant_llm::{
+    Decoder, DecoderConfig, ExportState, LlmError, QuantizedParts, Target, Tokenizer, check_recipe, recipe_for, windows,
+};
 use burn_quant_store::save;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::arguments::{CalibrationOptions, ExportFormat, QuantizeOptions, Score};
+use crate::by_parts::{self, Sizes};
 use crate::device::Backend;
 use crate::error::CliError;
 use crate::model::{Model, RECORD, name};
@@ -38,6 +41,8 @@ struct Quantized {
     layers: BTreeMap<String, usize>,
     calibration: Option<Calibration>,
     search: Option<Search>,
+    /// Parts that were quantized one after the other; none if the whole model was.
+    parts: Option<usize>,
     format: &'static str,
     out: String,
     /// Bytes of the weights in the source and in the result.
@@ -76,50 +81,89 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
         Some(_) if options.score == Score::Gradient => backend.device()?.autodiff(),
         _ => backend.device()?,
     };
-    let model = Model::load(&options.folder, &device, output)?;
-    if Quantizers::of(&model.decoder).iter().any(|(_, quantizer)| quantizer.is_enabled()) {
-        output.warning(format!("`{}` is quantized already: the errors of both add up", options.folder.display()));
-    }
-    let (parameters, architecture) = (model.parameters(), model.architecture());
-    let windows = calibration(&options.folder, &options.calibration, &model.decoder)?;
-
-    let (decoder, done) = match (&recipe, options.auto) {
-        (Some(config), _) => {
-            let config = for_format(config.clone(), &model.decoder, options.format);
-            if windows.is_some() {
-                check(&config, &model.decoder, options.format).map_err(CliError::of_model(&options.out, "written"))?;
+    let sizes = Sizes::of(&folder);
+    let limit = options.memory.filter(|limit| sizes.of_whole() > *limit);
+    let (decoder, parameters) = match limit {
+        None => {
+            let model = Model::load(&options.folder, &device, output)?;
+            if Quantizers::of(&model.decoder).iter().any(|(_, quantizer)| quantizer.is_enabled()) {
+                let folder = options.folder.display();
+                output.warning(format!("`{folder}` is quantized already: the errors of both add up"));
             }
-            let (decoder, report) = match &windows {
-                Some(windows) => {
-                    calibrated(model.decoder, &config, windows, output).map_err(LlmError::from).map_err(&failed)?
+            let parameters = model.parameters();
+            (model.decoder, parameters)
+        }
+        Some(limit) => {
+            by_parts::check(sizes, limit)?;
+            let decoder =
+                by_parts::skeleton(&folder, &device).map_err(CliError::of_model(&options.folder, "loaded"))?;
+            (decoder, sizes.parameters())
+        }
+    };
+    let architecture = decoder.config().architecture.name();
+    let windows = calibration(&options.folder, &options.calibration, decoder.config())?;
+
+    let (made, done) = match (&recipe, options.auto) {
+        (Some(config), _) => {
+            let config = for_format(config.clone(), &decoder, options.format);
+            if windows.is_some() || limit.is_some() {
+                check(&config, &decoder, options.format).map_err(CliError::of_model(&options.out, "written"))?;
+            }
+            match (&windows, limit) {
+                (windows, Some(limit)) => {
+                    let windows = windows.as_deref();
+                    let parts =
+                        by_parts::quantized(options, &folder, &config, windows, (sizes, limit), &device, output)?;
+                    let (passes, warnings) = parts.report();
+                    let done = Done::Recipe { passes, warnings: warnings.to_vec() };
+                    (Made::Parts(parts), done)
                 }
-                None => without_data(model.decoder, &config, recipe_name(options), &options.folder)?,
-            };
-            (decoder, Done::Recipe(report))
+                (Some(windows), None) => {
+                    let result = calibrated(decoder, &config, windows, output);
+                    let (decoder, report) = result.map_err(LlmError::from).map_err(&failed)?;
+                    (Made::whole(decoder), Done::of(&report))
+                }
+                (None, None) => {
+                    let (decoder, report) = without_data(decoder, &config, recipe_name(options), &options.folder)?;
+                    (Made::whole(decoder), Done::of(&report))
+                }
+            }
         }
         (None, budget) => {
             let budget = budget.expect("clap asks for `--recipe` or `--auto`");
             for preset in &formats {
-                let config = for_format((preset.config)(), &model.decoder, options.format);
-                check(&config, &model.decoder, options.format).map_err(CliError::of_model(&options.out, "written"))?;
+                let config = for_format((preset.config)(), &decoder, options.format);
+                check(&config, &decoder, options.format).map_err(CliError::of_model(&options.out, "written"))?;
             }
-            let formats = formats.into_iter().map(|preset| {
-                SearchFormat::new(preset.name, for_format((preset.config)(), &model.decoder, options.format))
-            });
+            let formats = formats
+                .into_iter()
+                .map(|preset| SearchFormat::new(preset.name, for_format((preset.config)(), &decoder, options.format)));
+            let formats: Vec<SearchFormat> = formats.collect();
             let windows = windows.as_deref().expect("clap asks for `--calib`");
             let config = AutoQuantizeConfig::new(budget, formats).with_batches(windows.len(), windows.len());
-            let (decoder, state) = searched(model.decoder, &config, options.score, windows, output)
-                .map_err(LlmError::from)
-                .map_err(&failed)?;
-            (decoder.valid(), Done::Search(Box::new(state)))
+            let (decoder, state) =
+                searched(decoder, &config, options.score, windows, output).map_err(LlmError::from).map_err(&failed)?;
+            (Made::whole(decoder.valid()), Done::Search(Box::new(state)))
         }
     };
 
     let spinner = output.spinner(&format!("writing {}", options.out.display()));
     let staging = Staging::begin(&options.out)?;
-    let rounded = write(&decoder, &folder, &staging.path(), options.format)?;
+    let rounded = match &made {
+        Made::Whole(decoder) => write(decoder, &folder, &staging.path(), options.format)?,
+        Made::Parts(parts) => by_parts::write(parts, &folder, &staging.path(), options)?,
+    };
     let written = weight_bytes(&staging.path()).map_err(CliError::of_file(&options.out, "read"))?;
+    let layers = made.layers();
+    let parts = match &made {
+        Made::Whole(_) => None,
+        Made::Parts(parts) => Some(parts.places().len()),
+    };
     staging.finish()?;
+    if let Made::Parts(parts) = made {
+        // the result is there
+        parts.remove().unwrap_or_else(|error| output.warning(error.to_string()));
+    }
     spinner.finish_and_clear();
 
     let calibration = |passes| {
@@ -130,7 +174,7 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
         })
     };
     let (passes, warnings, search) = match &done {
-        Done::Recipe(report) => (report.passes, report.warnings.iter().map(ToString::to_string).collect(), None),
+        Done::Recipe { passes, warnings } => (*passes, warnings.clone(), None),
         Done::Search(state) => (
             1,
             Vec::new(),
@@ -146,9 +190,10 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
         architecture,
         parameters,
         recipe: options.recipe.clone().unwrap_or_else(|| options.formats.join(",")),
-        layers: layers(&decoder),
+        layers,
         calibration: calibration(passes).filter(|_| passes > 0),
         search,
+        parts,
         format: options.format.name(),
         out: options.out.display().to_string(),
         float_bytes: float_bytes(&folder),
@@ -166,9 +211,35 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
     Ok(())
 }
 
+/// What was made: in memory, or in a work folder.
+enum Made {
+    Whole(Box<Decoder>),
+    Parts(QuantizedParts),
+}
+
+impl Made {
+    fn whole(decoder: Decoder) -> Self {
+        Self::Whole(Box::new(decoder))
+    }
+
+    /// Linear layers by the format of their weights.
+    fn layers(&self) -> BTreeMap<String, usize> {
+        match self {
+            Self::Whole(decoder) => layers(decoder),
+            Self::Parts(parts) => by_parts::layers(parts),
+        }
+    }
+}
+
 enum Done {
-    Recipe(Report),
+    Recipe { passes: usize, warnings: Vec<String> },
     Search(Box<SearchState>),
+}
+
+impl Done {
+    fn of(report: &Report) -> Self {
+        Self::Recipe { passes: report.passes, warnings: report.warnings.iter().map(ToString::to_string).collect() }
+    }
 }
 
 /// A recipe whose result the format can hold.
@@ -198,7 +269,7 @@ fn check(config: &QuantConfig, decoder: &Decoder, format: ExportFormat) -> Resul
 pub(crate) fn calibration(
     folder: &Path,
     options: &CalibrationOptions,
-    decoder: &Decoder,
+    decoder: &DecoderConfig,
 ) -> Result<Option<Vec<Vec<u32>>>, CliError> {
     let Some(file) = &options.calib else { return Ok(None) };
     let len = options.tokens.map_or_else(|| window(decoder), |tokens| tokens as usize);
@@ -221,8 +292,8 @@ pub(crate) fn windows_of(
 }
 
 /// 512 tokens, or as many as a model was made for.
-pub(crate) fn window(decoder: &Decoder) -> usize {
-    decoder.config().positions.min(512)
+pub(crate) fn window(decoder: &DecoderConfig) -> usize {
+    decoder.positions.min(512)
 }
 
 /// Tokens as a batch of one window.
@@ -266,7 +337,7 @@ pub(crate) fn calibrated(
 }
 
 /// What a recipe is called on the command line.
-fn recipe_name(options: &QuantizeOptions) -> &str {
+pub(crate) fn recipe_name(options: &QuantizeOptions) -> &str {
     options.recipe.as_deref().unwrap_or_default()
 }
 
@@ -277,17 +348,22 @@ pub(crate) fn without_data(
     recipe: &str,
     folder: &Path,
 ) -> Result<(Decoder, Report), CliError> {
-    let name = || recipe.to_string();
-    quantize_weights(decoder, config).map_err(|error| match error {
+    quantize_weights(decoder, config).map_err(|error| needs_data(error, recipe, folder))
+}
+
+/// What is said of a recipe that needs data, where there is none.
+pub(crate) fn needs_data(error: QuantError, recipe: &str, folder: &Path) -> CliError {
+    let name = recipe.to_string();
+    match error {
         QuantError::NeedsData { algorithm } => {
-            CliError::NeedsData { name: name(), why: format!("its algorithm is `{algorithm}`") }
+            CliError::NeedsData { name, why: format!("its algorithm is `{algorithm}`") }
         }
         QuantError::NeedsForwardLoop { names } => {
             let why = format!("{} are static, first `{}`", plural(names.len(), "activation"), names[0]);
-            CliError::NeedsData { name: name(), why }
+            CliError::NeedsData { name, why }
         }
         other => CliError::of_model(folder, "quantized")(other.into()),
-    })
+    }
 }
 
 fn searched(
@@ -358,7 +434,7 @@ pub(crate) fn write(
 }
 
 /// A folder with the configuration and the tokenizer of another one.
-fn burnpack(folder: &Folder, out: &Path) -> Result<(), CheckpointError> {
+pub(crate) fn burnpack(folder: &Folder, out: &Path) -> Result<(), CheckpointError> {
     let mut writer = FolderWriter::create(out)?;
     let mut config = folder.config().clone();
     if let Some(config) = config.as_object_mut() {

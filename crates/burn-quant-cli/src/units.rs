@@ -14,6 +14,32 @@ pub(crate) fn bytes(bytes: u64) -> String {
     format!("{value:.1} {}", units[unit])
 }
 
+/// Reads a size: `8GiB`, `500MB`, `1.5G` for 1.5 GiB, a plain number of bytes.
+///
+/// # Errors
+///
+/// What was expected.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let expected = || "expected a size: 8GiB, 500MB, 2000000000".to_string();
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..end].parse().map_err(|_| expected())?;
+    let unit = match text[end..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kib" => 1024.0,
+        "m" | "mib" => 1024.0 * 1024.0,
+        "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        "t" | "tib" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        _ => return Err(expected()),
+    };
+    let bytes = number * unit;
+    if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(expected()) }
+}
+
 /// Returns a large number as a person reads it: `951`, `134.5 M`.
 pub(crate) fn count(n: u64) -> String {
     match n {
@@ -50,6 +76,17 @@ mod tests {
     fn sizes_have_one_digit_after_the_point_and_never_1024_of_a_unit() {
         assert_eq!([0, 1023, 1024, 1536].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.5 KiB"]);
         assert_eq!([1_048_575, 1 << 20, 98_777_498].map(bytes), ["1.0 MiB", "1.0 MiB", "94.2 MiB"]);
+    }
+
+    #[test]
+    fn sizes_are_read_in_units_of_1024_and_of_1000() {
+        assert_eq!(
+            ["8GiB", "500MB", "1.5 g", "4096"].map(parse_bytes),
+            [Ok(8 << 30), Ok(500_000_000), Ok(3 << 29), Ok(4096)]
+        );
+        for wrong in ["", "GiB", "-1GiB", "0", "8 apples", "1e40"] {
+            assert!(parse_bytes(wrong).is_err_and(|error| error.contains("8GiB")), "{wrong}");
+        }
     }
 
     #[test]

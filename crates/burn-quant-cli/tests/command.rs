@@ -207,6 +207,32 @@ fn a_diagnosis_is_a_table_json_and_a_page() {
 }
 
 #[test]
+fn a_memory_ceiling_changes_nothing_but_the_memory() {
+    let place = Place::new();
+    // 96 MiB are for the program itself
+    for (recipe, format) in [("nvfp4_awq", "modelopt"), ("int8_wo", "gguf"), ("int8", "burnpack")] {
+        let whole = place.quantized(recipe, format, &CALIBRATION);
+        let parts = place.text(&format!("{recipe}.parts.{format}"));
+        let arguments = ["quantize", MODEL, "--recipe", recipe, "--format", format, "--out", &parts];
+        let run = run(&[&arguments, &CALIBRATION[..], &["--memory", "97MiB", "--json"]].concat()).succeeded();
+        let (done, kl) = (run.json(), |model| evaluated(model, &[])["kl"].as_f64().unwrap());
+        assert_eq!(done["parts"], 4, "embeddings, two layers, head: {done}");
+        assert_eq!(done["layers"].as_object().unwrap().len(), 2, "quantized, and the head in float: {done}");
+        // the record of parts is packed, and multiplies integers
+        let apart: f64 = kl(&parts) - kl(&whole);
+        assert!(apart.abs() < 1e-6, "{recipe} as {format}: {apart}");
+    }
+    assert_eq!(place.names().len(), 6, "the work folders are gone: {:?}", place.names());
+
+    let out = place.text("out");
+    let arguments = ["quantize", MODEL, "--recipe", "int8_wo", "--format", "gguf", "--out", &out, "--memory"];
+    run(&[&arguments[..], &["96MiB"]].concat()).failed(1, &["one part of it takes 9", "--memory"]);
+    run(&[&arguments[..], &["plenty"]].concat()).failed(2, &["expected a size: 8GiB"]);
+    run(&[&arguments[..], &["97MiB", "--work", MODEL]].concat()).failed(1, &["something else"]);
+    assert!(!place.path("out").exists());
+}
+
+#[test]
 fn what_a_format_cannot_hold_is_refused_and_nothing_is_half_written() {
     let place = Place::new();
     let out = place.text("out");

@@ -145,10 +145,20 @@ fn what_a_target_cannot_hold_is_said_before_calibration() {
     let blocks = |size| {
         QuantConfig::new().with_rule(Rule::set("*proj.weight_quantizer", QuantizerConfig::int(4).per_block(size)))
     };
-    // 64 inputs are no whole number of blocks of 48; a shorter last block fits into the other folder
-    let error = check_recipe(&decoder, &blocks(48), Target::ModelOpt).unwrap_err().to_string();
-    assert!(error.contains("its 64 inputs are no whole number of blocks of 48"), "{error}");
-    check_recipe(&decoder, &blocks(48), Target::CompressedTensors).expect("ragged blocks of integers");
+    let device = &device;
+    let written = |block: usize| {
+        let decoder = quantized(&float, &blocks(block), Target::CompressedTensors, device);
+        let place = tempfile::tempdir().expect("a temporary folder");
+        ExportState::of(&decoder)?.write_compressed_tensors(&float, &place.path().join("out"))
+    };
+    // 64 inputs are no whole number of blocks of 48; one block that is not full is a row
+    for target in [Target::ModelOpt, Target::CompressedTensors] {
+        let error = check_recipe(&decoder, &blocks(48), target).unwrap_err().to_string();
+        assert!(error.contains("its 64 inputs are no whole number of blocks of 48"), "{target:?}: {error}");
+    }
+    written(48).expect_err("what is said before is so");
+    check_recipe(&decoder, &blocks(256), Target::CompressedTensors).expect("a block is a row");
+    written(256).expect("what is said before is so");
     check_recipe(&decoder, &blocks(32), Target::Gguf).expect("blocks of 32");
     let error = check_recipe(&decoder, &presets::nvfp4_default(), Target::Gguf).unwrap_err().to_string();
     assert!(error.contains("NVFP4") && error.contains("inputs in float"), "{error}");

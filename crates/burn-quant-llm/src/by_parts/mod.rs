@@ -16,6 +16,7 @@
 mod features;
 mod work;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -84,13 +85,22 @@ pub struct ByParts<'a> {
     work: PathBuf,
     windows: Option<&'a [Vec<u32>]>,
     dtype: DType,
+    budget: Option<usize>,
     progress: Box<dyn FnMut(PartProgress) + 'a>,
 }
 
 impl<'a> ByParts<'a> {
     /// Begins, or goes on with what an interrupted run left in the work folder.
     pub fn new(folder: &'a Folder, recipe: &'a QuantConfig, work: impl Into<PathBuf>) -> Self {
-        Self { folder, recipe, work: work.into(), windows: None, dtype: DType::F32, progress: Box::new(|_| {}) }
+        Self {
+            folder,
+            recipe,
+            work: work.into(),
+            windows: None,
+            dtype: DType::F32,
+            budget: None,
+            progress: Box::new(|_| {}),
+        }
     }
 
     /// Calibrates with windows of tokens. Without, only recipes that need no data can be used.
@@ -102,6 +112,13 @@ impl<'a> ByParts<'a> {
     /// Computes in a type: f32, the default, f16 or bf16.
     pub fn with_dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
+        self
+    }
+
+    /// Bounds what calibration sums of a part at once: see
+    /// [`QuantizeOptions::with_memory_budget`](burn_quant::calibrate::QuantizeOptions::with_memory_budget).
+    pub fn with_memory_budget(mut self, bytes: usize) -> Self {
+        self.budget = Some(bytes);
         self
     }
 
@@ -188,7 +205,12 @@ impl<'a> ByParts<'a> {
             return Ok((part, None));
         }
         let float = part.clone();
-        let quantized = quantize_with(part, &config, QuantizeOptions::new(), |part| {
+        let options = QuantizeOptions::new();
+        let options = match self.budget {
+            Some(bytes) => options.with_memory_budget(bytes),
+            None => options,
+        };
+        let quantized = quantize_with(part, &config, options, |part| {
             if failed.is_none() {
                 failed = run(part, &mut after).err();
             }
@@ -271,6 +293,11 @@ impl QuantizedParts {
     /// Returns how often data went through a part at most, and what calibration warns of.
     pub fn report(&self) -> (usize, &[String]) {
         self.work.report()
+    }
+
+    /// Returns the formats of the weights of linear layers, by name; `None` in float.
+    pub fn formats(&self) -> &BTreeMap<String, Option<String>> {
+        self.work.formats()
     }
 
     /// Reads a part.

@@ -7,12 +7,14 @@
 //! lock              held while a process works here
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
-use burn_quant::QuantConfig;
 use burn_quant::calibrate::Report;
+use burn_quant::nn::QuantLinear;
+use burn_quant::{QuantConfig, TensorQuantizer};
 use burn_quant_checkpoint::{CheckpointError, Folder};
 use burn_quant_store::{restore, save};
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,8 @@ struct State {
     passes: usize,
     /// What calibration warns of.
     warnings: Vec<String>,
+    /// The formats of the weights of linear layers, by name; stages are joined by `+`. `None` in float.
+    formats: BTreeMap<String, Option<String>>,
 }
 
 /// A folder that a run works in.
@@ -46,6 +50,13 @@ pub(super) struct Work {
 
 fn io(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError + '_ {
     move |source| CheckpointError::Io { path: path.into(), source }
+}
+
+/// The format of the weight of a layer.
+fn format_of(linear: &QuantLinear) -> Option<String> {
+    let quantizer = linear.weight.reparameterization::<TensorQuantizer>().filter(|quantizer| quantizer.is_enabled())?;
+    let stages: Vec<String> = quantizer.stages("").map(|(_, stage)| stage.config().kind()).collect();
+    Some(stages.join(" + "))
 }
 
 /// What a run is made of: model, recipe, data, type.
@@ -120,6 +131,10 @@ impl Work {
         (self.state.passes, &self.state.warnings)
     }
 
+    pub(super) fn formats(&self) -> &BTreeMap<String, Option<String>> {
+        &self.state.formats
+    }
+
     /// Where the features before a part are.
     pub(super) fn features(&self, i: usize) -> PathBuf {
         self.folder.join(format!("features-{i}.f32"))
@@ -137,6 +152,7 @@ impl Work {
             self.state.passes = self.state.passes.max(report.passes);
             self.state.warnings.extend(report.warnings.iter().map(ToString::to_string));
         }
+        self.state.formats.extend(part.linears().into_iter().map(|(name, linear)| (name, format_of(linear))));
         let (place, unfinished) = (self.folder.join(STATE), self.folder.join("state.unfinished"));
         let text = serde_json::to_string_pretty(&self.state).expect("a state is plain data");
         std::fs::write(&unfinished, text).map_err(io(&unfinished))?;

@@ -143,7 +143,8 @@ impl DecoderPart {
         self.model.layers.last()?.as_ref()
     }
 
-    pub(crate) fn linears(&self) -> Vec<(String, &QuantLinear)> {
+    /// Returns its linear layers with their names, in the order in which they run.
+    pub fn linears(&self) -> Vec<(String, &QuantLinear)> {
         let mut linears = match (self.layer(), self.place) {
             (Some(layer), PartPlace::Layer(i)) => layer.linears(i),
             _ => Vec::new(),

@@ -1,0 +1,172 @@
+//! `--memory`: a model that needs more is quantized layer by layer.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use burn_quant::QuantConfig;
+use burn_quant_checkpoint::Folder;
+use burn_quant_checkpoint::gguf::HalfScales;
+use burn_quant_llm::{ByParts, Decoder, Export, LlmError, PartProgress, QuantizedParts};
+use burn_quant_store::save;
+
+use crate::arguments::{ExportFormat, QuantizeOptions};
+use crate::error::CliError;
+use crate::model::RECORD;
+use crate::output::Output;
+use crate::quantize::{burnpack, needs_data, recipe_name};
+
+/// The program, its buffers, the tokenizer, and what allocators keep.
+const BASE: u64 = 96 << 20;
+
+/// Bytes of a file of tensors, at most.
+const SHARD: usize = 5_000_000_000;
+
+/// Bytes of the parameters of a folder in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    /// All of them.
+    whole: u64,
+    /// The largest part: a layer, the embeddings, or the head.
+    part: u64,
+}
+
+impl Sizes {
+    pub(crate) fn of(folder: &Folder) -> Self {
+        let mut parts: BTreeMap<&str, u64> = BTreeMap::new();
+        for name in folder.names() {
+            let bytes = folder.info(name).map_or(0, |info| 4 * info.shape.iter().product::<usize>() as u64);
+            *parts.entry(part_of(name)).or_default() += bytes;
+        }
+        Self { whole: parts.values().sum(), part: parts.values().copied().max().unwrap_or_default() }
+    }
+
+    pub(crate) fn parameters(self) -> usize {
+        (self.whole / 4) as usize
+    }
+
+    /// What quantizing the whole model takes: the model, what is written of it, and what one layer needs beside them.
+    pub(crate) fn of_whole(self) -> u64 {
+        BASE + 2 * self.whole + 3 * self.part
+    }
+
+    /// What quantizing part by part takes.
+    pub(crate) fn of_parts(self) -> u64 {
+        BASE + 4 * self.part
+    }
+}
+
+/// The part that a tensor belongs to.
+fn part_of(name: &str) -> &str {
+    let rest = name.strip_prefix("model.layers.").unwrap_or_default();
+    match rest.find('.') {
+        Some(end) => &name[..name.len() - rest.len() + end],
+        None => name,
+    }
+}
+
+/// Where the work is kept meanwhile.
+pub(crate) fn work(options: &QuantizeOptions) -> PathBuf {
+    options.work.clone().unwrap_or_else(|| {
+        let mut name = options.out.file_name().unwrap_or_default().to_os_string();
+        name.push(".work");
+        options.out.with_file_name(name)
+    })
+}
+
+/// Refuses less memory than one part takes.
+pub(crate) fn check(sizes: Sizes, limit: u64) -> Result<(), CliError> {
+    match sizes.of_parts() <= limit {
+        true => Ok(()),
+        false => Err(CliError::Memory { needed: sizes.of_parts(), limit }),
+    }
+}
+
+/// Quantizes part by part.
+pub(crate) fn quantized(
+    options: &QuantizeOptions,
+    folder: &Folder,
+    config: &QuantConfig,
+    windows: Option<&[Vec<u32>]>,
+    (sizes, limit): (Sizes, u64),
+    device: &Device,
+    output: &Output,
+) -> Result<QuantizedParts, CliError> {
+    let work = work(options);
+    let bar = output.bar(0, "layers");
+    let listener = |progress| match progress {
+        PartProgress::Resumed { done, of } => {
+            output.note(format!("going on in `{}`: {done} of {of} parts are done", work.display()));
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+            bar.reset_eta();
+        }
+        PartProgress::Begun { place } => bar.set_message(format!("quantizing {place}")),
+        PartProgress::Done { done, of } => {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        }
+        _ => {}
+    };
+    let sums = (limit - sizes.of_parts()) / 2 + sizes.part / 2;
+    let mut run = ByParts::new(folder, config, &work).with_progress(listener);
+    run = run.with_memory_budget(usize::try_from(sums).unwrap_or(usize::MAX));
+    if let Some(windows) = windows {
+        run = run.with_windows(windows);
+    }
+    let result = run.quantize(device);
+    bar.finish_and_clear();
+    result.map_err(|error| match error {
+        LlmError::Quantize(error) => needs_data(error, recipe_name(options), &options.folder),
+        other => CliError::of_model(&options.folder, "quantized")(other),
+    })
+}
+
+/// Writes what was quantized, and returns what rounding the scales of a GGUF file changes.
+pub(crate) fn write(
+    parts: &QuantizedParts,
+    folder: &Folder,
+    out: &Path,
+    options: &QuantizeOptions,
+) -> Result<Option<HalfScales>, CliError> {
+    let mut export = Export::new(folder, out);
+    if let Some(limit) = options.memory.and_then(|limit| usize::try_from(limit / 4).ok()) {
+        export = export.with_shard_bytes(limit.min(SHARD));
+    }
+    let written = match options.format {
+        ExportFormat::Modelopt => export.modelopt(parts).map(|_| None),
+        ExportFormat::CompressedTensors => export.compressed_tensors(parts).map(|_| None),
+        ExportFormat::Gguf => export.gguf(parts).map(Some),
+        ExportFormat::Burnpack => {
+            burnpack(folder, out).map_err(LlmError::from).map_err(CliError::of_model(out, "written"))?;
+            let decoder = parts.packed().map_err(CliError::of_model(out, "written"))?;
+            save(&decoder, out.join(RECORD)).map(|()| None).map_err(LlmError::from)
+        }
+    };
+    written.map_err(CliError::of_model(out, "written"))
+}
+
+/// Linear layers by the format of their weights.
+pub(crate) fn layers(parts: &QuantizedParts) -> BTreeMap<String, usize> {
+    let mut layers = BTreeMap::new();
+    for format in parts.formats().values() {
+        *layers.entry(format.clone().unwrap_or("float".into())).or_insert(0) += 1;
+    }
+    layers
+}
+
+/// A decoder of a folder whose parameters take no memory.
+pub(crate) fn skeleton(folder: &Folder, device: &Device) -> Result<Decoder, LlmError> {
+    Ok(Decoder::new(burn_quant_llm::DecoderConfig::of_json(folder.config())?, device))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_belong_to_layers_or_to_themselves() {
+        let names = ["model.layers.10.mlp.up_proj.weight", "model.embed_tokens.weight", "lm_head.weight"];
+        assert_eq!(names.map(part_of), ["model.layers.10", "model.embed_tokens.weight", "lm_head.weight"]);
+    }
+}
