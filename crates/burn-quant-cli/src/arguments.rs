@@ -94,6 +94,13 @@ pub(crate) struct QuantizeOptions {
     pub work: Option<PathBuf>,
 }
 
+impl QuantizeOptions {
+    /// What the recipe is called on the command line.
+    pub(crate) fn recipe_name(&self) -> &str {
+        self.recipe.as_deref().unwrap_or_default()
+    }
+}
+
 /// What a recipe is calibrated with.
 #[derive(Args, Debug)]
 pub(crate) struct CalibrationOptions {

@@ -12,9 +12,8 @@ use burn_quant_store::save;
 
 use crate::arguments::{ExportFormat, QuantizeOptions};
 use crate::error::CliError;
-use crate::model::RECORD;
+use crate::model::{RECORD, folder_of_record};
 use crate::output::Output;
-use crate::quantize::{burnpack, needs_data, recipe_name};
 
 /// The program, its buffers, the tokenizer, and what allocators keep.
 const BASE: u64 = 96 << 20;
@@ -117,7 +116,7 @@ pub(crate) fn quantized(
     let result = run.quantize(device);
     bar.finish_and_clear();
     result.map_err(|error| match error {
-        LlmError::Quantize(error) => needs_data(error, recipe_name(options), &options.folder),
+        LlmError::Quantize(error) => CliError::of_recipe(error, options.recipe_name(), &options.folder),
         other => CliError::of_model(&options.folder, "quantized")(other),
     })
 }
@@ -138,7 +137,7 @@ pub(crate) fn write(
         ExportFormat::CompressedTensors => export.compressed_tensors(parts).map(|_| None),
         ExportFormat::Gguf => export.gguf(parts).map(Some),
         ExportFormat::Burnpack => {
-            burnpack(folder, out).map_err(LlmError::from).map_err(CliError::of_model(out, "written"))?;
+            folder_of_record(folder, out).map_err(LlmError::from).map_err(CliError::of_model(out, "written"))?;
             let decoder = parts.packed().map_err(CliError::of_model(out, "written"))?;
             save(&decoder, out.join(RECORD)).map(|()| None).map_err(LlmError::from)
         }

@@ -8,7 +8,7 @@ use burn_quant_llm::LlmError;
 use burn_quant_report::DiagnoseError;
 use burn_quant_store::StoreError;
 
-use crate::units::bytes;
+use crate::units::{bytes, plural};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +107,21 @@ impl CliError {
     /// Names the model that an error is about.
     pub(crate) fn of_model(path: &Path, what: &'static str) -> impl Fn(LlmError) -> Self {
         move |source| CliError::Model { path: path.into(), what, source: Box::new(source) }
+    }
+
+    /// Says of a recipe that it needs data, where there is none; of other errors, which model cannot be quantized.
+    pub(crate) fn of_recipe(error: QuantError, recipe: &str, folder: &Path) -> Self {
+        let name = recipe.to_string();
+        match error {
+            QuantError::NeedsData { algorithm } => {
+                Self::NeedsData { name, why: format!("its algorithm is `{algorithm}`") }
+            }
+            QuantError::NeedsForwardLoop { names } => {
+                let why = format!("{} are static, first `{}`", plural(names.len(), "activation"), names[0]);
+                Self::NeedsData { name, why }
+            }
+            other => Self::of_model(folder, "quantized")(other.into()),
+        }
     }
 
     /// Names the file that an error is about.

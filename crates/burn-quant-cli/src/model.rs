@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
 use burn_quant::compress::{WithoutPackedForm, compress_with};
-use burn_quant_checkpoint::Folder;
 use burn_quant_checkpoint::gguf::GgufModel;
+use burn_quant_checkpoint::{CheckpointError, Folder, FolderWriter};
 use burn_quant_llm::{ChatTemplate, Decoder, DecoderConfig, LlmError, Tokenizer};
 use burn_quant_store::restore;
 
@@ -135,6 +135,21 @@ impl Model {
         let norms = self.decoder.norms().into_iter().map(|(_, norm)| norm.gamma.lazy_shape().num_elements());
         self.decoder.model.embed_tokens.weight.lazy_shape().num_elements() + linears.chain(norms).sum::<usize>()
     }
+}
+
+/// A folder with the configuration and the tokenizer of another one.
+pub(crate) fn folder_of_record(folder: &Folder, out: &Path) -> Result<(), CheckpointError> {
+    let mut writer = FolderWriter::create(out)?;
+    let mut config = folder.config().clone();
+    if let Some(config) = config.as_object_mut() {
+        config.remove("quantization_config");
+    }
+    writer.json("config.json", &config)?;
+    writer.copy_others(folder.path())?;
+    writer.finish()?;
+    // what a folder without tensors has
+    let empty = out.join("model.safetensors");
+    std::fs::remove_file(&empty).map_err(|source| CheckpointError::Io { path: empty, source })
 }
 
 /// Returns the last part of a path.

@@ -10,8 +10,8 @@ use burn::tensor::{Device, Int, Tensor};
 use burn_quant::calibrate::{Progress, QuantizeOptions as Options, Report, quantize_with};
 use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, SearchFormat, SearchProgress, SearchState};
 use burn_quant::{QuantConfig, QuantError, Quantizers, quantize_weights};
+use burn_quant_checkpoint::Folder;
 use burn_quant_checkpoint::gguf::HalfScales;
-use burn_quant_checkpoint::{CheckpointError, Folder, FolderWriter};
 use burn_quant_llm::{
     Decoder, DecoderConfig, ExportState, LlmError, QuantizedParts, Target, Tokenizer, check_recipe, recipe_for, windows,
 };
@@ -23,7 +23,7 @@ use crate::arguments::{CalibrationOptions, ExportFormat, QuantizeOptions, Score}
 use crate::by_parts::{self, Sizes};
 use crate::device::Backend;
 use crate::error::CliError;
-use crate::model::{Model, RECORD, name};
+use crate::model::{Model, RECORD, folder_of_record, name};
 use crate::output::Output;
 use crate::recipe;
 use crate::staging::Staging;
@@ -116,7 +116,7 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
                         by_parts::quantized(options, &folder, &config, windows, (sizes, limit), &device, output)?;
                     let (passes, warnings) = parts.report();
                     let done = Done::Recipe { passes, warnings: warnings.to_vec() };
-                    (Made::Parts(parts), done)
+                    (Made::Parts(Box::new(parts)), done)
                 }
                 (Some(windows), None) => {
                     let result = calibrated(decoder, &config, windows, output);
@@ -124,7 +124,7 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
                     (Made::whole(decoder), Done::of(&report))
                 }
                 (None, None) => {
-                    let (decoder, report) = without_data(decoder, &config, recipe_name(options), &options.folder)?;
+                    let (decoder, report) = without_data(decoder, &config, options.recipe_name(), &options.folder)?;
                     (Made::whole(decoder), Done::of(&report))
                 }
             }
@@ -214,7 +214,7 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
 /// What was made: in memory, or in a work folder.
 enum Made {
     Whole(Box<Decoder>),
-    Parts(QuantizedParts),
+    Parts(Box<QuantizedParts>),
 }
 
 impl Made {
@@ -336,11 +336,6 @@ pub(crate) fn calibrated(
     result
 }
 
-/// What a recipe is called on the command line.
-pub(crate) fn recipe_name(options: &QuantizeOptions) -> &str {
-    options.recipe.as_deref().unwrap_or_default()
-}
-
 /// Quantizes a decoder by a recipe that needs no data.
 pub(crate) fn without_data(
     decoder: Decoder,
@@ -348,22 +343,7 @@ pub(crate) fn without_data(
     recipe: &str,
     folder: &Path,
 ) -> Result<(Decoder, Report), CliError> {
-    quantize_weights(decoder, config).map_err(|error| needs_data(error, recipe, folder))
-}
-
-/// What is said of a recipe that needs data, where there is none.
-pub(crate) fn needs_data(error: QuantError, recipe: &str, folder: &Path) -> CliError {
-    let name = recipe.to_string();
-    match error {
-        QuantError::NeedsData { algorithm } => {
-            CliError::NeedsData { name, why: format!("its algorithm is `{algorithm}`") }
-        }
-        QuantError::NeedsForwardLoop { names } => {
-            let why = format!("{} are static, first `{}`", plural(names.len(), "activation"), names[0]);
-            CliError::NeedsData { name, why }
-        }
-        other => CliError::of_model(folder, "quantized")(other.into()),
-    }
+    quantize_weights(decoder, config).map_err(|error| CliError::of_recipe(error, recipe, folder))
 }
 
 fn searched(
@@ -421,7 +401,7 @@ pub(crate) fn write(
         ExportFormat::Gguf => state().and_then(|state| state.write_gguf(folder, out)).map(Some),
         ExportFormat::Burnpack => {
             let record = out.join(RECORD);
-            burnpack(folder, out).map_err(LlmError::from).map_err(CliError::of_model(out, "written"))?;
+            folder_of_record(folder, out).map_err(LlmError::from).map_err(CliError::of_model(out, "written"))?;
             save(decoder, &record).map_err(|source| CliError::Record {
                 path: record,
                 what: "written",
@@ -431,21 +411,6 @@ pub(crate) fn write(
         }
     };
     written.map_err(CliError::of_model(out, "written"))
-}
-
-/// A folder with the configuration and the tokenizer of another one.
-pub(crate) fn burnpack(folder: &Folder, out: &Path) -> Result<(), CheckpointError> {
-    let mut writer = FolderWriter::create(out)?;
-    let mut config = folder.config().clone();
-    if let Some(config) = config.as_object_mut() {
-        config.remove("quantization_config");
-    }
-    writer.json("config.json", &config)?;
-    writer.copy_others(folder.path())?;
-    writer.finish()?;
-    // what a folder without tensors has
-    let empty = out.join("model.safetensors");
-    std::fs::remove_file(&empty).map_err(|source| CheckpointError::Io { path: empty, source })
 }
 
 /// Linear layers by the format of their weights.

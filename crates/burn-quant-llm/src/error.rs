@@ -54,7 +54,7 @@ pub enum LlmError {
     },
     /// A record of a part that cannot be read or written.
     #[error(transparent)]
-    Record(#[from] StoreError),
+    Record(Box<StoreError>),
     /// A work folder that cannot be used.
     #[error("`{}` cannot be worked in: {reason}", path.display())]
     Work {
@@ -81,4 +81,10 @@ pub enum LlmError {
         /// Its range.
         expected: &'static str,
     },
+}
+
+impl From<StoreError> for LlmError {
+    fn from(error: StoreError) -> Self {
+        Self::Record(Box::new(error))
+    }
 }

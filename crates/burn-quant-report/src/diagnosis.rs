@@ -185,8 +185,8 @@ pub struct QuantizerDiagnosis {
     pub sqnr: Option<f64>,
     /// The median of the channels' signal to noise, in decibels: large channels do not hide what small ones lose.
     pub channel_sqnr: Option<f64>,
-    /// Signal to noise of the mean token, in decibels: `−10 · log10` of the mean of the tokens' noises over their signals;
-    /// of activations with channels last. Large tokens do not hide what small ones lose.
+    /// Signal to noise of the mean token, in decibels: `−10 · log10` of the mean of the tokens' noises over their
+    /// signals; of activations with channels last. Large tokens do not hide what small ones lose.
     pub token_sqnr: Option<f64>,
     /// How often which values are, between the ends of a sample of the data.
     pub histogram: Option<Histogram>,

@@ -20,8 +20,8 @@ pub struct Watched<M> {
 impl<M: Module> Watched<M> {
     /// Returns the model for validation, under the same taps.
     ///
-    /// A weight whose quantizer has no tap is rounded once, and not at each call. `watch(model.valid(), …)` gives a model
-    /// that rounds at each call: whatever installs taps may have changed the weight.
+    /// A weight whose quantizer has no tap is rounded once, and not at each call. `watch(model.valid(), …)` gives a
+    /// model that rounds at each call: whatever installs taps may have changed the weight.
     pub fn into_valid(self) -> Self {
         Self { model: self.model.valid(), _taps: self._taps }
     }

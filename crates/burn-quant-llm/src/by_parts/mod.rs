@@ -28,7 +28,7 @@ use burn_quant::{Algorithm, QuantConfig, QuantError, Rule, quantize_weights};
 use burn_quant_checkpoint::Folder;
 
 use crate::config::DecoderConfig;
-use crate::{Decoder, DecoderPart, ExportState, LlmError, PartPlace, row};
+use crate::{Decoder, DecoderPart, LlmError, PartPlace, row};
 
 use features::{Reader, Writer};
 use work::Work;
@@ -311,19 +311,6 @@ impl QuantizedParts {
     /// If there is no such part.
     pub fn part(&self, i: usize) -> Result<DecoderPart, LlmError> {
         self.work.part(i, DecoderPart::new(self.config.clone(), self.places[i], &self.device))
-    }
-
-    /// Reads a part for export.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`QuantizedParts::part`] and of [`ExportState::of`].
-    ///
-    /// # Panics
-    ///
-    /// If there is no such part.
-    pub fn state(&self, i: usize) -> Result<ExportState, LlmError> {
-        ExportState::of_part(&self.part(i)?)
     }
 
     /// Puts the parts together, with packed weights where they have a packed form: one part is in float at a time.

@@ -22,7 +22,7 @@ impl ExportState {
     /// second stage, or with a scale of inputs that nothing before it can take, as that of `o_proj` where heads share
     /// values; [`CheckpointError::Io`] if the folder cannot be written, or exists.
     pub fn write_compressed_tensors(self, source: &Folder, out: &Path) -> Result<PathBuf, LlmError> {
-        Export::new(source, out).compressed_tensors_of(Parts::Whole(self))
+        Export::new(source, out).compressed_tensors_of(Parts::Whole(Box::new(self)))
     }
 
     /// The codes and scales of all layers, for a format that holds nothing beside them.

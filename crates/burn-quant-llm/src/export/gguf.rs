@@ -28,7 +28,7 @@ impl ExportState {
     /// multiple of 32, a scale of inputs that nothing before it can take; [`CheckpointError::Io`] if the file cannot be
     /// written.
     pub fn write_gguf(self, source: &Folder, out: &Path) -> Result<HalfScales, LlmError> {
-        Export::new(source, out).gguf_of(Parts::Whole(self))
+        Export::new(source, out).gguf_of(Parts::Whole(Box::new(self)))
     }
 }
 

@@ -20,7 +20,7 @@ impl ExportState {
     /// [`CheckpointError::NotExportable`] for a layer that its format cannot hold, [`CheckpointError::Io`] if the
     /// folder cannot be written, or exists.
     pub fn write_modelopt(self, source: &Folder, out: &Path) -> Result<PathBuf, LlmError> {
-        Export::new(source, out).modelopt_of(Parts::Whole(self))
+        Export::new(source, out).modelopt_of(Parts::Whole(Box::new(self)))
     }
 }
 

@@ -85,7 +85,7 @@ impl<'a> Export<'a> {
 /// A decoder, whole or in parts.
 pub(super) enum Parts<'a> {
     /// In memory.
-    Whole(ExportState),
+    Whole(Box<ExportState>),
     /// In files.
     Each(&'a QuantizedParts),
 }
@@ -102,8 +102,10 @@ impl Parts<'_> {
             f(state)
         };
         match self {
-            Self::Whole(state) => prepared(state),
-            Self::Each(parts) => (0..parts.places().len()).try_for_each(|i| prepared(parts.state(i)?)),
+            Self::Whole(state) => prepared(*state),
+            Self::Each(parts) => {
+                (0..parts.places().len()).try_for_each(|i| prepared(ExportState::of_part(&parts.part(i)?)?))
+            }
         }
     }
 }

@@ -48,8 +48,8 @@ fn is_of_tokens(case: &QuantizerCase) -> bool {
 
 fn of_tokens(cases: &Cases, case: &QuantizerCase) -> Finding {
     let message = format!(
-        "The largest token is {} times as large as the root mean square of all, and one range is for all: the mean token \
-         has {}, the median channel {}.",
+        "The largest token is {} times as large as the root mean square of all, and one range is for all: the mean \
+         token has {}, the median channel {}.",
         number(case.shown.token_ratio.unwrap_or(1.0)),
         decibels(case.shown.token_sqnr),
         decibels(case.shown.channel_sqnr),
