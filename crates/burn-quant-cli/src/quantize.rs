@@ -13,7 +13,7 @@ use burn_quant::{QuantConfig, QuantError, Quantizers, quantize_weights};
 use burn_quant_checkpoint::Folder;
 use burn_quant_checkpoint::gguf::HalfScales;
 use burn_quant_llm::{
-    Decoder, DecoderConfig, ExportState, LlmError, QuantizedParts, Target, Tokenizer, check_recipe, recipe_for, windows,
+    Decoder, DecoderConfig, Export, LlmError, QuantizedParts, Target, Tokenizer, check_recipe, recipe_for, windows,
 };
 use burn_quant_store::save;
 use indicatif::ProgressBar;
@@ -392,13 +392,11 @@ pub(crate) fn write(
     out: &Path,
     format: ExportFormat,
 ) -> Result<Option<HalfScales>, CliError> {
-    let state = || ExportState::of(decoder);
+    let (parts, export) = (decoder.clone().into_parts(), Export::new(folder, out));
     let written = match format {
-        ExportFormat::Modelopt => state().and_then(|state| state.write_modelopt(folder, out)).map(|_| None),
-        ExportFormat::CompressedTensors => {
-            state().and_then(|state| state.write_compressed_tensors(folder, out)).map(|_| None)
-        }
-        ExportFormat::Gguf => state().and_then(|state| state.write_gguf(folder, out)).map(Some),
+        ExportFormat::Modelopt => export.modelopt(&parts).map(|_| None),
+        ExportFormat::CompressedTensors => export.compressed_tensors(&parts).map(|_| None),
+        ExportFormat::Gguf => export.gguf(&parts).map(Some),
         ExportFormat::Burnpack => {
             let record = out.join(RECORD);
             folder_of_record(folder, out).map_err(LlmError::from).map_err(CliError::of_model(out, "written"))?;

@@ -35,7 +35,7 @@ pub use error::LlmError;
 pub use evaluate::{Comparison, compare, compare_with, perplexity, perplexity_with, windows};
 pub use export::{Export, ExportState, check_recipe};
 pub use generate::{Generator, Sampling, generate, row};
-pub use model::{Cache, Decoder, DecoderPart, PartPlace};
+pub use model::{Cache, Decoder, DecoderPart, DecoderParts, PartPlace};
 pub use recipe::{Target, recipe_for};
 pub use share::share_ranges;
 pub use tokenizer::{TextStream, Tokenizer};

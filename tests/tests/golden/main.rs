@@ -3,7 +3,8 @@
 //! Reads `index.json` and its tensors from the folder that `BURN_QUANT_GOLDEN` names, by default `tests/data/golden`. A
 //! case passes, fails, or is not yet there because it needs what burn-quant or the device does not have; how many those
 //! are is pinned for the repository's own set, and the last line counts the rest. `--verbose` names the reason of each
-//! case that is not yet there. `--gain` compares models by other options instead: name, our signal to noise in
+//! case that is not yet there, and how long each group takes. `--every N` takes one of N cases of whole models, which
+//! are slow on software devices. `--gain` compares models by other options instead: name, our signal to noise in
 //! decibels, and the reference's.
 
 mod calib;
@@ -16,6 +17,7 @@ mod packed;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use burn::tensor::{DType, Device};
 
@@ -36,8 +38,18 @@ fn main() -> ExitCode {
         models::gain(&golden, &device);
         return ExitCode::SUCCESS;
     }
+    let verbose = arguments.iter().any(|a| a == "--verbose");
+    let every = every(&arguments);
     let (mut passed, mut failed, mut not_yet) = (0, 0, BTreeMap::<String, usize>::new());
+    let (mut models, mut seconds) = (0, BTreeMap::<&str, f64>::new());
     for case in golden.cases() {
+        if case.group.starts_with("model_") {
+            models += 1;
+            if models % every != 0 {
+                continue;
+            }
+        }
+        let start = Instant::now();
         let outcome = match case.group.as_str() {
             "fake_quant" => fake_quant::run(&golden, case, &device),
             "calib" => calib::run(&golden, case, &device),
@@ -47,6 +59,7 @@ fn main() -> ExitCode {
             "compress" => models::run_packed(&golden, case, &device),
             other => Outcome::Failed(format!("group {other} is not known")),
         };
+        *seconds.entry(case.group.as_str()).or_default() += start.elapsed().as_secs_f64();
         match outcome {
             Outcome::Passed => passed += 1,
             Outcome::Failed(why) => {
@@ -54,7 +67,7 @@ fn main() -> ExitCode {
                 println!("FAILED {}: {why}", case.name);
             }
             Outcome::NotYet(why) => {
-                if arguments.iter().any(|a| a == "--verbose") {
+                if verbose {
                     println!("not yet {}: {why}", case.name);
                 }
                 *not_yet.entry(why).or_default() += 1;
@@ -68,13 +81,26 @@ fn main() -> ExitCode {
     for (why, count) in &not_yet {
         println!("  {count:4} x {why}");
     }
+    if verbose {
+        seconds.iter().for_each(|(group, seconds)| println!("  {seconds:6.1} s of {group}"));
+    }
+    if every > 1 {
+        println!("one of {every} cases of whole models");
+    }
     println!("not yet: {}", not_yet.values().sum::<usize>());
-    let as_pinned = golden.set() != "public" || not_yet == pinned(&device);
+    let as_pinned = every > 1 || golden.set() != "public" || not_yet == pinned(&device);
     if !as_pinned {
         println!("expected not yet: {:?}", pinned(&device));
     }
     println!("golden: {passed} passed, {failed} failed");
     if failed == 0 && passed > 0 && as_pinned { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The number after `--every`, or 1.
+fn every(arguments: &[String]) -> usize {
+    let Some(place) = arguments.iter().position(|argument| argument == "--every") else { return 1 };
+    let number = arguments.get(place + 1).and_then(|number| number.parse().ok()).filter(|number| *number > 0);
+    number.expect("`--every` is followed by a number of cases")
 }
 
 /// How many cases of the repository's own set are not yet there, and why: a case may not join or leave them unnoticed.

@@ -40,35 +40,34 @@ pub(crate) fn of_minilm(models: &Path) -> Made {
     Ok(table(&minilm::run(models, &moby_dick(), &device(), true)?, &[4, 4, 4]))
 }
 
-/// The search at each budget, and the best of each other way.
+/// The float model, the search at each budget, and each other choice.
 fn table(comparison: &Comparison, decimals: &[usize]) -> Evidence {
-    let header = ["budget", "formats", "bits"].into_iter().map(String::from).chain(comparison.measures.clone());
-    let numbers = |values: &[f64]| -> Vec<String> {
-        values.iter().zip(decimals).map(|(value, decimals)| format!("{value:.decimals$}")).collect()
+    let header = ["formats", "bits"].into_iter().map(String::from).chain(comparison.measures.clone());
+    let line = |chosen: String, bits: f64, values: &[f64]| {
+        let numbers = values.iter().zip(decimals).map(|(value, decimals)| format!("{value:.decimals$}"));
+        [chosen, format!("{bits:.3}")].into_iter().chain(numbers).collect::<Vec<String>>()
     };
-    let line = |budget: String, chosen: &str, bits: f64, values: &[f64]| {
-        [vec![budget, chosen.to_string(), format!("{bits:.3}")], numbers(values)].concat()
-    };
-    let mut rows = vec![line("–".into(), "float", 16.0, &comparison.float)];
-    let of =
-        |row: &auto_quantize::comparison::Row| line(format!("{:.1}", row.budget), &row.chosen, row.bits, &row.values);
-    rows.extend(comparison.rows.iter().map(of));
+    let mut rows = vec![line("float".into(), 16.0, &comparison.float)];
+    let (searched, mut others): (Vec<_>, Vec<_>) = comparison.rows.iter().partition(|row| row.chosen == AUTO);
+    rows.extend(searched.iter().map(|row| line(format!("{AUTO}, at most {}", row.budget), row.bits, &row.values)));
+    others.sort_by(|a, b| a.bits.total_cmp(&b.bits));
+    others.dedup_by(|a, b| a.chosen == b.chosen); // it stands in the rows of every budget that it is within
+    rows.extend(others.iter().map(|row| line(row.chosen.clone(), row.bits, &row.values)));
     Evidence { header: header.collect(), rows }
 }
 
-/// Draws the first measure over bits: each point of the table once.
+/// Draws the first measure over bits.
 pub(crate) fn picture(evidence: &Evidence, title: &str, y: Axis) -> Plot {
     let number = |cell: Option<&String>| cell.and_then(|cell| cell.parse::<f64>().ok()).unwrap_or(f64::NAN);
     let of = |wanted: &dyn Fn(&str) -> bool| {
-        let rows = evidence.rows.iter().filter(|row| wanted(&row[1]));
-        let mut points: Vec<(f64, f64)> = rows.map(|row| (number(row.get(2)), number(row.get(3)))).collect();
+        let rows = evidence.rows.iter().filter(|row| wanted(&row[0]));
+        let mut points: Vec<(f64, f64)> = rows.map(|row| (number(row.get(1)), number(row.get(2)))).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        points.dedup(); // formats stand in the rows of every budget that they are within
         points
     };
     let uniform = |chosen: &str| chosen.starts_with("all ");
     let wider = |chosen: &str| chosen.contains(", ends ");
-    let float = number(evidence.rows.first().and_then(|row| row.get(3)));
+    let float = number(evidence.rows.first().and_then(|row| row.get(2)));
     Plot {
         name: "auto-quantize",
         title: title.into(),
@@ -77,7 +76,7 @@ pub(crate) fn picture(evidence: &Evidence, title: &str, y: Axis) -> Plot {
         series: vec![
             Series::new("one format for all layers", Look::Points, of(&uniform)),
             Series::new("more bits for the first and the last", Look::Points, of(&wider)),
-            Series::new(AUTO, Look::Points, of(&|chosen| chosen == AUTO)),
+            Series::new(AUTO, Look::Points, of(&|chosen| chosen.starts_with(AUTO))),
             Series::level("float", float),
         ],
     }

@@ -28,7 +28,7 @@ use burn_quant::{Algorithm, QuantConfig, QuantError, Rule, quantize_weights};
 use burn_quant_checkpoint::Folder;
 
 use crate::config::DecoderConfig;
-use crate::{Decoder, DecoderPart, LlmError, PartPlace, row};
+use crate::{Decoder, DecoderPart, DecoderParts, LlmError, PartPlace, row};
 
 use features::{Reader, Writer};
 use work::Work;
@@ -300,24 +300,11 @@ impl QuantizedParts {
         self.work.formats()
     }
 
-    /// Reads a part.
-    ///
-    /// # Errors
-    ///
-    /// [`LlmError::Record`] if its file is damaged.
-    ///
-    /// # Panics
-    ///
-    /// If there is no such part.
-    pub fn part(&self, i: usize) -> Result<DecoderPart, LlmError> {
-        self.work.part(i, DecoderPart::new(self.config.clone(), self.places[i], &self.device))
-    }
-
     /// Puts the parts together, with packed weights where they have a packed form: one part is in float at a time.
     ///
     /// # Errors
     ///
-    /// Those of [`QuantizedParts::part`].
+    /// [`LlmError::Record`] for a part that cannot be read.
     pub fn packed(&self) -> Result<Decoder, LlmError> {
         let mut parts = Vec::with_capacity(self.places.len());
         for i in 0..self.places.len() {
@@ -334,5 +321,16 @@ impl QuantizedParts {
     /// [`CheckpointError::Io`](burn_quant_checkpoint::CheckpointError::Io).
     pub fn remove(self) -> Result<(), LlmError> {
         self.work.remove()
+    }
+}
+
+/// Parts in files: one that cannot be read is [`LlmError::Record`].
+impl DecoderParts for QuantizedParts {
+    fn count(&self) -> usize {
+        self.places.len()
+    }
+
+    fn part(&self, i: usize) -> Result<DecoderPart, LlmError> {
+        self.work.part(i, DecoderPart::new(self.config.clone(), self.places[i], &self.device))
     }
 }

@@ -8,11 +8,13 @@ use burn_quant_checkpoint::{CheckpointError, Folder, FolderWriter};
 use serde_json::Value;
 
 use super::ExportState;
-use crate::{LlmError, QuantizedParts};
+use crate::{DecoderParts, LlmError};
 
 /// Where a quantized decoder goes, and where its tokenizer and configuration come from.
 ///
-/// In memory is one part at a time, and one file of tensors: see [`Export::with_shard_bytes`].
+/// What is made of a decoder for its file is in memory for one part at a time, and for one file of tensors: see
+/// [`Export::with_shard_bytes`]. The parts are those of a decoder in memory, `decoder.into_parts()`, or of one that was
+/// quantized [part by part](crate::ByParts).
 ///
 /// # Example
 ///
@@ -40,8 +42,8 @@ impl<'a> Export<'a> {
     ///
     /// # Errors
     ///
-    /// Those of [`ExportState::write_modelopt`] and of [`QuantizedParts::part`].
-    pub fn modelopt(&self, parts: &QuantizedParts) -> Result<PathBuf, LlmError> {
+    /// Those of [`ExportState::write_modelopt`] and of [`DecoderParts::part`].
+    pub fn modelopt(&self, parts: &dyn DecoderParts) -> Result<PathBuf, LlmError> {
         self.modelopt_of(Parts::Each(parts))
     }
 
@@ -49,8 +51,8 @@ impl<'a> Export<'a> {
     ///
     /// # Errors
     ///
-    /// Those of [`ExportState::write_compressed_tensors`] and of [`QuantizedParts::part`].
-    pub fn compressed_tensors(&self, parts: &QuantizedParts) -> Result<PathBuf, LlmError> {
+    /// Those of [`ExportState::write_compressed_tensors`] and of [`DecoderParts::part`].
+    pub fn compressed_tensors(&self, parts: &dyn DecoderParts) -> Result<PathBuf, LlmError> {
         self.compressed_tensors_of(Parts::Each(parts))
     }
 
@@ -58,8 +60,8 @@ impl<'a> Export<'a> {
     ///
     /// # Errors
     ///
-    /// Those of [`ExportState::write_gguf`] and of [`QuantizedParts::part`].
-    pub fn gguf(&self, parts: &QuantizedParts) -> Result<HalfScales, LlmError> {
+    /// Those of [`ExportState::write_gguf`] and of [`DecoderParts::part`].
+    pub fn gguf(&self, parts: &dyn DecoderParts) -> Result<HalfScales, LlmError> {
         self.gguf_of(Parts::Each(parts))
     }
 
@@ -86,8 +88,8 @@ impl<'a> Export<'a> {
 pub(super) enum Parts<'a> {
     /// In memory.
     Whole(Box<ExportState>),
-    /// In files.
-    Each(&'a QuantizedParts),
+    /// One by one.
+    Each(&'a dyn DecoderParts),
 }
 
 impl Parts<'_> {
@@ -103,9 +105,7 @@ impl Parts<'_> {
         };
         match self {
             Self::Whole(state) => prepared(*state),
-            Self::Each(parts) => {
-                (0..parts.places().len()).try_for_each(|i| prepared(ExportState::of_part(&parts.part(i)?)?))
-            }
+            Self::Each(parts) => (0..parts.count()).try_for_each(|i| prepared(ExportState::of_part(&parts.part(i)?)?)),
         }
     }
 }

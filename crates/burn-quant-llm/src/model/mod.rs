@@ -10,7 +10,7 @@ mod part;
 
 pub use attention::Attention;
 pub use mlp::{Expert, Mlp};
-pub use part::{DecoderPart, PartPlace};
+pub use part::{DecoderPart, DecoderParts, PartPlace};
 
 use std::sync::Arc;
 

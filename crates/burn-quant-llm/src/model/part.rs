@@ -12,6 +12,7 @@ use burn_quant::nn::attention::KvCache;
 use burn_quant::nn::{QuantEmbedding, QuantEmbeddingConfig, QuantLinear, QuantLinearConfig, QuantRmsNorm};
 
 use super::{Body, Decoder, HEAD, Layer, NORM, embedded, norm, normed};
+use crate::LlmError;
 use crate::config::DecoderConfig;
 use crate::rope::Rotation;
 
@@ -181,8 +182,34 @@ impl DecoderPart {
     }
 }
 
+/// Where the parts of a decoder come from, one by one, in their order.
+pub trait DecoderParts {
+    /// Returns how many there are.
+    fn count(&self) -> usize;
+
+    /// Returns a part.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading it.
+    fn part(&self, i: usize) -> Result<DecoderPart, LlmError>;
+}
+
+/// Parts in memory.
+impl DecoderParts for Vec<DecoderPart> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn part(&self, i: usize) -> Result<DecoderPart, LlmError> {
+        Ok(self[i].clone())
+    }
+}
+
 impl Decoder {
     /// Takes a decoder apart.
+    ///
+    /// Its tensors are moved; those of a clone are shared.
     pub fn into_parts(self) -> Vec<DecoderPart> {
         let Self { model: Body { embed_tokens, layers, norm }, lm_head, config } = self;
         let part = |place, model, lm_head| DecoderPart { model, lm_head, config: config.clone(), place };
