@@ -56,18 +56,18 @@ fn table(comparison: &Comparison, decimals: &[usize]) -> Evidence {
     Evidence { header: header.collect(), rows }
 }
 
-/// Draws the first measure over bits.
-pub(crate) fn picture(evidence: &Evidence, title: &str, y: Axis) -> Plot {
+/// Draws a measure, the first is 0, over bits.
+pub(crate) fn picture(evidence: &Evidence, title: &str, measure: usize, y: Axis) -> Plot {
     let number = |cell: Option<&String>| cell.and_then(|cell| cell.parse::<f64>().ok()).unwrap_or(f64::NAN);
     let of = |wanted: &dyn Fn(&str) -> bool| {
         let rows = evidence.rows.iter().filter(|row| wanted(&row[0]));
-        let mut points: Vec<(f64, f64)> = rows.map(|row| (number(row.get(1)), number(row.get(2)))).collect();
+        let mut points: Vec<(f64, f64)> = rows.map(|row| (number(row.get(1)), number(row.get(2 + measure)))).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         points
     };
     let uniform = |chosen: &str| chosen.starts_with("all ");
     let wider = |chosen: &str| chosen.contains(", ends ");
-    let float = number(evidence.rows.first().and_then(|row| row.get(2)));
+    let float = number(evidence.rows.first().and_then(|row| row.get(2 + measure)));
     Plot {
         name: "auto-quantize",
         title: title.into(),
