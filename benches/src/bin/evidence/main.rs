@@ -110,7 +110,8 @@ impl Name {
     fn picture(self) -> Option<(&'static str, Axis)> {
         let accuracy = |name: &str| Axis::linear(name).higher_is_better();
         Some(match self {
-            Name::Faults | Name::Residual => return None,
+            // five photographs are no axis
+            Name::Faults | Name::Residual | Name::EfficientNet => return None,
             Name::Cnn => ("A small network on Fashion-MNIST", accuracy("accuracy in percent, mean of ten seeds")),
             Name::CharGpt => ("A character-level GPT", Axis::linear("bits per character").lower_is_better()),
             Name::AutoQuantizeCnn => {
@@ -127,9 +128,6 @@ impl Name {
             }
             Name::SmolLm2 => {
                 ("SmolLM2-135M-Instruct", Axis::linear("perplexity, last tenth of Moby-Dick").lower_is_better())
-            }
-            Name::EfficientNet => {
-                ("EfficientNet-Lite0", Axis::linear("photographs that are named right").higher_is_better())
             }
         })
     }
