@@ -356,6 +356,9 @@ fn parameters_keep_their_types() {
         mask: Param::initialized(ParamId::new(), Tensor::from_data([true, false, true], &device)),
     };
     for (dtype, expected) in [(FloatDType::F16, DType::F16), (FloatDType::BF16, DType::BF16)] {
+        if !device.supports_dtype(expected) {
+            continue;
+        }
         let (model, _) = quantize_weights(new().map(&mut To(dtype)), &presets::int8_weight_only()).unwrap();
         let bytes = safetensors_to_bytes(&model).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
