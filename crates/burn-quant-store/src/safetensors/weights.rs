@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 use burn_quant_core::compress::{FloatInputs, PackedForm, WeightCodes};
+use burn_quant_core::config::ScaleFormat;
 use burn_quant_core::model::{Path, Quantizers, Visit, visit};
 use burn_quant_core::quantizer::TensorQuantizer;
+use burn_quant_numerics::{BlockScale, Format};
 use serde::{Deserialize, Serialize};
 
 /// What the metadata says of a quantized weight.
@@ -122,7 +124,10 @@ impl Visit for Weights {
 ///
 /// That is tried out. A quantizer may change what it has rounded: one that rotates, or takes its range from the data.
 fn values_of<const D: usize>(weight: Tensor<D>, quantizer: &TensorQuantizer) -> Values {
-    if quantizer.is_uncalibrated() {
+    let config = quantizer.config();
+    // scales that are found in the data, and rounded: whether they are found again depends on the device
+    let refound = config.scale == ScaleFormat::E4M3(BlockScale::Dynamic) && config.format != Format::E2M1;
+    if quantizer.is_uncalibrated() || refound {
         return Values::Unrounded;
     }
     let value = quantizer.forward(weight.clone().detach()).detach();
