@@ -1,18 +1,14 @@
 //! Formats that a search chose, against what one would choose without it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use auto_quantize::{Comparison, cnn, gpt, minilm};
 use burn_quant_benches::{device, moby_dick};
 use plot::{Axis, Look, Plot, Series};
 
-use crate::tables::{Evidence, Made};
+use crate::tables::{Evidence, Made, example};
 
 const AUTO: &str = "auto-quantize";
-
-fn example(path: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "..", "examples", path].iter().collect()
-}
 
 /// The network of the first example.
 pub(crate) fn of_cnn() -> Made {

@@ -1,13 +1,18 @@
 //! The tables, and the pictures of accuracy over bits.
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn_quant_benches::{device, moby_dick};
 use diagnose::{Fault, Trial};
 use plot::{Axis, Better, Row, Rows};
 use pretrained::table::Table;
 use pretrained::{efficientnet, minilm, smollm};
+
+/// A file of an example.
+pub(crate) fn example(path: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "..", "examples", path].iter().collect()
+}
 
 /// A table, or why there is none.
 pub(crate) type Made = Result<Evidence, Box<dyn Error>>;
