@@ -105,7 +105,7 @@ fn the_graph_of_every_preset_computes_what_the_model_does() {
     let sentences = [tokens(&device), tokens(&device)];
     let (mut of_language_models, mut of_experts) = (0, Vec::new());
     // a GPU backend compiles kernels for each: a part of them says enough there
-    let each = if name == "flex" { 1 } else { 6 };
+    let each = if name == "flex" { 1 } else { 12 };
     for preset in presets::all().iter().step_by(each) {
         let (config, what) = ((preset.config)(), format!("{name}, {}", preset.name));
         let calibrate = |model: &Cnn| drop(model.forward(images[0].clone()));

@@ -175,7 +175,7 @@ fn a_graph_becomes_a_model_with_the_paths_of_the_source() {
 fn it_is_quantized_as_the_model_written_with_quantizers() {
     let (name, device) = device();
     // a GPU backend compiles kernels for each: a part of them says enough there
-    let each = if name == "flex" { 1 } else { 6 };
+    let each = if name == "flex" { 1 } else { 12 };
     let mut quantized = 0;
     for preset in presets::all().iter().step_by(each) {
         let config = (preset.config)();
@@ -224,7 +224,7 @@ fn it_is_quantized_as_the_model_written_with_quantizers() {
 #[test]
 fn a_quantized_model_has_a_graph() {
     let (name, device) = device();
-    let each = if name == "flex" { 4 } else { 12 };
+    let each = if name == "flex" { 4 } else { 24 };
     for preset in presets::all().iter().step_by(each) {
         let (_, _, model) = languages(&device);
         let run = |model: &GraphModel| drop(model.forward::<_, Tensor<3>>(tokens(&device)));
