@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use burn_quant::QuantConfig;
+use burn_quant::{Algorithm, QuantConfig};
 use burn_quant_checkpoint::Folder;
 use burn_quant_checkpoint::gguf::HalfScales;
 use burn_quant_llm::{ByParts, Decoder, Export, LlmError, PartProgress, QuantizedParts};
@@ -21,37 +21,66 @@ const BASE: u64 = 96 << 20;
 /// Bytes of a file of tensors, at most.
 const SHARD: usize = 5_000_000_000;
 
-/// Bytes of the parameters of a folder in f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Bytes of the parameters of a folder in f32, and what the solver of a recipe takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sizes {
     /// All of them.
     whole: u64,
     /// The largest part: a layer, the embeddings, or the head.
     part: u64,
+    /// The most inputs of a matrix.
+    inputs: u64,
+    /// Elements of the largest matrix, tables of a row for each token aside.
+    matrix: u64,
+    /// What the solver takes for the largest matrix, in f64.
+    solver: u64,
 }
 
 impl Sizes {
     pub(crate) fn of(folder: &Folder) -> Self {
-        let mut parts: BTreeMap<&str, u64> = BTreeMap::new();
-        for name in folder.names() {
-            let bytes = folder.info(name).map_or(0, |info| 4 * info.shape.iter().product::<usize>() as u64);
-            *parts.entry(part_of(name)).or_default() += bytes;
+        let (mut parts, mut sizes): (BTreeMap<&str, u64>, _) = (BTreeMap::new(), Self::default());
+        for (name, info) in folder.names().filter_map(|name| Some((name, folder.info(name)?))) {
+            let elements = info.shape.iter().product::<usize>() as u64;
+            *parts.entry(part_of(name)).or_default() += 4 * elements;
+            if let ([_, inputs], true) = (info.shape.as_slice(), part_of(name) != name) {
+                sizes.inputs = sizes.inputs.max(*inputs as u64);
+                sizes.matrix = sizes.matrix.max(elements);
+            }
         }
-        Self { whole: parts.values().sum(), part: parts.values().copied().max().unwrap_or_default() }
+        Self { whole: parts.values().sum(), part: parts.values().copied().max().unwrap_or_default(), ..sizes }
+    }
+
+    /// Counts what the solver of an algorithm takes, as
+    /// [`with_memory_budget`](burn_quant::calibrate::QuantizeOptions::with_memory_budget) has it.
+    pub(crate) fn solved_by(self, algorithm: &Algorithm) -> Self {
+        let solver = match algorithm {
+            Algorithm::Gptq { .. } => 20 * self.inputs.pow(2) + 8 * self.matrix,
+            Algorithm::SvdQuant { .. } => 24 * self.matrix,
+            Algorithm::ForLayers { algorithm, .. } => self.solved_by(algorithm).solver,
+            Algorithm::Sequence(steps) => steps.iter().map(|step| self.solved_by(step).solver).max().unwrap_or(0),
+            _ => 0,
+        };
+        Self { solver, ..self }
     }
 
     pub(crate) fn parameters(self) -> usize {
         (self.whole / 4) as usize
     }
 
-    /// What quantizing the whole model takes: the model, what is written of it, and what one layer needs beside them.
+    /// What quantizing the whole model takes: the model, what is collected or written of it, and what one layer needs
+    /// beside them.
     pub(crate) fn of_whole(self) -> u64 {
-        BASE + 2 * self.whole + 3 * self.part
+        BASE + 2 * self.whole + 3 * self.part + self.solver
+    }
+
+    /// Gram matrices of the whole model that are there at a time: they are gone before anything is written.
+    pub(crate) fn grams_of_whole(self) -> usize {
+        usize::try_from(self.whole).unwrap_or(usize::MAX)
     }
 
     /// What quantizing part by part takes.
     pub(crate) fn of_parts(self) -> u64 {
-        BASE + 4 * self.part
+        BASE + 4 * self.part + self.solver
     }
 }
 
@@ -162,6 +191,18 @@ pub(crate) fn skeleton(folder: &Folder, device: &Device) -> Result<Decoder, LlmE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_solvers_take_is_counted_for_the_largest_matrix() {
+        let sizes = Sizes { inputs: 1536, matrix: 576 * 1536, ..Sizes::default() };
+        let gptq = 20 * 1536 * 1536 + 8 * 576 * 1536;
+        assert_eq!(sizes.solved_by(&Algorithm::awq_lite()).solver, 0);
+        assert_eq!(sizes.solved_by(&Algorithm::gptq()).solver, gptq);
+        let layers = Algorithm::ForLayers { layers: vec!["*".into()], algorithm: Box::new(Algorithm::gptq()) };
+        let steps = Algorithm::Sequence(vec![Algorithm::svdquant(32), layers]);
+        assert_eq!(sizes.solved_by(&steps).solver, gptq);
+        assert_eq!(sizes.solved_by(&steps).of_parts(), sizes.of_parts() + gptq);
+    }
 
     #[test]
     fn tensors_belong_to_layers_or_to_themselves() {

@@ -22,9 +22,9 @@ pub(crate) fn run(options: &DiagnoseOptions, backend: Backend, output: &Output) 
     let text = windows_of(&options.text, &tokenizer, len, options.windows as usize, "used for the diagnosis")?;
     let failed = CliError::of_model(&options.folder, "quantized");
     let (quantized, _) = match calibration(&options.folder, &options.calibration, model.decoder.config())? {
-        Some(windows) => {
-            calibrated(model.decoder.clone(), &config, &windows, output).map_err(LlmError::from).map_err(failed)?
-        }
+        Some(windows) => calibrated(model.decoder.clone(), &config, &windows, None, output)
+            .map_err(LlmError::from)
+            .map_err(failed)?,
         None => without_data(model.decoder.clone(), &config, &options.recipe, &options.folder)?,
     };
     let diagnosis = diagnosed(&model.decoder, &quantized, &text, options, output)?;

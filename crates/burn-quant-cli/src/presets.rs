@@ -154,7 +154,7 @@ mod tests {
             // most presets are the same for all formats
             let (config, quantized) = last.take().filter(|(known, _)| *known == config).unwrap_or_else(|| {
                 let windows = std::slice::from_ref(&window);
-                let (quantized, _) = calibrated(decoder.clone(), &config, windows, &Output::silent()).unwrap();
+                let (quantized, _) = calibrated(decoder.clone(), &config, windows, None, &Output::silent()).unwrap();
                 (config, quantized)
             });
             let result = write(&quantized, folder, &place.path().join(format.name()), *format);

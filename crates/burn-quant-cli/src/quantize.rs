@@ -81,7 +81,7 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
         Some(_) if options.score == Score::Gradient => backend.device()?.autodiff(),
         _ => backend.device()?,
     };
-    let sizes = Sizes::of(&folder);
+    let sizes = recipe.iter().fold(Sizes::of(&folder), |sizes, recipe| sizes.solved_by(&recipe.algorithm));
     let limit = options.memory.filter(|limit| sizes.of_whole() > *limit);
     let (decoder, parameters) = match limit {
         None => {
@@ -119,7 +119,7 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
                     (Made::Parts(Box::new(parts)), done)
                 }
                 (Some(windows), None) => {
-                    let result = calibrated(decoder, &config, windows, output);
+                    let result = calibrated(decoder, &config, windows, Some(sizes.grams_of_whole()), output);
                     let (decoder, report) = result.map_err(LlmError::from).map_err(&failed)?;
                     (Made::whole(decoder), Done::of(&report))
                 }
@@ -306,6 +306,7 @@ pub(crate) fn calibrated(
     decoder: Decoder,
     config: &QuantConfig,
     windows: &[Vec<u32>],
+    budget: Option<usize>,
     output: &Output,
 ) -> Result<(Decoder, Report), QuantError> {
     let bar = output.bar(windows.len(), "calibrating");
@@ -320,7 +321,10 @@ pub(crate) fn calibrated(
         Progress::Solved => solving.iter().for_each(ProgressBar::finish_and_clear),
         _ => {}
     };
-    let options = Options::new().with_progress(listener);
+    let mut options = Options::new().with_progress(listener);
+    if let Some(bytes) = budget {
+        options = options.with_memory_budget(bytes);
+    }
     let device = decoder.devices().first().cloned().unwrap_or_default();
     let result = quantize_with(decoder, config, options, |decoder| {
         for window in windows {
@@ -430,7 +434,7 @@ fn float_bytes(folder: &Folder) -> u64 {
 }
 
 /// The bytes of the files with weights in a folder, or of a file.
-fn weight_bytes(path: &Path) -> std::io::Result<u64> {
+pub(crate) fn weight_bytes(path: &Path) -> std::io::Result<u64> {
     if path.is_file() {
         return Ok(path.metadata()?.len());
     }

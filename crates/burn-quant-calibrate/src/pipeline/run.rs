@@ -24,45 +24,49 @@ impl QuantizeOptions<'_> {
     ) -> Result<(M, Report), QuantError> {
         // before hours of data, not after
         let calibrator = Calibrator::new(&config.algorithm, &self.algorithms)?.with_siblings(&self.siblings);
-        let placed = self.placed(model, config)?;
+        let mut placed = self.placed(model, config)?;
         if config.algorithm == Algorithm::None {
             return self.without_data(placed, config, &calibrator, ModelStatistics::default());
         }
-        let model = &placed.model;
-        let mut index = ModelIndex::of(model);
+        let mut index = ModelIndex::of(&placed.model);
         check_layers(&index, &config.algorithm)?;
         let request = calibrator.request(&index)?;
         let (passes, at) = (request.passes(self.budget), request.grams_at.unwrap_or(CaptureAt::Float));
         let quantized = at != CaptureAt::Float;
         let total = passes.len().max(1) + usize::from(quantized && !passes.is_empty());
         let first: &[String] = if quantized { &[] } else { passes.first().map_or(&[], Vec::as_slice) };
-        let mut observed = observe_ranges(model, &index.quantizers, &request, first, &mut forward_loop)?;
+        let mut observed = observe_ranges(&placed.model, &index.quantizers, &request, first, &mut forward_loop)?;
         let (mut pass, seen) = (1, observed.statistics.len());
         let progress = &mut self.progress;
         progress(Progress::Observed { quantizers: seen, pass, passes: total });
 
         let mut reports = calibrator.set_ranges(&mut index, &observed.statistics, &observed.devices)?;
         let mut solver = Solver { calibrator: &calibrator, solved: Solved::default(), progress: &mut *progress };
-        let parameters = Parameters::of(model, calibrator.parameters(&index));
+        let mut parameters = Parameters::of(&placed.model, calibrator.parameters(&index));
         // weights without inputs to look at, then the layers of each pass
         let grams: Vec<&str> = passes.iter().flatten().map(String::as_str).collect();
         let others = |input: Option<&str>| input.is_none_or(|input| !grams.contains(&input));
-        solver.solve(&index, &parameters, &observed.statistics, others);
-        let ranged = if quantized { Some(index.quantizers.clone().install(model.clone())?) } else { None };
+        solver.solve(&index, &mut parameters, &observed.statistics, others);
+        let mut ranged = if quantized { Some(index.quantizers.clone().install(placed.model.clone())?) } else { None };
         for (i, names) in passes.iter().enumerate() {
             if i > 0 || quantized {
-                let shown = ranged.as_ref().unwrap_or(model);
+                let shown = ranged.as_ref().unwrap_or(&placed.model);
                 observe_grams(shown, names, at, &mut observed.statistics, &mut forward_loop);
                 pass += 1;
                 (solver.progress)(Progress::Observed { quantizers: seen, pass, passes: total });
             }
+            if i + 1 == passes.len() {
+                // no pass needs the float model any more: each weight goes when its layer is solved
+                drop(ranged.take());
+                placed.model = parameters.take_out_of(placed.model, &index);
+            }
             let these = |input: Option<&str>| input.is_some_and(|input| names.iter().any(|name| name == input));
-            solver.solve(&index, &parameters, &observed.statistics, these);
+            solver.solve(&index, &mut parameters, &observed.statistics, these);
             names.iter().for_each(|name| observed.statistics.set_gram(name, None));
         }
-        drop((ranged, parameters));
         let warnings = Warning::of_zeros(&index.quantizers, &observed.statistics);
         let mut solved = solver.solved;
+        solved.put_back(parameters);
         reports.append(&mut solved.reports);
         let report = Report {
             statistics: observed.statistics,
@@ -161,9 +165,9 @@ impl QuantizeOptions<'_> {
         statistics: &ModelStatistics,
     ) -> Result<(Solved, Vec<LayerReport>), QuantError> {
         let reports = calibrator.set_ranges(index, statistics, &HashMap::<String, Device>::new())?;
-        let parameters = Parameters::of(model, calibrator.parameters(index));
+        let mut parameters = Parameters::of(model, calibrator.parameters(index));
         let mut solver = Solver { calibrator, solved: Solved::default(), progress: &mut self.progress };
-        solver.solve(index, &parameters, statistics, |_| true);
+        solver.solve(index, &mut parameters, statistics, |_| true);
         solver.solved.complete(index);
         Ok((solver.solved, reports))
     }
@@ -230,7 +234,7 @@ impl Solver<'_, '_> {
     fn solve(
         &mut self,
         index: &ModelIndex,
-        parameters: &Parameters,
+        parameters: &mut Parameters,
         statistics: &ModelStatistics,
         wanted: impl Fn(Option<&str>) -> bool,
     ) {

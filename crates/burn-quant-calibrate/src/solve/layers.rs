@@ -39,7 +39,7 @@ impl Calibrator {
     pub(crate) fn solve_layers(
         &self,
         index: &ModelIndex,
-        parameters: &Parameters,
+        parameters: &mut Parameters,
         statistics: &ModelStatistics,
         wanted: impl Fn(Option<&str>) -> bool,
         solved: &mut Solved,
@@ -58,6 +58,10 @@ impl Calibrator {
             if matrices.len() > 1 || changes && !matrices.is_empty() {
                 let problems = matrices.iter().map(|layer| problem(layer, index, parameters, statistics)).collect();
                 self.solve_family(index, &matrices, problems, solved, progress);
+                let paths = matrices.iter().flat_map(|layer| std::iter::once(&layer.weight).chain(&layer.bias));
+                paths
+                    .filter(|path| solved.replacements.parameters.contains_key(*path))
+                    .for_each(|path| parameters.remove(path));
             }
             for layer in others.into_iter().filter(|_| changes) {
                 progress(&layer.name);
@@ -198,6 +202,11 @@ impl Solved {
         if let Some((name, quantizer)) = layer.input_quantizer.clone().zip(input_quantizer) {
             replacements.quantizers.insert(name, quantizer);
         }
+    }
+
+    /// Adds the parameters that were taken out of the model and that no layer changed.
+    pub(crate) fn put_back(&mut self, parameters: Parameters) {
+        self.replacements.parameters.extend(parameters.into_taken());
     }
 
     /// Adds the quantizers of an index that no layer changed, in the layouts and on the devices of the model.

@@ -15,12 +15,14 @@ use crate::quantizer::parameter::in_place_of;
 pub struct Parameters {
     wanted: HashSet<String>,
     found: HashMap<String, AnyTensor>,
+    /// Those that are here and not in the model any more.
+    taken: HashSet<String>,
 }
 
 impl Parameters {
     /// Reads the parameters at these paths; values are shared with the model.
     pub fn of<M: Module>(model: &M, wanted: impl IntoIterator<Item = String>) -> Self {
-        let mut parameters = Self { wanted: wanted.into_iter().collect(), found: HashMap::new() };
+        let mut parameters = Self { wanted: wanted.into_iter().collect(), ..Self::default() };
         if !parameters.wanted.is_empty() {
             visit(model, &mut parameters);
         }
@@ -30,6 +32,34 @@ impl Parameters {
     /// Returns the parameter with this path, if it was asked for and there is one.
     pub fn get(&self, path: &str) -> Option<&AnyTensor> {
         self.found.get(path)
+    }
+
+    /// Takes the parameters out of the model that they are from, but for those that are tied to others: here they can
+    /// be let go one by one.
+    ///
+    /// What stays in their place has their shape, dtype and device, and the memory of one element. The model is whole
+    /// again when [`Replacements`] are installed that have them all: see [`Parameters::into_taken`].
+    pub fn take_out_of<M: Module>(&mut self, model: M, index: &ModelIndex) -> M {
+        let mut ids: HashMap<ParamId, usize> = HashMap::new();
+        index.parameters().iter().for_each(|parameter| *ids.entry(parameter.id).or_default() += 1);
+        let single = index.parameters().iter().filter(|parameter| ids[&parameter.id] == 1);
+        let paths = single.map(|parameter| &parameter.path).filter(|path| self.found.contains_key(*path));
+        self.taken = paths.cloned().collect();
+        if self.taken.is_empty() {
+            return model;
+        }
+        map(model, &mut Take(&self.taken))
+    }
+
+    /// Lets a parameter go.
+    pub fn remove(&mut self, path: &str) {
+        self.found.remove(path);
+    }
+
+    /// Returns those that were taken out of the model and not let go, each as one row.
+    pub fn into_taken(self) -> impl Iterator<Item = (String, Tensor<1>)> {
+        let Self { found, taken, .. } = self;
+        found.into_iter().filter(move |(path, _)| taken.contains(path)).map(|(path, value)| (path, value.flat()))
     }
 
     /// A parameter as one row.
@@ -44,6 +74,21 @@ impl Visit for Parameters {
         if self.wanted.contains(&path) {
             self.found.insert(path, param.base().without_autodiff().into());
         }
+    }
+}
+
+/// Leaves something small in the place of parameters.
+struct Take<'a>(&'a HashSet<String>);
+
+impl Map for Take<'_> {
+    fn parameter<const D: usize>(&mut self, at: &Path, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !self.0.contains(&at.joined()) {
+            return param;
+        }
+        param.map(|old| {
+            let place = Tensor::<D>::zeros([1; D], (&old.device(), old.dtype())).expand(old.dims());
+            place.detach().set_require_grad(old.is_require_grad())
+        })
     }
 }
 
