@@ -56,6 +56,7 @@ pub fn prepare(
     siblings.iter().for_each(|group| into_producer(layers, group, folding));
     for group in siblings {
         let names: Vec<&String> = group.layers.iter().filter(|name| layers.contains_key(*name)).collect();
+        complete_scales(layers, &names);
         let Some(first) = names.first().map(|name| layers[*name].algo) else { continue };
         let absent = group.layers.iter().find(|name| !layers.contains_key(*name));
         let other = names.iter().find(|name| layers[**name].algo != first);
@@ -92,6 +93,21 @@ fn into_producer(layers: &mut BTreeMap<String, LinearState>, group: &Siblings, f
     let Some(before) = layers.get_mut(producer).filter(|layer| layer.outputs == scale.len()) else { return };
     before.scale_rows(&scale);
     layers.get_mut(name).expect("it was found").pre_quant_scale = None;
+}
+
+/// Gives siblings without a scale of inputs one of ones, where others have one: an algorithm may have left a layer as
+/// it was.
+fn complete_scales(layers: &mut BTreeMap<String, LinearState>, names: &[&String]) {
+    if names.iter().all(|name| layers[*name].pre_quant_scale.is_none()) {
+        return;
+    }
+    for name in names {
+        let layer = layers.get_mut(*name).expect("it was found");
+        layer.pre_quant_scale.get_or_insert_with(|| vec![1.0; layer.inputs]);
+        if layer.algo == QuantAlgo::Nvfp4 {
+            layer.algo = QuantAlgo::Nvfp4Awq;
+        }
+    }
 }
 
 /// Gives siblings the mean of their scales of inputs, and weights that undo it.
@@ -179,5 +195,58 @@ pub fn prepare_experts(layers: &mut BTreeMap<String, LinearState>, experts: &[[S
                 layer.input_amax = most;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dtype;
+
+    /// A layer of one output and two inputs.
+    fn layer(algo: QuantAlgo, weight: [f32; 2], scale: Option<Vec<f32>>) -> LinearState {
+        LinearState {
+            algo,
+            dtype: Dtype::F32,
+            outputs: 1,
+            inputs: 2,
+            weight: weight.to_vec(),
+            bias: None,
+            block: 16,
+            weight_amax: vec![4.0],
+            global_amax: Some(4.0),
+            second_amax: None,
+            input_amax: Some(1.0),
+            pre_quant_scale: scale,
+            low_rank: None,
+        }
+    }
+
+    #[test]
+    fn a_sibling_that_was_left_unscaled_gets_the_scale_of_the_others() {
+        let names = ["q", "k"].map(String::from);
+        let scaled = layer(QuantAlgo::Nvfp4Awq, [3.0, 4.0], Some(vec![3.0, 1.0]));
+        let unscaled = layer(QuantAlgo::Nvfp4, [1.0, 2.0], None);
+        let mut layers = BTreeMap::from([(names[0].clone(), scaled), (names[1].clone(), unscaled)]);
+        let group = Siblings { layers: names.to_vec(), norm: None, producer: None };
+        prepare(&mut layers, &mut BTreeMap::new(), &[group], Folding::AsModelOpt).unwrap();
+        // the mean of [3, 1] and [1, 1] is [2, 1]: what q was multiplied with is 3/2 of it, what k was, 1/2
+        assert_eq!(layers["q"].weight, [4.5, 4.0]);
+        assert_eq!(layers["k"].weight, [0.5, 2.0]);
+        for name in &names {
+            assert_eq!(
+                (layers[name].algo, &layers[name].pre_quant_scale),
+                (QuantAlgo::Nvfp4Awq, &Some(vec![2.0, 1.0]))
+            );
+        }
+    }
+
+    #[test]
+    fn siblings_without_scales_stay_without() {
+        let mut layers = BTreeMap::from([("q".to_string(), layer(QuantAlgo::Nvfp4, [1.0, 2.0], None))]);
+        let expected = layers.clone();
+        let group = Siblings { layers: vec!["q".into()], norm: None, producer: None };
+        prepare(&mut layers, &mut BTreeMap::new(), &[group], Folding::AsModelOpt).unwrap();
+        assert_eq!(layers, expected);
     }
 }
