@@ -42,6 +42,7 @@ pub(crate) enum Command {
     Eval(EvalOptions),
     Chat(ChatOptions),
     Inspect(InspectOptions),
+    Convert(ConvertOptions),
     /// List the recipes that are built in.
     ///
     /// With the formats of weights and activations, the algorithm, whether calibration data is needed, and which
@@ -277,4 +278,33 @@ pub(crate) struct InspectOptions {
     /// List each layer, and not layers of a kind together.
     #[arg(long)]
     pub layers: bool,
+}
+
+/// Turn a GGUF file or a quantized folder into the folder of a model in float.
+///
+/// Tensors are the values of its codes; what was done to activations is lost. Configuration and tokenizer of a GGUF
+/// file are made of its metadata. All commands take the folder, so a model that is published in codes alone can be
+/// quantized in another format.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  burn-quant convert SmolLM2.Q4_1.gguf --out SmolLM2
+  burn-quant convert SmolLM2-nvfp4 --dtype bf16 --out SmolLM2-bf16")]
+pub(crate) struct ConvertOptions {
+    /// A .gguf file, or the folder of a model: ModelOpt, compressed-tensors, AutoAWQ, GPTQ, float.
+    #[arg(value_name = "FILE|FOLDER")]
+    pub source: PathBuf,
+    /// The type of the tensors: f16 and bf16 round them.
+    #[arg(long, value_enum, default_value_t = FloatType::F32)]
+    pub dtype: FloatType,
+    /// Where the folder goes: a path where nothing is.
+    #[arg(long, value_name = "PATH")]
+    pub out: PathBuf,
+}
+
+/// Types of floats in files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FloatType {
+    F32,
+    F16,
+    Bf16,
 }

@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 //!
 //! * `arguments` the command line
-//! * `quantize`, `diagnose`, `eval`, `chat`, `inspect`, `presets` a command each
+//! * `quantize`, `diagnose`, `eval`, `chat`, `inspect`, `convert`, `presets` a command each
 //! * `recipe`, `model`, `device` what commands are told by name or path
 //! * `output`, `table`, `units` what a user sees
 //! * `staging`, `interrupt` results that appear when they are complete, whatever happens
@@ -22,6 +22,7 @@ mod staging;
 
 mod by_parts;
 mod chat;
+mod convert;
 mod diagnose;
 mod eval;
 mod inspect;
@@ -55,6 +56,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<(), CliError> {
         Command::Eval(options) => eval::run(options, arguments.device, output),
         Command::Chat(options) => chat::run(options, arguments.device, output),
         Command::Inspect(options) => inspect::run(options, output),
+        Command::Convert(options) => convert::run(options, output),
         Command::Presets => presets::run(output),
     }
 }

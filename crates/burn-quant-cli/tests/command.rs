@@ -335,6 +335,34 @@ fn gguf_files_are_models_with_a_tokenizer_of_their_own() {
 }
 
 #[test]
+fn a_gguf_file_becomes_a_folder_that_is_quantized() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/checkpoints/gguf/llama-q8_0.gguf");
+    let place = Place::new();
+    let out = place.text("float");
+    let arguments = ["convert", file, "--out", &out];
+    let converted = run(&[&arguments[..], &["--dtype", "f16", "--json"]].concat()).succeeded().json();
+    assert_eq!((&converted["dtype"], &converted["out"]), (&"f16".into(), &out.as_str().into()));
+    assert_eq!(converted["bytes"].as_u64(), converted["parameters"].as_u64().map(|it| 2 * it));
+    // its values are those of the codes, rounded to f16
+    let tokenizer = ["--tokenizer", MODEL];
+    let [folder, codes] = [&out, file].map(|model| evaluated(model, &tokenizer)["kl"].as_f64().unwrap());
+    assert!((folder - codes).abs() < 1e-3, "{folder} for {codes}");
+    let again = place.text("again");
+    let recipe = ["--recipe", "int8_wo", "--format", "modelopt", "--out", &again];
+    run(&[&["quantize", &out][..], &recipe].concat()).succeeded();
+    // and back: floats of the codes again
+    let third = place.text("third");
+    run(&["convert", &again, "--out", &third]).succeeded();
+    let [floats, codes] = [&third, &again].map(|model| evaluated(model, &tokenizer)["kl"].as_f64().unwrap());
+    assert!((floats - codes).abs() < 1e-6, "{floats} for {codes}");
+    assert!(!std::fs::read_to_string(place.path("third/config.json")).unwrap().contains("quantization_config"));
+    // nothing is overwritten, nothing is half written
+    run(&arguments).failed(1, &["exists"]);
+    run(&["convert", TEXT, "--out", &place.text("fourth")]).failed(1, &["GGUF"]);
+    assert_eq!(place.names(), ["again", "float", "third"]);
+}
+
+#[test]
 fn scales_that_are_no_numbers_or_excluded_are_found() {
     let place = Place::new();
     let out = place.quantized("fp8", "modelopt", &CALIBRATION);
@@ -418,9 +446,14 @@ fn a_device_that_is_not_built_in_says_how_to_get_it() {
 
 #[test]
 fn help_has_examples_for_every_command() {
-    for command in
-        [&["--help"][..], &["quantize", "--help"], &["eval", "--help"], &["chat", "--help"], &["inspect", "--help"]]
-    {
+    for command in [
+        &["--help"][..],
+        &["quantize", "--help"],
+        &["eval", "--help"],
+        &["chat", "--help"],
+        &["inspect", "--help"],
+        &["convert", "--help"],
+    ] {
         let help = run(command).succeeded().stdout;
         assert!(help.contains("Examples:\n  burn-quant "), "{help}");
     }

@@ -30,7 +30,7 @@ mod evaluate;
 pub use by_parts::{ByParts, PartProgress, QuantizedParts};
 pub use chat::{ChatRole, ChatTemplate, Message, Then};
 pub use config::{Activation, Architecture, DecoderConfig, Experts, RopeScaling};
-pub use convert::folder_of_gguf;
+pub use convert::{folder_of_gguf, folder_of_quantized};
 pub use error::LlmError;
 pub use evaluate::{Comparison, compare, compare_with, perplexity, perplexity_with, windows};
 pub use export::{Export, ExportState, check_recipe};
