@@ -1,7 +1,7 @@
 //! Published models from their own files, quantized by each recipe and evaluated on their own task.
 //!
 //! * [`minilm`] a sentence encoder, from safetensors: cosines to the float embeddings, labelled similarities
-//! * [`smollm`] a decoder with grouped queries, rotary positions and SwiGLU, from GGUF: perplexity
+//! * [`smollm`] a language model, from GGUF, by `burn-quant-llm`: perplexity, divergence, files for four servers
 //! * [`efficientnet`] a mobile convolutional network, from a pickled state dictionary: agreement with the float model
 //! * [`fracast`] published int8 weights, reproduced from the float ones
 //!
@@ -9,7 +9,6 @@
 
 pub mod efficientnet;
 pub mod fracast;
-pub mod gguf;
 pub mod minilm;
 pub mod smollm;
 pub mod table;

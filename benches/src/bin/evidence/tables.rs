@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use burn_quant_benches::{device, moby_dick};
 use diagnose::{Fault, Trial};
 use plot::{Axis, Better, Row, Rows};
+use pretrained::smollm::{SmolLm, Written};
 use pretrained::table::Table;
 use pretrained::{efficientnet, minilm, smollm};
 
@@ -92,9 +93,36 @@ pub(crate) fn minilm(models: &Path) -> Made {
 
 /// The language model by recipe.
 pub(crate) fn smollm2(models: &Path) -> Made {
+    const CALIBRATION: usize = 32;
     const WINDOWS: usize = 8;
-    let table = smollm::evaluate(models, &moby_dick(), WINDOWS, &device(), smollm::recipes())?;
-    Ok(Evidence::of(&table, &[2, 2]))
+    let model = SmolLm::open(&models.join(smollm::FILE), &device())?;
+    let texts = model.texts(&moby_dick(), CALIBRATION, WINDOWS)?;
+    let table = smollm::evaluate(&model, &texts, &device(), smollm::recipes())?;
+    Ok(Evidence::of(&table, &[2, 2, 4, 1]))
+}
+
+/// Files of the language model for servers, read again.
+pub(crate) fn smollm2_files(models: &Path) -> Made {
+    const CALIBRATION: usize = 32;
+    const WINDOWS: usize = 8;
+    let model = SmolLm::open(&models.join(smollm::FILE), &device())?;
+    let texts = model.texts(&moby_dick(), CALIBRATION, WINDOWS)?;
+    let out = tempfile::tempdir()?;
+    let row = |written: Written| {
+        vec![
+            written.recipe.to_string(),
+            format!("{:.2}", written.bits),
+            format!("{:.2}", written.comparison.perplexity),
+            format!("{:.4}", written.comparison.kl),
+            format!("{:.1}", 100.0 * written.comparison.top1),
+            format!("{:.1}", written.bytes as f64 / f64::from(1 << 20)),
+            format!("{:.1}", written.tokens_per_second),
+            written.server.to_string(),
+        ]
+    };
+    let rows = smollm::write(&model, &texts, &device(), out.path())?.into_iter().map(row).collect();
+    let header = ["recipe", "bits", "perplexity", "KL, nats", "top-1, %", "MiB", "tokens/s", "for"];
+    Ok(Evidence { header: header.map(String::from).to_vec(), rows })
 }
 
 /// The classifier by recipe.

@@ -10,6 +10,7 @@ use burn_quant::{presets, quantize};
 use burn_quant_benches::{device, moby_dick};
 use burn_quant_report::{DiagnoseOptions, Diagnosis, diagnose};
 use diagnose::{Fault, Trial};
+use pretrained::smollm::{self, SmolLm};
 
 use crate::Figure;
 
@@ -98,9 +99,10 @@ pub(crate) fn smollm() -> Vec<Figure> {
         println!("# SmolLM2: not measured, as BURN_QUANT_MODELS names no folder with the published models");
         return Vec::new();
     };
-    let text = moby_dick();
-    let recipes = pretrained::smollm::recipes().into_iter().filter(|(name, _)| *name == RECIPE);
-    let table = pretrained::smollm::evaluate(&models, &text, 8, &device(), recipes).expect("the example runs");
+    let model = SmolLm::open(&models.join(smollm::FILE), &device()).expect("the model is there");
+    let texts = model.texts(&moby_dick(), 4, 8).expect("the text is long enough");
+    let recipes = smollm::recipes().into_iter().filter(|(name, _)| *name == RECIPE);
+    let table = smollm::evaluate(&model, &texts, &device(), recipes).expect("the example runs");
     let perplexity = |recipe| table.get(recipe, "perplexity").expect("the recipe is there");
     let ratio = perplexity(RECIPE) / perplexity("float (dequantized Q4_1)");
     vec![Figure::at_most("SmolLM2 INT8 per token, perplexity / float", ratio, 1.05)]
