@@ -46,7 +46,7 @@ fn row(preset: &Preset) -> Row {
         weights: of("weight_quantizer"),
         inputs: of("input_quantizer"),
         keys_and_values: of("v_bmm_quantizer").or_else(|| of("*[kv]_bmm_quantizer")),
-        algorithm: config.algorithm.name().into(),
+        algorithm: config.algorithm.steps().iter().map(|step| step.name()).collect::<Vec<_>>().join("+"),
         needs_data: needs_data(&config),
         formats: formats(preset.name).to_vec(),
     }
@@ -91,7 +91,7 @@ fn formats(name: &str) -> &'static [&'static str] {
     const FOLDERS: &[&str] = &["modelopt", "compressed-tensors"];
     const MODELOPT: &[&str] = &["modelopt"];
     match name {
-        "int8_weight_only" | "int4_blockwise_weight_only" | "int4_awq" => ALL,
+        "int8_weight_only" | "int4_blockwise_weight_only" | "int4_awq" | "int4_awq_gptq" => ALL,
         "mxfp4_mlp_weight_only" => &["compressed-tensors", "gguf"],
         "w4a8_awq_beta" | "nvfp4_svdquant_default" | "w4a8_nvfp4_fp8" | "nvfp4_mlp_weight_only" => MODELOPT,
         "fp8_affine_kv" | "nvfp4_kv" | "nvfp4_affine_kv" | "kv_nvfp4_cast" => MODELOPT,

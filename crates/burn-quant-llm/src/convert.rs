@@ -36,8 +36,8 @@ pub fn folder_of_gguf(gguf: &GgufModel, dtype: Dtype, out: &Path) -> Result<Path
 /// values of its codes.
 ///
 /// Scales of inputs become part of the weight, as does a branch of low rank: `W ← (W + up · down) · diag(s)`. What was
-/// done to activations, keys and values is lost. `dtype` is the type of the tensors; f16 and bf16 round them. The folder
-/// appears at `out` when it is complete, with the tokenizer of the source.
+/// done to activations, keys and values is lost. `dtype` is the type of the tensors; f16 and bf16 round them. The
+/// folder appears at `out` when it is complete, with the tokenizer of the source.
 ///
 /// # Errors
 ///

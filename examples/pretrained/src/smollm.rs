@@ -50,8 +50,8 @@ impl SmolLm {
         Ok(Self { decoder: Decoder::load(&folder, device)?, tokenizer: Tokenizer::of_folder(&folder)?, folder })
     }
 
-    /// Cuts what recipes are calibrated with and judged by out of a text: windows from its second half, and windows from
-    /// its last tenth.
+    /// Cuts what recipes are calibrated with and judged by out of a text: windows from its second half, and windows
+    /// from its last tenth.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
         ("INT4 block 128, AWQ", int4.clone().with_algorithm(Algorithm::awq_lite())),
         ("INT4 block 128, AWQ and clipping", int4.clone().with_algorithm(Algorithm::awq_full())),
         ("INT4 block 128, GPTQ", int4.clone().with_algorithm(Algorithm::gptq())),
-        ("INT4 block 128, AWQ and GPTQ", int4.with_algorithm(awq_and_gptq())),
+        ("INT4 block 128, AWQ, then GPTQ", int4.with_algorithm(presets::int4_awq_gptq().algorithm)),
         ("NVFP4", presets::nvfp4_default()),
         ("FP8 cache", presets::fp8_kv()),
         ("INT8, FP8 cache", presets::int8_default().extend(presets::fp8_kv())),
@@ -96,11 +96,6 @@ pub fn recipes() -> Vec<(&'static str, QuantConfig)> {
 /// Weights of 4 bits in blocks, and nothing else.
 fn int4(block: usize) -> QuantConfig {
     QuantConfig::new().with_rule(Rule::set("*layers.*weight_quantizer", QuantizerConfig::int(4).per_block(block)))
-}
-
-/// Scales first, then roundings.
-fn awq_and_gptq() -> Algorithm {
-    Algorithm::Sequence(vec![Algorithm::awq_lite(), Algorithm::gptq()])
 }
 
 fn calibrated(model: &SmolLm, config: &QuantConfig, texts: &Texts, device: &Device) -> Result<Decoder, LlmError> {
@@ -173,8 +168,8 @@ pub fn servers() -> [Server; 4] {
         ),
         of("NVFP4, AWQ", presets::nvfp4_awq_lite(), "nvfp4", FileFormat::ModelOpt, "TensorRT-LLM, vLLM"),
         of(
-            "INT4 block 32, AWQ",
-            int4(32).with_algorithm(Algorithm::awq_lite()),
+            "INT4 block 32, AWQ, then GPTQ",
+            int4(32).with_algorithm(presets::int4_awq_gptq().algorithm),
             "q4_0.gguf",
             FileFormat::Gguf,
             "llama.cpp",
@@ -202,13 +197,28 @@ pub struct Written {
     pub tokens_per_second: f64,
 }
 
-/// Writes the recipes for servers into a folder, reads them again, and measures what is read.
+/// Writes the recipes for servers into a folder, reads them again, and measures what is read; the float model first.
 ///
 /// # Errors
 ///
 /// If the model cannot be quantized, or something is there already.
 pub fn write(model: &SmolLm, texts: &Texts, device: &Device, out: &Path) -> Result<Vec<Written>, LlmError> {
-    servers().into_iter().map(|server| write_one(model, texts, device, out, server)).collect()
+    let bytes = tensor_bytes(&model.folder);
+    let float = Written {
+        recipe: "float",
+        path: model.folder.path().into(),
+        server: "this example",
+        bytes,
+        bits: 8.0 * bytes as f64 / model.decoder.num_params() as f64,
+        comparison: compare(&model.decoder, &model.decoder, &texts.held_out)?,
+        tokens_per_second: tokens_per_second(&model.decoder, &texts.held_out[0])?,
+    };
+    eprintln!("{float}");
+    let mut written = vec![float];
+    for server in servers() {
+        written.push(write_one(model, texts, device, out, server)?);
+    }
+    Ok(written)
 }
 
 fn write_one(

@@ -142,8 +142,9 @@ mod decoder {
         let out = tempfile::tempdir().unwrap();
         let written = smollm::write(&model, &texts(), &Device::default(), out.path()).unwrap();
         let names: Vec<&str> = written.iter().map(|it| it.path.file_name().unwrap().to_str().unwrap()).collect();
-        assert_eq!(names, ["fp8", "int8", "nvfp4", "q4_0.gguf"]);
-        for it in &written {
+        assert_eq!(names, ["llama", "fp8", "int8", "nvfp4", "q4_0.gguf"]);
+        assert_eq!(written[0].bits, 32.0);
+        for it in &written[1..] {
             assert!(it.path.exists() && it.bytes > 0 && it.tokens_per_second > 0.0, "{it}");
             assert!(it.comparison.kl > 0.0 && it.comparison.kl < 0.5, "{it}");
         }
