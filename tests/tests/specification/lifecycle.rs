@@ -6,8 +6,8 @@ use burn::nn::conv::Conv2dConfig;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{DType, Device, Tensor};
 use burn_quant::nn::{QuantConv2d, QuantLinear};
-use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, presets, quantize, summary};
-use burn_quant_tests::device;
+use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Quantizers, Rule, presets, quantize, summary};
+use burn_quant_tests::{device, devices};
 
 use crate::{assert_same, spread, values};
 
@@ -36,6 +36,31 @@ fn quantized(device: &Device) -> Net {
 
 fn output(model: &Net, device: &Device) -> Vec<f32> {
     values(model.forward(spread([4, 1, 3, 3], device)).without_autodiff())
+}
+
+/// Weights are taken out of a model while its layers are solved, and let go one by one.
+#[test]
+fn what_no_algorithm_changes_comes_back_as_it_was() {
+    for (_, device) in devices() {
+        let weights = |model: &Net| {
+            let fc = model.fc.iter().map(|layer| (layer.weight.id, values(layer.weight.base().without_autodiff())));
+            let conv = (model.conv.weight.id, values(model.conv.weight.base().without_autodiff()));
+            fc.chain([conv]).collect::<Vec<_>>()
+        };
+        let model = Net::new(&device).no_grad();
+        let before = weights(&model);
+        let one = Algorithm::ForLayers { layers: vec!["fc.0".into()], algorithm: Box::new(Algorithm::gptq()) };
+        let config = QuantConfig::new().with_rule(Rule::set("*weight_quantizer", QuantizerConfig::int(3)));
+        let config = config.with_rule(Rule::set("*input_quantizer", QuantizerConfig::int(8))).with_algorithm(one);
+        let x = spread([4, 1, 3, 3], &device);
+        let (quantized, _) = quantize(model.clone(), &config, |model| drop(model.forward(x.clone()))).unwrap();
+        let after = weights(&quantized);
+        assert_eq!(after[1..], before[1..]);
+        assert_eq!(after[0].0, before[0].0, "the same parameter");
+        assert_ne!(after[0].1, before[0].1, "with other values");
+        assert_eq!(weights(&model), before, "the caller's model");
+        assert!(!quantized.fc[1].weight.is_require_grad(), "frozen as it was");
+    }
 }
 
 #[test]
