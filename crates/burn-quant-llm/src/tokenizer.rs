@@ -291,6 +291,30 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_with_the_highest_score_are_joined_first() {
+        use burn_quant_checkpoint::gguf::{Metadata, tokenizer_json};
+
+        let texts = ["<unk>", "<s>", "</s>", "<0xE2>", "<0x82>", "<0xAC>", "▁", "a", "b", "▁a", "ab", "▁ab"];
+        let mut metadata = Metadata::new();
+        metadata.set("tokenizer.ggml.model", "llama");
+        metadata.set("tokenizer.ggml.tokens", texts.map(String::from).to_vec());
+        metadata.set("tokenizer.ggml.token_type", vec![2, 3, 3, 6, 6, 6, 1, 1, 1, 1, 1, 1]);
+        metadata.set("tokenizer.ggml.scores", [&[0.0; 9][..], &[-2.0, -1.0, -3.0]].concat());
+        metadata.set("tokenizer.ggml.bos_token_id", 1u32);
+        let tokenizer = Tokenizer::from_json(&tokenizer_json(&metadata).unwrap()).unwrap();
+        assert_eq!(tokenizer.encode("ab").unwrap(), [11], "`ab`, then `▁ab`");
+        assert_eq!(tokenizer.encode("aab").unwrap(), [9, 10], "`ab`, then `▁a`");
+        assert_eq!(tokenizer.encode("a €").unwrap(), [9, 6, 3, 4, 5], "no token has €: its bytes");
+        assert_eq!(tokenizer.decode(&[9, 6, 3, 4, 5]).unwrap(), "a €");
+        assert_eq!(tokenizer.encode_with_special_tokens("ab").unwrap(), [1, 11], "a file that says nothing begins so");
+        metadata.set("tokenizer.ggml.add_bos_token", false);
+        metadata.set("tokenizer.ggml.add_space_prefix", false);
+        let tokenizer = Tokenizer::from_json(&tokenizer_json(&metadata).unwrap()).unwrap();
+        assert_eq!(tokenizer.encode_with_special_tokens("ab").unwrap(), [10]);
+        assert_eq!(tokenizer.decode(&[11]).unwrap(), " ab", "nothing was put before it");
+    }
+
+    #[test]
     fn special_tokens_are_added_on_request_and_left_out_of_texts() {
         let tokenizer = tokenizer();
         assert_eq!(tokenizer.encode("ab").unwrap(), [0, 1]);

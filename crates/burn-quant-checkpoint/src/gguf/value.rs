@@ -130,6 +130,13 @@ impl Value {
         })
     }
 
+    /// Returns the floats of an array.
+    ///
+    /// `None` for other types.
+    pub fn as_floats(&self) -> Option<&[f32]> {
+        if let Value::Array(Array::F32(x)) = self { Some(x) } else { None }
+    }
+
     /// Returns the number of the value's type in the format.
     pub(super) fn type_id(&self) -> u32 {
         match self {

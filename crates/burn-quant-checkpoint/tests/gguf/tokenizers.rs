@@ -164,7 +164,28 @@ fn a_tokenizer_with_bytes_for_unknown_characters_has_scores() {
     assert_eq!(get("token_type").as_integers().unwrap(), [2, 3, 6, 1, 1, 1, 1]);
     assert_eq!(get("scores"), &Value::from(vec![0.0, 0.0, 0.0, 0.0, 0.0, -2.0, -1.0])); // the first merge wins
     assert_eq!(get("add_space_prefix"), &Value::Bool(true));
-    assert!(matches!(tokenizer_json(&metadata), Err(CheckpointError::Unknown { found, .. }) if found == "llama"));
+    // and back, by the scores
+    let back = tokenizer_json(&metadata).unwrap();
+    assert_eq!(back["model"]["vocab"], tokenizer["model"]["vocab"]);
+    assert_eq!(back["model"]["merges"], json!([["▁", "a"], ["a", "a"]]));
+    assert_eq!((&back["model"]["unk_token"], &back["model"]["byte_fallback"]), (&json!("<unk>"), &json!(true)));
+    assert_eq!(back["normalizer"]["normalizers"][0], json!({"type": "Prepend", "prepend": "▁"}));
+}
+
+#[test]
+fn scores_that_are_missing_or_too_few_are_errors() {
+    let text = |text: &str| text.to_string();
+    let mut metadata = Metadata::new();
+    metadata.set("tokenizer.ggml.model", "llama");
+    metadata.set("tokenizer.ggml.tokens", vec![text("a"), text("b"), text("ab")]);
+    let missing = tokenizer_json(&metadata).unwrap_err();
+    assert!(matches!(missing, CheckpointError::Missing { name, .. } if name == "tokenizer.ggml.scores"));
+    metadata.set("tokenizer.ggml.scores", vec![0.0, 1.0]);
+    assert!(matches!(tokenizer_json(&metadata), Err(CheckpointError::Contradiction { .. })));
+    metadata.set("tokenizer.ggml.scores", vec![0.0, f32::NAN, 1.0]);
+    assert_eq!(tokenizer_json(&metadata).unwrap()["model"]["merges"], json!([["a", "b"]]));
+    metadata.set("tokenizer.ggml.model", "bert");
+    assert!(matches!(tokenizer_json(&metadata), Err(CheckpointError::Unknown { found, .. }) if found == "bert"));
 }
 
 #[test]

@@ -2,15 +2,16 @@
 //!
 //! * `pre` pre-tokenizers, which GGUF has by name
 //! * `write` `tokenizer.json` as `tokenizer.ggml.*`
-//! * `read` a byte-level tokenizer as `tokenizer.json`
+//! * `read` a tokenizer as `tokenizer.json`, `sentence_piece` what is special about one with scores
 //!
 //! | `tokenizer.ggml.model` | tokenizer | written | read back |
 //! |---|---|---|---|
 //! | `gpt2` | byte-level BPE, with merges | yes | yes |
-//! | `llama` | BPE with bytes for unknown characters, with scores | yes | no |
+//! | `llama` | BPE with bytes for unknown characters, with scores | yes | yes |
 
 mod pre;
 mod read;
+mod sentence_piece;
 mod write;
 
 pub use read::{tokenizer_config_json, tokenizer_json};

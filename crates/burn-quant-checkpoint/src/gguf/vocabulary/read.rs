@@ -1,23 +1,25 @@
-//! A byte-level tokenizer as `tokenizer.json` and `tokenizer_config.json`.
+//! A tokenizer as `tokenizer.json` and `tokenizer_config.json`.
 
 use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
 use super::pre::PreTokenizer;
+use super::sentence_piece::SentencePiece;
 use super::token_type;
 use crate::CheckpointError;
 use crate::gguf::{Metadata, Value as Stored};
 
-/// Returns the `tokenizer.json` of a byte-level tokenizer, for the `tokenizers` crate.
+/// Returns the `tokenizer.json` of a tokenizer, for the `tokenizers` crate: byte-level BPE, or SentencePiece.
 ///
-/// Control and user-defined tokens become added tokens, the former of them special. Merges of tokens that do not exist
-/// are left out: llama.cpp ignores them, `tokenizers` does not accept them.
+/// Control and user-defined tokens become added tokens, the former of them special. Merges of byte-level tokens that do
+/// not exist are left out: llama.cpp ignores them, `tokenizers` does not accept them. Those of SentencePiece are found
+/// by the scores of its tokens.
 ///
 /// # Errors
 ///
 /// [`CheckpointError::Missing`] for a file without a tokenizer, [`CheckpointError::Unknown`] for a model other than
-/// `gpt2` or a pre-tokenizer that is not known, [`CheckpointError::Value`] for values of other types,
+/// `gpt2` and `llama` or a pre-tokenizer that is not known, [`CheckpointError::Value`] for values of other types,
 /// [`CheckpointError::Twice`] for a token that is there twice.
 ///
 /// # Example
@@ -39,13 +41,14 @@ use crate::gguf::{Metadata, Value as Stored};
 /// # Ok::<(), burn_quant_checkpoint::CheckpointError>(())
 /// ```
 pub fn tokenizer_json(metadata: &Metadata) -> Result<Value, CheckpointError> {
-    let model = metadata.text("tokenizer.ggml.model")?;
-    if model != "gpt2" {
-        let what = "tokenizer.ggml.model".into();
-        return Err(CheckpointError::Unknown { what, found: model.into(), known: "gpt2: byte-level BPE" });
-    }
-    let pre = metadata.optional("tokenizer.ggml.pre", "a text", Stored::as_str)?.unwrap_or("default");
-    let pre = PreTokenizer::of_name(pre)?;
+    let is_byte_level = match metadata.text("tokenizer.ggml.model")? {
+        "gpt2" => true,
+        "llama" => false,
+        other => {
+            let known = "gpt2: byte-level BPE; llama: SentencePiece";
+            return Err(CheckpointError::Unknown { what: "tokenizer.ggml.model".into(), found: other.into(), known });
+        }
+    };
     let tokens = metadata.required("tokenizer.ggml.tokens", "texts", Stored::as_strings)?;
     let types = metadata.optional("tokenizer.ggml.token_type", "integers", Stored::as_integers)?;
     let types = types.unwrap_or_else(|| vec![token_type::NORMAL; tokens.len()]);
@@ -64,18 +67,48 @@ pub fn tokenizer_json(metadata: &Metadata) -> Result<Value, CheckpointError> {
         }
     }
     let added: Vec<Value> = tokens.iter().zip(&types).enumerate().filter_map(added_token).collect();
-    let first = match metadata.optional("tokenizer.ggml.add_bos_token", "a boolean", Stored::as_bool)? {
-        Some(true) => metadata.find_count("tokenizer.ggml.bos_token_id")?.and_then(|id| Some((id, tokens.get(id)?))),
-        _ => None,
+    let adds = metadata.optional("tokenizer.ggml.add_bos_token", "a boolean", Stored::as_bool)?;
+    let first = match adds.unwrap_or(!is_byte_level) {
+        true => metadata.find_count("tokenizer.ggml.bos_token_id")?.and_then(|id| Some((id, tokens.get(id)?))),
+        false => None,
+    };
+    let mut json = json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added});
+    let parts = match is_byte_level {
+        true => byte_level(metadata, tokens, vocabulary.into(), first)?,
+        false => {
+            let SentencePiece { normalizer, decoder, model } =
+                SentencePiece::of(metadata, tokens, &types, vocabulary.into())?;
+            let post_processor = first.map(put_before);
+            json!({
+                "normalizer": normalizer, "pre_tokenizer": null, "post_processor": post_processor, "decoder": decoder,
+                "model": model,
+            })
+        }
+    };
+    if let (Some(json), Value::Object(parts)) = (json.as_object_mut(), parts) {
+        json.extend(parts);
+    }
+    Ok(json)
+}
+
+/// Returns what is special about byte-level BPE.
+fn byte_level(
+    metadata: &Metadata,
+    tokens: &[String],
+    vocabulary: Value,
+    first: Option<(usize, &String)>,
+) -> Result<Value, CheckpointError> {
+    let pre = metadata.optional("tokenizer.ggml.pre", "a text", Stored::as_str)?.unwrap_or("default");
+    let pre = PreTokenizer::of_name(pre)?;
+    let processor = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true});
+    let processor = match first {
+        Some(first) => json!({"type": "Sequence", "processors": [processor, put_before(first)]}),
+        None => processor,
     };
     Ok(json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": added,
         "normalizer": pre.normalizer(),
         "pre_tokenizer": pre.json(),
-        "post_processor": post_processor(first),
+        "post_processor": processor,
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
         "model": {
             "type": "BPE",
@@ -150,16 +183,14 @@ fn merges(metadata: &Metadata, tokens: &[String]) -> Result<Vec<Value>, Checkpoi
     Ok(merges.iter().filter(exists).map(|merge| merge.as_str().into()).collect())
 }
 
-/// Returns the post-processor: puts a token before a text, if there is one to be put there.
-fn post_processor(first: Option<(usize, &String)>) -> Value {
-    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true});
-    let Some((id, token)) = first else { return byte_level };
+/// Returns the post-processor that puts a token before a text.
+fn put_before((id, token): (usize, &String)) -> Value {
     let special = |kind: u8| json!({"SpecialToken": {"id": token, "type_id": kind}});
     let sequence = |text: &str, kind: u8| json!({"Sequence": {"id": text, "type_id": kind}});
-    json!({"type": "Sequence", "processors": [byte_level, {
+    json!({
         "type": "TemplateProcessing",
         "single": [special(0), sequence("A", 0)],
         "pair": [special(0), sequence("A", 0), special(1), sequence("B", 1)],
         "special_tokens": {token.as_str(): {"id": token, "ids": [id], "tokens": [token]}},
-    }]})
+    })
 }
