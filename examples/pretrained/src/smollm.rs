@@ -158,7 +158,7 @@ pub struct Server {
 pub fn servers() -> [Server; 4] {
     let of = |recipe, config, name, format, server| Server { recipe, config, name, format, server };
     [
-        of("FP8", presets::fp8_default(), "fp8", FileFormat::ModelOpt, "TensorRT-LLM, vLLM"),
+        of("FP8", presets::fp8_default(), "fp8", FileFormat::ModelOpt, "vLLM, TensorRT-LLM"),
         of(
             "INT8, a range per token",
             presets::int8_per_channel_per_token(),
@@ -166,7 +166,7 @@ pub fn servers() -> [Server; 4] {
             FileFormat::CompressedTensors,
             "vLLM, transformers",
         ),
-        of("NVFP4, AWQ", presets::nvfp4_awq_lite(), "nvfp4", FileFormat::ModelOpt, "TensorRT-LLM, vLLM"),
+        of("NVFP4, AWQ", presets::nvfp4_awq_lite(), "nvfp4", FileFormat::ModelOpt, "TensorRT-LLM"),
         of(
             "INT4 block 32, AWQ, then GPTQ",
             int4(32).with_algorithm(presets::int4_awq_gptq().algorithm),
