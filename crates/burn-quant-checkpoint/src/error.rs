@@ -258,6 +258,12 @@ pub enum NotExportable {
         /// The scale or minimum.
         found: f32,
     },
+    /// A value that is not finite in f16.
+    #[error("it has an element of {found:e}, which f16 cannot hold: it ends at 65504")]
+    HalfElement {
+        /// The element.
+        found: f32,
+    },
     /// A byte that is no code of its element.
     #[error("it has the code {found}, which is none of {element}")]
     Code {

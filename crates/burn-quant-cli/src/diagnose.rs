@@ -1,5 +1,7 @@
 //! `burn-quant diagnose`: which layers of a model a recipe hurts, why, and what to change.
 
+use std::path::Path;
+
 use burn::tensor::{Int, Tensor};
 use burn_quant_llm::{Decoder, LlmError, perplexity};
 use burn_quant_report::{Better, DiagnoseError, DiagnoseOptions as Options, DiagnoseProgress, Diagnosis, diagnose};
@@ -15,11 +17,13 @@ use crate::recipe;
 /// Quantizes a model in memory, and diagnoses it.
 pub(crate) fn run(options: &DiagnoseOptions, backend: Backend, output: &Output) -> Result<(), CliError> {
     let config = recipe::read(&options.recipe)?;
+    options.html.as_deref().map_or(Ok(()), check_page)?;
     let device = backend.device()?;
     let model = Model::load(&options.folder, &device, output)?;
     let tokenizer = model.tokenizer(None)?;
     let len = options.calibration.tokens.map_or_else(|| window(model.decoder.config()), |tokens| tokens as usize);
-    let text = windows_of(&options.text, &tokenizer, len, options.windows as usize, "used for the diagnosis")?;
+    let lengths = [len, options.windows as usize];
+    let text = windows_of(&options.text, &tokenizer, model.decoder.config(), lengths, "used for the diagnosis")?;
     let failed = CliError::of_model(&options.folder, "quantized");
     let (quantized, _) = match calibration(&options.folder, &options.calibration, model.decoder.config())? {
         Some(windows) => calibrated(model.decoder.clone(), &config, &windows, None, output)
@@ -67,4 +71,16 @@ fn diagnosed(
     let diagnosis = diagnose(float, quantized, batches, forward, settings);
     bar.finish_and_clear();
     diagnosis.map_err(|source: DiagnoseError| CliError::Diagnosis { source: Box::new(source) })
+}
+
+/// Refuses a place for a page where it cannot be, before anything is computed: pages are written over, nothing else is.
+fn check_page(path: &Path) -> Result<(), CliError> {
+    let is_page = path.extension().is_some_and(|extension| extension == "html" || extension == "htm");
+    if path.is_dir() || path.exists() && !is_page {
+        return Err(CliError::Exists { path: path.into() });
+    }
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
+        None => Ok(()),
+        Some(parent) => Err(CliError::of_file(parent, "written to")(std::io::ErrorKind::NotFound.into())),
+    }
 }

@@ -147,7 +147,10 @@ impl CliError {
             CliError::Recipe { source, .. } if matches!(**source, QuantError::UnknownPreset { .. }) => {
                 "`burn-quant presets` lists all of them; a file ends in .toml, .json or .yaml".into()
             }
-            CliError::Exists { .. } => "give another `--out`, or remove it first".into(),
+            CliError::Memory { .. } => {
+                "give more, or none: without `--memory` the whole model is quantized at once".into()
+            }
+            CliError::Exists { .. } => "give another `--out` or `--html`, or remove it first".into(),
             CliError::Device { name } => format!("build it with `cargo install burn-quant-cli --features {name}`"),
             CliError::Model { source, path, .. } => of_llm(source, path)?,
             _ => return None,
@@ -164,7 +167,9 @@ fn of_llm(error: &LlmError, path: &Path) -> Option<String> {
                 Some("config.json") if path.is_dir() => {
                     "expected the folder of a Hugging Face model: config.json, *.safetensors, tokenizer.json".into()
                 }
-                Some("tokenizer.json") => "give a folder that has one: `--tokenizer FOLDER`".into(),
+                Some("tokenizer.json") => {
+                    "copy that of the model there; `eval` and `chat` take `--tokenizer FOLDER`, too".into()
+                }
                 _ => "there is no such file or folder".into(),
             }
         }

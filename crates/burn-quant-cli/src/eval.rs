@@ -13,7 +13,7 @@ use crate::device::Backend;
 use crate::error::CliError;
 use crate::model::{Model, name};
 use crate::output::Output;
-use crate::quantize::window;
+use crate::quantize::{check_window, window};
 use crate::table::{Align, Table};
 use crate::units::{bytes, count, number, plural};
 
@@ -67,6 +67,7 @@ pub(crate) fn run(options: &EvalOptions, backend: Backend, output: &Output) -> R
     let tokenizer = model.tokenizer(options.tokenizer.as_ref())?;
     let failed = CliError::of_model(&options.text, "evaluated");
     let len = options.tokens.map_or_else(|| window(model.decoder.config()), |tokens| tokens as usize);
+    check_window(model.decoder.config(), len).map_err(&failed)?;
     let tokens = tokenizer.encode(&text).map_err(&failed)?;
     let windows = windows(&tokens, len, options.windows as usize).map_err(&failed)?;
 
@@ -98,6 +99,9 @@ pub(crate) fn run(options: &EvalOptions, backend: Backend, output: &Output) -> R
         top1: comparison.map(|comparison| comparison.top1),
     };
     spinner.finish_and_clear();
+    if !perplexity.is_finite() {
+        output.warning("the perplexity is no finite number: a weight or a scale is none, or has overflowed");
+    }
     output.result(&result, || result.to_string());
     Ok(())
 }

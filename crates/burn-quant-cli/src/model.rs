@@ -1,5 +1,6 @@
 //! Models by their path: folders of Hugging Face, of other systems, of this tool; files.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
@@ -172,6 +173,13 @@ fn kind(path: &Path) -> Result<Kind, CliError> {
         Some("gguf") => Ok(Kind::Gguf),
         Some("safetensors") => Err(wrong("a single safetensors file")),
         Some("bpk") => Err(wrong("a single burnpack file")),
+        _ if is_gguf(path) => Ok(Kind::Gguf),
         _ => Err(wrong("a file")),
     }
+}
+
+/// Whether a file begins as GGUF files do, whatever it is called.
+pub(crate) fn is_gguf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"GGUF"
 }

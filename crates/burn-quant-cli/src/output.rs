@@ -1,7 +1,7 @@
 //! What a user sees: results on stdout, everything else on stderr.
 
 use std::error::Error;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -45,7 +45,13 @@ impl Output {
             false => text(),
         };
         let mut stdout = std::io::stdout().lock();
-        _ = writeln!(stdout, "{}", text.trim_end());
+        let printed = writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush());
+        if let Err(error) = printed
+            && error.kind() != ErrorKind::BrokenPipe
+        {
+            eprintln!("error: the result cannot be printed\n  cause: {error}");
+            std::process::exit(1);
+        }
     }
 
     /// Prints a part of a text that is not complete, and shows it at once.

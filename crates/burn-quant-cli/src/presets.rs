@@ -93,7 +93,8 @@ fn formats(name: &str) -> &'static [&'static str] {
     match name {
         "int8_weight_only" | "int4_blockwise_weight_only" | "int4_awq" | "int4_awq_gptq" => ALL,
         "mxfp4_mlp_weight_only" => &["compressed-tensors", "gguf"],
-        "w4a8_awq_beta" | "nvfp4_svdquant_default" | "w4a8_nvfp4_fp8" | "nvfp4_mlp_weight_only" => MODELOPT,
+        "w4a8_awq_beta" | "w4a8_mxfp4_fp8" | "nvfp4_svdquant_default" | "w4a8_nvfp4_fp8" => MODELOPT,
+        "nvfp4_mlp_weight_only" => MODELOPT,
         "fp8_affine_kv" | "nvfp4_kv" | "nvfp4_affine_kv" | "kv_nvfp4_cast" => MODELOPT,
         "int8_per_channel_per_token" => &["compressed-tensors"],
         "mxfp6_default" | "mxint8_default" => &[],

@@ -8,6 +8,7 @@ use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor};
 use burn_quant::calibrate::{Progress, QuantizeOptions as Options, Report, quantize_with};
+use burn_quant::compress::{WithoutPackedForm, compress_with};
 use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, SearchFormat, SearchProgress, SearchState};
 use burn_quant::{QuantConfig, QuantError, Quantizers, quantize_weights};
 use burn_quant_checkpoint::Folder;
@@ -83,6 +84,9 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
     };
     let sizes = recipe.iter().fold(Sizes::of(&folder), |sizes, recipe| sizes.solved_by(&recipe.algorithm));
     let limit = options.memory.filter(|limit| sizes.of_whole() > *limit);
+    if limit.is_some() && by_parts::work(options) == options.out {
+        return Err(CliError::Usage { problem: "`--work` and `--out` are the same path".into() });
+    }
     let (decoder, parameters) = match limit {
         None => {
             let model = Model::load(&options.folder, &device, output)?;
@@ -274,21 +278,42 @@ pub(crate) fn calibration(
     let Some(file) = &options.calib else { return Ok(None) };
     let len = options.tokens.map_or_else(|| window(decoder), |tokens| tokens as usize);
     let tokenizer = Tokenizer::of_path(folder).map_err(CliError::of_model(folder, "used as a tokenizer"))?;
-    windows_of(file, &tokenizer, len, options.samples as usize, "used for calibration").map(Some)
+    windows_of(file, &tokenizer, decoder, [len, options.samples as usize], "used for calibration").map(Some)
 }
 
 /// Windows of the tokens of a text file.
 pub(crate) fn windows_of(
     file: &Path,
     tokenizer: &Tokenizer,
-    len: usize,
-    count: usize,
+    decoder: &DecoderConfig,
+    [len, count]: [usize; 2],
     what: &'static str,
 ) -> Result<Vec<Vec<u32>>, CliError> {
     let text = std::fs::read_to_string(file).map_err(CliError::of_file(file, "read"))?;
     let failed = CliError::of_model(file, what);
+    check_window(decoder, len).map_err(&failed)?;
     let tokens = tokenizer.encode(&text).map_err(&failed)?;
-    windows(&tokens, len, count).map_err(failed)
+    let windows = windows(&tokens, len, count).map_err(&failed)?;
+    match windows.iter().flatten().find(|token| **token as usize >= decoder.vocabulary) {
+        None => Ok(windows),
+        Some(token) => Err(failed(LlmError::Option {
+            what: "a token of the text",
+            found: token.to_string(),
+            expected: "one of the model's vocabulary: the tokenizer is another model's",
+        })),
+    }
+}
+
+/// Refuses windows that are longer than the model's positions.
+pub(crate) fn check_window(decoder: &DecoderConfig, len: usize) -> Result<(), LlmError> {
+    match len <= decoder.positions {
+        true => Ok(()),
+        false => Err(LlmError::Option {
+            what: "the length of windows",
+            found: len.to_string(),
+            expected: "at most `max_position_embeddings` of the model",
+        }),
+    }
 }
 
 /// 512 tokens, or as many as a model was made for.
@@ -404,7 +429,11 @@ pub(crate) fn write(
         ExportFormat::Burnpack => {
             let record = out.join(RECORD);
             folder_of_record(folder, out).map_err(LlmError::from).map_err(CliError::of_model(out, "written"))?;
-            save(decoder, &record).map_err(|source| CliError::Record {
+            // in codes where they have a packed form, as the layers of a model that is quantized by parts
+            let failed = CliError::of_model(out, "written");
+            let (decoder, _) =
+                compress_with(decoder.clone(), WithoutPackedForm::Keep).map_err(LlmError::from).map_err(failed)?;
+            save(&decoder, &record).map_err(|source| CliError::Record {
                 path: record,
                 what: "written",
                 source: Box::new(source),

@@ -201,9 +201,8 @@ fn a_diagnosis_is_a_table_json_and_a_page() {
 
     run(&arguments).failed(1, &["`int8` needs calibration data", "--calib TEXT"]);
     let nowhere = place.text("nowhere/report.html");
-    let unwritten = run(&[&arguments, &CALIBRATION[..], &["--html", &nowhere, "--json"]].concat());
-    assert_eq!(unwritten.json()["layers"], found["layers"], "what was found is not lost with the page");
-    unwritten.failed(1, &["nowhere/report.html", "written"]);
+    let refused = run(&[&arguments, &CALIBRATION[..], &["--html", &nowhere, "--json"]].concat());
+    refused.failed(1, &["nowhere", "written"]); // before anything is computed
 }
 
 #[test]
@@ -255,7 +254,7 @@ fn a_result_that_is_there_is_not_overwritten() {
 #[test]
 fn packed_weights_predict_the_same_in_less_memory() {
     let place = Place::new();
-    let out = place.quantized("int8_wo", "burnpack", &[]);
+    let out = place.quantized("int8_wo", "modelopt", &[]);
     let (simulated, packed) = (evaluated(&out, &[]), evaluated(&out, &["--packed"]));
     let perplexity = |of: &Value| of["model"]["perplexity"].as_f64().unwrap();
     assert!((perplexity(&packed) / perplexity(&simulated) - 1.0).abs() < 1e-4);
@@ -434,8 +433,52 @@ fn wrong_usage_is_code_2_and_errors_are_code_1_with_causes_and_help() {
     run(&["eval", &empty.text(""), "--text", TEXT]).failed(1, &["config.json", "folder of a Hugging Face model"]);
     run(&["quantize", MODEL, "--recipe", "nvpf4", "--format", "modelopt", "--out", &empty.text("out")])
         .failed(1, &["`nvpf4` is no recipe", "nvfp4", "burn-quant presets"]);
-    run(&["eval", MODEL, "--text", TEXT, "--tokens", "100000"]).failed(1, &["at least 100000", "--tokens"]);
+    run(&["eval", MODEL, "--text", TEXT, "--tokens", "100000"]).failed(1, &["is 100000", "max_position_embeddings"]);
+    let int8 = ["--recipe", "int8", "--calib", TEXT, "--format", "modelopt", "--out", &empty.text("out")];
+    run(&[&["quantize", MODEL, "--tokens", "300"], &int8[..]].concat())
+        .failed(1, &["is 300", "max_position_embeddings"]);
     run(&["inspect", TEXT]).failed(1, &["expected a folder, a .safetensors file"]);
+}
+
+/// Nothing but a page is written over, and where a page goes is looked at first.
+#[test]
+fn a_page_takes_the_place_of_a_page_only() {
+    let place = Place::new();
+    std::fs::write(place.path("config.json"), "{}").unwrap();
+    let diagnose = |page: &str| {
+        let arguments = ["diagnose", MODEL, "--recipe", "int8_wo", "--text", TEXT, "--windows", "1", "--tokens", "16"];
+        run(&[&arguments[..], &["--html", &place.text(page)]].concat())
+    };
+    diagnose("config.json").failed(1, &["exists"]);
+    assert_eq!(std::fs::read_to_string(place.path("config.json")).unwrap(), "{}");
+    diagnose("no/such/page.html").failed(1, &["no/such"]);
+    diagnose("page.html").succeeded();
+    diagnose("page.html").succeeded();
+}
+
+#[test]
+fn a_gguf_file_is_one_whatever_it_is_called() {
+    let place = Place::new();
+    let out = place.quantized("int8_wo", "gguf", &[]); // its name ends in .gguf
+    let other = place.text("model");
+    std::fs::copy(&out, &other).unwrap();
+    assert_eq!(
+        run(&["inspect", &other]).succeeded().stdout.lines().count(),
+        run(&["inspect", &out]).succeeded().stdout.lines().count()
+    );
+    evaluated(&other, &["--tokenizer", MODEL]);
+}
+
+#[test]
+fn a_burnpack_holds_codes() {
+    let place = Place::new();
+    let out = place.quantized("int8_wo", "burnpack", &[]);
+    let [folder, record] = [MODEL, &out].map(|path| {
+        let file = if path == MODEL { "model.safetensors" } else { "model.bpk" };
+        Path::new(path).join(file).metadata().unwrap().len()
+    });
+    assert!(record * 10 < folder * 7, "{record} bytes of {folder}");
+    run(&["inspect", &out]).failed(1, &["a folder with a burnpack", "eval"]);
 }
 
 #[test]

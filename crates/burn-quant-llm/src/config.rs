@@ -221,7 +221,7 @@ impl DecoderConfig {
         let architecture = Architecture::of(json)?;
         let reader = Reader { json };
         let (hidden, heads) = (reader.positive("hidden_size")?, reader.positive("num_attention_heads")?);
-        let layers = reader.positive("num_hidden_layers")?;
+        let layers = reader.count("num_hidden_layers")?;
         let kv_heads = reader.optional("num_key_value_heads")?.unwrap_or(heads);
         if kv_heads == 0 || heads % kv_heads != 0 {
             return Err(LlmError::Setting {
@@ -278,7 +278,7 @@ impl DecoderConfig {
             heads,
             kv_heads,
             head,
-            epsilon: reader.number("rms_norm_eps")?.unwrap_or(1e-6),
+            epsilon: reader.epsilon("rms_norm_eps")?,
             rope_theta: rope(json, "rope_theta").and_then(Value::as_f64).unwrap_or(10_000.0),
             rope_scaling: scaling(json)?,
             positions: reader.optional("max_position_embeddings")?.unwrap_or(usize::MAX),
@@ -345,6 +345,17 @@ impl Reader<'_> {
         self.optional(key)?.filter(|number| *number > 0).ok_or_else(|| self.wrong(key, "a positive number"))
     }
 
+    /// How many there are of what takes memory before a tensor is read.
+    fn count(&self, key: &str) -> Result<usize, CheckpointError> {
+        let count = self.positive(key)?;
+        if count <= MOST { Ok(count) } else { Err(self.wrong(key, "at most 16384")) }
+    }
+
+    fn epsilon(&self, key: &str) -> Result<f64, CheckpointError> {
+        let epsilon = self.number(key)?.unwrap_or(1e-6);
+        if epsilon > 0.0 && epsilon.is_finite() { Ok(epsilon) } else { Err(self.wrong(key, "a number above 0")) }
+    }
+
     fn number(&self, key: &str) -> Result<Option<f64>, CheckpointError> {
         match self.json.get(key) {
             None | Some(Value::Null) => Ok(None),
@@ -361,11 +372,17 @@ impl Reader<'_> {
     }
 }
 
+/// The most layers, and the most experts of a layer: far more than any model has.
+const MOST: usize = 1 << 14;
+
 fn experts(reader: &Reader<'_>, architecture: Architecture) -> Result<Experts, CheckpointError> {
     let count = match reader.optional("num_local_experts")? {
         Some(count) => count,
-        None => reader.positive("num_experts")?,
+        None => reader.count("num_experts")?,
     };
+    if count > MOST {
+        return Err(reader.wrong("num_local_experts", "at most 16384"));
+    }
     let is_mixtral = architecture == Architecture::Mixtral;
     let intermediate = if is_mixtral { "intermediate_size" } else { "moe_intermediate_size" };
     let per_token = reader.positive("num_experts_per_tok")?;

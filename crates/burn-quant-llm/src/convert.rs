@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::f16;
 use burn_quant_checkpoint::gguf::GgufModel;
-use burn_quant_checkpoint::{Dtype, Folder, FolderWriter, QuantizedLayer, Tensor};
+use burn_quant_checkpoint::{CheckpointError, Dtype, Folder, FolderWriter, NotExportable, QuantizedLayer, Tensor};
 use serde_json::Value;
 
 use crate::LlmError;
@@ -27,7 +28,7 @@ pub fn folder_of_gguf(gguf: &GgufModel, dtype: Dtype, out: &Path) -> Result<Path
     writer.json("tokenizer_config.json", &gguf.tokenizer_config()?)?;
     for name in gguf.names() {
         let shape = gguf.shape(name).unwrap_or_default().to_vec();
-        writer.tensor(name, Tensor::from_f32(dtype, shape, &gguf.floats(name)?))?;
+        writer.tensor(name, rounded(name, dtype, shape, &gguf.floats(name)?)?)?;
     }
     Ok(writer.finish()?)
 }
@@ -59,19 +60,38 @@ pub fn folder_of_quantized(folder: &Folder, dtype: Dtype, out: &Path) -> Result<
     writer.copy_others(folder.path())?;
     let layers: BTreeSet<&str> = source.quantized().iter().map(String::as_str).collect();
     for name in source.names() {
-        let (layer, leaf) = name.rsplit_once('.').unwrap_or(("", &name));
-        if matches!(leaf, "k_scale" | "v_scale" | "k_bias" | "v_bias") || layers.contains(layer) && leaf != "bias" {
+        let leaf = name.rsplit('.').next().unwrap_or_default();
+        // `layer.weight_quantizer._svdquant_lora_a` is of a layer, too
+        let mut parents = name.match_indices('.').map(|(at, _)| &name[..at]);
+        let is_of_layer = parents.any(|parent| layers.contains(parent));
+        if matches!(leaf, "k_scale" | "v_scale" | "k_bias" | "v_bias") || is_of_layer && leaf != "bias" {
             continue;
         }
         let (shape, values) = source.floats(&name)?;
-        writer.tensor(&name, Tensor::from_f32(dtype, shape, &values))?;
+        writer.tensor(&name, rounded(&name, dtype, shape, &values)?)?;
     }
     for name in layers {
-        let Some(layer) = source.layer(name)? else { continue };
-        let shape = vec![layer.weight.outputs, layer.weight.inputs];
-        writer.tensor(&format!("{name}.weight"), Tensor::from_f32(dtype, shape, &dense(&layer)))?;
+        let Some(mut layer) = source.layer(name)? else { continue };
+        // compressed-tensors rounds the values of some formats to bf16; here `dtype` says
+        layer.weight.dtype = Dtype::F32;
+        let (name, shape) = (format!("{name}.weight"), vec![layer.weight.outputs, layer.weight.inputs]);
+        let tensor = rounded(&name, dtype, shape, &dense(&layer))?;
+        writer.tensor(name, tensor)?;
     }
     Ok(writer.finish()?)
+}
+
+/// Values as a tensor of a type that can hold them.
+fn rounded(name: &str, dtype: Dtype, shape: Vec<usize>, values: &[f32]) -> Result<Tensor, CheckpointError> {
+    let is_beyond = |x: &&f32| x.is_finite() && f16::from_f32(**x).is_infinite();
+    match values.iter().find(is_beyond).filter(|_| dtype == Dtype::F16) {
+        None => Ok(Tensor::from_f32(dtype, shape, values)),
+        Some(found) => Err(CheckpointError::NotExportable {
+            name: name.into(),
+            format: "f16",
+            reason: NotExportable::HalfElement { found: *found },
+        }),
+    }
 }
 
 /// The weight that does what a layer does to its inputs: `[outputs, inputs]`.

@@ -72,6 +72,7 @@ fn a_folder_of_compressed_tensors_computes_what_the_quantized_decoder_did() {
         ("FP8 per channel and token", presets::fp8_per_channel_per_token()),
         ("FP8, FP8 cache", presets::fp8_default().extend(presets::fp8_kv())),
         ("NVFP4", presets::nvfp4_default()),
+        ("NVFP4, four over six", presets::nvfp4_four_over_six()),
         ("MXFP8", presets::mxfp8_default()),
     ];
     for model in ["llama", "qwen2", "qwen3", "mistral", "qwen3_moe", "mixtral"] {
@@ -162,4 +163,29 @@ fn what_a_target_cannot_hold_is_said_before_calibration() {
     check_recipe(&decoder, &blocks(32), Target::Gguf).expect("blocks of 32");
     let error = check_recipe(&decoder, &presets::nvfp4_default(), Target::Gguf).unwrap_err().to_string();
     assert!(error.contains("NVFP4") && error.contains("inputs in float"), "{error}");
+    let error = check_recipe(&decoder, &presets::w4a16_nvfp4(), Target::Gguf).unwrap_err().to_string();
+    assert!(error.contains("it has no W4A16_NVFP4; it has integers"), "{error}");
+    for config in [presets::w4a8_awq_beta(), presets::nvfp4_svdquant_default(), presets::w4a8_mxfp4_fp8()] {
+        let config = match config == presets::w4a8_awq_beta() {
+            true => config.with_rule(Rule::set("*proj.weight_quantizer", w4a8())),
+            false => config,
+        };
+        let error = check_recipe(&decoder, &config, Target::CompressedTensors).unwrap_err().to_string();
+        let expected = if config == presets::nvfp4_svdquant_default() { "branch of low rank" } else { "one rounding" };
+        assert!(error.contains(expected), "{error}");
+    }
+    for (cache, target) in [
+        (presets::fp8_affine_kv(), Target::CompressedTensors),
+        (presets::nvfp4_kv(), Target::CompressedTensors),
+        (presets::fp8_kv(), Target::Gguf),
+    ] {
+        let error = check_recipe(&decoder, &int(8, false).extend(cache), target).unwrap_err().to_string();
+        assert!(error.contains("a cache in") && error.contains("k_bmm_quantizer"), "{error}");
+    }
+    check_recipe(&decoder, &int(8, false).extend(presets::fp8_kv()), Target::CompressedTensors).expect("it has these");
+}
+
+/// INT4 in blocks that divide the inputs of the test's model, then FP8.
+fn w4a8() -> QuantizerConfig {
+    QuantizerConfig::int(4).per_block(32).then(QuantizerConfig::e4m3())
 }

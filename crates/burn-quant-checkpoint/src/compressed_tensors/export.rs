@@ -238,7 +238,10 @@ fn inputs(inputs: &Inputs) -> Result<Option<Args>, NotExportable> {
             number("the scale of its inputs", scale)?;
             args(known(element)?, Strategy::Tensor, Dynamic::Static, ScaleType::Float)
         }
-        Inputs::Dynamic { element } => args(known(element)?, Strategy::Tensor, Dynamic::Dynamic, ScaleType::Float),
+        Inputs::Dynamic { .. } => {
+            let found = "inputs under one scale that is taken from all of them".into();
+            return Err(NotExportable::Format { found, known: "static scales, scales of tokens, and blocks" });
+        }
         Inputs::PerToken { element } => args(known(element)?, Strategy::Token, Dynamic::Dynamic, ScaleType::Float),
         Inputs::Mx { element, block } => {
             args(known(element)?, Strategy::Group(block), Dynamic::Dynamic, ScaleType::E8M0)

@@ -8,8 +8,8 @@
 //! MXFP8, MXFP4   e = ⌈log2(amax_b / 448 or 6)⌉        E4M3 or E2M1(w / 2^e)
 //! ```
 //!
-//! Two deviations: E4M3 codes saturate, where ModelOpt writes NaN for values above 464 scales, and a range that is zero
-//! or not finite counts as that of the format's largest value, as ModelOpt has it for all but FP8 weights.
+//! Two deviations: E4M3 codes saturate, where ModelOpt writes NaN for values above 464 scales, and FP8 weights that are
+//! all zero have a scale of 1, where it writes a scale of zero and codes that are NaN.
 //!
 //! Source: ModelOpt 0.47, `modelopt.torch.export.quant_utils.to_quantized_weight` and `qtensor`.
 
@@ -48,20 +48,20 @@ pub fn pack(name: &str, layer: &LinearState) -> Result<Vec<(String, Tensor)>, Ch
     let (outputs, inputs) = (layer.outputs, layer.inputs);
     match layer.algo {
         QuantAlgo::Fp8 => {
-            let scale = layer.weight_amax[0] / 448.0;
+            let scale = fp8_scale(layer.weight_amax[0]);
             let mut quotients: Vec<f32> = layer.weight.iter().map(|w| w / scale).collect();
             round_to(layer.dtype, &mut quotients); // a scalar does not widen the type of the weight
             add("weight", e4m3(vec![outputs, inputs], quotients.into_iter()));
             add("weight_scale", Tensor::scalar(scale));
         }
         QuantAlgo::Fp8PerChannelPerToken => {
-            let scales: Vec<f32> = layer.weight_amax.iter().map(|amax| amax / 448.0).collect();
+            let scales: Vec<f32> = layer.weight_amax.iter().map(|amax| fp8_scale(*amax)).collect();
             add("weight", e4m3(vec![outputs, inputs], by_rows(layer, &scales)));
             add("weight_scale", Tensor::from_f32(Dtype::F32, vec![outputs], &scales));
         }
         QuantAlgo::Fp8Blocks => {
             let (block, columns) = (layer.block, inputs.div_ceil(layer.block));
-            let scales: Vec<f32> = layer.weight_amax.iter().map(|amax| amax / 448.0).collect();
+            let scales: Vec<f32> = layer.weight_amax.iter().map(|amax| fp8_scale(*amax)).collect();
             let scale = |i: usize| scales[i / inputs / block * columns + i % inputs / block];
             let quotients = layer.weight.iter().enumerate().map(|(i, w)| w / scale(i));
             add("weight", e4m3(vec![outputs, inputs], quotients));
@@ -193,6 +193,11 @@ pub(super) fn check(layer: &LinearState) -> Result<(), NotExportable> {
         Some(found) => Err(NotExportable::NotANumber { what: "a range", found: *found }),
         None => Ok(()),
     }
+}
+
+/// The scale of FP8 weights; that of zeros alone is 1, as nothing can be divided by zero.
+fn fp8_scale(amax: f32) -> f32 {
+    if amax == 0.0 { 1.0 } else { amax / 448.0 }
 }
 
 /// Each element by the scale of its row.

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::arguments::InspectOptions;
 use crate::error::CliError;
-use crate::model::name;
+use crate::model::{RECORD, is_gguf, name};
 use crate::output::Output;
 use crate::table::{Align, Table};
 use crate::units::{bytes, count, number, plural};
@@ -65,9 +65,14 @@ pub(crate) fn run(options: &InspectOptions, output: &Output) -> Result<(), CliEr
     let spinner = output.spinner(&format!("reading {}", path.display()));
     let extension = path.extension().and_then(|extension| extension.to_str());
     let (quantization, parts, suspicious) = match extension {
+        _ if path.join(RECORD).is_file() => {
+            let (found, expected) =
+                ("a folder with a burnpack", "a folder of a checkpoint; `eval` shows what it holds");
+            return Err(CliError::Kind { path: path.clone(), found, expected });
+        }
         _ if path.is_dir() || !path.exists() => folder::read(&Folder::open(path).map_err(failed)?),
         Some("safetensors") => folder::read(&Folder::of_file(path).map_err(failed)?),
-        Some("gguf") => gguf::read(path),
+        _ if is_gguf(path) => gguf::read(path),
         _ => {
             let expected = "a folder, a .safetensors file or a .gguf file";
             return Err(CliError::Kind { path: path.clone(), found: "another file", expected });

@@ -130,6 +130,11 @@ pub(super) fn state(
     dtype: Dtype,
 ) -> Result<LinearState, LlmError> {
     let (algo, block) = algo(quantizer, input).ok_or_else(|| unknown(name, quantizer, input))?;
+    // four over six leaves room for scales 1.5 times as large: under that of the tensor they end at 256, not at 448
+    let room = |amax: f32| match quantizer.config().scale {
+        ScaleFormat::E4M3(blocks) => amax * (BlockScale::Static.max() / blocks.max()),
+        _ => amax,
+    };
     let uncalibrated = |quantizer| refuse(name, NotExportable::Uncalibrated { quantizer });
     let range = |quantizer: &TensorQuantizer| match quantizer.config().range {
         RangeSource::Constant(amax) => Some(amax),
@@ -152,7 +157,7 @@ pub(super) fn state(
         bias,
         block,
         weight_amax: Vec::new(),
-        global_amax: buffer(quantizer, Buffer::GlobalAmax).and_then(|amax| amax.first().copied()),
+        global_amax: buffer(quantizer, Buffer::GlobalAmax).and_then(|amax| amax.first().copied()).map(room),
         second_amax: quantizer.stages("").nth(1).and_then(|(_, stage)| range(stage)),
         input_amax: algo.input_max().and_then(|_| range(input)),
         pre_quant_scale: buffer(input, Buffer::PreQuantScale),

@@ -1,8 +1,10 @@
 //! Whether a target can hold what a recipe makes, before anything is calibrated.
 
+use burn_quant::config::Format;
 use burn_quant::place::{Role, WeightLayouts, plan};
-use burn_quant::{QuantConfig, TensorQuantizer};
-use burn_quant_checkpoint::{Element, NotExportable};
+use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, TensorQuantizer};
+use burn_quant_checkpoint::modelopt::QuantAlgo;
+use burn_quant_checkpoint::{Element, Minifloat, NotExportable};
 
 use super::{algo, refuse};
 use crate::names::in_files;
@@ -38,7 +40,16 @@ pub fn check_recipe(decoder: &Decoder, recipe: &QuantConfig, target: Target) -> 
             Target::ModelOpt if !algo.is_modelopt() => return format("the formats of ModelOpt's presets"),
             Target::ModelOpt if is_ragged => return ragged("inputs", inputs, block),
             Target::ModelOpt if by_integers && block > 0 && outputs % 2 != 0 => return ragged("outputs", outputs, 2),
+            Target::Gguf | Target::CompressedTensors if has_branches(&recipe.algorithm) => {
+                return Err(refuse(&name, NotExportable::LowRank));
+            }
             Target::Gguf if input.is_enabled() => return format("inputs in float"),
+            Target::Gguf if algo.is_nvfp4() || algo.element() == Element::Float(Minifloat::E4M3) => {
+                return format("integers of 2 to 8 bits, and MXFP4");
+            }
+            Target::CompressedTensors if !by_compressed_tensors(algo, block) => {
+                return format("one rounding of weights in blocks that its own formats have, and no branch");
+            }
             Target::Gguf if block % 32 != 0 || inputs % 32 != 0 => return ragged("inputs", inputs, 32),
             Target::Gguf if is_ragged && !by_integers => return ragged("inputs", inputs, block),
             // integers in one block that is not full are integers under a scale for each output
@@ -48,5 +59,40 @@ pub fn check_recipe(decoder: &Decoder, recipe: &QuantConfig, target: Target) -> 
             _ => {}
         }
     }
+    for (name, planned) in plan.quantizers.iter().filter(|(name, _)| name.ends_with("_bmm_quantizer")) {
+        let (config, refused) = (&planned.config, |known| {
+            let found = format!("a cache in {}", config_of(&planned.config));
+            Err(refuse(name, NotExportable::Format { found, known }))
+        });
+        match target {
+            _ if !planned.enabled => {}
+            Target::Gguf => return refused("caches in float"),
+            Target::CompressedTensors if config.bias.is_some() || config.format != Format::E4M3 => {
+                return refused("caches in FP8 without a bias");
+            }
+            _ => {}
+        }
+    }
     Ok(())
+}
+
+/// Whether an algorithm puts branches of low rank beside layers.
+fn has_branches(algorithm: &Algorithm) -> bool {
+    match algorithm {
+        Algorithm::SvdQuant { .. } => true,
+        Algorithm::ForLayers { algorithm, .. } => has_branches(algorithm),
+        Algorithm::Sequence(steps) => steps.iter().any(has_branches),
+        _ => false,
+    }
+}
+
+fn config_of(config: &QuantizerConfig) -> String {
+    let bias = if config.bias.is_some() { " around a bias" } else { "" };
+    format!("{}{bias}", config.kind())
+}
+
+/// Whether compressed-tensors has a format for these weights and inputs.
+fn by_compressed_tensors(algo: QuantAlgo, block: usize) -> bool {
+    !matches!(algo, QuantAlgo::W4A8Awq | QuantAlgo::Nvfp4Svd | QuantAlgo::W4A8Mxfp4Fp8 | QuantAlgo::W4A8Nvfp4Fp8)
+        && (!algo.is_nvfp4() || block == 16)
 }

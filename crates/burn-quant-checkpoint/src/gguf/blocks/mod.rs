@@ -108,6 +108,11 @@ pub fn encode(name: &str, ggml: GgmlType, values: &[f32]) -> Result<Vec<u8>, Che
     {
         return Err(not_exportable(name, NotExportable::NotANumber { what: "an element", found: *found }));
     }
+    if ggml == GgmlType::F16
+        && let Some(found) = values.iter().find(|x| x.is_finite() && half::f16::from_f32(**x).is_infinite())
+    {
+        return Err(not_exportable(name, NotExportable::HalfElement { found: *found }));
+    }
     let blocks = values.as_chunks::<32>().0;
     let fits = match ggml {
         GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => floats::encode(ggml, values, &mut bytes),
