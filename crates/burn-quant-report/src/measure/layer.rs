@@ -62,7 +62,7 @@ impl LayerSums {
             signal: numbers(self.signal),
             own: numbers(self.own),
             own_sum: first(self.own_mean).into(),
-            free: first(self.free).into(),
+            free: self.free.map(|sum| host(sum)[0].into()),
             float_amax: first(self.float_amax),
             free_amax,
             non_finite,
@@ -82,7 +82,8 @@ pub(crate) struct LayerNumbers {
     /// Sums of squared errors of each channel, of the layer by itself.
     own: Vec<f32>,
     own_sum: f64,
-    free: f64,
+    /// Squared errors in the quantized model; `None` where its outputs have other shapes, as those of experts.
+    free: Option<f64>,
     /// The largest magnitude of the float output.
     pub(crate) float_amax: f32,
     /// The largest magnitude of the output in the quantized model.
@@ -101,7 +102,7 @@ impl LayerNumbers {
 
     /// Signal to noise in the quantized model, in decibels.
     pub(crate) fn sqnr(&self) -> Option<f64> {
-        decibels(total(&self.signal), self.free)
+        decibels(total(&self.signal), self.free?)
     }
 
     /// The noise of the layer by itself over its signal; 0 where either is unknown.
@@ -135,5 +136,36 @@ fn add_channels(sum: &mut Option<Tensor<1>>, squares: Tensor<1>, groups: &Groups
             add(sum, squares.sum());
         }
         _ => add(sum, group_sums(squares, groups)),
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    fn tensor(values: [f32; 2]) -> AnyTensor {
+        let x: Tensor<2> = Tensor::<1>::from_floats(values, &Device::flex()).reshape([1, 2]);
+        x.into()
+    }
+
+    /// 25 over 0.25 is 20 dB.
+    fn sums() -> LayerSums {
+        let mut sums = LayerSums::default();
+        sums.add_own(Role::ChannelsLast, &tensor([3.0, 4.0]), &tensor([3.0, 4.5]));
+        sums
+    }
+
+    #[test]
+    fn a_layer_that_was_not_compared_in_the_model_has_no_noise_there() {
+        let is_20 = |decibels: Option<f64>| decibels.is_some_and(|it| (it - 20.0).abs() < 1e-6);
+        let numbers = sums().on_host();
+        assert!(is_20(numbers.own_sqnr()), "{:?}", numbers.own_sqnr());
+        assert_eq!(numbers.sqnr(), None);
+        let mut compared = sums();
+        compared.add_free(&tensor([3.0, 4.0]), &tensor([3.5, 4.0]), &SharedPlaces::default());
+        let numbers = compared.on_host();
+        assert!(is_20(numbers.sqnr()), "{:?}", numbers.sqnr());
     }
 }
