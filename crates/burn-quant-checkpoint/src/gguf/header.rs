@@ -267,10 +267,11 @@ impl<R: Read> Input<'_, R> {
         if !row.is_multiple_of(ggml.block() as u64) {
             return Err(wrong("the row length", "a multiple of the block of its type", row.to_string()));
         }
-        // counted in elements, so that the bytes of a type with more than one byte an element do not overflow either
-        let bytes = lengths
-            .iter()
-            .try_fold(1u64, |product, len| product.checked_mul(*len))
+        // counted in elements, so that the bytes of a type with more than one byte an element do not overflow either;
+        // without an axis of length zero no product of the others overflows, with one it might
+        let product = |least: u64| lengths.iter().try_fold(1u64, |product, len| product.checked_mul(*len.max(&least)));
+        let bytes = product(1)
+            .and_then(|_| product(0))
             .and_then(|elements| (elements / ggml.block() as u64).checked_mul(ggml.block_bytes() as u64))
             .ok_or_else(|| wrong("the shape", "a number of bytes of at most 64 bits", format!("{lengths:?}")))?;
         let shape = lengths.iter().rev().map(|len| usize::try_from(*len)).collect::<Result<Vec<_>, _>>();

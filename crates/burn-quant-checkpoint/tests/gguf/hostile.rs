@@ -69,6 +69,13 @@ fn lengths_beyond_the_file_take_no_memory() {
     }
 }
 
+/// No element has no bytes, and the number of its rows is computed all the same.
+#[test]
+fn rows_beyond_64_bits_are_refused_where_they_are_empty_too() {
+    let found = error(file(3, 1, 0, &[&tensor("t", &[0, 1 << 40, 1 << 40], 0, 0)]));
+    assert!(matches!(&found, CheckpointError::Value { key, .. } if key == "the shape of `t`"), "{found:?}");
+}
+
 #[test]
 fn what_the_format_has_not_is_refused() {
     let nested = |levels| [9u32.to_le_bytes().to_vec(), 1u64.to_le_bytes().to_vec()].concat().repeat(levels);
