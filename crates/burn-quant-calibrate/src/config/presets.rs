@@ -396,8 +396,8 @@ presets! {
     /// INT4 weights in blocks of 128: channels scaled by search, then rounded one after the other, those of the
     /// strongest inputs first; activations in float.
     ///
-    /// What [`int4_awq`] leaves, GPTQ corrects. The order matters: in that of the weight, what a few strong inputs need
-    /// comes when little is left to correct it.
+    /// What [`int4_awq`] leaves, GPTQ corrects. The strongest inputs come first, while all others are left to correct
+    /// them.
     int4_awq_gptq: int4_blockwise_weight_only().with_algorithm(Algorithm::Sequence(vec![
         Algorithm::awq_lite(),
         Algorithm::Gptq {
