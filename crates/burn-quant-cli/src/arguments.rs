@@ -72,7 +72,7 @@ pub(crate) struct QuantizeOptions {
     #[command(flatten)]
     pub calibration: CalibrationOptions,
     /// Search the best format of each layer within so many bits per parameter, 16 for what stays in float.
-    #[arg(long, value_name = "BITS", requires = "formats", requires = "calib")]
+    #[arg(long, value_name = "BITS", value_parser = bits, requires = "formats", requires = "calib")]
     pub auto: Option<f64>,
     /// Presets for --auto to choose from, separated by commas.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "auto")]
@@ -99,6 +99,14 @@ impl QuantizeOptions {
     /// What the recipe is called on the command line.
     pub(crate) fn recipe_name(&self) -> &str {
         self.recipe.as_deref().unwrap_or_default()
+    }
+}
+
+/// Reads bits per parameter.
+fn bits(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(bits) if 0.0 < bits && bits <= 16.0 => Ok(bits),
+        _ => Err("expected a number above 0, 16 at most".into()),
     }
 }
 

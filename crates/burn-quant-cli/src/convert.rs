@@ -53,8 +53,7 @@ pub(crate) fn run(options: &ConvertOptions, output: &Output) -> Result<(), CliEr
     };
     let folder = folder.map_err(failed("converted"))?;
     let folder = Folder::open(&folder).map_err(LlmError::from).map_err(failed("converted"))?;
-    let infos = folder.names().filter_map(|name| folder.info(name));
-    let parameters: u64 = infos.map(|info| info.shape.iter().product::<usize>() as u64).sum();
+    let parameters: u64 = folder.infos().map(|info| info.elements() as u64).sum();
     staging.finish()?;
     spinner.finish_and_clear();
     let result = Converted {

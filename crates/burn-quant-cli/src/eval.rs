@@ -64,6 +64,10 @@ pub(crate) fn run(options: &EvalOptions, backend: Backend, output: &Output) -> R
     let text = std::fs::read_to_string(&options.text).map_err(CliError::of_file(&options.text, "read"))?;
     let model = Model::load(&options.model, &device, output)?.packed(options.packed, output)?;
     let float = options.against.as_ref().map(|path| Model::load(path, &device, output)).transpose()?;
+    if let Some(float) = float.as_ref().filter(|float| float.is_quantized()) {
+        let name = float.path.display();
+        output.warning(format!("`{name}` is quantized itself: what is said of float is said of it"));
+    }
     let tokenizer = model.tokenizer(options.tokenizer.as_ref())?;
     let failed = CliError::of_model(&options.text, "evaluated");
     let len = options.tokens.map_or_else(|| window(model.decoder.config()), |tokens| tokens as usize);

@@ -4,7 +4,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
-use burn_quant::compress::{WithoutPackedForm, compress_with};
+use burn_quant::Quantizers;
+use burn_quant::compress::{WithoutPackedForm, compress_with, memory};
 use burn_quant_checkpoint::gguf::GgufModel;
 use burn_quant_checkpoint::{CheckpointError, Folder, FolderWriter};
 use burn_quant_llm::{ChatTemplate, Decoder, DecoderConfig, LlmError, Tokenizer};
@@ -115,6 +116,12 @@ impl Model {
             _ => ChatTemplate::of_path(path),
         };
         template.map_err(CliError::of_model(path, "used as a chat template"))
+    }
+
+    /// Returns whether a weight or an activation of it is quantized, or packed already.
+    pub(crate) fn is_quantized(&self) -> bool {
+        let is_packed = || memory(&self.decoder).bytes() < memory(&self.decoder).float_bytes();
+        Quantizers::of(&self.decoder).iter().any(|(_, quantizer)| quantizer.is_enabled()) || is_packed()
     }
 
     /// Returns the name of the folder or file.

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::error::CliError;
 use crate::output::Output;
-use crate::recipe::aliases;
 use crate::table::{Align, Table};
 
 /// A preset, as it is listed.
@@ -41,7 +40,7 @@ fn row(preset: &Preset) -> Row {
     let of = |quantizer: &str| last(&config, quantizer).map(described);
     Row {
         name: preset.name,
-        short_names: aliases(preset.name).collect(),
+        short_names: preset.short_names().collect(),
         modelopt_name: preset.modelopt_name,
         weights: of("weight_quantizer"),
         inputs: of("input_quantizer"),

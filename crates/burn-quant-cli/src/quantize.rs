@@ -90,7 +90,7 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
     let (decoder, parameters) = match limit {
         None => {
             let model = Model::load(&options.folder, &device, output)?;
-            if Quantizers::of(&model.decoder).iter().any(|(_, quantizer)| quantizer.is_enabled()) {
+            if model.is_quantized() {
                 let folder = options.folder.display();
                 output.warning(format!("`{folder}` is quantized already: the errors of both add up"));
             }
@@ -200,7 +200,7 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
         parts,
         format: options.format.name(),
         out: options.out.display().to_string(),
-        float_bytes: float_bytes(&folder),
+        float_bytes: folder.infos().map(|info| info.bytes() as u64).sum(),
         bytes: written,
         bits_per_parameter: 8.0 * written as f64 / parameters as f64,
         seconds: start.elapsed().as_secs_f64(),
@@ -454,12 +454,6 @@ fn layers(decoder: &Decoder) -> BTreeMap<String, usize> {
         *layers.entry(stages.map_or("float".into(), |stages| stages.join(" + "))).or_insert(0) += 1;
     }
     layers
-}
-
-/// The bytes of the tensors of a folder.
-fn float_bytes(folder: &Folder) -> u64 {
-    let infos = folder.names().filter_map(|name| folder.info(name));
-    infos.map(|info| (info.shape.iter().product::<usize>() * info.dtype.size()) as u64).sum()
 }
 
 /// The bytes of the files with weights in a folder, or of a file.

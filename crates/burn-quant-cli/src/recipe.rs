@@ -7,38 +7,6 @@ use burn_quant::{QuantConfig, QuantError};
 
 use crate::error::CliError;
 
-/// Short names, those of ModelOpt's `hf_ptq.py` among them.
-pub(crate) const ALIASES: [(&str, &str); 23] = [
-    ("int8", "int8_default"),
-    ("int8_sq", "int8_smoothquant"),
-    ("int8_wo", "int8_weight_only"),
-    ("int8_pc_pt", "int8_per_channel_per_token"),
-    ("fp8", "fp8_default"),
-    ("fp8_pc_pt", "fp8_per_channel_per_token"),
-    ("fp8_pb_wo", "fp8_2d_blockwise_weight_only"),
-    ("int4", "int4_blockwise_weight_only"),
-    ("int4_wo", "int4_blockwise_weight_only"),
-    ("w4a8_awq", "w4a8_awq_beta"),
-    ("mxfp8", "mxfp8_default"),
-    ("mxfp6", "mxfp6_default"),
-    ("mxfp4", "mxfp4_default"),
-    ("mxint8", "mxint8_default"),
-    ("nvfp4", "nvfp4_default"),
-    ("nvfp4_wo", "w4a16_nvfp4"),
-    ("nvfp4_awq", "nvfp4_awq_lite"),
-    ("nvfp4_svdquant", "nvfp4_svdquant_default"),
-    ("nvfp4_mse", "nvfp4_w4a4_weight_mse_fp8_sweep"),
-    ("nvfp4_local_hessian", "nvfp4_w4a4_weight_local_hessian"),
-    ("kv_fp8", "fp8_kv"),
-    ("kv_fp8_affine", "fp8_affine_kv"),
-    ("kv_nvfp4", "nvfp4_kv"),
-];
-
-/// Returns the short names of a preset.
-pub(crate) fn aliases(preset: &str) -> impl Iterator<Item = &'static str> {
-    ALIASES.into_iter().filter(move |(_, name)| *name == preset).map(|(alias, _)| alias)
-}
-
 /// Reads a recipe: `NAME`, `NAME+NAME`, or the path of a file.
 ///
 /// Of names that are joined, the later ones add their rules to the first.
@@ -59,15 +27,13 @@ pub(crate) fn read(name: &str) -> Result<QuantConfig, CliError> {
     parts.try_fold((first.config)(), |config, part| Ok(config.extend((part?.config)())))
 }
 
-/// Finds a preset by its name, a short one, or ModelOpt's.
+/// Finds a preset by its name, a short one, or ModelOpt's; with hyphens, too.
 ///
 /// # Errors
 ///
 /// [`CliError::Recipe`] with the most similar names.
 pub(crate) fn preset(name: &str) -> Result<&'static Preset, CliError> {
-    let plain = name.replace('-', "_");
-    let known = ALIASES.iter().find(|(alias, _)| *alias == plain).map(|(_, preset)| *preset);
-    let found = Preset::named(known.unwrap_or(&plain)).or_else(|_| Preset::named(name));
+    let found = Preset::named(&name.replace('-', "_")).or_else(|_| Preset::named(name));
     found.map_err(|source| CliError::Recipe { name: name.into(), source: Box::new(source) })
 }
 
@@ -99,14 +65,6 @@ mod tests {
     use burn_quant::presets;
 
     use super::*;
-
-    #[test]
-    fn every_alias_is_a_preset_and_no_name_of_another() {
-        for (alias, name) in ALIASES {
-            assert_eq!(preset(alias).unwrap().name, name);
-            assert!(presets::all().iter().all(|preset| preset.name != alias), "{alias}");
-        }
-    }
 
     #[test]
     fn recipes_go_by_their_names_here_and_in_modelopt_and_add_up() {

@@ -422,6 +422,7 @@ fn wrong_usage_is_code_2_and_errors_are_code_1_with_causes_and_help() {
         ],
         &["quantize", MODEL, "--recipe", "fp8", "--samples", "0", "--format", "modelopt", "--out", "x"],
         &["quantize", MODEL, "--recipe", "fp8", "--format", "pickle", "--out", "x"],
+        &["quantize", MODEL, "--auto", "0", "--formats", "fp8", "--calib", TEXT, "--format", "modelopt", "--out", "x"],
         &["chat", MODEL, "--json"],
         &["chat", MODEL, "--prompt", "a", "--top-p", "2"],
     ] {

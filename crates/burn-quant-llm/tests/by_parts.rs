@@ -176,6 +176,13 @@ fn a_work_folder_of_something_else_is_refused() {
     let error = refused(&recipe);
     assert!(error.to_string().contains("features-2.f32"), "{error}");
 
+    let record = work.join("part-1.bpk");
+    let mut bytes = std::fs::read(&record).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&record, bytes).unwrap();
+    let error = refused(&recipe);
+    assert!(error.to_string().contains("part-1.bpk"), "{error}");
+
     std::fs::write(work.join("state.json"), "{").unwrap();
     let error = refused(&recipe);
     assert!(error.to_string().contains("damaged"), "{error}");

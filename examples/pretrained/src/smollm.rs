@@ -285,8 +285,7 @@ pub fn tokens_per_second(decoder: &Decoder, prompt: &[u32]) -> Result<f64, LlmEr
 
 /// The bytes of the tensors of a folder.
 fn tensor_bytes(folder: &Folder) -> u64 {
-    let infos = folder.names().filter_map(|name| folder.info(name));
-    infos.map(|info| (info.shape.iter().product::<usize>() * info.dtype.size()) as u64).sum()
+    folder.infos().map(|info| info.bytes() as u64).sum()
 }
 
 impl std::fmt::Display for Written {

@@ -6,8 +6,8 @@ use burn::module::Module;
 use burn::nn::LinearConfig;
 use burn::tensor::{Device, Tensor};
 use burn_quant::config::{
-    Action, AxisGroups, BiasConfig, BlockScale, Format, Granularity, Identity, IncludeMax, RangeSearch, RangeSource,
-    Rotation, ScaleFormat, SiblingScales,
+    Action, AxisGroups, BiasConfig, BlockScale, Format, Granularity, Identity, IncludeMax, Preset, RangeSearch,
+    RangeSource, Rotation, ScaleFormat, SiblingScales,
 };
 use burn_quant::error::{ImportProblem, InvalidConfig};
 use burn_quant::nn::QuantLinear;
@@ -121,6 +121,18 @@ fn table() -> Vec<(String, Row)> {
         Some((name.to_string(), Row { reference, entries: self::entries(entries, &lists), algorithm }))
     });
     rows.collect()
+}
+
+#[test]
+fn short_names_are_those_of_presets_and_no_long_names() {
+    let short: Vec<(&str, &str)> =
+        presets::all().iter().flat_map(|preset| preset.short_names().map(|short| (short, preset.name))).collect();
+    assert_eq!(short.len(), 23);
+    for (short, name) in short {
+        assert_eq!(Preset::named(short).unwrap().name, name);
+        assert!(presets::all().iter().all(|preset| preset.name != short), "{short}");
+    }
+    assert_eq!(QuantConfig::from_toml("preset = \"nvfp4_awq\"").unwrap(), presets::nvfp4_awq_lite());
 }
 
 #[test]

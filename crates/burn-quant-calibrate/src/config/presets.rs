@@ -63,6 +63,33 @@ const MAMBA_LEFT_IN_FLOAT: [&str; 8] = [
     "*self_attention.linear_proj*",
 ];
 
+/// Short names, those of ModelOpt's `hf_ptq.py` among them.
+const SHORT_NAMES: [(&str, &str); 23] = [
+    ("int8", "int8_default"),
+    ("int8_sq", "int8_smoothquant"),
+    ("int8_wo", "int8_weight_only"),
+    ("int8_pc_pt", "int8_per_channel_per_token"),
+    ("fp8", "fp8_default"),
+    ("fp8_pc_pt", "fp8_per_channel_per_token"),
+    ("fp8_pb_wo", "fp8_2d_blockwise_weight_only"),
+    ("int4", "int4_blockwise_weight_only"),
+    ("int4_wo", "int4_blockwise_weight_only"),
+    ("w4a8_awq", "w4a8_awq_beta"),
+    ("mxfp8", "mxfp8_default"),
+    ("mxfp6", "mxfp6_default"),
+    ("mxfp4", "mxfp4_default"),
+    ("mxint8", "mxint8_default"),
+    ("nvfp4", "nvfp4_default"),
+    ("nvfp4_wo", "w4a16_nvfp4"),
+    ("nvfp4_awq", "nvfp4_awq_lite"),
+    ("nvfp4_svdquant", "nvfp4_svdquant_default"),
+    ("nvfp4_mse", "nvfp4_w4a4_weight_mse_fp8_sweep"),
+    ("nvfp4_local_hessian", "nvfp4_w4a4_weight_local_hessian"),
+    ("kv_fp8", "fp8_kv"),
+    ("kv_fp8_affine", "fp8_affine_kv"),
+    ("kv_nvfp4", "nvfp4_kv"),
+];
+
 /// A built-in configuration and its names.
 #[derive(Clone, Copy, Debug)]
 pub struct Preset {
@@ -75,14 +102,15 @@ pub struct Preset {
 }
 
 impl Preset {
-    /// The built-in configuration of a name, here or in ModelOpt.
+    /// The built-in configuration of a name: ours, a short one, or ModelOpt's.
     ///
     /// # Errors
     ///
     /// [`QuantError::UnknownPreset`] with the most similar names.
     pub fn named(name: &str) -> Result<&'static Self, QuantError> {
         let all = all();
-        let found = all.iter().find(|preset| preset.name == name || preset.modelopt_name == Some(name));
+        let long = SHORT_NAMES.iter().find(|(short, _)| *short == name).map_or(name, |(_, long)| long);
+        let found = all.iter().find(|preset| preset.name == long || preset.modelopt_name == Some(name));
         found.ok_or_else(|| {
             let names = if name.contains(char::is_uppercase) {
                 near_misses(name, all.iter().filter_map(|preset| preset.modelopt_name))
@@ -92,10 +120,25 @@ impl Preset {
             QuantError::UnknownPreset { name: name.into(), near_misses: names }
         })
     }
+
+    /// Returns its short names.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant::config::Preset;
+    ///
+    /// assert!(Preset::named("int4_blockwise_weight_only")?.short_names().eq(["int4", "int4_wo"]));
+    /// # Ok::<(), burn_quant::QuantError>(())
+    /// ```
+    pub fn short_names(&self) -> impl Iterator<Item = &'static str> {
+        let name = self.name;
+        SHORT_NAMES.into_iter().filter(move |(_, long)| *long == name).map(|(short, _)| short)
+    }
 }
 
 impl QuantConfig {
-    /// A built-in configuration by its name, here or in ModelOpt.
+    /// A built-in configuration by its name: ours, a short one, or ModelOpt's.
     ///
     /// # Errors
     ///
@@ -107,6 +150,7 @@ impl QuantConfig {
     /// use burn_quant::{QuantConfig, presets};
     ///
     /// assert_eq!(QuantConfig::preset("int8_default")?, presets::int8_default());
+    /// assert_eq!(QuantConfig::preset("int8")?, presets::int8_default());
     /// assert_eq!(QuantConfig::preset("INT8_DEFAULT_CFG")?, presets::int8_default());
     /// # Ok::<(), burn_quant::QuantError>(())
     /// ```

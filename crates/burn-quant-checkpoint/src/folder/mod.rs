@@ -54,6 +54,22 @@ pub struct Folder {
     tensors: BTreeMap<String, TensorInfo>,
 }
 
+impl TensorInfo {
+    /// Returns the number of its elements.
+    ///
+    /// The product of its shape.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Returns the number of its bytes in the file.
+    ///
+    /// Its elements times the bytes of one.
+    pub fn bytes(&self) -> usize {
+        self.elements() * self.dtype.size()
+    }
+}
+
 impl Folder {
     /// Opens a folder: reads `config.json` and the headers of its safetensors files.
     ///
@@ -135,6 +151,22 @@ impl Folder {
         self.tensors.get(name)
     }
 
+    /// Returns type and shape of all tensors, in the order of their names.
+    ///
+    /// Nothing is read.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// # use burn_quant_checkpoint::Folder;
+    /// let folder = Folder::open("SmolLM2-135M")?;
+    /// let bytes: usize = folder.infos().map(|info| info.bytes()).sum();
+    /// # Ok::<(), burn_quant_checkpoint::CheckpointError>(())
+    /// ```
+    pub fn infos(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.tensors.values()
+    }
+
     /// Returns whether there is a tensor of this name.
     ///
     /// Nothing is read.
@@ -152,7 +184,7 @@ impl Folder {
             name: name.into(),
             near_misses: near_misses(name, self.names()),
         })?;
-        let len = info.shape.iter().product::<usize>() * info.dtype.size();
+        let len = info.bytes();
         if let Some(contents) = &self.contents {
             let at = info.at as usize;
             return Ok(Tensor::new(info.dtype, info.shape.clone(), contents[info.file][at..at + len].to_vec()));

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
@@ -32,6 +33,8 @@ struct State {
     key: String,
     /// Parts that are done.
     done: usize,
+    /// SHA-256 of their records.
+    records: Vec<String>,
     /// How often data went through a part at most.
     passes: usize,
     /// What calibration warns of.
@@ -89,7 +92,23 @@ pub(super) fn key(
         field(path.file_name().unwrap_or_default().as_encoded_bytes());
         field(format!("{} {modified:?}", metadata.len()).as_bytes());
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(digits(hasher))
+}
+
+fn digits(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a record is known by.
+fn sum(record: &Path) -> Result<String, CheckpointError> {
+    let mut file = File::open(record).map_err(io(record))?;
+    let (mut hasher, mut bytes) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut bytes).map_err(io(record))? {
+            0 => return Ok(digits(hasher)),
+            read => hasher.update(&bytes[..read]),
+        }
+    }
 }
 
 impl Work {
@@ -112,7 +131,8 @@ impl Work {
         };
         if state.key != key {
             return Err(refused(
-                "it is that of another run: the model, the recipe or the text has changed. Remove it, or name another",
+                "it is that of another run: the model, the recipe, the format that it is made for, or the text has \
+                 changed. Remove it, or name another",
             ));
         }
         let place = folder.join("lock");
@@ -120,7 +140,16 @@ impl Work {
         if lock.try_lock().is_err() {
             return Err(refused("another process works in it"));
         }
-        Ok(Self { folder, state, _lock: lock })
+        let work = Self { folder, state, _lock: lock };
+        // a part that is damaged is found now, and not when all others are done
+        for i in 0..work.state.done {
+            let path = work.record(i);
+            if work.state.records.get(i) != Some(&sum(&path)?) {
+                let reason = "it is not what was written: remove the folder, and begin again".into();
+                return Err(LlmError::Work { path, reason });
+            }
+        }
+        Ok(work)
     }
 
     pub(super) fn done(&self) -> usize {
@@ -146,7 +175,9 @@ impl Work {
 
     /// Writes a part; the features after it are written.
     pub(super) fn finish(&mut self, i: usize, part: &DecoderPart, report: Option<Report>) -> Result<(), LlmError> {
-        save(part, self.record(i))?;
+        let record = self.record(i);
+        save(part, &record)?;
+        self.state.records.push(sum(&record)?);
         self.state.done = i + 1;
         if let Some(report) = report {
             self.state.passes = self.state.passes.max(report.passes);
