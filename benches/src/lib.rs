@@ -138,17 +138,27 @@ impl Workload for Cnn {
 
 /// A float model, the same quantized to INT8 (weights per channel, activations per tensor), and a batch.
 pub fn pair<M: Workload>(float: M, device: &Device) -> (M, M, Tensor<2>, Tensor<1, Int>) {
-    let batch = Tensor::random([M::BATCH, 784], Distribution::Uniform(0.0, 1.0), device);
-    let labels = Tensor::from_data((0..M::BATCH as i32).map(|i| i % 10).collect::<Vec<_>>().as_slice(), device);
+    let (batch, labels) = batch::<M>(device);
     let calibrate = |model: &M| drop(model.logits(&batch));
     let (quantized, _) = quantize(float.clone(), &presets::int8_default(), calibrate).expect("the model quantizes");
     (float, quantized, batch, labels)
 }
 
+/// A batch of random images, and labels.
+pub fn batch<M: Workload>(device: &Device) -> (Tensor<2>, Tensor<1, Int>) {
+    let images = Tensor::random([M::BATCH, 784], Distribution::Uniform(0.0, 1.0), device);
+    let labels = Tensor::from_data((0..M::BATCH as i32).map(|i| i % 10).collect::<Vec<_>>().as_slice(), device);
+    (images, labels)
+}
+
 /// One step of SGD: forward, backward, update.
 pub fn step<M: Workload>(model: M, batch: &Tensor<2>, labels: &Tensor<1, Int>, device: &Device) -> M {
-    let loss = CrossEntropyLossConfig::new().init(device).forward(model.logits(batch), labels.clone());
-    let gradients = GradientsParams::from_grads(loss.backward(), &model);
+    step_by(model, |model| CrossEntropyLossConfig::new().init(device).forward(model.logits(batch), labels.clone()))
+}
+
+/// One step of SGD by a loss.
+pub fn step_by<M: Module>(model: M, loss: impl FnOnce(&M) -> Tensor<1>) -> M {
+    let gradients = GradientsParams::from_grads(loss(&model).backward(), &model);
     SgdConfig::new().init().step(1e-4, model, gradients)
 }
 

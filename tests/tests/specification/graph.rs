@@ -202,6 +202,29 @@ fn packed_models_are_captured_with_their_codes() {
     }
 }
 
+/// Kernels are recorded as codes that are unpacked: where the model convolves integers, a replay multiplies the same
+/// values as floats.
+#[test]
+fn packed_convolutions_are_captured_with_their_codes() {
+    let (_, device) = device();
+    let x = spread::<4>([2, 1, 8, 8], &device);
+    let run = |model: &Cnn| drop(model.forward(x.clone()));
+    let (packed, _) = compress(quantize(Cnn::new(&device), &presets::int8_default(), run).unwrap().0).unwrap();
+    let graph = capture(&packed, x.clone(), Cnn::forward).unwrap();
+    let weights: Vec<_> = graph.products().into_iter().filter_map(|product| product.weight).collect();
+    assert_eq!(weights, ["conv.weight", "fc.weight"]);
+    let kernel = graph.operations().iter().filter_map(|operation| match operation {
+        OperationIr::Custom(op) => RecordedOp::of(op, op.inputs[0].shape.as_slice()).ok(),
+        _ => None,
+    });
+    assert!(kernel.into_iter().any(|op| matches!(op, RecordedOp::PackedUnpack(_))), "{graph}");
+    let expected = packed.forward(x.clone());
+    let found: Tensor<2> = graph.replay(&device).unwrap().run(x).unwrap();
+    let off = (found - expected.clone()).abs().max() / expected.abs().max();
+    let off = off.into_scalar::<f32>();
+    assert!(off < 1e-5, "{off}");
+}
+
 /// What reads the same activations, found by following tensors and not by names.
 #[test]
 fn siblings_share_an_input() {

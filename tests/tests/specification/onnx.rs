@@ -7,6 +7,7 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, LinearConfig, LstmConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor};
+use burn_quant::compress::{WithoutPackedForm, compress_with};
 use burn_quant::nn::{QuantConv2d, QuantEmbedding, QuantEmbeddingConfig, QuantLinear};
 use burn_quant::{QuantConfig, QuantizerConfig, Rule, compress, presets, quantize, quantize_weights};
 use burn_quant_onnx::{ElementType, Exporter, OnnxError, OnnxModel, Profile, export};
@@ -140,15 +141,18 @@ fn onnx_runtime_computes_what_burn_does() {
     for preset in presets::all() {
         let calibrate = |network: &Network| drop(network.forward(x.clone()));
         let Ok((network, _)) = quantize(Network::new(&device), &(preset.config)(), calibrate) else { continue };
-        let sizes = [3, 5].map(|batch| x.clone().narrow(0, 0, batch));
-        let onnx = Exporter::new().export_any_size(&network, sizes, Network::forward).unwrap();
-        let file = |kind: &str| folder.path().join(format!("network-{}.{kind}", preset.name));
-        onnx.save(file("onnx")).unwrap();
-        let [input, output] = [values(x.clone()), values(network.forward(x.clone()))]
-            .map(|values| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
-        let view = |shape: &[usize], bytes| TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap();
-        let case = [("input.input", view(&x.dims(), &input)), ("output.output", view(&[7, 3], &output))];
-        safetensors::serialize_to_file(case, None, &file("safetensors")).unwrap();
+        let (packed, _) = compress_with(network.clone(), WithoutPackedForm::Keep).unwrap();
+        for (kind, network) in [("network", network), ("packed", packed)] {
+            let sizes = [3, 5].map(|batch| x.clone().narrow(0, 0, batch));
+            let onnx = Exporter::new().export_any_size(&network, sizes, Network::forward).unwrap();
+            let file = |extension: &str| folder.path().join(format!("{kind}-{}.{extension}", preset.name));
+            onnx.save(file("onnx")).unwrap();
+            let [input, output] = [values(x.clone()), values(network.forward(x.clone()))]
+                .map(|values| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+            let view = |shape: &[usize], bytes| TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap();
+            let case = [("input.input", view(&x.dims(), &input)), ("output.output", view(&[7, 3], &output))];
+            safetensors::serialize_to_file(case, None, &file("safetensors")).unwrap();
+        }
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/export-onnx/check.py");
     let checked = std::process::Command::new(python).arg(script).arg(folder.path()).output().unwrap();
@@ -214,6 +218,61 @@ fn every_format_is_stored_as_its_codes() {
         assert_eq!(stored(&onnx)[..2].join(", "), expected, "{}", config.kind());
         assert_eq!(onnx.opset(), opset, "{}", config.kind());
     }
+}
+
+/// Codes, scales and the rounding of inputs are those of the model before it was packed: the file is the same, byte for
+/// byte.
+#[test]
+fn a_packed_model_is_written_as_it_was_before() {
+    let per_token = QuantizerConfig::int(8).per_token().dynamic();
+    for config in [
+        presets::int8_default(),
+        presets::int8_weight_only(),
+        presets::int8_per_channel_per_token(),
+        weights(QuantizerConfig::int(4).per_block(16)),
+        weights(QuantizerConfig::int(3).per_channel()).with_rule(Rule::set("*input_quantizer", per_token)),
+        weights(QuantizerConfig::e4m3().per_channel()),
+        weights(QuantizerConfig::nvfp4()),
+        weights(QuantizerConfig::mx(burn_quant::config::Format::E2M1)),
+        weights(QuantizerConfig::mx(burn_quant::config::Format::E4M3)),
+        weights(QuantizerConfig::new(burn_quant::config::Format::Nf4).per_block(16)),
+    ] {
+        let (layer, x) = quantized(&config);
+        let (packed, report) = compress(layer.clone()).unwrap();
+        assert_eq!(report.packed.len(), 1);
+        let [before, after] =
+            [layer, packed].map(|layer| export(&layer, x.clone(), QuantLinear::forward::<2>).unwrap());
+        assert_eq!(stored(&after), stored(&before), "{:?}", config.rules[0]);
+        assert!(after.to_bytes() == before.to_bytes(), "{:?}: {after}\n{before}", config.rules[0]);
+    }
+}
+
+/// Codes of convolutions are written in the shape that they are read in, and a table by its rows.
+#[test]
+fn packed_convolutions_and_tables_are_codes_right_before_their_products() {
+    let (_, device) = device();
+    let x = spread::<4>([7, 1, 10, 10], &device);
+    let calibrate = |network: &Network| drop(network.forward(x.clone()));
+    let (network, _) = quantize(Network::new(&device), &presets::int8_default(), calibrate).unwrap();
+    let (packed, _) = compress(network.clone()).unwrap();
+    let [before, after] = [network, packed].map(|network| export(&network, x.clone(), Network::forward).unwrap());
+    let of_weights = |onnx: &OnnxModel| -> Vec<String> {
+        stored(onnx).into_iter().filter(|stored| stored.contains(".weight")).collect()
+    };
+    assert_eq!(of_weights(&after), of_weights(&before));
+    let count = |onnx: &OnnxModel, operator: &str| {
+        onnx.operators().iter().find(|(found, _)| *found == operator).map_or(0, |(_, count)| *count)
+    };
+    for operator in ["Conv", "MatMul", "QuantizeLinear", "DequantizeLinear", "Transpose"] {
+        assert_eq!(count(&after, operator), count(&before, operator), "{operator}: {after}");
+    }
+
+    let table: QuantEmbedding = QuantEmbeddingConfig::new(10, 36).init(&device);
+    let (table, _) = quantize_weights(table, &weights(QuantizerConfig::int(8).per_channel())).unwrap();
+    let tokens = Tensor::<2, Int>::from_data([[1, 9], [3, 0]], &device);
+    let (packed, _) = compress(table).unwrap();
+    let onnx = export(&packed, tokens, QuantEmbedding::forward).unwrap();
+    assert!(stored(&onnx).contains(&"weight Uint8 [36, 10]".into()), "{onnx}");
 }
 
 #[test]
@@ -311,9 +370,6 @@ fn what_has_no_form_in_onnx_is_named() {
     let sorts = |layer: &QuantLinear, x: Tensor<2>| layer.forward(x).sort(1);
     let error = export(&layer, x.clone(), sorts).unwrap_err().to_string();
     assert_eq!(error, "`Sort` has no form in ONNX here: compute it before, or without it");
-    let (packed, _) = compress(layer.clone()).unwrap();
-    let error = export(&packed, x.clone(), QuantLinear::forward::<2>).unwrap_err().to_string();
-    assert!(error.ends_with("has no form in ONNX here: write the model before it is packed"), "{error}");
     let reads = |layer: &QuantLinear, x: Tensor<2>| {
         let y = layer.forward(x);
         let largest = y.clone().max().into_scalar::<f32>();

@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release -p burn-quant-benches --bin evidence -- TABLE [--models DIR]`
 
+mod costs;
 mod networks;
 mod place;
 mod searches;
@@ -64,6 +65,8 @@ enum Name {
     /// A language model as files for servers: size, perplexity and speed of what is read again.
     #[value(name = "smollm2-files")]
     SmolLm2Files,
+    /// What calibration and a step of training cost.
+    Costs,
     /// A classifier of photographs by recipe.
     #[value(name = "efficientnet")]
     EfficientNet,
@@ -87,6 +90,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Name::MiniLm => tables::minilm(models()?)?,
         Name::SmolLm2 => tables::smollm2(models()?)?,
         Name::SmolLm2Files => tables::smollm2_files(models()?)?,
+        Name::Costs => costs::costs()?,
         Name::EfficientNet => tables::efficientnet(models()?)?,
     };
     if !arguments.redraw {
@@ -115,7 +119,7 @@ impl Name {
         let accuracy = |name: &str| Axis::linear(name).higher_is_better();
         Some(match self {
             // five photographs are no axis
-            Name::Faults | Name::Residual | Name::EfficientNet | Name::SmolLm2Files => return None,
+            Name::Faults | Name::Residual | Name::EfficientNet | Name::SmolLm2Files | Name::Costs => return None,
             Name::Cnn => ("A small network on Fashion-MNIST", accuracy("accuracy in percent, mean of ten seeds")),
             Name::CharGpt => ("A character-level GPT", Axis::linear("bits per character").lower_is_better()),
             Name::AutoQuantizeCnn => {

@@ -45,8 +45,9 @@ impl Lowering<'_> {
             return None;
         }
         let rounded = |tensor: &TensorIr| self.fake_quant_of(self.graph.producer(tensor.id)?);
-        let ((of_x, _), (of_weight, _)) = (rounded(x)?, rounded(weight)?);
-        if !is_int8_of_tensor(&of_x) || !is_int8(&of_weight) || of_weight.bias.is_some() {
+        let (of_x, _) = rounded(x)?;
+        let of_int8 = |(call, _): (Call, _)| is_int8(&call) && call.bias.is_none();
+        if !is_int8_of_tensor(&of_x) || !(self.int8_kernels.contains(&weight.id) || of_int8(rounded(weight)?)) {
             return None;
         }
         let mut id = out.id;
@@ -135,8 +136,12 @@ impl Lowering<'_> {
 }
 
 fn is_int8(call: &Call) -> bool {
-    matches!(call.spec.format, Format::Int(int) if int.bits() == 8 && int.grid().lo() < 0)
-        && call.scales == Scales::Static
+    is_int8_format(call.spec.format) && call.scales == Scales::Static
+}
+
+/// With a sign.
+pub(super) fn is_int8_format(format: Format) -> bool {
+    matches!(format, Format::Int(int) if int.bits() == 8 && int.grid().lo() < 0)
 }
 
 /// With one range, symmetric around zero.

@@ -9,7 +9,7 @@
 //! ```
 
 use burn_quant_numerics::{AnyGrid, Elements, Format, Grid, IntGrid, ScaleFormat, Signedness};
-use burn_quant_ops::{Call, Groups, Scales};
+use burn_quant_ops::{Call, Groups, PackedLayout, Scales};
 
 use crate::ElementType;
 
@@ -109,17 +109,7 @@ pub(super) fn codes(values: &[f32], amax: Option<&[f32]>, global_amax: f32, call
     let stored = Stored::of(format);
     let elements = Elements::of(format);
     let points = values.iter().zip(&of_element).map(|(value, group)| grid.round(grid.units(*value, scales[*group])));
-    let bytes = match (stored, elements) {
-        (Stored::Number(ElementType::Int16 | ElementType::Uint16), _) => {
-            points.flat_map(|point| (point as i32 as u16).to_le_bytes()).collect()
-        }
-        (_, Elements::Int(_)) => points.map(|point| point as i32 as u8).collect::<Vec<_>>(),
-        _ => points.map(|point| elements.code(point)).collect(),
-    };
-    let bytes = match stored.element() {
-        ElementType::Int4 | ElementType::Uint4 | ElementType::Float4E2M1 => pairs(&bytes),
-        _ => bytes,
-    };
+    let bytes = stored_bytes(points, stored, elements);
     let scales = match (call.scales, grid) {
         (Scales::Static | Scales::Dynamic, _) => {
             StoredScales::F32(ranges.iter().map(|amax| step(elements, grid, *amax)).collect())
@@ -133,6 +123,34 @@ pub(super) fn codes(values: &[f32], amax: Option<&[f32]>, global_amax: f32, call
         (Scales::TwoLevel(_), _) => unreachable!("two-level scales have a grid of two levels"),
     };
     Codes { stored, bytes, scales }
+}
+
+/// The codes of a packed weight, row by row `[inputs, outputs]`, and what is stored of its scales, `[blocks, outputs]`.
+pub(super) fn packed_codes(layout: PackedLayout, codes: &[u8], scales: &[u32]) -> Codes {
+    let (stored, elements, grid) = (Stored::of(layout.format()), Elements::of(layout.format()), layout.grid());
+    let bytes = stored_bytes(codes.iter().map(|code| elements.point(*code)), stored, elements);
+    let of_codes = || scales.iter().map(|scale| *scale as u8).collect();
+    let scales = match grid {
+        AnyGrid::TwoLevel(two) => StoredScales::E4M3(of_codes(), two.tensor_scale()),
+        _ if layout.scale() == ScaleFormat::E8M0 => StoredScales::E8M0(of_codes()),
+        _ => StoredScales::F32(scales.iter().map(|amax| step(elements, grid, f32::from_bits(*amax))).collect()),
+    };
+    Codes { stored, bytes, scales }
+}
+
+/// Points of a grid as they lie in a file.
+fn stored_bytes(points: impl Iterator<Item = f32>, stored: Stored, elements: Elements) -> Vec<u8> {
+    let bytes = match (stored, elements) {
+        (Stored::Number(ElementType::Int16 | ElementType::Uint16), _) => {
+            points.flat_map(|point| (point as i32 as u16).to_le_bytes()).collect()
+        }
+        (_, Elements::Int(_)) => points.map(|point| point as i32 as u8).collect::<Vec<_>>(),
+        _ => points.map(|point| elements.code(point)).collect(),
+    };
+    match stored.element() {
+        ElementType::Int4 | ElementType::Uint4 | ElementType::Float4E2M1 => pairs(&bytes),
+        _ => bytes,
+    }
 }
 
 /// What a code is multiplied with.

@@ -4,6 +4,7 @@
 //! * `modules` layers that are one operation: convolutions, pools, norms
 //! * `quantizers` fake quantization: of weights to codes, of activations to pairs
 //! * `codes` the codes of a weight
+//! * `packed` weights that are codes already
 //! * `coded` results of convolutions that stay codes
 //!
 //! A value is written when something reads it, so that a weight whose codes are stored is not stored in float too.
@@ -12,6 +13,7 @@ mod coded;
 mod codes;
 mod modules;
 mod operations;
+mod packed;
 mod quantizers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +42,10 @@ pub(crate) struct Lowering<'a> {
     reshaped: BTreeMap<TensorId, (TensorId, TensorData)>,
     /// Tensors that are written as codes.
     coded: BTreeMap<TensorId, coded::Coded>,
+    /// The values of packed weights that are written, by their words.
+    packed: BTreeMap<TensorId, String>,
+    /// Kernels of convolutions that are INT8 codes, one scale for each output.
+    int8_kernels: BTreeSet<TensorId>,
     /// How often each name was given.
     given: BTreeMap<String, usize>,
     /// The layer of the operation at hand.
@@ -60,6 +66,8 @@ impl<'a> Lowering<'a> {
             names: BTreeMap::new(),
             reshaped: BTreeMap::new(),
             coded: BTreeMap::new(),
+            packed: BTreeMap::new(),
+            int8_kernels: BTreeSet::new(),
             given: BTreeMap::new(),
             layer: String::new(),
             operation: String::new(),
@@ -75,6 +83,9 @@ impl<'a> Lowering<'a> {
             self.model.inputs.push(boundary);
         }
         for operation in graph.operations() {
+            if operation.outputs().next().is_some_and(|output| self.names.contains_key(&output.id)) {
+                continue; // it is written: a weight that was moved to its place
+            }
             self.layer = self.layer_of(operation);
             self.operation = operation_name(operation);
             self.operation(operation)?;

@@ -31,7 +31,10 @@ impl Lowering<'_> {
                 Ok(RecordedOp::GroupAmax(_)) => {
                     Err(self.refused("a range is taken from the whole input; calibrate it"))
                 }
-                Ok(_) => Err(self.refused("write the model before it is packed")),
+                Ok(RecordedOp::PackedLinear(call)) => self.packed_linear(&call, &op.inputs, &op.outputs[0]),
+                Ok(RecordedOp::PackedUnpack(layout)) => self.packed_unpack(layout, &op.inputs, &op.outputs[0]),
+                Ok(RecordedOp::PackedColumns(layout)) => self.packed_columns(layout, &op.inputs, &op.outputs[0]),
+                Ok(_) => Err(self.refused("this version does not write it")),
                 Err(error) => Err(self.refused(error.to_string())),
             },
             OperationIr::Init(_) | OperationIr::Drop(_) => Ok(()),
@@ -376,6 +379,17 @@ impl Lowering<'_> {
             let origin = self.reshaped.get(&input.id).map_or(input.id, |(origin, _)| *origin);
             let data = TensorData::from_bytes(data.bytes().clone(), out.shape.clone(), data.dtype());
             self.reshaped.insert(out.id, (origin, data));
+            return Ok(());
+        }
+        if input.shape == out.shape && self.graph.factors(input) == self.graph.factors(out) {
+            // it is what it was, as codes or as values
+            match self.coded.get(&input.id).cloned() {
+                Some(coded) => _ = self.coded.insert(out.id, coded),
+                None => {
+                    let value = self.value(input)?;
+                    self.names.insert(out.id, value);
+                }
+            }
             return Ok(());
         }
         let shape = self.target(&out.shape, &self.graph.factors(out))?;

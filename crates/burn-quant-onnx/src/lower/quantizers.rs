@@ -12,7 +12,7 @@ use crate::model::Attribute;
 use crate::{ElementType, OnnxError, Profile};
 
 /// The tensors of a call beside what it rounds.
-struct Ranges<'a> {
+pub(super) struct Ranges<'a> {
     amax: Option<&'a TensorIr>,
     global_amax: Option<&'a TensorIr>,
     bias: Option<&'a TensorIr>,
@@ -25,6 +25,11 @@ impl<'a> Ranges<'a> {
         let amax = (call.scales == Scales::Static || statics).then(|| rest.next()).flatten();
         let global_amax = matches!(call.scales, Scales::TwoLevel(_)).then(|| rest.next()).flatten();
         Self { amax, global_amax, bias: call.bias.is_some().then(|| rest.next()).flatten() }
+    }
+
+    /// Ranges that are given, or none.
+    pub(super) fn of_amax(amax: Option<&'a TensorIr>) -> Self {
+        Self { amax, global_amax: None, bias: None }
     }
 }
 
@@ -105,7 +110,7 @@ impl Lowering<'_> {
     }
 
     /// Stored codes as floats.
-    fn dequantized(&mut self, name: &str, codes: Codes, format: Format, groups: &Groups) -> String {
+    pub(super) fn dequantized(&mut self, name: &str, codes: Codes, format: Format, groups: &Groups) -> String {
         let Codes { stored, mut bytes, scales } = codes;
         let (mut element, division) = (stored.element(), Division::of(groups));
         let mut zero = 0;
@@ -201,6 +206,17 @@ impl Lowering<'_> {
     }
 
     fn activations(&mut self, call: &Call, x: &TensorIr, ranges: &Ranges, out: &TensorIr) -> Result<(), OnnxError> {
+        let value = self.rounded_activations(call, x, ranges)?;
+        self.finish(value, out)
+    }
+
+    /// Rounded activations, in f32.
+    pub(super) fn rounded_activations(
+        &mut self,
+        call: &Call,
+        x: &TensorIr,
+        ranges: &Ranges,
+    ) -> Result<String, OnnxError> {
         let (amax, factors) = (self.given(ranges.amax)?, self.graph.factors(x));
         let mut value = self.value(x)?;
         if x.dtype != DType::F32 {
@@ -230,7 +246,7 @@ impl Lowering<'_> {
         if let Some(bias) = bias {
             value = self.emit("Add", vec![value, bias], vec![]);
         }
-        self.finish(value, out)
+        Ok(value)
     }
 
     /// Whether ONNX Runtime would drop a rectifier before a pair: 1.32 takes the zero point of FP8 for its lowest code,

@@ -20,7 +20,7 @@ use burn::tensor::module::conv3d;
 use burn::tensor::{DType, Device, Tensor};
 use burn_quant_numerics::{Format, ScaleFormat};
 
-use crate::packed_linear::{PackedScales, multiplies_integers};
+use crate::packed_linear::{PackedScales, is_flex};
 use crate::{Activations, FakeQuant, GradientRule, Groups, PackedLayout, PackedTensor, fake_quant};
 
 /// The geometry of a convolution over one, two or three axes.
@@ -122,9 +122,10 @@ pub trait PackedConvOps: Backend {
 /// Returns whether a convolution with a packed kernel runs in integers on a device.
 ///
 /// It does on the CPU, with codes of integers up to 127, an f32 scale for each output or for all, and no offsets.
-/// Otherwise [`packed_conv()`] unpacks the kernel at every call.
+/// Otherwise [`packed_conv()`] unpacks the kernel at every call; a device that captures records that.
 pub fn convolves_integers(device: &Device, layout: PackedLayout) -> bool {
-    multiplies_integers(device, layout)
+    is_flex(device)
+        && layout.has_integer_products()
         && layout.scale() == ScaleFormat::F32
         && layout.tiles().blocks() == 1
         && matches!(layout.format(), Format::Int(int) if int.grid().hi() <= i8::MAX.into()) // codes are signed bytes

@@ -39,7 +39,7 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use burn_quant_numerics::{IntFormat, IntGrid};
 
 use crate::backend::has_kernel;
-use crate::{FakeQuant, GradientRule, Groups, Ranges, fake_quant};
+use crate::{Call, FakeQuant, GradientRule, Groups, Ranges, fake_quant};
 
 /// What the activations of a packed linear layer are rounded to.
 #[derive(Clone, Debug)]
@@ -81,6 +81,15 @@ pub struct PackedCall {
     pub activations: ActivationKind,
     /// The dtype that activations had: products may be in it where a device is faster so, with sums in f32.
     pub dtype: DType,
+}
+
+impl PackedCall {
+    /// Returns how activations of a shape `[rows, inputs]` are rounded before they are multiplied.
+    ///
+    /// `None` if they stay floats. Those of 15 bits stand for floats.
+    pub fn rounding(&self, shape: &[usize]) -> Option<Call> {
+        reference::rounding(shape, self.activations)
+    }
 }
 
 /// The backend side of [`packed_linear()`] and [`PackedTensor::unpack`]; call those.

@@ -1,0 +1,224 @@
+//! Packed weights: codes and scales are written as they are.
+//!
+//! ```text
+//! packed_linear(x, words, scales)   x [rows, inputs], rounded ─► MatMul(x, DequantizeLinear(codes, scales))
+//! packed_unpack(words, scales)      DequantizeLinear(codes, scales), in the shape that its one reader gives it
+//! packed_columns(words, scales, i)  Transpose(Gather(DequantizeLinear(codes, scales), i, axis 1))
+//! ```
+//!
+//! The file is that of the model before it was packed, but for scales of whole tensors, which are those of outputs here.
+//! Activations of 15 bits, which stand for floats where products of integers are faster, are floats.
+
+use burn::tensor::TensorData;
+use burn_quant_graph::ir::{BaseOperationIr, OperationIr, TensorId, TensorIr};
+use burn_quant_numerics::{ScaleFormat, load_scale};
+use burn_quant_ops::{AxisGroups, Groups, PackedCall, PackedLayout};
+
+use super::Lowering;
+use super::coded::is_int8_format;
+use super::codes::{opset, packed_codes};
+use super::quantizers::Ranges;
+use crate::OnnxError;
+use crate::model::Attribute;
+
+impl Lowering<'_> {
+    /// A product with a packed weight.
+    pub(super) fn packed_linear(
+        &mut self,
+        call: &PackedCall,
+        inputs: &[TensorIr],
+        out: &TensorIr,
+    ) -> Result<(), OnnxError> {
+        let weight = self.packed_weight(call.layout, &inputs[1], &inputs[2])?;
+        let x = match call.rounding(inputs[0].shape.as_slice()) {
+            Some(rounding) => {
+                let range = inputs.get(3);
+                let quantizer = range.and_then(|range| self.origin(range.id)?.rsplit_once('.')).map(|(at, _)| at);
+                let quantizer = quantizer.map_or_else(|| self.layer.clone(), String::from);
+                let layer = std::mem::replace(&mut self.layer, quantizer);
+                let x = self.rounded_activations(&rounding, &inputs[0], &Ranges::of_amax(range))?;
+                self.layer = layer;
+                x
+            }
+            None => self.value(&inputs[0])?,
+        };
+        self.emit_as(out, "MatMul", vec![x, weight], vec![]);
+        Ok(())
+    }
+
+    /// A packed weight as floats. Those of convolutions are moved to their places here: runtimes look for codes right
+    /// before a convolution.
+    pub(super) fn packed_unpack(
+        &mut self,
+        layout: PackedLayout,
+        inputs: &[TensorIr],
+        out: &TensorIr,
+    ) -> Result<(), OnnxError> {
+        if let Some(moved) = self.moved(out).filter(|moved| layout.tiles().blocks() == 1 && moved.is_of_outputs(layout))
+        {
+            let (name, codes, scales) = self.packed_parts(layout, &inputs[0], &inputs[1])?;
+            let codes: Vec<u8> = moved.elements.iter().map(|element| codes[*element]).collect();
+            let groups = Groups::per_channel(&moved.shape, 0);
+            let value = self.dequantized(&name, packed_codes(layout, &codes, &scales), layout.format(), &groups);
+            if is_int8_format(layout.format()) && layout.scale() == ScaleFormat::F32 {
+                self.int8_kernels.extend(moved.tensors.last());
+            }
+            self.names.extend(moved.tensors.into_iter().map(|tensor| (tensor, value.clone())));
+            return Ok(());
+        }
+        let weight = self.packed_weight(layout, &inputs[0], &inputs[1])?;
+        self.names.insert(out.id, weight);
+        Ok(())
+    }
+
+    /// Some columns of a packed weight: what an embedding reads.
+    pub(super) fn packed_columns(
+        &mut self,
+        layout: PackedLayout,
+        inputs: &[TensorIr],
+        out: &TensorIr,
+    ) -> Result<(), OnnxError> {
+        let (weight, indices) = (self.packed_weight(layout, &inputs[0], &inputs[1])?, self.value(&inputs[2])?);
+        let columns = self.emit("Gather", vec![weight, indices], vec![("axis", Attribute::Int(1))]);
+        self.emit_as(out, "Transpose", vec![columns], vec![("perm", Attribute::Ints(vec![1, 0]))]);
+        Ok(())
+    }
+
+    /// The values of a packed weight `[inputs, outputs]`, which is stored once.
+    fn packed_weight(
+        &mut self,
+        layout: PackedLayout,
+        words: &TensorIr,
+        scales: &TensorIr,
+    ) -> Result<String, OnnxError> {
+        if let Some(value) = self.packed.get(&words.id) {
+            return Ok(value.clone());
+        }
+        let (name, codes, scales) = self.packed_parts(layout, words, scales)?;
+        let inputs = if layout.tiles().blocks() > 1 { AxisGroups::Blocks(layout.block()) } else { AxisGroups::Whole };
+        let groups = Groups::new(&[layout.inputs(), layout.outputs()], &[inputs, AxisGroups::Each]);
+        let value = self.dequantized(&name, packed_codes(layout, &codes, &scales), layout.format(), &groups);
+        self.packed.insert(words.id, value.clone());
+        Ok(value)
+    }
+
+    /// The path of a packed weight, its codes `[inputs, outputs]`, and what is stored of its scales `[blocks, outputs]`.
+    fn packed_parts(
+        &mut self,
+        layout: PackedLayout,
+        words: &TensorIr,
+        scales: &TensorIr,
+    ) -> Result<(String, Vec<u8>, Vec<u32>), OnnxError> {
+        let (tiles, format) = (layout.tiles(), layout.scale());
+        self.model.opset = self.model.opset.max(opset(layout.format(), format));
+        let (stored_words, stored_scales) = (self.words(words.id)?, self.words(scales.id)?);
+        let codes: Vec<u8> = (0..layout.inputs() * layout.outputs())
+            .map(|i| tiles.code(&stored_words, i / layout.outputs(), i % layout.outputs()))
+            .collect();
+        let scales: Vec<u32> = (0..tiles.blocks() * layout.outputs())
+            .map(|i| load_scale(format, &stored_scales, tiles.scale_place(i / layout.outputs(), i % layout.outputs())))
+            .collect();
+        let name = match self.origin(words.id).and_then(|name| name.strip_suffix(".words")) {
+            // the words are those of the quantizer of a parameter
+            Some(quantizer) => quantizer.rsplit_once('.').map_or(quantizer, |(weight, _)| weight).to_string(),
+            None => self.fresh("weight"),
+        };
+        Ok((name, codes, scales))
+    }
+
+    /// Where the elements of a tensor go until something else than a move reads them.
+    fn moved(&self, out: &TensorIr) -> Option<Moved> {
+        let shape = out.shape.as_slice().to_vec();
+        let elements = (0..shape.iter().product()).collect();
+        let mut moved = Moved { tensors: vec![out.id], shape, elements };
+        loop {
+            let id = *moved.tensors.last()?;
+            let readers = self.graph.consumers(id);
+            let is_output = self.graph.outputs().iter().any(|output| output.id == id);
+            let [reader] = readers[..] else { return None };
+            let out = match &self.graph.operations()[reader] {
+                _ if is_output => return None,
+                OperationIr::BaseFloat(BaseOperationIr::Reshape(op)) => {
+                    moved.shape = op.out.shape.as_slice().to_vec();
+                    &op.out
+                }
+                OperationIr::BaseFloat(BaseOperationIr::SwapDims(op)) => {
+                    let mut axes: Vec<usize> = (0..moved.shape.len()).collect();
+                    axes.swap(op.dim1, op.dim2);
+                    moved.permute(&axes);
+                    &op.out
+                }
+                OperationIr::BaseFloat(BaseOperationIr::Permute(op)) => {
+                    moved.permute(&op.axes);
+                    &op.out
+                }
+                _ => return (moved.tensors.len() > 1).then_some(moved),
+            };
+            moved.tensors.push(out.id);
+        }
+    }
+
+    /// What a packed weight keeps, in words of 32 bits: codes, or scales.
+    fn words(&self, id: TensorId) -> Result<Vec<u32>, OnnxError> {
+        let data: Option<&TensorData> = self.constant(id);
+        let bytes = data.ok_or_else(|| self.refused("its codes are computed from the input"))?.as_bytes();
+        Ok(bytes.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect())
+    }
+}
+
+/// A tensor that is moved before it is read.
+struct Moved {
+    /// What it is on its way.
+    tensors: Vec<TensorId>,
+    /// The shape that it is read in.
+    shape: Vec<usize>,
+    /// The elements of the tensor at the beginning, in the order that they are read in.
+    elements: Vec<usize>,
+}
+
+impl Moved {
+    fn permute(&mut self, axes: &[usize]) {
+        let strides: Vec<usize> =
+            (0..self.shape.len()).map(|axis| self.shape[axis + 1..].iter().product::<usize>()).collect();
+        let shape: Vec<usize> = axes.iter().map(|axis| self.shape[*axis]).collect();
+        let place = |mut i: usize| {
+            let mut place = 0;
+            for (len, axis) in shape.iter().zip(axes).rev() {
+                place += i % len * strides[*axis];
+                i /= len;
+            }
+            place
+        };
+        self.elements = (0..self.elements.len()).map(|i| self.elements[place(i)]).collect();
+        self.shape = shape;
+    }
+
+    /// Whether the first axis is that of the outputs of a weight `[inputs, outputs]`.
+    fn is_of_outputs(&self, layout: PackedLayout) -> bool {
+        let output = |(i, element): (usize, &usize)| i / layout.inputs().max(1) == element % layout.outputs();
+        self.shape.first() == Some(&layout.outputs()) && self.elements.iter().enumerate().all(output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn_quant_numerics::IntFormat;
+
+    #[test]
+    fn elements_are_moved_as_the_operations_say() {
+        let mut moved = Moved { tensors: Vec::new(), shape: vec![6, 2], elements: (0..12).collect() };
+        moved.permute(&[1, 0]); // the outputs first
+        assert_eq!((&moved.shape[..], &moved.elements[..]), (&[2, 6][..], &[0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9, 11][..]));
+        let int8 = IntFormat::signed(8).unwrap().into();
+        let layout = PackedLayout::new(6, 2, 6, int8, burn_quant_numerics::ScaleFormat::F32).unwrap();
+        assert!(moved.is_of_outputs(layout));
+        moved.shape = vec![2, 3, 2];
+        assert!(moved.is_of_outputs(layout));
+        moved.permute(&[0, 2, 1]);
+        assert_eq!(moved.elements, [0, 4, 8, 2, 6, 10, 1, 5, 9, 3, 7, 11]);
+        assert!(moved.is_of_outputs(layout));
+        moved.permute(&[1, 0, 2]);
+        assert!(!moved.is_of_outputs(layout));
+    }
+}
