@@ -6,7 +6,7 @@
 //! packed_columns(words, scales, i)  Transpose(Gather(DequantizeLinear(codes, scales), i, axis 1))
 //! ```
 //!
-//! The file is that of the model before it was packed, but for scales of whole tensors, which are those of outputs here.
+//! The file is that of the model before it was packed, but for scales of whole tensors: they are those of outputs here.
 //! Activations of 15 bits, which stand for floats where products of integers are faster, are floats.
 
 use burn::tensor::TensorData;
@@ -102,7 +102,7 @@ impl Lowering<'_> {
         Ok(value)
     }
 
-    /// The path of a packed weight, its codes `[inputs, outputs]`, and what is stored of its scales `[blocks, outputs]`.
+    /// The path of a packed weight, its codes `[inputs, outputs]`, and what is stored of scales `[blocks, outputs]`.
     fn packed_parts(
         &mut self,
         layout: PackedLayout,
