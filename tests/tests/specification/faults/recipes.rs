@@ -231,7 +231,7 @@ pub(super) fn f30() {
 }
 
 pub(super) fn f46() {
-    let error = QuantConfig::preset("int8").unwrap_err();
+    let error = QuantConfig::preset("int8_defualt").unwrap_err();
     assert_eq!(format!("{error:?}"), error.to_string());
     assert!(error.to_string().contains("near misses: `int8_"), "{error}");
     // what `fn main() -> Result<(), Box<dyn Error>>` prints
