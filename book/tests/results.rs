@@ -64,8 +64,17 @@ fn quoted_numbers_are_those_of_the_results() {
 
 #[test]
 fn results_say_where_and_when_they_were_made() {
-    for file in ["auto-quantize-cnn", "char-gpt", "cnn", "efficientnet", "faults", "minilm", "smollm2", "smollm2-files"]
-    {
+    for file in [
+        "auto-quantize-cnn",
+        "char-gpt",
+        "cnn",
+        "costs",
+        "efficientnet",
+        "faults",
+        "minilm",
+        "smollm2",
+        "smollm2-files",
+    ] {
         let results = read(&format!("benches/results/evidence/{file}.md"));
         let last = results.lines().rfind(|line| !line.is_empty()).unwrap_or_default();
         for part in ["threads, Flex; 20", ", commit ", &format!("--bin evidence -- {file}`")] {

@@ -19,10 +19,13 @@ pub fn device() -> (&'static str, Device) {
 }
 
 /// The processor, where this build has a backend for it: for what does not depend on the device, and takes long on one.
+#[allow(deprecated)] // burn's word for NdArray
 pub fn processor() -> Device {
     #[cfg(feature = "flex")]
     return Device::flex();
-    #[cfg(not(feature = "flex"))]
+    #[cfg(all(feature = "ndarray", not(feature = "flex")))]
+    return Device::ndarray();
+    #[cfg(not(any(feature = "flex", feature = "ndarray")))]
     return device().1;
 }
 

@@ -199,6 +199,7 @@ fn convolutions_run_on_their_codes() {
 }
 
 /// Codes above 127 are no signed bytes: such kernels run in float.
+#[cfg(feature = "flex")] // what is special about its kernels
 #[test]
 fn unsigned_kernels_of_8_bits_keep_their_large_codes() {
     let device = Device::flex();
@@ -219,6 +220,7 @@ fn unsigned_kernels_of_8_bits_keep_their_large_codes() {
 }
 
 /// What is cut off may be all that there is; no images have no result.
+#[cfg(feature = "flex")] // what is special about its kernels
 #[test]
 fn transposed_convolutions_have_empty_results_as_burns_do() {
     let device = Device::flex();

@@ -41,6 +41,7 @@ fn kernels_in_blocks_keep_the_blocks_of_the_weight() {
 }
 
 /// Rows that a table does not have are refused on the CPU, as in a table that is not packed.
+#[cfg(feature = "flex")] // what is special about its kernels
 #[test]
 fn rows_outside_a_packed_table_panic() {
     let table: QuantEmbedding = QuantEmbeddingConfig::new(40, 3).init(&Device::flex());
@@ -125,6 +126,7 @@ fn gradients_around_a_packed_weight_follow_the_rule_of_the_inputs() {
     }
 }
 
+#[cfg(feature = "flex")] // what is special about its kernels
 #[test]
 fn packed_weights_in_half_precision_come_back_in_it() {
     let device = Device::flex();
@@ -140,6 +142,7 @@ fn packed_weights_in_half_precision_come_back_in_it() {
 }
 
 /// More inputs than an i32 sums exactly are multiplied as floats, in parts.
+#[cfg(feature = "flex")] // what is special about its kernels
 #[test]
 fn very_long_sums_keep_their_places() {
     let device = Device::flex();
@@ -152,6 +155,7 @@ fn very_long_sums_keep_their_places() {
     assert_close(&values(packed.forward(x)), &[150_000.0], 1e-5, "a sum of ones");
 }
 
+#[cfg(feature = "flex")] // what is special about its kernels
 #[test]
 fn geometries_that_do_not_fit_are_named() {
     let device = Device::flex();

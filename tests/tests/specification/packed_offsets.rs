@@ -111,6 +111,7 @@ fn a_bias_is_counted() {
 }
 
 /// In half precision the rounded value, the bias and their sum are numbers of the dtype.
+#[cfg(feature = "flex")] // what is special about its kernels
 #[test]
 fn halves_round_as_fake_quantization_does() {
     let device = Device::flex();
@@ -190,6 +191,7 @@ fn what_is_no_bias_of_a_packed_weight_is_refused() {
 }
 
 /// A kernel in blocks is rounded as a matrix, and so is its bias measured; a row of a table is rounded as the table is.
+#[cfg(feature = "flex")] // what is special about its kernels
 #[test]
 fn values_are_those_of_fake_quantization_bit_for_bit() {
     let device = Device::flex();
@@ -225,6 +227,7 @@ fn groups_of_a_transposed_convolution_have_biases() {
     assert_close(&found, &expected, 1.0 / 127.0 / largest.max(1e-3), "rounded around the middle of each channel");
 }
 
+#[cfg(feature = "flex")] // what is special about its kernels
 #[test]
 fn offsets_of_nothing_add_nothing() {
     let device = Device::flex();

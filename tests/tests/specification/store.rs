@@ -11,7 +11,7 @@ use burn_pack::{Reader, Writer};
 use burn_quant::nn::{QuantConv2d, QuantLinear};
 use burn_quant::{QuantConfig, QuantizerConfig, Rule, presets, quantize, quantize_weights, summary};
 use burn_quant_store::{Schema, StoreError, from_bytes, restore, save, to_bytes};
-use burn_quant_tests::{device, devices};
+use burn_quant_tests::{device, devices, processor};
 
 use crate::{assert_same, spread, values};
 
@@ -67,16 +67,15 @@ fn a_saved_model_comes_back_with_the_same_quantizers_and_outputs() {
     }
 }
 
-/// In builds with two backends.
-#[cfg(all(feature = "flex", feature = "wgpu"))]
+/// In builds with two backends; else on one device.
 #[test]
 fn a_model_saved_on_one_backend_restores_on_another() {
     let (_, other) = device();
-    let model = Net::quantized(&Device::flex());
+    let model = Net::quantized(&processor());
     let restored = read(Net::new(&other), &bytes(&model)).unwrap();
     assert_eq!(summary(&restored), summary(&model));
     // weights are compared, as seen by the layers; sums of products differ from backend to backend
-    let moved = restored.clone().fork(&Device::flex());
+    let moved = restored.clone().fork(&processor());
     for (what, net) in [("restored", &restored), ("moved back", &moved)] {
         assert_same(&values(net.conv.weight.val()), &values(model.conv.weight.val()), what);
         assert_same(&values(net.columns.weight.val()), &values(model.columns.weight.val()), what);
