@@ -1,5 +1,7 @@
 //! What calibration and a step of quantization-aware training cost, and what calibration gains for it.
 
+use std::time::{Duration, Instant};
+
 use burn::tensor::{Device, Tensor};
 use burn_quant::train::Distillation;
 use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Rule, presets, quantize};
@@ -11,6 +13,8 @@ use crate::tables::{Evidence, Made};
 
 /// Turns of which the shortest counts.
 const TURNS: usize = 3;
+/// What takes longer has one turn.
+const LONG: Duration = Duration::from_secs(10);
 
 /// A recipe, and the one that its error is compared with.
 struct Calibration {
@@ -62,25 +66,31 @@ fn calibration() -> Result<Vec<Vec<String>>, Box<dyn std::error::Error>> {
         device.sync().expect("the device is alive");
         result.map(|(model, _)| model)
     };
-    let mut errors = Vec::new();
-    for calibration in &calibrations {
-        let error = calibrated(&calibration.config)?.error(&model, &fresh);
-        eprintln!("{}: {error:.2e}", calibration.name);
-        errors.push(error);
-    }
     let mut forward = || {
         drop(model.forward(x.clone()));
         device.sync().expect("the device is alive");
     };
-    let mut work: Vec<Box<dyn FnMut() + '_>> = vec![Box::new(&mut forward)];
-    for calibration in &calibrations {
-        work.push(Box::new(|| drop(calibrated(&calibration.config).expect("it was quantized before"))));
+    let unit = shortest(TURNS, &mut [&mut forward])[0];
+    let (mut errors, mut times) = (Vec::new(), Vec::new());
+    for Calibration { name, config, .. } in &calibrations {
+        let (mut time, mut error) = (Duration::MAX, f64::NAN);
+        for _ in 0..TURNS {
+            let start = Instant::now();
+            let calibrated = calibrated(config)?;
+            time = time.min(start.elapsed());
+            error = calibrated.error(&model, &fresh);
+            if time > LONG {
+                break;
+            }
+        }
+        eprintln!("{name}: {:.1} forward passes, error {error:.2e}", time.as_secs_f64() / unit.as_secs_f64());
+        errors.push(error);
+        times.push(time);
     }
-    let times = shortest(TURNS, &mut work.iter_mut().map(|work| &mut **work as &mut dyn FnMut()).collect::<Vec<_>>());
     let row = |(i, calibration): (usize, &Calibration)| {
         let base = calibrations.iter().position(|other| other.name == calibration.base).unwrap_or(i);
         let error = if base == i { "1".into() } else { format!("{:.2}", errors[i] / errors[base]) };
-        let cost = format!("{:.1}", times[i + 1].as_secs_f64() / times[0].as_secs_f64());
+        let cost = format!("{:.1}", times[i].as_secs_f64() / unit.as_secs_f64());
         vec![calibration.name.to_string(), "forward pass".into(), cost, error]
     };
     Ok(calibrations.iter().enumerate().map(row).collect())
@@ -129,7 +139,7 @@ fn training<M: Workload>(
         }],
     );
     let kinds = ["W8A8", "W8A8, clipped gradients", "W8A8, learned ranges", "W8A8, with a teacher"];
-    let row = |(kind, time): (&&str, &std::time::Duration)| {
+    let row = |(kind, time): (&&str, &Duration)| {
         let cost = format!("{:.2}", time.as_secs_f64() / times[0].as_secs_f64());
         vec![format!("a step of {name}, {kind}"), "step in float".into(), cost, "–".into()]
     };
