@@ -16,6 +16,7 @@ mod graph;
 mod graph_model;
 mod kv_cache;
 mod layers;
+#[cfg(feature = "learner")]
 mod learner;
 mod lifecycle;
 mod models;
