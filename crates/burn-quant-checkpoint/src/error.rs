@@ -187,7 +187,7 @@ pub enum CheckpointError {
 #[non_exhaustive]
 pub enum NotExportable {
     /// A number format that it has not.
-    #[error("it has no {found}; it has {known}")]
+    #[error("the format has no {found}, only {known}")]
     Format {
         /// The number format.
         found: String,

@@ -12,7 +12,7 @@ use crate::device::Backend;
     name = "burn-quant",
     version,
     after_help = "Examples:
-  burn-quant quantize SmolLM2-135M --recipe nvfp4_awq --calib wiki.txt --format modelopt --out SmolLM2-nvfp4
+  burn-quant quantize SmolLM2-135M --recipe nvfp4 --calib wiki.txt --format modelopt --out SmolLM2-nvfp4
   burn-quant eval SmolLM2-nvfp4 --against SmolLM2-135M --text wiki.test.txt
   burn-quant diagnose SmolLM2-135M --recipe int8 --calib wiki.txt --text wiki.test.txt --html report.html
   burn-quant chat SmolLM2-nvfp4 --prompt \"How many bits has a byte?\"
@@ -56,8 +56,8 @@ pub(crate) enum Command {
 /// tokens of a text, --calib.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  burn-quant quantize SmolLM2-135M --recipe int8_wo --format modelopt --out SmolLM2-int8
-  burn-quant quantize SmolLM2-135M --recipe nvfp4_awq --calib wiki.txt --format modelopt --out SmolLM2-nvfp4
+  burn-quant quantize SmolLM2-135M --recipe fp8_pc_pt --format compressed-tensors --out SmolLM2-fp8-token
+  burn-quant quantize SmolLM2-135M --recipe nvfp4 --calib wiki.txt --format modelopt --out SmolLM2-nvfp4
   burn-quant quantize SmolLM2-135M --recipe fp8+fp8_kv --calib wiki.txt --format compressed-tensors --out SmolLM2-fp8
   burn-quant quantize SmolLM2-135M --recipe int4_awq --calib wiki.txt --format gguf --out SmolLM2-q4.gguf
   burn-quant quantize Llama-8B --recipe fp8 --calib wiki.txt --memory 6GiB --format modelopt --out Llama-8B-FP8

@@ -150,6 +150,9 @@ impl CliError {
             CliError::Memory { .. } => {
                 "give more, or none: without `--memory` the whole model is quantized at once".into()
             }
+            CliError::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                "there is no such file: compare its path".into()
+            }
             CliError::Exists { .. } => "give another `--out` or `--html`, or remove it first".into(),
             CliError::Device { name } => format!("build it with `cargo install burn-quant-cli --features {name}`"),
             CliError::Model { source, path, .. } => of_llm(source, path)?,
@@ -176,6 +179,11 @@ fn of_llm(error: &LlmError, path: &Path) -> Option<String> {
         LlmError::TooShort { .. } => "give a longer text, or shorter windows: `--tokens N`".into(),
         LlmError::Checkpoint(CheckpointError::NotExportable { reason: NotExportable::PreQuantScale, .. }) => {
             "`--format modelopt` and `--format burnpack` hold such scales; or take a recipe without AWQ and SmoothQuant"
+                .into()
+        }
+        LlmError::Checkpoint(CheckpointError::NotExportable { reason: NotExportable::Ragged { .. }, .. }) => {
+            "take a recipe file whose `granularity = { block = N }` divides that, or `--format burnpack`, which holds a \
+             last block that is shorter"
                 .into()
         }
         LlmError::Checkpoint(CheckpointError::NotExportable { .. }) => {

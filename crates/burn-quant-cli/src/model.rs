@@ -176,6 +176,10 @@ fn kind(path: &Path) -> Result<Kind, CliError> {
     let wrong = |found| CliError::Kind { path: path.into(), found, expected: "the folder of a model, or a GGUF file" };
     match path.extension().and_then(|extension| extension.to_str()) {
         _ if path.is_dir() && path.join(RECORD).is_file() => Ok(Kind::Burnpack),
+        Some("gguf") if !path.exists() => {
+            let source = std::io::ErrorKind::NotFound.into();
+            Err(CliError::File { path: path.into(), what: "read", source })
+        }
         _ if path.is_dir() || !path.exists() => Ok(Kind::HuggingFace),
         Some("gguf") => Ok(Kind::Gguf),
         Some("safetensors") => Err(wrong("a single safetensors file")),

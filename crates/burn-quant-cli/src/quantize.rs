@@ -73,6 +73,10 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
     let start = Instant::now();
     Staging::check(&options.out)?;
     let failed = CliError::of_model(&options.folder, "quantized");
+    if options.folder.is_file() {
+        let expected = "the folder of a model: `burn-quant convert` makes one of a GGUF file";
+        return Err(CliError::Kind { path: options.folder.clone(), found: "a file", expected });
+    }
     // what is wrong on the command line is said before anything is loaded
     let recipe = options.recipe.as_deref().map(recipe::read).transpose()?;
     let formats = options.formats.iter().map(|name| recipe::preset(name)).collect::<Result<Vec<_>, _>>()?;
@@ -128,7 +132,10 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
                     (Made::whole(decoder), Done::of(&report))
                 }
                 (None, None) => {
+                    let float = decoder.clone();
                     let (decoder, report) = without_data(decoder, &config, options.recipe_name(), &options.folder)?;
+                    // a recipe that needs data is said to need it before
+                    check(&config, &float, options.format).map_err(CliError::of_model(&options.out, "written"))?;
                     (Made::whole(decoder), Done::of(&report))
                 }
             }

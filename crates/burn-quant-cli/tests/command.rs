@@ -102,6 +102,11 @@ fn weight_only_recipes_need_no_data_and_the_folder_is_a_model_again() {
         serde_json::from_slice(&std::fs::read(Path::new(&out).join("hf_quant_config.json")).unwrap()).unwrap();
     assert_eq!(config["quantization"]["quant_algo"], "W8A16");
     assert!(Path::new(&out).join("tokenizer.json").is_file());
+    #[cfg(unix)] // a server has another user
+    for entry in Path::new(&out).read_dir().unwrap() {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&entry.as_ref().unwrap().metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o644, "{entry:?}");
+    }
     let measured = evaluated(&out, &[]);
     let kl = measured["kl"].as_f64().unwrap();
     assert!(kl > 0.0 && kl < 1e-2, "{measured}");
@@ -439,6 +444,13 @@ fn wrong_usage_is_code_2_and_errors_are_code_1_with_causes_and_help() {
     run(&[&["quantize", MODEL, "--tokens", "300"], &int8[..]].concat())
         .failed(1, &["is 300", "max_position_embeddings"]);
     run(&["inspect", TEXT]).failed(1, &["expected a folder, a .safetensors file"]);
+    run(&["eval", "no/such.gguf", "--text", TEXT]).failed(1, &["`no/such.gguf` cannot be read", "compare its path"]);
+    let out = empty.text("out");
+    let fp8 = ["--recipe", "fp8_pc_pt", "--format", "modelopt", "--out", &out];
+    run(&[&["quantize", TEXT], &fp8[..]].concat()).failed(1, &["is a file", "burn-quant convert"]);
+    let refused = run(&["quantize", MODEL, "--recipe", "mxint8", "--format", "compressed-tensors", "--out", &out]);
+    assert!(!refused.stderr.contains(".unfinished"), "{}", refused.stderr);
+    refused.failed(1, &["the format has no", "burn-quant presets"]);
 }
 
 /// Nothing but a page is written over, and where a page goes is looked at first.

@@ -164,7 +164,7 @@ fn what_a_target_cannot_hold_is_said_before_calibration() {
     let error = check_recipe(&decoder, &presets::nvfp4_default(), Target::Gguf).unwrap_err().to_string();
     assert!(error.contains("NVFP4") && error.contains("inputs in float"), "{error}");
     let error = check_recipe(&decoder, &presets::w4a16_nvfp4(), Target::Gguf).unwrap_err().to_string();
-    assert!(error.contains("it has no W4A16_NVFP4; it has integers"), "{error}");
+    assert!(error.contains("the format has no W4A16_NVFP4, only integers"), "{error}");
     for config in [presets::w4a8_awq_beta(), presets::nvfp4_svdquant_default(), presets::w4a8_mxfp4_fp8()] {
         let config = match config == presets::w4a8_awq_beta() {
             true => config.with_rule(Rule::set("*proj.weight_quantizer", w4a8())),

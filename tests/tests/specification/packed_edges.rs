@@ -1,4 +1,5 @@
 //! Packed models at their edges: what once went wrong without a word.
+#![cfg_attr(not(feature = "flex"), allow(unused_imports))] // most of it is about kernels of Flex
 
 use burn::module::Param;
 use burn::nn::LinearConfig;

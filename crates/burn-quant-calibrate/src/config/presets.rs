@@ -115,7 +115,8 @@ impl Preset {
             let names = if name.contains(char::is_uppercase) {
                 near_misses(name, all.iter().filter_map(|preset| preset.modelopt_name))
             } else {
-                near_misses(name, all.iter().map(|preset| preset.name))
+                let short = SHORT_NAMES.iter().map(|(short, _)| *short);
+                near_misses(name, all.iter().map(|preset| preset.name).chain(short))
             };
             QuantError::UnknownPreset { name: name.into(), near_misses: names }
         })

@@ -176,8 +176,14 @@ impl FolderWriter {
         std::fs::rename(&folder, &place).map_err(|source| io(&place, source))?;
         #[cfg(unix)] // a temporary folder is private
         {
-            let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-            std::fs::set_permissions(&place, readable).map_err(|source| io(&place, source))?;
+            use std::os::unix::fs::PermissionsExt;
+            let readable = |path: &Path, mode| {
+                std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).map_err(|source| io(path, source))
+            };
+            readable(&place, 0o755)?;
+            for entry in std::fs::read_dir(&place).map_err(|source| io(&place, source))? {
+                readable(&entry.map_err(|source| io(&place, source))?.path(), 0o644)?;
+            }
         }
         Ok(place)
     }

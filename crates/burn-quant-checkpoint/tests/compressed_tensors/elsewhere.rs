@@ -158,9 +158,9 @@ fn what_a_format_does_not_hold_is_refused_with_the_reason() {
     let branch = change(|layer| layer.low_rank = Some(LowRank { rank: 0, down: vec![], up: vec![] }));
     assert_eq!(reason(&branch, Format::PackQuantized), "it has a branch of low rank");
     let minima = change(|layer| layer.weight.offset = Offset::Minima(vec![0.0; 32]));
-    assert_eq!(reason(&minima, Format::PackQuantized), "it has no minima; it has zero points");
+    assert_eq!(reason(&minima, Format::PackQuantized), "the format has no minima, only zero points");
     let twice = change(|layer| layer.weight.then_e4m3 = Some(1.0));
-    assert_eq!(reason(&twice, Format::PackQuantized), "it has no second rounding to E4M3; it has one rounding");
+    assert_eq!(reason(&twice, Format::PackQuantized), "the format has no second rounding to E4M3, only one rounding");
     let infinite = change(|layer| layer.weight.scales[3] = f32::INFINITY);
     assert_eq!(reason(&infinite, Format::PackQuantized), "a scale is inf");
     let ragged = layer(Element::Int(4), [8, 100], [1, 32], float);
@@ -169,7 +169,7 @@ fn what_a_format_does_not_hold_is_refused_with_the_reason() {
     assert_eq!(reason(&layer(E2M1, [8, 100], [1, 32], ScaleKind::E8M0), Format::Mxfp4PackQuantized), text);
     let wide = layer(E2M1, [8, 128], [1, 64], ScaleKind::E8M0);
     assert_eq!(reason(&wide, Format::Mxfp4PackQuantized), "its blocks have 64 elements, expected 32 in a row");
-    let float = "it has no Int(4) under floats; it has E4M3 under floats";
+    let float = "the format has no Int(4) under floats, only E4M3 under floats";
     assert_eq!(reason(&int4(), Format::FloatQuantized), float);
     let short = change(|layer| layer.weight.scales.truncate(31));
     assert!(matches!(write_layer("fc", &short, Format::PackQuantized), Err(CheckpointError::Shape { .. })));
