@@ -182,8 +182,8 @@ fn of_llm(error: &LlmError, path: &Path) -> Option<String> {
                 .into()
         }
         LlmError::Checkpoint(CheckpointError::NotExportable { reason: NotExportable::Ragged { .. }, .. }) => {
-            "take a recipe file whose `granularity = { block = N }` divides that, or `--format burnpack`, which holds a \
-             last block that is shorter"
+            "take a recipe file whose `granularity = { block = N }` divides that, or `--format burnpack`, which holds \
+             a last block that is shorter"
                 .into()
         }
         LlmError::Checkpoint(CheckpointError::NotExportable { .. }) => {
