@@ -97,8 +97,7 @@ impl Exporter {
     /// # Errors
     ///
     /// Those of [`Exporter::export`] and of [`capture_with_free_axis`], and [`OnnxError::NoLowering`] where a pass does
-    /// something with the axis that a file for any size does not, as unrolled layers do, which assign to parts of a
-    /// tensor.
+    /// something with the axis that a file for any size does not, as to take a part of it.
     ///
     /// # Example
     ///

@@ -22,6 +22,8 @@ mod lifecycle;
 mod models;
 mod nn;
 mod onnx;
+mod onnx_operations;
+mod onnx_runtime;
 mod ops;
 mod packed;
 mod packed_edges;

@@ -1,7 +1,12 @@
 //! Burn's operations as those of ONNX.
 //!
 //! * `operations` one after the other: what each becomes
+//! * `elementwise` operations of elements, and activations
+//! * `reductions` sums, extremes and orders along axes
+//! * `indexing` parts of tensors, read and assigned to
 //! * `modules` layers that are one operation: convolutions, pools, norms
+//! * `images` resizing, windows and samples of images
+//! * `attention` attention that is one operation
 //! * `quantizers` fake quantization: of weights to codes, of activations to pairs
 //! * `codes` the codes of a weight
 //! * `packed` weights that are codes already
@@ -9,12 +14,17 @@
 //!
 //! A value is written when something reads it, so that a weight whose codes are stored is not stored in float too.
 
+mod attention;
 mod coded;
 mod codes;
+mod elementwise;
+mod images;
+mod indexing;
 mod modules;
 mod operations;
 mod packed;
 mod quantizers;
+mod reductions;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -7,16 +7,16 @@ use crate::OnnxError;
 use crate::model::Attribute;
 
 /// The geometry of a window over some axes.
-struct Window {
-    kernel: Vec<usize>,
-    stride: Vec<usize>,
+pub(super) struct Window {
+    pub(super) kernel: Vec<usize>,
+    pub(super) stride: Vec<usize>,
     /// Before each axis, then after each.
-    padding: Vec<usize>,
-    dilation: Vec<usize>,
+    pub(super) padding: Vec<usize>,
+    pub(super) dilation: Vec<usize>,
 }
 
 impl Window {
-    fn attributes(&self) -> Vec<(&'static str, Attribute)> {
+    pub(super) fn attributes(&self) -> Vec<(&'static str, Attribute)> {
         vec![
             ("kernel_shape", ints(self.kernel.clone())),
             ("strides", ints(self.stride.clone())),
@@ -27,7 +27,7 @@ impl Window {
 }
 
 /// Padding that is the same on both sides.
-fn both(padding: &[usize]) -> Vec<usize> {
+pub(super) fn both(padding: &[usize]) -> Vec<usize> {
     [padding, padding].concat()
 }
 
@@ -138,6 +138,28 @@ impl Lowering<'_> {
             Op::AdaptiveAvgPool1d(op) => self.adaptive_pool(&op.x, &op.out, &[op.output_size]),
             Op::AdaptiveAvgPool2d(op) => self.adaptive_pool(&op.x, &op.out, &op.output_size),
             Op::AdaptiveAvgPool3d(op) => self.adaptive_pool(&op.x, &op.out, &op.output_size),
+            Op::MaxPool1dWithIndices(op) => {
+                let window = Window {
+                    kernel: vec![op.kernel_size],
+                    stride: vec![op.stride],
+                    padding: both(&[op.padding]),
+                    dilation: vec![op.dilation],
+                };
+                self.max_pool_with_places(&op.x, [&op.out, &op.out_indices], &window, op.ceil_mode)
+            }
+            Op::MaxPool2dWithIndices(op) => {
+                let window = Window {
+                    kernel: op.kernel_size.to_vec(),
+                    stride: op.stride.to_vec(),
+                    padding: both(&op.padding),
+                    dilation: op.dilation.to_vec(),
+                };
+                self.max_pool_with_places(&op.x, [&op.out, &op.out_indices], &window, op.ceil_mode)
+            }
+            Op::Interpolate(op) => self.interpolate(op),
+            Op::Unfold4d(op) => self.unfold4d(op),
+            Op::DeformableConv2d(op) => self.deformable(op),
+            Op::Attention(op) => self.attention(op),
             _ => Err(self.refused("compute it before, or of other layers")),
         }
     }

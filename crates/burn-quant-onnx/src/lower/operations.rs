@@ -2,12 +2,10 @@
 
 use burn::tensor::{DType, TensorData};
 use burn_quant_graph::RecordedOp;
-use burn_quant_graph::ir::{
-    ActivationOperationIr, BaseOperationIr, BoolOperationIr, FloatOperationIr, IntOperationIr, NumericOperationIr,
-    OperationIr, ScalarIr, TensorIr,
-};
+use burn_quant_graph::ir::{BaseOperationIr, NumericOperationIr, OperationIr, ScalarIr, TensorIr};
 use burn_quant_ops::Hadamard;
 
+use super::reductions::Order;
 use super::{Lowering, ints};
 use crate::model::Attribute;
 use crate::{OnnxError, Profile};
@@ -57,63 +55,14 @@ impl Lowering<'_> {
                 self.emit_as(&op.out, "Expand", vec![input, shape], vec![]);
                 Ok(())
             }
-            Op::Slice(op) => {
-                let (mut starts, mut ends, mut steps, mut axes) = (vec![], vec![], vec![], vec![]);
-                let factors = self.graph.factors(&op.tensor);
-                for (axis, (slice, len)) in op.ranges.iter().zip(op.tensor.shape.iter()).enumerate() {
-                    let range = slice.to_range(*len);
-                    if range == (0..*len) && slice.step == 1 {
-                        continue; // all of it, whatever its size
-                    }
-                    self.fixed(factors[axis], "a part is taken of it")?;
-                    axes.push(axis as i64);
-                    let backward = slice.step < 0;
-                    starts.push(if backward { range.end as i64 - 1 } else { range.start as i64 });
-                    ends.push(match (backward, range.start) {
-                        (true, 0) => i64::MIN,
-                        (true, start) => start as i64 - 1,
-                        (false, _) => range.end as i64,
-                    });
-                    steps.push(slice.step as i64);
-                }
-                let mut inputs = vec![self.value(&op.tensor)?];
-                for (what, values) in [("starts", starts), ("ends", ends), ("axes", axes), ("steps", steps)] {
-                    inputs.push(self.integers(what, &values));
-                }
-                self.emit_as(&op.out, "Slice", inputs, vec![]);
-                Ok(())
-            }
-            Op::SliceAssign(op) => {
-                for factor in self.graph.factors(&op.tensor) {
-                    self.fixed(factor, "a part is assigned to")?;
-                }
-                // every place that is written, as indices of the rows of the first axes
-                let ranges: Vec<Vec<i64>> = (op.ranges.iter().zip(op.tensor.shape.iter()))
-                    .map(|(slice, len)| {
-                        let range = slice.to_range(*len);
-                        if slice.step == 1 { range.map(|i| i as i64).collect() } else { Vec::new() }
-                    })
-                    .collect();
-                if ranges.iter().any(Vec::is_empty) {
-                    return Err(self.refused("slices with steps are not assigned to"));
-                }
-                let mut indices: Vec<i64> = Vec::new();
-                let count = ranges.iter().map(Vec::len).product::<usize>();
-                for place in 0..count {
-                    let (mut rest, mut index) = (place, vec![0; ranges.len()]);
-                    for (axis, range) in ranges.iter().enumerate().rev() {
-                        index[axis] = range[rest % range.len()];
-                        rest /= range.len();
-                    }
-                    indices.extend(index);
-                }
-                let bytes = indices.iter().flat_map(|index| index.to_le_bytes()).collect();
-                let dims: Vec<usize> = ranges.iter().map(Vec::len).chain([ranges.len()]).collect();
-                let indices = self.initializer("indices", crate::ElementType::Int64, &dims, bytes);
-                let inputs = vec![self.value(&op.tensor)?, indices, self.value(&op.value)?];
-                self.emit_as(&op.out, "ScatterND", inputs, vec![]);
-                Ok(())
-            }
+            Op::Slice(op) => self.slice(&op.tensor, &op.ranges, &op.out),
+            Op::SliceAssign(op) => self.slice_assign(&op.tensor, &op.ranges, &op.value, &op.out),
+            Op::SelectAssign(op) => self.select_assign(op),
+            Op::Scatter(op) => self.scatter(op),
+            Op::ScatterNd(op) => self.scatter_nd(op),
+            Op::GatherNd(op) => self.gather_nd(op),
+            Op::Flip(op) => self.flip(&op.input, &op.axes, &op.out),
+            Op::Unfold(op) => self.unfold(op),
             Op::Select(op) => self.gather(&op.tensor, op.dim, &op.indices, &op.out),
             Op::Gather(op) => {
                 let inputs = vec![self.value(&op.tensor)?, self.value(&op.indices)?];
@@ -149,7 +98,10 @@ impl Lowering<'_> {
             Op::Cast(op) => self.cast(&op.input, &op.out),
             Op::Empty(op) | Op::Zeros(op) => self.filled(&op.out, ScalarIr::Int(0)),
             Op::Ones(op) => self.filled(&op.out, ScalarIr::Int(1)),
-            _ => Err(self.refused("compute it before, or without it")),
+            Op::All(op) => self.truth(&op.out, "ReduceMin", &op.input, None),
+            Op::Any(op) => self.truth(&op.out, "ReduceMax", &op.input, None),
+            Op::AllDim(op) => self.truth(&op.out, "ReduceMin", &op.input, Some(op.axis)),
+            Op::AnyDim(op) => self.truth(&op.out, "ReduceMax", &op.input, Some(op.axis)),
         }
     }
 
@@ -204,136 +156,39 @@ impl Lowering<'_> {
                 self.emit_as(&op.out, "CumSum", inputs, vec![]);
                 Ok(())
             }
+            Op::Rem(op) => {
+                let (lhs, rhs) = (self.value(&op.lhs)?, self.value(&op.rhs)?);
+                self.remainder(lhs, rhs, &op.out)
+            }
+            Op::RemScalar(op) => {
+                let (lhs, rhs) = (self.value(&op.lhs)?, self.scalar(op.rhs, op.lhs.dtype)?);
+                self.remainder(lhs, rhs, &op.out)
+            }
+            Op::MaxAbs(op) => self.largest_magnitude(&op.out, &op.input, None),
+            Op::MaxAbsDim(op) => self.largest_magnitude(&op.out, &op.input, Some(op.axis)),
+            Op::MaxDimWithIndices(op) => self.extreme(["ReduceMax", "ArgMax"], op),
+            Op::MinDimWithIndices(op) => self.extreme(["ReduceMin", "ArgMin"], op),
+            Op::TopK(op) => self.top(&op.input, op.axis, Order::Largest, [Some(&op.out), None]),
+            Op::ArgTopK(op) => self.top(&op.input, op.axis, Order::Largest, [None, Some(&op.out)]),
             Op::TopKWithIndices(op) => {
-                let inputs = vec![self.value(&op.tensor)?, self.integers("k", &[op.k as i64])];
-                let (values, indices) = (self.fresh("TopK"), self.fresh("TopK.indices"));
-                let outputs = vec![values.clone(), indices.clone()];
-                self.node("TopK", inputs, outputs, vec![("axis", Attribute::Int(op.dim as i64))]);
-                self.names.insert(op.out.id, values);
-                self.names.insert(op.out_indices.id, indices);
-                Ok(())
+                self.top(&op.tensor, op.dim, Order::Largest, [Some(&op.out), Some(&op.out_indices)])
             }
-            _ => Err(self.refused("compute it before, or without it")),
-        }
-    }
-
-    fn float(&mut self, op: &FloatOperationIr) -> Result<(), OnnxError> {
-        use FloatOperationIr as Op;
-        match op {
-            Op::Matmul(op) => {
-                let rhs = self.as_matrix(&op.rhs);
-                self.plain(&op.out, "MatMul", &[&op.lhs, &rhs])
+            Op::Sort(op) => self.top(&op.input, op.dim, Order::of(op.descending), [Some(&op.out), None]),
+            Op::ArgSort(op) => self.top(&op.input, op.dim, Order::of(op.descending), [None, Some(&op.out)]),
+            Op::SortWithIndices(op) => {
+                let results = [Some(&op.out), Some(&op.out_indices)];
+                self.top(&op.input, op.dim, Order::of(op.descending), results)
             }
-            Op::Exp(op) => self.plain(&op.out, "Exp", &[&op.input]),
-            Op::Log(op) => self.plain(&op.out, "Log", &[&op.input]),
-            Op::Erf(op) => self.plain(&op.out, "Erf", &[&op.input]),
-            Op::Sqrt(op) => self.plain(&op.out, "Sqrt", &[&op.input]),
-            Op::Sin(op) => self.plain(&op.out, "Sin", &[&op.input]),
-            Op::Cos(op) => self.plain(&op.out, "Cos", &[&op.input]),
-            Op::Tan(op) => self.plain(&op.out, "Tan", &[&op.input]),
-            Op::Sinh(op) => self.plain(&op.out, "Sinh", &[&op.input]),
-            Op::Cosh(op) => self.plain(&op.out, "Cosh", &[&op.input]),
-            Op::Tanh(op) => self.plain(&op.out, "Tanh", &[&op.input]),
-            Op::ArcTan(op) => self.plain(&op.out, "Atan", &[&op.input]),
-            Op::Round(op) => self.plain(&op.out, "Round", &[&op.input]),
-            Op::Floor(op) => self.plain(&op.out, "Floor", &[&op.input]),
-            Op::Ceil(op) => self.plain(&op.out, "Ceil", &[&op.input]),
-            Op::Recip(op) => self.plain(&op.out, "Reciprocal", &[&op.input]),
-            Op::IsNan(op) => self.plain(&op.out, "IsNaN", &[&op.input]),
-            Op::IsInf(op) => self.plain(&op.out, "IsInf", &[&op.input]),
-            Op::Powf(op) => self.plain(&op.out, "Pow", &[&op.lhs, &op.rhs]),
-            Op::PowfScalar(op) => self.with_scalar(&op.out, "Pow", &op.lhs, op.rhs),
-            Op::IntoInt(op) => self.cast(&op.input, &op.out),
-            Op::Log1p(op) => {
-                let (input, one) = (self.value(&op.input)?, self.scalar(ScalarIr::Int(1), op.input.dtype)?);
-                let sum = self.emit("Add", vec![input, one], vec![]);
-                self.emit_as(&op.out, "Log", vec![sum], vec![]);
-                Ok(())
-            }
-            _ => Err(self.refused("compute it before, or without it")),
-        }
-    }
-
-    fn int(&mut self, op: &IntOperationIr) -> Result<(), OnnxError> {
-        use IntOperationIr as Op;
-        match op {
-            Op::IntoFloat(op) => self.cast(&op.input, &op.out),
-            Op::Matmul(op) => self.plain(&op.out, "MatMul", &[&op.lhs, &op.rhs]),
-            _ => Err(self.refused("compute it before, or without it")),
-        }
-    }
-
-    fn bool(&mut self, op: &BoolOperationIr) -> Result<(), OnnxError> {
-        use BoolOperationIr as Op;
-        match op {
-            Op::IntoFloat(op) | Op::IntoInt(op) => self.cast(&op.input, &op.out),
-            Op::Not(op) => self.plain(&op.out, "Not", &[&op.input]),
-            Op::And(op) => self.plain(&op.out, "And", &[&op.lhs, &op.rhs]),
-            Op::Or(op) => self.plain(&op.out, "Or", &[&op.lhs, &op.rhs]),
-            Op::Xor(op) => self.plain(&op.out, "Xor", &[&op.lhs, &op.rhs]),
-        }
-    }
-
-    fn activation(&mut self, op: &ActivationOperationIr) -> Result<(), OnnxError> {
-        use ActivationOperationIr as Op;
-        let along = |axis: usize| vec![("axis", Attribute::Int(axis as i64))];
-        match op {
-            Op::Relu(op) if self.rectified_codes(&op.input, &op.out) => Ok(()),
-            Op::Relu(op) => self.plain(&op.out, "Relu", &[&op.input]),
-            Op::Gelu(op) => self.plain(&op.out, "Gelu", &[&op.input]),
-            Op::Sigmoid(op) => self.plain(&op.out, "Sigmoid", &[&op.input]),
-            Op::PRelu(op) => {
-                // one slope for each channel, the second axis
-                let channels = op.rhs.shape.num_elements();
-                let shape: Vec<i64> =
-                    [channels as i64].into_iter().chain(vec![1; op.lhs.shape.len().saturating_sub(2)]).collect();
-                let (x, slopes, shape) = (self.value(&op.lhs)?, self.value(&op.rhs)?, self.integers("shape", &shape));
-                let slopes = self.emit("Reshape", vec![slopes, shape], vec![]);
-                self.emit_as(&op.out, "PRelu", vec![x, slopes], vec![]);
-                Ok(())
-            }
-            Op::LeakyRelu(op) => {
-                let x = self.value(&op.lhs)?;
-                self.emit_as(&op.out, "LeakyRelu", vec![x], vec![("alpha", Attribute::Float(op.rhs.elem()))]);
-                Ok(())
-            }
-            Op::HardSigmoid(op) => {
-                let x = self.value(&op.tensor)?;
-                let slope = ("alpha", Attribute::Float(op.alpha.elem()));
-                self.emit_as(&op.out, "HardSigmoid", vec![x], vec![slope, ("beta", Attribute::Float(op.beta.elem()))]);
-                Ok(())
-            }
-            Op::LogSigmoid(op) => {
-                let x = self.value(&op.input)?;
-                let negative = self.emit("Neg", vec![x], vec![]);
-                let softplus = self.emit("Softplus", vec![negative], vec![]);
-                self.emit_as(&op.out, "Neg", vec![softplus], vec![]);
-                Ok(())
-            }
-            Op::Softmax(op) => {
-                let x = self.value(&op.input)?;
-                self.emit_as(&op.out, "Softmax", vec![x], along(op.axis));
-                Ok(())
-            }
-            Op::LogSoftmax(op) => {
-                let x = self.value(&op.input)?;
-                self.emit_as(&op.out, "LogSoftmax", vec![x], along(op.axis));
-                Ok(())
-            }
-            Op::Softmin(op) => {
-                let x = self.value(&op.input)?;
-                let negative = self.emit("Neg", vec![x], vec![]);
-                self.emit_as(&op.out, "Softmax", vec![negative], along(op.axis));
-                Ok(())
-            }
-            Op::ReluBackward(_) | Op::GeluBackward(_) | Op::SigmoidBackward(_) | Op::LogSigmoidBackward(_) => {
-                Err(self.refused("gradients are not exported"))
+            Op::Pad(op) => self.pad(op),
+            Op::IntRandom(_) => Err(self.refused("a file computes the same each time; draw numbers before")),
+            Op::CumProd(_) | Op::CumMin(_) | Op::CumMax(_) => {
+                Err(self.refused("ONNX accumulates sums alone; compute it before, or without it"))
             }
         }
     }
 
     /// A matrix that was given axes of one before its own, which a product does not need: runtimes look for matrices.
-    fn as_matrix(&self, rhs: &TensorIr) -> TensorIr {
+    pub(super) fn as_matrix(&self, rhs: &TensorIr) -> TensorIr {
         let reshape = self.graph.producer(rhs.id).map(|index| &self.graph.operations()[index]);
         match reshape {
             Some(OperationIr::BaseFloat(BaseOperationIr::Reshape(op))) => {
@@ -411,18 +266,6 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    pub(super) fn gather(
-        &mut self,
-        table: &TensorIr,
-        axis: usize,
-        indices: &TensorIr,
-        out: &TensorIr,
-    ) -> Result<(), OnnxError> {
-        let inputs = vec![self.value(table)?, self.value(indices)?];
-        self.emit_as(out, "Gather", inputs, vec![("axis", Attribute::Int(axis as i64))]);
-        Ok(())
-    }
-
     /// Blocks of an axis times their matrices.
     fn hadamard(&mut self, rotation: Hadamard, x: &TensorIr, out: &TensorIr) -> Result<(), OnnxError> {
         let Hadamard { axis, block, .. } = rotation;
@@ -451,7 +294,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn with_scalar(
+    pub(super) fn with_scalar(
         &mut self,
         out: &TensorIr,
         operator: &'static str,
@@ -475,13 +318,13 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn cast(&mut self, input: &TensorIr, out: &TensorIr) -> Result<(), OnnxError> {
+    pub(super) fn cast(&mut self, input: &TensorIr, out: &TensorIr) -> Result<(), OnnxError> {
         let (value, to) = (self.value(input)?, self.element(out.dtype)?);
         self.emit_as(out, "Cast", vec![value], vec![("to", Attribute::Int(to as i64))]);
         Ok(())
     }
 
-    fn shape_of(&mut self, tensor: &TensorIr) -> Result<String, OnnxError> {
+    pub(super) fn shape_of(&mut self, tensor: &TensorIr) -> Result<String, OnnxError> {
         self.shape(&tensor.shape, &self.graph.factors(tensor))
     }
 
@@ -503,47 +346,5 @@ impl Lowering<'_> {
         let (value, shape) = (self.scalar(value, out.dtype)?, self.shape_of(out)?);
         self.emit_as(out, "Expand", vec![value, shape], vec![]);
         Ok(())
-    }
-
-    fn reduced(
-        &mut self,
-        out: &TensorIr,
-        operator: &'static str,
-        input: &TensorIr,
-        axes: &[usize],
-        keep: i64,
-    ) -> Result<(), OnnxError> {
-        let axes: Vec<i64> = axes.iter().map(|axis| *axis as i64).collect();
-        let inputs = vec![self.value(input)?, self.integers("axes", &axes)];
-        self.emit_as(out, operator, inputs, vec![("keepdims", Attribute::Int(keep))]);
-        Ok(())
-    }
-
-    /// A tensor with one element, as burn has it.
-    fn reduced_to_one(&mut self, out: &TensorIr, operator: &'static str, input: &TensorIr) -> Result<(), OnnxError> {
-        let value = self.value(input)?;
-        let number = self.emit(operator, vec![value], vec![("keepdims", Attribute::Int(0))]);
-        let shape = self.shape_of(out)?;
-        self.emit_as(out, "Reshape", vec![number, shape], vec![]);
-        Ok(())
-    }
-
-    fn argument(
-        &mut self,
-        out: &TensorIr,
-        operator: &'static str,
-        input: &TensorIr,
-        axis: usize,
-    ) -> Result<(), OnnxError> {
-        let value = self.value(input)?;
-        self.emit_as(out, operator, vec![value], vec![("axis", Attribute::Int(axis as i64))]);
-        match out.dtype {
-            DType::I64 => Ok(()),
-            dtype => {
-                let (found, to) = (self.value(out)?, self.element(dtype)?);
-                self.emit_as(out, "Cast", vec![found], vec![("to", Attribute::Int(to as i64))]);
-                Ok(())
-            }
-        }
     }
 }

@@ -1,0 +1,84 @@
+//! Attention that is one operation.
+//!
+//! ```text
+//! softmax(q·kᵀ · scale, masked, + bias) · v
+//! ```
+//!
+//! burn's result of a row that is masked whole is 0, where that of `Softmax` is NaN: such softmaxes are written out.
+
+use burn::tensor::DType;
+use burn_quant_graph::ir::{AttentionOpIr, ScalarIr};
+
+use super::Lowering;
+use super::ints;
+use crate::model::Attribute;
+use crate::{ElementType, OnnxError};
+
+impl Lowering<'_> {
+    pub(super) fn attention(&mut self, op: &AttentionOpIr) -> Result<(), OnnxError> {
+        let dtype = op.query.dtype;
+        let (query, key, value) = (self.value(&op.query)?, self.value(&op.key)?, self.value(&op.value)?);
+        let scale: f64 = op.options.scale.map_or_else(|| 1.0 / (op.query.shape[3] as f64).sqrt(), |scale| scale.elem());
+        let key = self.emit("Transpose", vec![key], vec![("perm", ints([0, 1, 3, 2]))]);
+        let mut scores = self.emit("MatMul", vec![query, key], vec![]);
+        let scale = self.scalar(ScalarIr::Float(scale), dtype)?;
+        scores = self.emit("Mul", vec![scores, scale], vec![]);
+        if let Some(cap) = op.options.softcap {
+            let cap = self.scalar(cap, dtype)?;
+            scores = self.emit("Div", vec![scores, cap.clone()], vec![]);
+            scores = self.emit("Tanh", vec![scores], vec![]);
+            scores = self.emit("Mul", vec![scores, cap], vec![]);
+        }
+        let lowest = ScalarIr::Float(f64::NEG_INFINITY);
+        if let Some(mask) = &op.mask {
+            let (mask, lowest) = (self.value(mask)?, self.scalar(lowest, dtype)?);
+            scores = self.emit("Where", vec![mask, lowest, scores], vec![]);
+        }
+        if op.options.is_causal {
+            let (mask, lowest) = (self.later_keys(op)?, self.scalar(lowest, dtype)?);
+            scores = self.emit("Where", vec![mask, lowest, scores], vec![]);
+        }
+        if let Some(bias) = &op.attn_bias {
+            let bias = self.value(bias)?;
+            scores = self.emit("Add", vec![scores, bias], vec![]);
+        }
+        let shares = if self.may_mask_rows(op) {
+            self.softmax_of_masked(scores, dtype)?
+        } else {
+            self.emit("Softmax", vec![scores], vec![("axis", Attribute::Int(-1))])
+        };
+        self.emit_as(&op.out, "MatMul", vec![shares, value], vec![]);
+        Ok(())
+    }
+
+    /// Whether a row may have no key that it looks at.
+    fn may_mask_rows(&self, op: &AttentionOpIr) -> bool {
+        let more_queries = op.query.shape[2] > op.key.shape[2];
+        op.mask.is_some() || op.attn_bias.is_some() || op.options.is_causal && more_queries
+    }
+
+    /// The keys behind each query, where the last query is that of the last key.
+    fn later_keys(&mut self, op: &AttentionOpIr) -> Result<String, OnnxError> {
+        for tensor in [&op.query, &op.key] {
+            self.fixed(self.graph.factors(tensor)[2], "later tokens are masked")?;
+        }
+        let (queries, keys) = (op.query.shape[2], op.key.shape[2]);
+        let is_later = |i: usize| u8::from(i % keys + queries > i / keys + keys);
+        Ok(self.initializer("later", ElementType::Bool, &[queries, keys], (0..queries * keys).map(is_later).collect()))
+    }
+
+    fn softmax_of_masked(&mut self, scores: String, dtype: DType) -> Result<String, OnnxError> {
+        let Some(limits) = dtype.finfo() else { return Err(self.refused(format!("scores in {dtype:?}"))) };
+        let last = self.integers("axes", &[-1]);
+        let keep = || vec![("keepdims", Attribute::Int(1))];
+        let lowest = self.scalar(ScalarIr::Float(limits.min), dtype)?;
+        let largest = self.emit("ReduceMax", vec![scores.clone(), last.clone()], keep());
+        let largest = self.emit("Max", vec![largest, lowest], vec![]);
+        let below = self.emit("Sub", vec![scores, largest], vec![]);
+        let powers = self.emit("Exp", vec![below], vec![]);
+        let least = self.scalar(ScalarIr::Float(limits.min_positive), dtype)?;
+        let sum = self.emit("ReduceSum", vec![powers.clone(), last], keep());
+        let sum = self.emit("Max", vec![sum, least], vec![]);
+        Ok(self.emit("Div", vec![powers, sum], vec![]))
+    }
+}
