@@ -29,6 +29,14 @@ pub enum OnnxError {
         /// How many names there are.
         found: usize,
     },
+    /// An opset that files of this crate do not have.
+    #[error("opset {found} is not written; ask for {} to {}", expected.start(), expected.end())]
+    Opset {
+        /// The first and the last that is.
+        expected: std::ops::RangeInclusive<i64>,
+        /// The one that was asked for.
+        found: i64,
+    },
     /// The file was not written.
     #[error("{path}: {source}")]
     Io {

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn_quant_graph::{Graph, Values, capture, capture_with_free_axis};
 
-use crate::lower::Lowering;
+use crate::lower::{Lowering, OPSETS};
 use crate::{OnnxError, OnnxModel, Profile};
 
 /// Captures a forward pass and writes it in ONNX: names, opset and all else as they come.
@@ -50,6 +50,7 @@ pub struct Exporter {
     inputs: Option<Vec<String>>,
     outputs: Option<Vec<String>>,
     axis: Option<String>,
+    opset: Option<i64>,
 }
 
 impl Exporter {
@@ -92,6 +93,32 @@ impl Exporter {
         self
     }
 
+    /// Asks for an opset, 21 to 24.
+    ///
+    /// 21 unless it is set. The file has a higher one if its formats need it: 23 for FP4, 24 for scales in E8M0. From
+    /// 23 on an `RmsNorm` is written as `RMSNormalization`, and attention that is one operation as `Attention`.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant_onnx::OnnxError> {
+    /// use burn::tensor::{Device, Tensor};
+    /// use burn_nn::{RmsNorm, RmsNormConfig};
+    /// use burn_quant_onnx::Exporter;
+    ///
+    /// let device = Device::flex();
+    /// let norm = RmsNormConfig::new(8).init(&device);
+    /// let x = Tensor::<2>::zeros([3, 8], &device);
+    /// let onnx = Exporter::new().with_opset(23).export(&norm, x, |norm: &RmsNorm, x: Tensor<2>| norm.forward(x))?;
+    /// assert_eq!(onnx.operators(), [("Identity", 1), ("RMSNormalization", 1)]);
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "flex"))] fn main() {}
+    /// ```
+    pub fn with_opset(mut self, opset: i64) -> Self {
+        self.opset = Some(opset);
+        self
+    }
+
     /// Captures a forward pass with inputs of two sizes, and writes it for any size of the axis in which they differ.
     ///
     /// # Errors
@@ -129,7 +156,8 @@ impl Exporter {
     ///
     /// # Errors
     ///
-    /// Those of [`export`], and [`OnnxError::Names`] for another number of names.
+    /// Those of [`export`], [`OnnxError::Names`] for another number of names, and [`OnnxError::Opset`] for an opset
+    /// that is not written.
     pub fn export<M: Module, I: Values, O: Values>(
         &self,
         model: &M,
@@ -156,6 +184,10 @@ impl Exporter {
         let inputs = names("inputs", &self.inputs, graph.inputs().len())?;
         let outputs = names("outputs", &self.outputs, graph.outputs().len())?;
         let axis = self.axis.clone().unwrap_or_else(|| "batch".into());
-        Lowering::new(graph, self.profile, axis).run(inputs, outputs)
+        let opset = self.opset.unwrap_or(*OPSETS.start());
+        if !OPSETS.contains(&opset) {
+            return Err(OnnxError::Opset { expected: OPSETS, found: opset });
+        }
+        Lowering::new(graph, self.profile, opset, axis).run(inputs, outputs)
     }
 }

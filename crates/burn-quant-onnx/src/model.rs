@@ -148,7 +148,7 @@ impl fmt::Display for OnnxModel {
 impl OnnxModel {
     /// Returns the version of the operators.
     ///
-    /// 21, or what the formats of the model need: 23 for FP4, 24 for scales in E8M0.
+    /// 21 or what was asked for, or what the formats of the model need: 23 for FP4, 24 for scales in E8M0.
     pub fn opset(&self) -> i64 {
         self.opset
     }

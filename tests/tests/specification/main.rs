@@ -23,6 +23,7 @@ mod models;
 mod nn;
 mod onnx;
 mod onnx_operations;
+mod onnx_opsets;
 mod onnx_runtime;
 mod ops;
 mod packed;

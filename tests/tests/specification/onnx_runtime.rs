@@ -113,3 +113,8 @@ impl Files {
         print!("{text}");
     }
 }
+
+/// How many nodes of an operator a file has.
+pub(crate) fn count(onnx: &OnnxModel, operator: &str) -> usize {
+    onnx.operators().iter().find(|(found, _)| *found == operator).map_or(0, |(_, count)| *count)
+}

@@ -4,21 +4,31 @@
 //! softmax(q·kᵀ · scale, masked, + bias) · v
 //! ```
 //!
-//! burn's result of a row that is masked whole is 0, where that of `Softmax` is NaN: such softmaxes are written out.
+//! From opset 23 on it is one operation in ONNX too, without masks. burn's result of a row that is masked whole is 0,
+//! where that of `Softmax` is NaN: such softmaxes are written out.
 
 use burn::tensor::DType;
-use burn_quant_graph::ir::{AttentionOpIr, ScalarIr};
+use burn_quant_graph::ir::{AttentionOpIr, ScalarIr, TensorIr};
 
 use super::Lowering;
 use super::ints;
 use crate::model::Attribute;
 use crate::{ElementType, OnnxError};
 
+/// The opset that has the operation.
+const FUSED: i64 = 23;
+
 impl Lowering<'_> {
     pub(super) fn attention(&mut self, op: &AttentionOpIr) -> Result<(), OnnxError> {
         let dtype = op.query.dtype;
         let (query, key, value) = (self.value(&op.query)?, self.value(&op.key)?, self.value(&op.value)?);
         let scale: f64 = op.options.scale.map_or_else(|| 1.0 / (op.query.shape[3] as f64).sqrt(), |scale| scale.elem());
+        if self.is_attention_of_onnx(op) {
+            let causal = ("is_causal", Attribute::Int(op.options.is_causal.into()));
+            let attributes = vec![causal, ("scale", Attribute::Float(scale as f32))];
+            self.emit_as(&op.out, "Attention", vec![query, key, value], attributes);
+            return Ok(());
+        }
         let key = self.emit("Transpose", vec![key], vec![("perm", ints([0, 1, 3, 2]))]);
         let mut scores = self.emit("MatMul", vec![query, key], vec![]);
         let scale = self.scalar(ScalarIr::Float(scale), dtype)?;
@@ -49,6 +59,14 @@ impl Lowering<'_> {
         };
         self.emit_as(&op.out, "MatMul", vec![shares, value], vec![]);
         Ok(())
+    }
+
+    /// Whether the operation of ONNX computes the same: it aligns the first query with the first key, and leaves open
+    /// what a row is that is masked whole.
+    fn is_attention_of_onnx(&self, op: &AttentionOpIr) -> bool {
+        let axis = |tensor: &TensorIr| (tensor.shape[2], self.graph.factors(tensor)[2]);
+        let aligned = !op.options.is_causal || axis(&op.query) == axis(&op.key);
+        self.model.opset >= FUSED && aligned && op.options.softcap.is_none() && !self.may_mask_rows(op)
     }
 
     /// Whether a row may have no key that it looks at.

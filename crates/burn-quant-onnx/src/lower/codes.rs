@@ -8,6 +8,8 @@
 //! anything else    codes as floats · scales, gathered to the shape of the codes
 //! ```
 
+use burn_quant_graph::ir::OperationIr;
+use burn_quant_graph::{Graph, RecordedOp};
 use burn_quant_numerics::{AnyGrid, Elements, Format, Grid, IntGrid, ScaleFormat, Signedness};
 use burn_quant_ops::{Call, Groups, PackedLayout, Scales};
 
@@ -180,8 +182,24 @@ pub(super) fn table(format: Format) -> Vec<f32> {
     (0..1u32 << format.bits()).map(|code| elements.point(code as u8)).collect()
 }
 
+/// The opset that the formats of a graph need.
+pub(super) fn opset_of_graph(graph: &Graph) -> i64 {
+    let needed = graph.operations().iter().filter_map(|operation| {
+        let OperationIr::Custom(op) = operation else { return None };
+        match RecordedOp::of(op, op.inputs.first()?.shape.as_slice()).ok()? {
+            RecordedOp::FakeQuant(call) => Some(opset(call.spec.format, call.scales.format())),
+            RecordedOp::PackedLinear(call) => Some(opset(call.layout.format(), call.layout.scale())),
+            RecordedOp::PackedUnpack(layout) | RecordedOp::PackedColumns(layout) => {
+                Some(opset(layout.format(), layout.scale()))
+            }
+            _ => None, // nothing that is written
+        }
+    });
+    needed.max().unwrap_or(0)
+}
+
 /// The opset that a format and its scales need.
-pub(super) fn opset(format: Format, scales: ScaleFormat) -> i64 {
+fn opset(format: Format, scales: ScaleFormat) -> i64 {
     let elements = if format == Format::E2M1 { 23 } else { 21 };
     if scales == ScaleFormat::E8M0 { 24 } else { elements }
 }

@@ -7,6 +7,7 @@
 //! * `modules` layers that are one operation: convolutions, pools, norms
 //! * `images` resizing, windows and samples of images
 //! * `attention` attention that is one operation
+//! * `norms` norms that are recorded as arithmetic, and that are one operation in ONNX
 //! * `quantizers` fake quantization: of weights to codes, of activations to pairs
 //! * `codes` the codes of a weight
 //! * `packed` weights that are codes already
@@ -21,6 +22,7 @@ mod elementwise;
 mod images;
 mod indexing;
 mod modules;
+mod norms;
 mod operations;
 mod packed;
 mod quantizers;
@@ -35,8 +37,8 @@ use burn_quant_graph::{Graph, operation_name};
 use crate::model::{Attribute, Boundary, Dim, ElementType, Initializer, Node};
 use crate::{OnnxError, OnnxModel, Profile};
 
-/// The opset that files have unless a format needs another.
-const OPSET: i64 = 21;
+/// The opsets that files may have: the first unless another is asked for, or a format needs one.
+pub(crate) const OPSETS: std::ops::RangeInclusive<i64> = 21..=24;
 
 /// Writes a graph, an operation at a time.
 pub(crate) struct Lowering<'a> {
@@ -65,8 +67,8 @@ pub(crate) struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    pub(crate) fn new(graph: &'a Graph, profile: Profile, axis: String) -> Self {
-        let model = OnnxModel { opset: OPSET, ..OnnxModel::default() };
+    pub(crate) fn new(graph: &'a Graph, profile: Profile, opset: i64, axis: String) -> Self {
+        let model = OnnxModel { opset: opset.max(codes::opset_of_graph(graph)), ..OnnxModel::default() };
         Self {
             graph,
             profile,

@@ -110,6 +110,7 @@ impl Lowering<'_> {
         match op {
             Op::Add(op) => self.sum(&op.lhs, &op.rhs, &op.out),
             Op::Sub(op) => self.plain(&op.out, "Sub", &[&op.lhs, &op.rhs]),
+            Op::Mul(op) if self.rms_norm(op)? => Ok(()),
             Op::Mul(op) => self.plain(&op.out, "Mul", &[&op.lhs, &op.rhs]),
             Op::Div(op) => self.plain(&op.out, "Div", &[&op.lhs, &op.rhs]),
             Op::Powi(op) => self.plain(&op.out, "Pow", &[&op.lhs, &op.rhs]),

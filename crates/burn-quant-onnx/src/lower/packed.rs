@@ -16,7 +16,7 @@ use burn_quant_ops::{AxisGroups, Groups, PackedCall, PackedLayout};
 
 use super::Lowering;
 use super::coded::is_int8_format;
-use super::codes::{opset, packed_codes};
+use super::codes::packed_codes;
 use super::quantizers::Ranges;
 use crate::OnnxError;
 use crate::model::Attribute;
@@ -110,7 +110,6 @@ impl Lowering<'_> {
         scales: &TensorIr,
     ) -> Result<(String, Vec<u8>, Vec<u32>), OnnxError> {
         let (tiles, format) = (layout.tiles(), layout.scale());
-        self.model.opset = self.model.opset.max(opset(layout.format(), format));
         let (stored_words, stored_scales) = (self.words(words.id)?, self.words(scales.id)?);
         let codes: Vec<u8> = (0..layout.inputs() * layout.outputs())
             .map(|i| tiles.code(&stored_words, i / layout.outputs(), i % layout.outputs()))

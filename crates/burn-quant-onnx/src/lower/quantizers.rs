@@ -7,7 +7,7 @@ use burn_quant_numerics::{AnyGrid, BlockScale, Elements, Format, IntSpan, ScaleF
 use burn_quant_ops::{Call, Groups, Scales};
 
 use super::Lowering;
-use super::codes::{Codes, Division, Stored, StoredScales, codes, opset, step, table};
+use super::codes::{Codes, Division, Stored, StoredScales, codes, step, table};
 use crate::model::Attribute;
 use crate::{ElementType, OnnxError, Profile};
 
@@ -39,7 +39,6 @@ impl Lowering<'_> {
             return Ok(());
         }
         let ranges = Ranges::of(call, inputs);
-        self.model.opset = self.model.opset.max(opset(call.spec.format, call.scales.format()));
         match self.constant_floats(inputs[0].id) {
             Some(values) => self.weight(call, &inputs[0], values, &ranges, out),
             None => {
