@@ -25,6 +25,7 @@ mod onnx;
 mod onnx_operations;
 mod onnx_opsets;
 mod onnx_runtime;
+mod onnx_tables;
 mod ops;
 mod packed;
 mod packed_edges;

@@ -222,18 +222,6 @@ impl Lowering<'_> {
         let bytes = places.iter().flat_map(|place| place.to_le_bytes()).collect();
         self.initializer(what, ElementType::Int64, dims, bytes)
     }
-
-    pub(super) fn gather(
-        &mut self,
-        table: &TensorIr,
-        axis: usize,
-        indices: &TensorIr,
-        out: &TensorIr,
-    ) -> Result<(), OnnxError> {
-        let inputs = vec![self.value(table)?, self.value(indices)?];
-        self.emit_as(out, "Gather", inputs, vec![("axis", Attribute::Int(axis as i64))]);
-        Ok(())
-    }
 }
 
 /// The places of an axis that a slice takes, in its order.

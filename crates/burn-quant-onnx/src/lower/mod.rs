@@ -11,6 +11,7 @@
 //! * `quantizers` fake quantization: of weights to codes, of activations to pairs
 //! * `codes` the codes of a weight
 //! * `packed` weights that are codes already
+//! * `tables` rows of tables of codes
 //! * `coded` results of convolutions that stay codes
 //!
 //! A value is written when something reads it, so that a weight whose codes are stored is not stored in float too.
@@ -27,6 +28,7 @@ mod operations;
 mod packed;
 mod quantizers;
 mod reductions;
+mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,6 +58,8 @@ pub(crate) struct Lowering<'a> {
     coded: BTreeMap<TensorId, coded::Coded>,
     /// The values of packed weights that are written, by their words.
     packed: BTreeMap<TensorId, String>,
+    /// The values of tables whose rows are rounded, by the table, its ranges, and how it is rounded.
+    tables: Vec<(tables::RoundedBy, String)>,
     /// Kernels of convolutions that are INT8 codes, one scale for each output.
     int8_kernels: BTreeSet<TensorId>,
     /// How often each name was given.
@@ -79,6 +83,7 @@ impl<'a> Lowering<'a> {
             reshaped: BTreeMap::new(),
             coded: BTreeMap::new(),
             packed: BTreeMap::new(),
+            tables: Vec::new(),
             int8_kernels: BTreeSet::new(),
             given: BTreeMap::new(),
             layer: String::new(),

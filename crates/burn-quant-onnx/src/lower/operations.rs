@@ -63,6 +63,7 @@ impl Lowering<'_> {
             Op::GatherNd(op) => self.gather_nd(op),
             Op::Flip(op) => self.flip(&op.input, &op.axes, &op.out),
             Op::Unfold(op) => self.unfold(op),
+            Op::Select(op) if self.are_rounded(op) => Ok(()),
             Op::Select(op) => self.gather(&op.tensor, op.dim, &op.indices, &op.out),
             Op::Gather(op) => {
                 let inputs = vec![self.value(&op.tensor)?, self.value(&op.indices)?];

@@ -3,7 +3,7 @@
 //! ```text
 //! packed_linear(x, words, scales)   x [rows, inputs], rounded ─► MatMul(x, DequantizeLinear(codes, scales))
 //! packed_unpack(words, scales)      DequantizeLinear(codes, scales), in the shape that its one reader gives it
-//! packed_columns(words, scales, i)  Transpose(Gather(DequantizeLinear(codes, scales), i, axis 1))
+//! packed_columns(words, scales, i)  Transpose(DequantizeLinear(Gather(codes, i, axis 1), Gather(scales, i)))
 //! ```
 //!
 //! The file is that of the model before it was packed, but for scales of whole tensors: they are those of outputs here.
@@ -79,7 +79,7 @@ impl Lowering<'_> {
         out: &TensorIr,
     ) -> Result<(), OnnxError> {
         let (weight, indices) = (self.packed_weight(layout, &inputs[0], &inputs[1])?, self.value(&inputs[2])?);
-        let columns = self.emit("Gather", vec![weight, indices], vec![("axis", Attribute::Int(1))]);
+        let columns = self.gathered(weight, 1, indices);
         self.emit_as(out, "Transpose", vec![columns], vec![("perm", Attribute::Ints(vec![1, 0]))]);
         Ok(())
     }

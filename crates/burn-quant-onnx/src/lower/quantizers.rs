@@ -13,13 +13,13 @@ use crate::{ElementType, OnnxError, Profile};
 
 /// The tensors of a call beside what it rounds.
 pub(super) struct Ranges<'a> {
-    amax: Option<&'a TensorIr>,
+    pub(super) amax: Option<&'a TensorIr>,
     global_amax: Option<&'a TensorIr>,
     bias: Option<&'a TensorIr>,
 }
 
 impl<'a> Ranges<'a> {
-    fn of(call: &Call, inputs: &'a [TensorIr]) -> Self {
+    pub(super) fn of(call: &Call, inputs: &'a [TensorIr]) -> Self {
         let mut rest = inputs[1..].iter();
         let statics = matches!(call.scales, Scales::TwoLevel(BlockScale::Static | BlockScale::StaticFourOverSix));
         let amax = (call.scales == Scales::Static || statics).then(|| rest.next()).flatten();
@@ -35,12 +35,15 @@ impl<'a> Ranges<'a> {
 
 impl Lowering<'_> {
     pub(super) fn fake_quant(&mut self, call: &Call, inputs: &[TensorIr], out: &TensorIr) -> Result<(), OnnxError> {
-        if self.values_of_codes(&inputs[0], out)? {
+        if self.values_of_codes(&inputs[0], out)? || self.rounded_rows(call, inputs, out)? {
             return Ok(());
         }
         let ranges = Ranges::of(call, inputs);
         match self.constant_floats(inputs[0].id) {
-            Some(values) => self.weight(call, &inputs[0], values, &ranges, out),
+            Some(values) => {
+                let value = self.weight_value(call, &inputs[0], values, &ranges)?;
+                self.finish(value, out)
+            }
             None => {
                 // a range for each index of the free axis is one of the data: others were calibrated for its size
                 let (groups, factors) = (&call.spec.groups, self.graph.factors(&inputs[0]));
@@ -65,14 +68,14 @@ impl Lowering<'_> {
         values.map(Some).ok_or_else(|| self.refused("its range is computed from the input; calibrate it"))
     }
 
-    fn weight(
+    /// A rounded weight as its codes, which are floats again.
+    pub(super) fn weight_value(
         &mut self,
         call: &Call,
         x: &TensorIr,
         values: Vec<f32>,
         ranges: &Ranges,
-        out: &TensorIr,
-    ) -> Result<(), OnnxError> {
+    ) -> Result<String, OnnxError> {
         let (amax, global) = (self.given(ranges.amax)?, self.given(ranges.global_amax)?);
         let bias = self.given(ranges.bias)?;
         let name = match self.origin(x.id).map(String::from) {
@@ -92,7 +95,7 @@ impl Lowering<'_> {
             let bias = self.of_groups(&format!("{name}.bias"), &bias, groups);
             value = self.emit("Add", vec![value, bias], vec![]);
         }
-        self.finish(value, out)
+        Ok(value)
     }
 
     /// A result in f32 as a tensor of the graph.
