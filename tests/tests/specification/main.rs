@@ -22,6 +22,7 @@ mod lifecycle;
 mod models;
 mod nn;
 mod onnx;
+mod onnx_networks;
 mod onnx_operations;
 mod onnx_opsets;
 mod onnx_runtime;

@@ -211,19 +211,69 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Windows of one size, where the axes are whole multiples of the result's.
+    /// Means of windows: of one size, where the axes are whole multiples of the result's; of several, as products with
+    /// what each pixel counts.
     fn adaptive_pool(&mut self, x: &TensorIr, out: &TensorIr, output: &[usize]) -> Result<(), OnnxError> {
         let input = &x.shape[2..];
         if output.iter().all(|len| *len == 1) {
             return self.plain(out, "GlobalAveragePool", &[x]);
         }
-        if input.iter().zip(output).any(|(input, output)| *output == 0 || !input.is_multiple_of(*output)) {
-            let reason = format!("{input:?} is no whole multiple of {output:?}, so that windows differ in size");
-            return Err(self.refused(reason));
+        for factor in &self.graph.factors(x)[2..] {
+            self.fixed(*factor, "it is divided into windows")?;
         }
-        let kernel: Vec<usize> = input.iter().zip(output).map(|(input, output)| input / output).collect();
-        let axes = kernel.len();
-        let window = Window { stride: kernel.clone(), kernel, padding: vec![0; 2 * axes], dilation: vec![1; axes] };
-        self.pool("AveragePool", x, out, window, false, Some(false))
+        if input.iter().zip(output).all(|(input, output)| *output > 0 && input.is_multiple_of(*output)) {
+            let kernel: Vec<usize> = input.iter().zip(output).map(|(input, output)| input / output).collect();
+            let axes = kernel.len();
+            let window = Window { stride: kernel.clone(), kernel, padding: vec![0; 2 * axes], dilation: vec![1; axes] };
+            return self.pool("AveragePool", x, out, window, false, Some(false));
+        }
+        let mut value = self.value(x)?;
+        match (input, output) {
+            ([width], [columns]) => value = self.means_of_columns(value, *width, *columns),
+            ([height, width], [rows, columns]) => {
+                value = self.means_of_columns(value, *width, *columns);
+                let shares = self.floats("shares", &[*rows, *height], &transposed(&shares(*height, *rows), *rows));
+                value = self.emit("MatMul", vec![shares, value], vec![]);
+            }
+            _ => {
+                let reason = format!("{input:?} is no whole multiple of {output:?}, so that windows differ in size");
+                return Err(self.refused(reason));
+            }
+        }
+        self.names.insert(out.id, value);
+        Ok(())
+    }
+
+    fn means_of_columns(&mut self, value: String, width: usize, columns: usize) -> String {
+        let shares = self.floats("shares", &[width, columns], &shares(width, columns));
+        self.emit("MatMul", vec![value, shares], vec![])
+    }
+}
+
+/// What each of the elements of an axis counts in the mean of each window, `[input, output]`.
+fn shares(input: usize, output: usize) -> Vec<f32> {
+    let mut shares = vec![0.0; input * output];
+    for window in 0..output {
+        let (start, end) = (window * input / output, ((window + 1) * input).div_ceil(output));
+        (start..end).for_each(|element| shares[element * output + window] = 1.0 / (end - start) as f32);
+    }
+    shares
+}
+
+/// A matrix with as many columns, transposed.
+fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|column| matrix.iter().skip(column).step_by(columns).copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_of_adaptive_pools_overlap_where_they_differ() {
+        // of 5 elements 3 means: those of 0..2, 1..4 and 3..5
+        let third = 1.0 / 3.0;
+        let of_windows = [[0.5, 0.5, 0.0, 0.0, 0.0], [0.0, third, third, third, 0.0], [0.0, 0.0, 0.0, 0.5, 0.5]];
+        assert_eq!(transposed(&shares(5, 3), 3), of_windows.concat());
     }
 }
