@@ -161,7 +161,10 @@ fn convolutions_run_on_their_codes() {
             for (name, device) in devices() {
                 let layer = ActivationQuantized::from($config.init(&device));
                 let images = spread($image, &device);
-                for (bits, config) in [(8, presets::int8_default()), (5, weights_of(5))] {
+                // on a GPU the kernel is unpacked, which other tests do with 5 bits, too
+                let widths = if name == "flex" { &[8, 5][..] } else { &[8] };
+                for bits in widths.iter().copied() {
+                    let config = if bits == 8 { presets::int8_default() } else { weights_of(bits) };
                     let calibrated = quantize(layer.clone(), &config, |layer| drop(layer.forward(images.clone())));
                     let (layer, _) = calibrated.unwrap();
                     let (packed, report) = compress(layer.clone()).unwrap();
