@@ -36,6 +36,9 @@ use clap::Parser;
 use error::CliError;
 use output::Output;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse(); // wrong usage ends here, with code 2
     interrupt::install();

@@ -57,19 +57,21 @@ pub(crate) fn frequencies(config: &DecoderConfig) -> (Vec<f32>, f32) {
 #[derive(Clone, Debug)]
 pub(crate) struct Rotation {
     cos: Tensor<4>,
+    /// Negative in the first half of the features, to which the second one is added.
     sin: Tensor<4>,
 }
 
 impl Rotation {
     pub(crate) fn new(config: &DecoderConfig, first: usize, tokens: usize, device: &Device) -> Self {
         let (frequencies, factor) = frequencies(config);
-        let table = |of: fn(f64) -> f64| {
+        let table = |of: fn(f64) -> f64, sign: f32| {
             let half = |t: usize| frequencies.iter().map(move |f| of(f64::from(t as f32 * f)) as f32 * factor);
             // both halves of a head are turned by the same angles
-            let values: Vec<f32> = (first..first + tokens).flat_map(|t| half(t).chain(half(t))).collect();
+            let both = |t| half(t).map(move |turn| sign * turn).chain(half(t));
+            let values: Vec<f32> = (first..first + tokens).flat_map(both).collect();
             Tensor::from_data(TensorData::new(values, [1, 1, tokens, config.head]), device)
         };
-        Self { cos: table(f64::cos), sin: table(f64::sin) }
+        Self { cos: table(f64::cos, 1.0), sin: table(f64::sin, -1.0) }
     }
 
     /// Turns `[batch, heads, tokens, features]`.
@@ -77,7 +79,7 @@ impl Rotation {
         let half = x.dims()[3] / 2;
         let dtype = x.dtype();
         let (low, high) = (x.clone().narrow(3, 0, half), x.clone().narrow(3, half, half));
-        let turned = Tensor::cat(vec![high.neg(), low], 3);
+        let turned = Tensor::cat(vec![high, low], 3);
         x * self.cos.clone().cast(dtype) + turned * self.sin.clone().cast(dtype)
     }
 }

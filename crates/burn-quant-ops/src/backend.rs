@@ -1,4 +1,4 @@
-//! Which backends burn's dispatch can route our ops to.
+//! Which backends burn's dispatch can route our ops to, and which one a device is.
 
 use burn::backend::{DispatchDevice, DispatchTensorKind};
 use burn::tensor::Device;
@@ -53,4 +53,52 @@ pub fn has_kernels(device: &Device) -> bool {
         }
     }
     of(device.as_dispatch())
+}
+
+/// Whether a device is the CPU, with autodiff or without.
+pub(crate) fn is_cpu(device: &Device) -> bool {
+    fn of(device: &DispatchDevice) -> bool {
+        match device {
+            #[cfg(feature = "flex")]
+            DispatchDevice::Flex(_) => true,
+            #[cfg(feature = "autodiff")]
+            DispatchDevice::Autodiff(device) => of(device),
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+    of(device.as_dispatch())
+}
+
+/// Returns whether a device is burn's CPU backend Flex, without autodiff.
+///
+/// What is faster there, and not elsewhere, asks this.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use burn::tensor::Device;
+/// use burn_quant_ops::is_flex;
+///
+/// assert!(is_flex(&Device::flex()));
+/// # }
+/// ```
+pub fn is_flex(device: &Device) -> bool {
+    match device.as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
+/// Whether a device records what runs on it.
+pub(crate) fn is_capture(device: &Device) -> bool {
+    match device.as_dispatch() {
+        #[cfg(feature = "capture")]
+        DispatchDevice::Capture(_) => true,
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
 }

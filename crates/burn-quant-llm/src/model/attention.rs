@@ -2,10 +2,13 @@
 
 use burn::module::Module;
 use burn::tensor::activation::softmax;
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Device, Int, Tensor};
 use burn_quant::TensorQuantizer;
 use burn_quant::nn::attention::KvCache;
 use burn_quant::nn::{QuantLinear, QuantLinearConfig, QuantRmsNorm};
+use burn_quant::ops::is_flex;
 use burn_quant::place::Role;
 
 use super::{norm, normed};
@@ -79,19 +82,31 @@ impl Attention {
         let values = heads(self.v_proj.forward(x), &None);
         let (keys, values) = cache.extend_quantized(keys, values, &self.k_bmm_quantizer, &self.v_bmm_quantizer);
 
-        // the queries that share keys are rows of one product
-        let [_, groups, all, _] = keys.dims();
-        let group = config.heads / groups;
-        let queries = queries.reshape([batch, groups, group * tokens, head]);
-        let mut scores = (queries.matmul(keys.transpose()) / (head as f64).sqrt()).cast(DType::F32);
-        if let Some(hidden) = hidden(all - tokens, tokens, window, &scores.device()) {
-            let hidden = hidden.repeat_dim(0, group).unsqueeze::<4>().expand([batch, groups, group * tokens, all]);
-            scores = scores.mask_fill(hidden, f32::NEG_INFINITY);
-        }
-        let context =
-            softmax(scores, 3).cast(values.dtype()).matmul(values).reshape([batch, config.heads, tokens, head]);
+        let context = attention_of(queries, keys, values, window);
         self.o_proj.forward(context.swap_dims(1, 2).reshape([batch, tokens, config.heads * head]))
     }
+}
+
+/// Attention of queries `[batch, heads, new, features]` to keys and values `[batch, groups, all, features]`, each of
+/// which several heads share; the new tokens are the last of all.
+///
+/// Flex computes the heads of several queries on all threads, and makes no scores of all heads at once. Elsewhere, and
+/// for one query, those that share keys are rows of one product.
+fn attention_of(queries: Tensor<4>, keys: Tensor<4>, values: Tensor<4>, window: Option<usize>) -> Tensor<4> {
+    let ([batch, heads, tokens, head], [_, groups, all, _]) = (queries.dims(), keys.dims());
+    let apart = is_flex(&queries.device()) && queries.dtype() == DType::F32;
+    if apart && tokens > 1 && window.is_none_or(|window| all <= window) {
+        let options = AttentionModuleOptions { is_causal: true, ..Default::default() };
+        return attention(queries, keys, values, None, None, options);
+    }
+    let group = heads / groups;
+    let queries = queries.reshape([batch, groups, group * tokens, head]);
+    let mut scores = (queries.matmul(keys.transpose()) / (head as f64).sqrt()).cast(DType::F32);
+    if let Some(hidden) = hidden(all - tokens, tokens, window, &scores.device()) {
+        let hidden = hidden.repeat_dim(0, group).unsqueeze::<4>().expand([batch, groups, group * tokens, all]);
+        scores = scores.mask_fill(hidden, f32::NEG_INFINITY);
+    }
+    softmax(scores, 3).cast(values.dtype()).matmul(values).reshape([batch, heads, tokens, head])
 }
 
 /// What new tokens do not see: those after them, and those that lie a window or more behind, `[new, all]`.

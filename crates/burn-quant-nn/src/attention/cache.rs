@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use burn_quant_core::compress::{PackedTokens, TokenCodec};
 use burn_quant_core::error::NotPackedReason;
 use burn_quant_core::quantizer::TensorQuantizer;
+use burn_quant_ops::is_flex;
 
 /// A tensor that grows by one token a step, or is computed once.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +72,7 @@ impl<const D: usize> TensorCache<D> {
 ///
 /// ```
 /// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::error::NotPackedReason> {
-/// use burn::tensor::{Device, Tensor};
+/// use burn::tensor::Tensor;
 /// use burn_quant::QuantizerConfig;
 /// use burn_quant::nn::attention::KvCache;
 /// use burn_quant::place::Role;
@@ -99,7 +100,7 @@ pub struct KvCache {
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // tensors are handles
 enum State {
-    Float(Option<(Tensor<4>, Tensor<4>)>),
+    Float(Option<[Growing; 2]>),
     Packed(Packed),
 }
 
@@ -108,6 +109,56 @@ impl Default for State {
         State::Float(None)
     }
 }
+
+/// Tokens `[batch, heads, tokens, features]` with room for more: a further one is written, and the others stay where
+/// they are.
+#[derive(Clone, Debug)]
+struct Growing {
+    buffer: Tensor<4>,
+    tokens: usize,
+}
+
+impl Growing {
+    /// Without room: a prompt that nothing follows needs none.
+    fn new(tokens: Tensor<4>) -> Self {
+        Self { tokens: tokens.dims()[2], buffer: tokens }
+    }
+
+    fn all(&self) -> Tensor<4> {
+        match self.buffer.dims()[2] == self.tokens {
+            true => self.buffer.clone(),
+            false => self.buffer.clone().narrow(2, 0, self.tokens),
+        }
+    }
+
+    fn extended(self, more: Tensor<4>) -> Self {
+        let tokens = self.tokens + more.dims()[2];
+        let [batch, heads, room, features] = self.buffer.dims();
+        // elsewhere a graph, of gradients or recorded, keeps every state of a buffer, or writing may be a copy
+        let in_place = is_flex(&more.device()) && batch * heads * self.tokens * features > 0;
+        if !in_place || more.shape().num_elements() == 0 {
+            return Self::new(Tensor::cat(vec![self.all(), more], 2));
+        }
+        let buffer = match tokens <= room {
+            true => self.buffer,
+            false => {
+                let room = tokens + (tokens / 2).max(LEAST_ROOM);
+                let larger = Tensor::zeros([batch, heads, room, features], (&more.device(), more.dtype()));
+                larger.slice_assign([0..batch, 0..heads, 0..self.tokens, 0..features], self.all())
+            }
+        };
+        let place = [0..batch, 0..heads, self.tokens..tokens, 0..features];
+        Self { buffer: buffer.slice_assign(place, more), tokens }
+    }
+
+    fn bytes_per_token(&self) -> usize {
+        let [_, heads, _, features] = self.buffer.dims();
+        heads * features * self.buffer.dtype().size()
+    }
+}
+
+/// Tokens for which there is room at least when a buffer grows.
+const LEAST_ROOM: usize = 64;
 
 #[derive(Clone, Debug)]
 struct Packed {
@@ -147,7 +198,7 @@ impl KvCache {
     /// 0 for a new cache.
     pub fn tokens(&self) -> usize {
         match &self.state {
-            State::Float(state) => state.as_ref().map_or(0, |(keys, _)| keys.dims()[2]),
+            State::Float(state) => state.as_ref().map_or(0, |[keys, _]| keys.tokens),
             State::Packed(packed) => packed.tokens.as_ref().map_or(0, |[keys, _]| keys.tokens()),
         }
     }
@@ -156,12 +207,8 @@ impl KvCache {
     ///
     /// 0 for a new cache.
     pub fn bytes_per_token(&self) -> usize {
-        let float = |x: &Tensor<4>| {
-            let [_, heads, _, features] = x.dims();
-            heads * features * x.dtype().size()
-        };
         match &self.state {
-            State::Float(state) => state.as_ref().map_or(0, |(keys, values)| float(keys) + float(values)),
+            State::Float(state) => state.as_ref().map_or(0, |tokens| tokens.iter().map(Growing::bytes_per_token).sum()),
             State::Packed(packed) => {
                 packed.tokens.as_ref().map_or(0, |tokens| tokens.iter().map(PackedTokens::bytes_per_token).sum())
             }
@@ -176,11 +223,12 @@ impl KvCache {
     pub fn extend(&mut self, keys: Tensor<4>, values: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         match &mut self.state {
             State::Float(state) => {
-                let all = match state.take() {
-                    None => (keys, values),
-                    Some((k, v)) => (Tensor::cat(vec![k, keys], 2), Tensor::cat(vec![v, values], 2)),
+                let tokens = match state.take() {
+                    None => [Growing::new(keys), Growing::new(values)],
+                    Some([k, v]) => [k.extended(keys), v.extended(values)],
                 };
-                state.insert(all).clone()
+                let [keys, values] = state.insert(tokens);
+                (keys.all(), values.all())
             }
             State::Packed(packed) => {
                 let [k, v] = &packed.codecs;

@@ -20,7 +20,8 @@ use burn::tensor::module::conv3d;
 use burn::tensor::{DType, Device, Tensor};
 use burn_quant_numerics::{Format, ScaleFormat};
 
-use crate::packed_linear::{PackedScales, is_flex};
+use crate::backend::is_flex;
+use crate::packed_linear::PackedScales;
 use crate::{Activations, FakeQuant, GradientRule, Groups, PackedLayout, PackedTensor, fake_quant};
 
 /// The geometry of a convolution over one, two or three axes.

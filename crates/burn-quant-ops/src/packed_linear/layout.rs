@@ -10,6 +10,7 @@ use burn_quant_numerics::{
 
 use super::PackedOffsets;
 use crate::Groups;
+use crate::backend::{is_capture, is_cpu};
 use crate::fake_quant::{FakeQuant, Inputs, Ranges, Scales};
 
 /// The shape and the formats of a packed weight: with it, words are numbers.
@@ -381,7 +382,7 @@ impl PackedTensor {
             return Tensor::zeros([n, inputs], (&self.words.device(), DType::F32));
         }
         let device = self.words.device();
-        match super::is_cpu(&device) || super::is_capture(&device) {
+        match is_cpu(&device) || is_capture(&device) {
             true => super::columns(self, outputs.cast(DType::I64)),
             false => self.select(outputs).unpack().transpose(),
         }
@@ -397,7 +398,7 @@ impl PackedTensor {
     pub fn select(&self, outputs: Tensor<1, Int>) -> Self {
         let [n] = outputs.dims();
         assert!(n > 0, "PackedTensor::select: there are indices");
-        if super::is_cpu(&self.words.device()) {
+        if is_cpu(&self.words.device()) {
             let indices = outputs.clone().into_data().convert::<i64>().try_into_vec::<i64>().expect("integers");
             let within = 0..self.layout.outputs() as i64;
             let outside = indices.iter().find(|index| !within.contains(index));

@@ -38,7 +38,7 @@ use burn::tensor::Shape;
 use burn::tensor::{DType, Device, Int, Tensor};
 use burn_quant_numerics::{IntFormat, IntGrid};
 
-use crate::backend::has_kernel;
+use crate::backend::{has_kernel, is_capture, is_flex};
 use crate::{Call, FakeQuant, GradientRule, Groups, Ranges, fake_quant};
 
 /// What the activations of a packed linear layer are rounded to.
@@ -270,43 +270,6 @@ impl PackedTensor {
 /// that captures records what is to be multiplied, whoever runs it.
 pub fn multiplies_integers(device: &Device, layout: PackedLayout) -> bool {
     (is_flex(device) || is_capture(device)) && layout.has_integer_products()
-}
-
-/// Whether a device is the CPU, with autodiff or without.
-fn is_cpu(device: &Device) -> bool {
-    fn of(device: &burn::backend::DispatchDevice) -> bool {
-        match device {
-            #[cfg(feature = "flex")]
-            burn::backend::DispatchDevice::Flex(_) => true,
-            #[cfg(feature = "autodiff")]
-            burn::backend::DispatchDevice::Autodiff(device) => of(device),
-            #[allow(unreachable_patterns)]
-            _ => false,
-        }
-    }
-    of(device.as_dispatch())
-}
-
-/// Whether a device is the CPU, without autodiff.
-pub(crate) fn is_flex(device: &Device) -> bool {
-    #[cfg(feature = "flex")]
-    let flex = matches!(device.as_dispatch(), burn::backend::DispatchDevice::Flex(_));
-    #[cfg(not(feature = "flex"))]
-    let flex = {
-        let _ = device;
-        false
-    };
-    flex
-}
-
-/// Whether a device records what runs on it.
-pub(crate) fn is_capture(device: &Device) -> bool {
-    match device.as_dispatch() {
-        #[cfg(feature = "capture")]
-        burn::backend::DispatchDevice::Capture(_) => true,
-        #[allow(unreachable_patterns)]
-        _ => false,
-    }
 }
 
 /// Activations `[rows, inputs]` after rounding, with the straight-through gradient.

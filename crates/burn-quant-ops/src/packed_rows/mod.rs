@@ -21,7 +21,7 @@ use burn::tensor::{DType, Int, Tensor};
 use burn_quant_numerics::packed::PackError;
 use burn_quant_numerics::{AnyGrid, BlockScale, Format, ScaleFormat};
 
-use crate::packed_linear::is_flex;
+use crate::backend::is_flex;
 use crate::{Groups, group_amax};
 
 /// The formats of packed rows: with it, words are numbers.
