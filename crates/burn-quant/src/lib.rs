@@ -9,7 +9,8 @@
 //!   ├─ search    the best format of each layer within a budget of bits                    -> the same + SearchState
 //!   ├─ train     your own loop: fake-quantized forward, straight-through backward         -> weights adapt (QAT)
 //!   │ fold       round the weights for good                                               -> plain model
-//!   ▼            `burn-quant-store` saves and restores weights and quantizers
+//!   │ compress   codes and scales in the place of weights                                 -> packed model
+//!   ▼            `burn-quant-store` saves and restores weights and quantizers, or codes
 //! ```
 //!
 //! [`quantize`] places, observes and solves. The quantized model has the type of the float model and is used like it:

@@ -111,8 +111,10 @@ impl std::fmt::Display for CompressReport {
 
 /// Packs the weights of a quantized model: codes and scales take the place of floats.
 ///
-/// Outputs are those of the quantized model, but for the order of f32 sums. Layers of `burn_quant::nn` that are linear
-/// multiply with the codes; any other layer unpacks its weight when it runs, which saves memory and no time. A weight
+/// Outputs are those of the quantized model, but for the order of f32 sums and the rounding of scales. Of
+/// `burn_quant::nn`, linear layers and all that is built of them multiply with the codes, on the CPU convolutions too if
+/// their input is INT8 with one static range, and embeddings unpack only the rows that are asked for. Layers of
+/// `burn::nn`, and everything else, unpack the whole weight at every call, which saves memory and costs time. A weight
 /// whose quantizer is off stays in float. The codes are those of fake quantization, bit for bit, and [`decompress`]
 /// returns its values.
 ///
@@ -201,8 +203,8 @@ pub fn compress_with<M: Module>(
     }
 }
 
-/// Unpacks the weights of a packed model into floats: the values of fake quantization, without quantizers, as
-/// [`fold_weights`] leaves them.
+/// Unpacks the weights of a packed model into floats: the values of fake quantization, with factors of low rank added,
+/// as [`fold_weights`] leaves them. Activation quantizers stay; the floats from before rounding are gone.
 ///
 /// # Errors
 ///
