@@ -192,7 +192,7 @@ fn weights_without_a_packed_form_are_refused_with_the_reason() {
     };
     let whole = Groups::per_tensor(&[8, 4]);
     let bits = refused(weight.clone(), Ranges::Dynamic, int(16), whole.clone());
-    assert_eq!(bits, "the layout has no int16 elements");
+    assert_eq!(bits, "packed codes have at most 8 bits, and those of NF4 scales in f32: found int16");
     let infinite = Tensor::<1>::from_data([f32::INFINITY], &device);
     let range = refused(weight.clone(), infinite.into(), int(8), whole.clone());
     assert_eq!(range, "a range is finite and not negative, found inf");

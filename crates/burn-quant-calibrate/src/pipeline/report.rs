@@ -83,7 +83,10 @@ pub enum Warning {
         layer: String,
     },
     /// An algorithm made the output of a layer worse than ranges by `max` do.
-    #[error("the output error of `{layer}` grew from {before} to {after}: leave the algorithm out for this layer, with `for_layers`")]
+    #[error(
+        "the output error of `{layer}` grew from {before} to {after}: leave the algorithm out for this layer, with \
+         `for_layers`"
+    )]
     Worse {
         /// The layer.
         layer: String,

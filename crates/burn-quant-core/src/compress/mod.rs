@@ -98,7 +98,7 @@ impl CompressReport {
 impl std::fmt::Display for CompressReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.packed.is_empty() && self.kept.is_empty() {
-            return f.write_str("no weight is quantized, and none was packed");
+            return f.write_str("no weight was packed: none is quantized, or those that are were packed before");
         }
         for (path, why) in &self.kept {
             writeln!(f, "`{path}` stays fake-quantized: {why}")?;
@@ -112,8 +112,8 @@ impl std::fmt::Display for CompressReport {
 /// Packs the weights of a quantized model: codes and scales take the place of floats.
 ///
 /// Outputs are those of the quantized model, but for the order of f32 sums and the rounding of scales. Of
-/// `burn_quant::nn`, linear layers and all that is built of them multiply with the codes, on the CPU convolutions too if
-/// their input is INT8 with one static range, and embeddings unpack only the rows that are asked for. Layers of
+/// `burn_quant::nn`, linear layers and all that is built of them multiply with the codes, on the CPU convolutions too
+/// if their input is INT8 with one static range, and embeddings unpack only the rows that are asked for. Layers of
 /// `burn::nn`, and everything else, unpack the whole weight at every call, which saves memory and costs time. A weight
 /// whose quantizer is off stays in float. The codes are those of fake quantization, bit for bit, and [`decompress`]
 /// returns its values.

@@ -331,7 +331,10 @@ pub enum QuantError {
         expected: String,
     },
     /// A weight has no packed form.
-    #[error("`{path}` cannot be packed: {reason}; `compress_with` can leave such weights as they are")]
+    #[error(
+        "`{path}` cannot be packed: {reason}; `compress_with(model, WithoutPackedForm::Keep)` leaves such weights \
+         fake-quantized"
+    )]
     NotPacked {
         /// The path of the weight.
         path: String,
@@ -349,7 +352,10 @@ pub enum QuantError {
         reason: NoSchemeReason,
     },
     /// A weight of a packed model is to be quantized or changed.
-    #[error("`{path}` is packed: `decompress` the model first")]
+    #[error(
+        "`{path}` is packed: quantize the float model, or `decompress` this one, whose weights are then their rounded \
+         values"
+    )]
     Packed {
         /// The path of the weight.
         path: String,

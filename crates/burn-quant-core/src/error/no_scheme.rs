@@ -1,11 +1,17 @@
 //! Why burn's own quantization has no scheme for a weight.
 
+use crate::debug_is_display;
+
+debug_is_display!(NoSchemeReason);
+
 /// Why a weight cannot be handed over to burn's own quantization.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+///
+/// `Debug` prints the same sentence as `Display`.
+#[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoSchemeReason {
     /// The quantizer was never calibrated.
-    #[error("its quantizer was never calibrated")]
+    #[error("its quantizer was never calibrated: run `quantize` or `calibrate` first")]
     Uncalibrated,
     /// The weight is packed.
     #[error("it is packed: hand the model over before `compress`")]
@@ -23,7 +29,10 @@ pub enum NoSchemeReason {
         what: &'static str,
     },
     /// burn has no such blocks.
-    #[error("burn's blocks divide every axis and have at most 255 elements along it, found {block:?} of {shape:?}")]
+    #[error(
+        "burn's blocks divide every axis and have at most 255 elements along it, found {block:?} of {shape:?}: take \
+         one scale for the tensor, or `per_block(n)` with such an n"
+    )]
     Blocks {
         /// The shape that is divided.
         shape: Vec<usize>,
@@ -45,7 +54,7 @@ pub enum NoSchemeReason {
         problem: String,
     },
     /// burn's numbers are others, on this device.
-    #[error("burn makes {found:e} of {expected:e} on this device")]
+    #[error("burn makes {found:e} of {expected:e} on this device: use integers, or `compress` instead")]
     Values {
         /// A value of the weight, as it was quantized.
         expected: f32,

@@ -2,8 +2,14 @@
 
 use burn_quant_ops::NotPacked;
 
+use crate::debug_is_display;
+
+debug_is_display!(NotPackedReason);
+
 /// Why a weight stays as it is.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+///
+/// `Debug` prints the same sentence as `Display`.
+#[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotPackedReason {
     /// The quantizer is that of an activation.
@@ -13,10 +19,13 @@ pub enum NotPackedReason {
     #[error("its quantizer is switched off")]
     Disabled,
     /// The quantizer was never calibrated.
-    #[error("its quantizer was never calibrated")]
+    #[error("its quantizer was never calibrated: run `quantize` or `calibrate` first")]
     Uncalibrated,
     /// The weight is no matrix that one axis of is summed over.
-    #[error("weights of shape {shape:?} with these groups have no packed form")]
+    #[error(
+        "weights of shape {shape:?} with these groups have no packed form: a scale is for the tensor, an output, or a \
+         block of inputs"
+    )]
     Layout {
         /// The shape of the weight, or that which groups divide.
         shape: Vec<usize>,
@@ -40,7 +49,7 @@ pub enum NotPackedReason {
         found: f32,
     },
     /// Codes and scales cannot be made.
-    #[error("{source}")]
+    #[error(transparent)]
     Codes {
         /// What a code, a scale or a layout lacks.
         #[from]

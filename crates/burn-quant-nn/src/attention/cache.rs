@@ -72,7 +72,7 @@ impl<const D: usize> TensorCache<D> {
 ///
 /// ```
 /// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::error::NotPackedReason> {
-/// use burn::tensor::Tensor;
+/// use burn::tensor::{Device, Tensor};
 /// use burn_quant::QuantizerConfig;
 /// use burn_quant::nn::attention::KvCache;
 /// use burn_quant::place::Role;

@@ -74,7 +74,9 @@ impl core::fmt::Display for PackError {
             PackError::EmptyBlock => f.write_str("a block holds at least one element, found size 0"),
             PackError::Bits { found } => write!(f, "a packed code has 1 to 16 bits and fits its type, found {found}"),
             PackError::Inexact => f.write_str("a product of integers needs elements that are integers in a unit"),
-            PackError::Format { found } => write!(f, "the layout has no {found} elements"),
+            PackError::Format { found } => {
+                write!(f, "packed codes have at most 8 bits, and those of NF4 scales in f32: found {found}")
+            }
         }
     }
 }

@@ -253,7 +253,7 @@ impl std::fmt::Display for NotPacked {
 impl std::error::Error for NotPacked {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            NotPacked::Form(error) => Some(error),
+            NotPacked::Form(error) => error.source(), // its sentence is that of the error
             _ => None,
         }
     }
