@@ -331,8 +331,8 @@ fn what_cannot_be_packed_is_named_and_stays_only_if_that_is_wanted() {
     let error = compress(model.clone()).unwrap_err().to_string();
     assert_eq!(
         error,
-        "`fc1.weight` cannot be packed: its quantizer has further stages, which codes cannot hold; `compress_with` can \
-         leave such weights as they are"
+        "`fc1.weight` cannot be packed: its quantizer has further stages, which codes cannot hold; \
+         `compress_with(model, WithoutPackedForm::Keep)` leaves such weights fake-quantized"
     );
     let (kept, report) = compress_with(model.clone(), WithoutPackedForm::Keep).unwrap();
     assert_eq!((report.packed.len(), report.kept.len()), (0, 3));
