@@ -22,7 +22,9 @@ mod lifecycle;
 mod models;
 mod nn;
 mod onnx;
+#[cfg(feature = "flex")] // files of burn's own layers do not depend on the device, and not every device runs them
 mod onnx_networks;
+#[cfg(feature = "flex")] // as above
 mod onnx_operations;
 mod onnx_opsets;
 mod onnx_runtime;
