@@ -56,6 +56,35 @@ fn a_cache_and_the_logits_of_last_tokens_alone_choose_what_a_whole_pass_chooses(
     assert_eq!(answer, expected[prompt.len()..]);
 }
 
+/// Heads that share keys, read at once or in pieces: several tokens and one take different ways, and so does a window
+/// that hides some.
+#[test]
+fn a_prompt_in_pieces_has_the_logits_of_the_whole() {
+    for window in [None, Some(6)] {
+        let json = serde_json::json!({
+            "architectures": ["MistralForCausalLM"], "hidden_size": 32, "intermediate_size": 64, "vocab_size": 64,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "sliding_window": window,
+        });
+        Device::flex().seed(42);
+        let decoder = Decoder::new(DecoderConfig::of_json(&json).unwrap(), &Device::flex());
+        let tokens: Vec<u32> = (0..9).map(|i| i * 7 % 64).collect();
+        let logits = |tokens: &[u32], cache: &mut _| -> Vec<f32> {
+            decoder.forward(row(tokens), cache).into_data().try_into_vec().unwrap()
+        };
+        let whole = logits(&tokens, &mut decoder.cache());
+        let (mut cache, mut in_pieces, mut read) = (decoder.cache(), Vec::new(), 0);
+        for piece in [4, 1, 3, 1] {
+            in_pieces.extend(logits(&tokens[read..read + piece], &mut cache));
+            read += piece;
+        }
+        let largest = whole.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));
+        assert_eq!(in_pieces.len(), whole.len());
+        for (found, expected) in in_pieces.iter().zip(&whole) {
+            assert!((found - expected).abs() <= 1e-5 * largest, "{window:?}: {found}, expected {expected}");
+        }
+    }
+}
+
 #[test]
 fn the_same_seed_writes_the_same_tokens_and_another_one_others() {
     let decoder = decoder(64, 32);

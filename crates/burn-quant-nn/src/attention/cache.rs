@@ -61,6 +61,9 @@ impl<const D: usize> TensorCache<D> {
 /// is not a number may be lost: codes hold none, so that it becomes zero unless tokens have ranges of their own in f32.
 /// Watch a model for NaN with a cache in floats.
 ///
+/// In floats on the CPU there is room for further tokens, half as many as there are, once some were added to the first
+/// ones: a token is written, and not all are copied.
+///
 /// Each token is quantized on its own, once. That is the same as quantizing all tokens at once, for every granularity
 /// but a dynamic range of the whole tensor, which would change with every token.
 ///

@@ -21,6 +21,10 @@ const FUSED: i64 = 23;
 impl Lowering<'_> {
     pub(super) fn attention(&mut self, op: &AttentionOpIr) -> Result<(), OnnxError> {
         let dtype = op.query.dtype;
+        let [heads, groups] = [&op.query, &op.key].map(|tensor| tensor.shape[1]);
+        if heads != groups {
+            return Err(self.refused(format!("{heads} heads share the keys of {groups}; repeat keys and values")));
+        }
         let (query, key, value) = (self.value(&op.query)?, self.value(&op.key)?, self.value(&op.value)?);
         let scale: f64 = op.options.scale.map_or_else(|| 1.0 / (op.query.shape[3] as f64).sqrt(), |scale| scale.elem());
         if self.is_attention_of_onnx(op) {
