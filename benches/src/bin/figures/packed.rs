@@ -7,6 +7,10 @@ use burn::tensor::{Device, Distribution, Tensor};
 use burn_quant::compress::memory;
 use burn_quant::nn::attention::KvCache;
 use burn_quant::nn::{LinearConfig, QuantLinear};
+use burn_quant::numerics::IntFormat;
+use burn_quant::ops::{
+    Activations, FakeQuant, GradientRule, Groups, PackedTensor, Ranges, packed_linear, packed_linear_fused,
+};
 use burn_quant::place::Role;
 use burn_quant::quantizer::TensorQuantizer;
 use burn_quant::train::QuantLora;
@@ -69,15 +73,38 @@ pub(crate) fn glue() -> Vec<Figure> {
     let x = Tensor::<2>::random([1, 16], Distribution::Normal(0.0, 1.0), &device);
     let many = || (0..1000).for_each(|_| drop(black_box(layer.forward(x.clone()))));
     let times = shortest(9, &mut [&mut || many()]);
-    // what an epilogue would save: passes of their own over the result
-    let (wide, weight) = (LinearConfig::new(1024, 1024), QuantizerConfig::int(8).per_channel());
-    let plain = packed(wide.clone().with_bias(false).init(&device), weight.clone(), true);
-    let biased = packed(wide.init(&device), weight, true);
+    // what one pass saves: the same as passes of their own over the input and the result
+    let weight = Tensor::<2>::random([1024, 1024], Distribution::Normal(0.0, 0.02), &device);
+    let int8 = IntFormat::signed(8).expect("8 bits").into();
+    let groups = Groups::per_channel(&[1024, 1024], 1);
+    let spec = FakeQuant { format: int8, groups, gradient: GradientRule::PassThrough };
+    let weight = PackedTensor::pack(weight, Ranges::Dynamic, spec).expect("it packs");
+    let scale = Tensor::<1>::random([1024], Distribution::Uniform(0.5, 2.0), &device);
+    let bias = Tensor::<1>::random([1024], Distribution::Normal(0.0, 1.0), &device);
     for batch in [1, 32, 512] {
         let x = Tensor::<2>::random([batch, 1024], Distribution::Normal(0.0, 1.0), &device);
-        let many = |layer: &QuantLinear| (0..20).for_each(|_| drop(black_box(layer.forward(x.clone()))));
-        let times = shortest(9, &mut [&mut || many(&plain), &mut || many(&biased)]);
-        println!("# packed linear 1024 x 1024, INT8 tokens, batch {batch}: with bias / without {:.3}", ratio(&times));
+        let many = |f: &dyn Fn() -> Tensor<2>| (0..20).for_each(|_| drop(black_box(f())));
+        let tokens = || Activations::Int8PerToken;
+        let row = || Some(bias.clone().unsqueeze());
+        let times = shortest(
+            9,
+            &mut [
+                &mut || many(&|| packed_linear(x.clone(), &weight, tokens())),
+                &mut || many(&|| packed_linear_fused(x.clone(), &weight, tokens(), None, row())),
+                &mut || many(&|| packed_linear(x.clone(), &weight, tokens()) + bias.clone().unsqueeze()),
+                &mut || many(&|| packed_linear_fused(x.clone(), &weight, tokens(), Some(scale.clone()), None)),
+                &mut || many(&|| packed_linear(x.clone() * scale.clone().unsqueeze(), &weight, tokens())),
+            ],
+        );
+        let of = |i: usize| times[i].as_secs_f64() / times[0].as_secs_f64();
+        println!(
+            "# packed linear 1024 x 1024, INT8 tokens, batch {batch}, of the product alone: with a bias {:.3} in one \
+             pass, {:.3} in its own; with scales of inputs {:.3} and {:.3}",
+            of(1),
+            of(2),
+            of(3),
+            of(4)
+        );
     }
     vec![Figure::at_most("packed linear, beside the product, us", times[0].as_secs_f64() * 1e3, 5.0)]
 }

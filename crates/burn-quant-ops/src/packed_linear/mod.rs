@@ -8,6 +8,7 @@
 //!
 //! * `layout` how a weight is packed
 //! * `offsets` what is added to the values of codes
+//! * `fused` a product with what stands around it
 //! * `reference` the composition of burn's own ops that unpacks the weight; runs where there is no kernel
 //! * `flex` the CPU kernels
 //! * `cubecl` the GPU kernels
@@ -24,10 +25,12 @@ pub(crate) mod capture;
 mod cubecl;
 #[cfg(feature = "flex")]
 pub(crate) mod flex;
+mod fused;
 mod layout;
 mod offsets;
 mod reference;
 
+pub use fused::packed_linear_fused;
 pub use layout::{NotPacked, PackedLayout, PackedScales, PackedTensor};
 pub use offsets::PackedOffsets;
 
@@ -57,6 +60,18 @@ pub enum Activations {
     /// An approximation of floats for their speed: a value is off by at most `amax / 32512`, half a step; tokens whose
     /// amax is below 5e-35 count as zeros. Where there are no integer products, activations stay floats, exactly.
     Int15PerToken,
+}
+
+impl Activations {
+    /// What they are, and the range that is given.
+    fn into_parts(self) -> (ActivationKind, Option<Tensor<1>>) {
+        match self {
+            Activations::Float => (ActivationKind::Float, None),
+            Activations::Int8PerToken => (ActivationKind::Int8PerToken, None),
+            Activations::Int8(range) => (ActivationKind::Int8, Some(range)),
+            Activations::Int15PerToken => (ActivationKind::Int15PerToken, None),
+        }
+    }
 }
 
 /// [`Activations`] without their tensor.
@@ -196,12 +211,7 @@ pub fn packed_linear<const D: usize>(x: Tensor<D>, weight: &PackedTensor, activa
         false => (rounded(x, activations), Activations::Float),
     };
     let device = x.device();
-    let (activations, range) = match activations {
-        Activations::Float => (ActivationKind::Float, None),
-        Activations::Int8PerToken => (ActivationKind::Int8PerToken, None),
-        Activations::Int8(range) => (ActivationKind::Int8, Some(range)),
-        Activations::Int15PerToken => (ActivationKind::Int15PerToken, None),
-    };
+    let (activations, range) = activations.into_parts();
     let range = range.unwrap_or_else(|| Tensor::empty([1], (&device, DType::F32)));
     let (words, ranges, scale_codes) = weight.tensors(&device);
     let call = PackedCall { layout, activations, dtype };

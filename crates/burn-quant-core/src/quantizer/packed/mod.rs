@@ -23,7 +23,7 @@ use burn_quant_ops::numerics::packed::PackError;
 use burn_quant_ops::numerics::{Format, IntFormat};
 use burn_quant_ops::{
     Activations, FakeQuant, GradientRule, NotPacked, PackedLayout, PackedOffsets, PackedScales, PackedTensor,
-    convolves_integers, multiplies_integers, packed_conv, packed_conv_transpose, packed_linear,
+    convolves_integers, multiplies_integers, packed_conv, packed_conv_transpose, packed_linear_fused,
 };
 use serde::{Deserialize, Serialize};
 
@@ -340,28 +340,24 @@ impl TensorQuantizer {
         let factors = self.buffer(Buffer::LowRankDown).zip(self.buffer(Buffer::LowRankUp));
         // where a gradient is wanted, the input's own quantizer rounds it, by its rule
         let activations = activations_of(input).filter(|_| multiplies_integers(&x.device(), packed.layout));
-        let y = match (activations, factors) {
-            (Some(activations), None) => packed_linear(input.smoothed(x.clone()), &weight, activations),
+        // what is added to the product, in its pass
+        let bias = bias.map(|bias| {
+            let mut shape = [1; D];
+            shape[D - 1] = bias.dims()[0];
+            bias.reshape(shape)
+        });
+        let addend = [input.low_rank(x), bias].into_iter().flatten().reduce(|sum, next| sum + next);
+        Some(match (activations, factors) {
+            (Some(activations), None) => {
+                let scale = input.buffer(Buffer::PreQuantScale);
+                packed_linear_fused(x.clone(), &weight, activations, scale, addend)
+            }
             (_, factors) => {
                 let x = input.forward(x.clone());
                 let rounding = if input.is_enabled() { Activations::Float } else { packed.float_inputs.activations() };
-                let y = packed_linear(x.clone(), &weight, rounding);
-                match factors {
-                    None => y,
-                    Some((down, up)) => y + through_factors(x, down, up),
-                }
-            }
-        };
-        let y = match input.low_rank(x) {
-            None => y,
-            Some(branch) => y + branch,
-        };
-        Some(match bias {
-            None => y,
-            Some(bias) => {
-                let mut shape = [1; D];
-                shape[D - 1] = bias.dims()[0];
-                y + bias.reshape(shape)
+                let branch = factors.map(|(down, up)| through_factors(x.clone(), down, up));
+                let addend = [branch, addend].into_iter().flatten().reduce(|sum, next| sum + next);
+                packed_linear_fused(x, &weight, rounding, None, addend)
             }
         })
     }

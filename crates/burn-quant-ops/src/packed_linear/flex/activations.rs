@@ -73,6 +73,31 @@ impl RowTiles {
     }
 }
 
+/// Rows `[rows, inputs]`.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) values: &'a [f32],
+    /// What each input is multiplied with first.
+    pub(super) factors: Option<&'a [f32]>,
+}
+
+impl<'a> Rows<'a> {
+    /// A row, which is written to `scaled` if there are factors.
+    fn row<'b>(self, row: usize, inputs: usize, scaled: &'b mut Vec<f32>) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        let x = &self.values[row * inputs..][..inputs];
+        let Some(factors) = self.factors else { return x };
+        scaled.resize(inputs, 0.0);
+        vectorized(
+            #[inline(always)]
+            || scaled.iter_mut().zip(x).zip(factors).for_each(|((scaled, x), factor)| *scaled = x * factor),
+        );
+        scaled
+    }
+}
+
 /// Rows of codes.
 pub(super) struct IntegerRows<V: Vectors> {
     pub(super) x: Vec<V::Step>,
@@ -108,7 +133,7 @@ impl RowRange {
 impl<V: Vectors> IntegerRows<V> {
     /// Quantizes rows `[rows, inputs]`.
     pub(super) fn new(
-        x: &[f32],
+        x: Rows,
         tiles: Tiles,
         grid: IntGrid,
         range: RowRange,
@@ -132,9 +157,9 @@ impl<V: Vectors> IntegerRows<V> {
             parts.push((tile, x, sums, steps));
         }
         let work = |(tile, out, sums, steps): (RowTile, &mut [V::Step], &mut [i32], &mut [f32])| {
-            let mut codes = vec![0i8; n * padded];
+            let (mut codes, mut scaled) = (vec![0i8; n * padded], Vec::new());
             for row in 0..tile.rows {
-                let x = &x[(tile.first + row) * tiles.inputs()..][..tiles.inputs()];
+                let x = x.row(tile.first + row, tiles.inputs(), &mut scaled);
                 steps[row] = quantize_row(x, tiles, grid, range, &mut codes);
                 for (part, codes) in codes.chunks_exact(padded.max(1)).enumerate() {
                     let (at, rows) = (row * n + part, tile.size * n);
@@ -257,13 +282,13 @@ fn sum(codes: &[i8]) -> i32 {
 }
 
 /// Interleaves rows of floats `[rows, inputs]` as tiles read them.
-pub(super) fn float_rows(x: &[f32], tiles: Tiles, row_tiles: &RowTiles) -> Vec<f32> {
+pub(super) fn float_rows(x: Rows, tiles: Tiles, row_tiles: &RowTiles) -> Vec<f32> {
     let padded = tiles.padded_inputs();
-    let mut out = vec![0.0; row_tiles.computed() * padded];
+    let (mut out, mut scaled) = (vec![0.0; row_tiles.computed() * padded], Vec::new());
     for tile in row_tiles.iter() {
         let out = &mut out[tile.before * padded..][..tile.size * padded];
         for row in 0..tile.rows {
-            let x = &x[(tile.first + row) * tiles.inputs()..][..tiles.inputs()];
+            let x = x.row(tile.first + row, tiles.inputs(), &mut scaled);
             for (block, x) in x.chunks(tiles.block()).enumerate() {
                 let start = block * tiles.padded_block() * tile.size + row;
                 out[start..].iter_mut().step_by(tile.size).zip(x).for_each(|(out, x)| *out = *x);

@@ -26,10 +26,10 @@ use super::{Columns, Destination, Instructions, Weight, zero_of};
 use crate::flex::vectorized;
 use crate::packed_linear::{PackedLayout, activation_grid};
 
-#[cfg(target_arch = "aarch64")]
-use super::vectors::NeonDot;
 #[cfg(target_arch = "x86_64")]
 use super::vectors::{Avx2, Avx512, AvxVnni};
+#[cfg(target_arch = "aarch64")]
+use super::vectors::{NeonDot, NeonMatrix};
 
 /// An image and the geometry of its convolution; axes are depth, height and width.
 pub(crate) struct Image<'a> {
@@ -91,6 +91,8 @@ impl Convolution<'_> {
             Instructions::AvxVnni => self.run::<AvxVnni>(),
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => self.run::<Avx2>(),
+            #[cfg(target_arch = "aarch64")]
+            Instructions::NeonMatrix => self.run::<NeonMatrix>(),
             #[cfg(target_arch = "aarch64")]
             Instructions::NeonDot => self.run::<NeonDot>(),
             Instructions::Portable => self.run::<Portable>(),
@@ -245,7 +247,8 @@ impl Convolution<'_> {
             for RowTile { first: row, rows: len, size, before } in row_tiles.iter() {
                 let wide = V::WIDE_TILES.iter().find(|(rows, _)| *rows == size).map_or(1, |(_, panels)| *panels);
                 for panel in (0..count).step_by(wide) {
-                    let columns = Columns { y: planes, rows: len, outputs: pixels, first: (first + panel) * PANEL };
+                    let columns =
+                        Columns { y: planes, addend: None, rows: len, outputs: pixels, first: (first + panel) * PANEL };
                     let panels = Panels {
                         tiles,
                         words: words[panel * stride..].as_ptr(),

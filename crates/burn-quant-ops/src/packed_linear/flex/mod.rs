@@ -1,6 +1,7 @@
 //! The CPU kernels: codes are read once per tile of rows, multiplied in registers, and scaled on the way out.
 //!
-//! * `vectors` 16 columns in the registers at hand: AVX-512 or AVX with VNNI, AVX2, NEON with `sdot`, any
+//! * `instructions` which of them the processor has
+//! * `vectors` 16 columns in the registers at hand: AVX-512 or AVX with VNNI, AVX2, NEON with `usmmla` or `sdot`, any
 //! * `codes` words as operands
 //! * `activations` the rows, interleaved, as floats or as codes
 //! * `tile` the inner loops
@@ -12,12 +13,11 @@
 mod activations;
 mod codes;
 mod conv;
+mod instructions;
 #[cfg(test)]
 mod tests;
 mod tile;
 mod vectors;
-
-use std::sync::OnceLock;
 
 use burn::backend::Flex;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -27,7 +27,7 @@ use burn_quant_numerics::packed::{PANEL, STEP};
 use burn_quant_numerics::{AnyGrid, Elements, Format, Grid, PackedMatrix, ScaleFormat, scale_words};
 use rayon::prelude::*;
 
-use self::activations::{IntegerRows, RowRange, RowTile, RowTiles, float_rows};
+use self::activations::{IntegerRows, RowRange, RowTile, RowTiles, Rows, float_rows};
 #[cfg(target_arch = "x86_64")]
 use self::codes::half_points;
 use self::codes::{
@@ -35,8 +35,10 @@ use self::codes::{
     integers, points, write_bytes,
 };
 pub(crate) use self::conv::{Image, convolve};
+use self::instructions::Instructions;
 use self::tile::{Panels, Scales};
 use self::vectors::{Portable, Tile, Vectors};
+use super::fused::{FusedCall, PackedLinearFusedOps};
 use super::{ActivationKind, PackedCall, PackedLayout, PackedLinearOps, activation_grid};
 use crate::flex::{elements, row_major};
 
@@ -49,19 +51,7 @@ impl PackedLinearOps for Flex {
         activation_range: FloatTensor<Self>,
         call: PackedCall,
     ) -> FloatTensor<Self> {
-        let [x, ranges, activation_range] = [x, ranges, activation_range].map(|tensor| row_major(tensor).0);
-        let [words, scale_codes] = [words, scale_codes].map(|tensor| row_major(tensor).0);
-        let rows = x.layout().shape()[0];
-        let range = match call.activations {
-            ActivationKind::Float => None,
-            ActivationKind::Int8PerToken => Some(RowRange::OfRow),
-            ActivationKind::Int8 => Some(RowRange::Given(elements::<f32>(&activation_range)[0])),
-            ActivationKind::Int15PerToken => Some(RowRange::OfRowInParts),
-        };
-        let weight = Weight::new(call.layout, &words, &ranges, &scale_codes);
-        let y = Work { weight, x: elements::<f32>(&x), rows, range }.dispatch();
-        let shape = [rows, call.layout.outputs()];
-        FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape.into()), DType::F32)
+        product(x, words, ranges, scale_codes, activation_range, call, None, None)
     }
 
     fn packed_unpack(
@@ -92,6 +82,53 @@ impl PackedLinearOps for Flex {
         let shape = [outputs.len(), layout.inputs()];
         FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape.into()), DType::F32)
     }
+}
+
+impl PackedLinearFusedOps for Flex {
+    fn packed_linear_fused(
+        x: FloatTensor<Self>,
+        pre_quant_scale: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        ranges: FloatTensor<Self>,
+        scale_codes: IntTensor<Self>,
+        activation_range: FloatTensor<Self>,
+        addend: FloatTensor<Self>,
+        call: FusedCall,
+    ) -> FloatTensor<Self> {
+        let FusedCall { call, scales_inputs, adds } = call;
+        let factors = scales_inputs.then_some(pre_quant_scale);
+        product(x, words, ranges, scale_codes, activation_range, call, factors, adds.then_some(addend))
+    }
+}
+
+/// A product of tensors, with factors of inputs, and with what is added.
+#[allow(clippy::too_many_arguments)] // a tensor each
+fn product(
+    x: FlexTensor,
+    words: FlexTensor,
+    ranges: FlexTensor,
+    scale_codes: FlexTensor,
+    activation_range: FlexTensor,
+    call: PackedCall,
+    factors: Option<FlexTensor>,
+    addend: Option<FlexTensor>,
+) -> FlexTensor {
+    let [x, ranges, activation_range] = [x, ranges, activation_range].map(|tensor| row_major(tensor).0);
+    let [words, scale_codes] = [words, scale_codes].map(|tensor| row_major(tensor).0);
+    let [factors, addend] = [factors, addend].map(|tensor| tensor.map(|tensor| row_major(tensor).0));
+    let rows = x.layout().shape()[0];
+    let range = match call.activations {
+        ActivationKind::Float => None,
+        ActivationKind::Int8PerToken => Some(RowRange::OfRow),
+        ActivationKind::Int8 => Some(RowRange::Given(elements::<f32>(&activation_range)[0])),
+        ActivationKind::Int15PerToken => Some(RowRange::OfRowInParts),
+    };
+    let weight = Weight::new(call.layout, &words, &ranges, &scale_codes);
+    let x = Rows { values: elements::<f32>(&x), factors: factors.as_ref().map(elements::<f32>) };
+    let addend = addend.as_ref().map(elements::<f32>);
+    let y = Work { weight, x, rows, range, addend }.dispatch();
+    let shape = [rows, call.layout.outputs()];
+    FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape.into()), DType::F32)
 }
 
 /// The indices of a tensor of 64 bits, which lies row by row.
@@ -194,81 +231,12 @@ impl<'a> Weight<'a> {
 struct Work<'a> {
     weight: Weight<'a>,
     /// `[rows, inputs]`.
-    x: &'a [f32],
+    x: Rows<'a>,
     rows: usize,
     /// The ranges of rows that are quantized.
     range: Option<RowRange>,
-}
-
-/// Instruction sets, the best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Instructions {
-    #[cfg(target_arch = "x86_64")]
-    Avx512Vbmi,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    #[cfg(target_arch = "x86_64")]
-    AvxVnni,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "aarch64")]
-    NeonDot,
-    Portable,
-}
-
-impl Instructions {
-    /// The best that this processor has, or what the environment variable `BURN_QUANT_INSTRUCTIONS` names.
-    fn best() -> Self {
-        static BEST: OnceLock<Instructions> = OnceLock::new();
-        *BEST.get_or_init(|| {
-            let mut available = Self::available();
-            match std::env::var("BURN_QUANT_INSTRUCTIONS") {
-                Err(_) => available.next().expect("any processor is portable"),
-                Ok(name) => available.find(|found| found.name() == name).unwrap_or_else(|| {
-                    let names: Vec<_> = Self::available().map(Self::name).collect();
-                    panic!("BURN_QUANT_INSTRUCTIONS is \"{name}\", expected one of this processor's: {names:?}")
-                }),
-            }
-        })
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vbmi => "avx512vbmi",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => "avx512",
-            #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni => "avxvnni",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => "avx2",
-            #[cfg(target_arch = "aarch64")]
-            Self::NeonDot => "dotprod",
-            Self::Portable => "portable",
-        }
-    }
-
-    /// Those that this processor has.
-    fn available() -> impl Iterator<Item = Self> {
-        #[cfg(target_arch = "x86_64")]
-        let found = {
-            use std::is_x86_feature_detected as has;
-            let avx2 = has!("avx2") && has!("fma") && has!("f16c");
-            let avx512 = avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni");
-            [
-                (Self::Avx512Vbmi, avx512 && has!("avx512vbmi")),
-                (Self::Avx512, avx512),
-                (Self::AvxVnni, avx2 && has!("avxvnni")),
-                (Self::Avx2, avx2),
-                (Self::Portable, true),
-            ]
-        };
-        #[cfg(target_arch = "aarch64")]
-        let found = [(Self::NeonDot, std::arch::is_aarch64_feature_detected!("dotprod")), (Self::Portable, true)];
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        let found = [(Self::Portable, true)];
-        found.into_iter().filter(|(_, has)| *has).map(|(instructions, _)| instructions)
-    }
+    /// What is added, `[rows, outputs]`, or `[outputs]` to every row.
+    addend: Option<&'a [f32]>,
 }
 
 impl Work<'_> {
@@ -288,6 +256,8 @@ impl Work<'_> {
             Instructions::AvxVnni => self.run::<vectors::AvxVnni>(),
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => self.run::<vectors::Avx2>(),
+            #[cfg(target_arch = "aarch64")]
+            Instructions::NeonMatrix => self.run::<vectors::NeonMatrix>(),
             #[cfg(target_arch = "aarch64")]
             Instructions::NeonDot => self.run::<vectors::NeonDot>(),
             Instructions::Portable => self.run::<Portable>(),
@@ -402,6 +372,11 @@ impl Work<'_> {
         }
         let mut y = Vec::with_capacity(self.rows * outputs);
         let destination = Destination(y.as_mut_ptr());
+        // the same row again, if it is one for all
+        let addend = self.addend.map(|addend| {
+            assert!(addend.len() == outputs || addend.len() == self.rows * outputs, "packed_linear: rows are added");
+            Addend { values: addend.as_ptr(), stride: if addend.len() == outputs { 0 } else { outputs } }
+        });
         let scales = self.weight.scales();
         let work = |groups: std::ops::Range<usize>| {
             let destination = &destination;
@@ -415,7 +390,7 @@ impl Work<'_> {
                         (bytes.as_ptr(), tiles.padded_inputs() / STEP * PANEL)
                     }
                 };
-                let columns = Columns { y: destination.0, outputs, first: first * PANEL, rows: self.rows };
+                let columns = Columns { y: destination.0, addend, outputs, first: first * PANEL, rows: self.rows };
                 product(Panels { tiles, words, stride, scales, first, count }, columns);
             }
         };
@@ -449,11 +424,27 @@ struct Destination(*mut f32);
 // SAFETY: every thread writes other columns.
 unsafe impl Sync for Destination {}
 
+/// What is added to outputs.
+#[derive(Clone, Copy)]
+struct Addend {
+    /// The first row.
+    values: *const f32,
+    /// From one row to the next.
+    stride: usize,
+}
+
+// SAFETY: it points into a slice that outlives the work, and is only read.
+unsafe impl Send for Addend {}
+// SAFETY: as above.
+unsafe impl Sync for Addend {}
+
 /// Columns of the outputs.
 #[derive(Clone, Copy)]
 struct Columns {
     /// The first row.
     y: *mut f32,
+    /// The same of what is added.
+    addend: Option<Addend>,
     /// Rows that there are.
     rows: usize,
     /// Columns of the whole.
@@ -465,8 +456,12 @@ struct Columns {
 impl Columns {
     /// So many rows from one on.
     fn rows(self, first: usize, rows: usize) -> Self {
-        // SAFETY: the outputs have this row.
-        Self { y: unsafe { self.y.add(first * self.outputs) }, rows, ..self }
+        // SAFETY: the outputs have this row, and what is added has it, or one for all.
+        let (y, addend) = unsafe {
+            let of_rows = |Addend { values, stride }| Addend { values: values.add(first * stride), stride };
+            (self.y.add(first * self.outputs), self.addend.map(of_rows))
+        };
+        Self { y, addend, rows, ..self }
     }
 
     /// Writes 16 columns of a row, or as many as there are.
@@ -479,10 +474,19 @@ impl Columns {
         // SAFETY: the row and the column are within the outputs.
         unsafe {
             let y = self.y.add(row * self.outputs + column);
-            if column + PANEL <= self.outputs {
-                return V::store(values, y);
-            }
+            let addend = self.addend.map(|addend| addend.values.add(row * addend.stride + column));
             let mut last = [0.0; PANEL];
+            if column + PANEL <= self.outputs {
+                return match addend {
+                    None => V::store(values, y),
+                    Some(addend) => V::store(V::multiply_add(values, V::floats(1.0), V::load(addend)), y),
+                };
+            }
+            let mut values = values;
+            if let Some(addend) = addend {
+                std::ptr::copy_nonoverlapping(addend, last.as_mut_ptr(), self.outputs - column);
+                values = V::multiply_add(values, V::floats(1.0), V::load(last.as_ptr()));
+            }
             V::store(values, last.as_mut_ptr());
             std::ptr::copy_nonoverlapping(last.as_ptr(), y, self.outputs - column);
         }

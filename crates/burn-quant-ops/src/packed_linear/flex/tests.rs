@@ -11,6 +11,16 @@ fn noise(seed: usize, len: usize) -> Vec<f32> {
     (0..len).map(|i| value(i) as f32 / 1000.0 - 1.0).collect()
 }
 
+/// Rows without factors.
+fn plain(values: &[f32]) -> Rows<'_> {
+    Rows { values, factors: None }
+}
+
+/// A product with nothing around it.
+fn work<'a>(packed: &'a Packed, x: &'a [f32], rows: usize, range: Option<RowRange>) -> Work<'a> {
+    Work { weight: packed.weight(), x: plain(x), rows, range, addend: None }
+}
+
 fn formats() -> Vec<(Format, ScaleFormat)> {
     let ints = (2..=8).map(|bits| Format::from(IntFormat::signed(bits).unwrap()));
     let unsigned = Format::from(IntFormat::new(8, Signedness::Unsigned, IntSpan::Full).unwrap());
@@ -84,7 +94,7 @@ fn float_products_are_those_of_the_reference_on_every_instruction_set() {
                     let x = noise(rows, rows * inputs);
                     let mut expected = vec![0.0; rows * outputs];
                     packed.matrix().product(&x, &mut expected).unwrap();
-                    let y = Work { weight: packed.weight(), x: &x, rows, range: None }.with(instructions);
+                    let y = work(&packed, &x, rows, None).with(instructions);
                     let what = format!("{instructions:?}, {format:?}, {rows} x {inputs} x {outputs} / {block}");
                     compare(&y, &expected, &magnitudes(&x, &packed, rows), 1e-6, &what);
                 }
@@ -123,7 +133,7 @@ fn integer_products_are_exact_on_every_instruction_set() {
                     let steps: Vec<f32> = x.chunks(inputs).map(|row| amax(row) / largest).collect();
                     let mut expected = vec![0.0; rows * outputs];
                     packed.matrix().integer_product(&codes, &steps, &mut expected).unwrap();
-                    let y = Work { weight: packed.weight(), x: &x, rows, range: Some(range) }.with(instructions);
+                    let y = work(&packed, &x, rows, Some(range)).with(instructions);
                     let what = format!("{instructions:?}, {format:?}, {rows} x {inputs} x {outputs} / {block}");
                     compare(&y, &expected, &magnitudes(&x, &packed, rows), 3e-7, &what);
                 }
@@ -153,7 +163,7 @@ fn the_largest_codes_do_not_saturate() {
         let weight = Weight { layout, words: &words, scales: &scales };
         for instructions in Instructions::available() {
             let range = Some(RowRange::Given(127.0));
-            let y = Work { weight, x: &[-128.0; 64], rows: 1, range }.with(instructions);
+            let y = Work { weight, x: plain(&[-128.0; 64]), rows: 1, range, addend: None }.with(instructions);
             let expected = 64.0 * -128.0 * value;
             compare(&y, &[expected; 16], &[expected.abs(); 16], 3e-7, &format!("{instructions:?}, {format}"));
         }
@@ -167,7 +177,7 @@ fn a_row_with_a_value_that_is_not_a_number_has_no_output_and_its_neighbours_have
     x[9] = f32::NAN;
     x[23] = f32::INFINITY;
     for range in [RowRange::OfRow, RowRange::OfRowInParts, RowRange::Given(1.0)] {
-        let y = Work { weight: packed.weight(), x: &x, rows: 3, range: Some(range) }.dispatch();
+        let y = work(&packed, &x, 3, Some(range)).dispatch();
         assert!(y[..3].iter().all(|y| y.is_finite()) && y[3..6].iter().all(|y| y.is_nan()), "{range:?}: {y:?}");
         // a given range clips an infinity, as fake quantization does; a row's own is none
         let clips = matches!(range, RowRange::Given(_));
@@ -293,7 +303,7 @@ proptest! {
             packed.matrix().integer_product(&codes, &steps, &mut integers).unwrap();
         }
         for instructions in Instructions::available() {
-            let product = |range| Work { weight: packed.weight(), x: &x, rows, range }.with(instructions);
+            let product = |range| work(&packed, &x, rows, range).with(instructions);
             compare(&product(None), &expected, &magnitudes, 1e-6, &what);
             if has_integers {
                 compare(&product(Some(RowRange::OfRow)), &integers, &magnitudes, 3e-7, &what);
@@ -318,8 +328,36 @@ fn the_least_scales_are_scales() {
         matrix.product(&x, &mut expected).unwrap();
         assert!(expected[0] > 0.0, "{format}");
         for instructions in Instructions::available() {
-            let y = Work { weight, x: &x, rows: 1, range: None }.with(instructions);
+            let y = Work { weight, x: plain(&x), rows: 1, range: None, addend: None }.with(instructions);
             compare(&y, &expected, &expected, 1e-6, &format!("{instructions:?}, {format}"));
+        }
+    }
+}
+
+/// Factors of inputs and what is added take part in the pass, and change no bit: rows are multiplied with the same
+/// factors before, and sums are rounded before something is added.
+#[test]
+fn factors_and_what_is_added_are_those_of_passes_of_their_own() {
+    let int4 = Format::from(IntFormat::signed(4).unwrap());
+    for instructions in Instructions::available() {
+        for (inputs, outputs, block) in SIZES {
+            for (format, range) in [(int4, Some(RowRange::OfRow)), (int4, None), (Format::E4M3, None)] {
+                let packed = Packed::new(inputs, outputs, block, (format, ScaleFormat::F32));
+                for rows in [1, 2, 13] {
+                    let (x, factors) = (noise(rows, rows * inputs), noise(7, inputs));
+                    let scaled: Vec<f32> = x.iter().enumerate().map(|(i, x)| x * factors[i % inputs]).collect();
+                    for added in [outputs, rows * outputs] {
+                        let addend = noise(9, added);
+                        let x = Rows { values: &x, factors: Some(&factors) };
+                        let weight = packed.weight();
+                        let y = Work { weight, x, rows, range, addend: Some(&addend) }.with(instructions);
+                        let product = work(&packed, &scaled, rows, range).with(instructions);
+                        let expected: Vec<f32> =
+                            product.iter().enumerate().map(|(i, y)| y + addend[i % added]).collect();
+                        assert_eq!(y, expected, "{instructions:?}, {format}, {rows} x {inputs} x {outputs}");
+                    }
+                }
+            }
         }
     }
 }

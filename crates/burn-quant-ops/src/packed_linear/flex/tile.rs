@@ -134,6 +134,39 @@ pub(super) unsafe fn integers<V: Vectors, C: Codes<V>, const R: usize, const P: 
                 }
             }
         }
+        // two rows and two steps at a time, where there is an instruction for it
+        if V::HAS_PAIRS && R.is_multiple_of(2) {
+            let mut pairs = [[[V::no_pairs(); P]; N]; R]; // of every second row
+            while step + 2 <= end {
+                let mut operands = [[V::splat(0); 2]; P];
+                for p in 0..P {
+                    let first = V::words(words[p]);
+                    operands[p] = match C::STEPS {
+                        1 => [codes.of_step(first, 0), codes.of_step(V::words(words[p].add(PANEL)), 0)],
+                        _ => [codes.of_step(first, 0), codes.of_step(first, 1)],
+                    };
+                    words[p] = words[p].add(2 / C::STEPS * PANEL);
+                }
+                for row in (0..R).step_by(2) {
+                    let (first, second) = (x.add((step * R + row) * N), x.add(((step + 1) * R + row) * N));
+                    for part in 0..N {
+                        for p in 0..P {
+                            let (first, second) = (first.add(part), second.add(part));
+                            pairs[row][part][p] = V::pair_dot::<N>(pairs[row][part][p], operands[p], first, second);
+                        }
+                    }
+                }
+                step += 2;
+            }
+            for row in (0..R).step_by(2) {
+                for part in 0..N {
+                    for p in 0..P {
+                        let both = [sum[row][part][p], sum[row + 1][part][p]];
+                        [sum[row][part][p], sum[row + 1][part][p]] = V::add_pairs(both, pairs[row][part][p]);
+                    }
+                }
+            }
+        }
         while step < end {
             let mut panel = [V::splat(0); P];
             for p in 0..P {

@@ -10,6 +10,7 @@
 //! | [`AvxVnni`] | two of 8 | `vpdpbusd` |
 //! | [`Avx2`] | two of 8 | `vpmaddubsw` for small codes, else `vpmaddwd` of even and odd ones: nothing saturates |
 //! | `NeonDot` | four of 4 | `sdot` |
+//! | `NeonMatrix` | four of 4 | `usdot`, and `usmmla` for two rows and 8 inputs at a time |
 //! | [`Portable`] | an array | multiplication |
 //!
 //! Every implementation gives the same integers. Floats are summed over inputs in the same order by all, with fused
@@ -25,7 +26,7 @@ mod aarch64;
 mod x86;
 
 #[cfg(target_arch = "aarch64")]
-pub(super) use aarch64::NeonDot;
+pub(super) use aarch64::{NeonDot, NeonMatrix};
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Avx512, Avx512Vbmi, AvxVnni, HalfTable};
 
@@ -80,6 +81,21 @@ pub(super) trait Vectors: Copy {
     unsafe fn short_dot(sum: Self::Short, codes: Self::Int, step: &Self::Step) -> Self::Short;
     /// `sum` and the pairs of each lane.
     unsafe fn add_shorts(sum: Self::Int, short: Self::Short) -> Self::Int;
+    /// Whether an instruction multiplies two rows with two steps.
+    const HAS_PAIRS: bool = false;
+    /// Sums of two rows, in the order of the instruction; nothing where there is none.
+    type Pair: Copy;
+    unsafe fn no_pairs() -> Self::Pair;
+    /// `sum + codes · steps` of two steps of codes and of two rows: at `first` and `second` is a step of a row each,
+    /// and `N` behind it that of the next row.
+    unsafe fn pair_dot<const N: usize>(
+        sum: Self::Pair,
+        codes: [Self::Int; 2],
+        first: *const Self::Step,
+        second: *const Self::Step,
+    ) -> Self::Pair;
+    /// `sums` of two rows, and a pair's.
+    unsafe fn add_pairs(sums: [Self::Int; 2], pair: Self::Pair) -> [Self::Int; 2];
     unsafe fn subtract(a: Self::Int, b: Self::Int) -> Self::Int;
     unsafe fn to_float(value: Self::Int) -> Self::Float;
 
@@ -149,6 +165,33 @@ macro_rules! no_shorts {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use no_shorts;
 
+/// No products of two rows at a time.
+macro_rules! no_pairs {
+    () => {
+        type Pair = ();
+
+        #[inline(always)]
+        unsafe fn no_pairs() {}
+
+        #[inline(always)]
+        unsafe fn pair_dot<const N: usize>(
+            _sum: (),
+            _codes: [Self::Int; 2],
+            _first: *const Self::Step,
+            _second: *const Self::Step,
+        ) {
+            unreachable!("rows are multiplied one by one")
+        }
+
+        #[inline(always)]
+        unsafe fn add_pairs(_sums: [Self::Int; 2], _pair: ()) -> [Self::Int; 2] {
+            unreachable!("rows are multiplied one by one")
+        }
+    };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use no_pairs;
+
 /// The bits of 2^-127, the least scale in E8M0.
 const LEAST_E8M0: u32 = 1 << 22;
 
@@ -166,6 +209,7 @@ impl Vectors for Portable {
 
     tiles!(TILES, run, (1, 1)(2, 1));
     no_shorts!();
+    no_pairs!();
 
     fn step(codes: [i8; 4]) -> [i8; 4] {
         codes

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use burn_quant_numerics::packed::STEP;
 
 use super::super::codes::Points;
-use super::{LEAST_E8M0, Tile, Vectors, no_shorts, tiles};
+use super::{LEAST_E8M0, Tile, Vectors, no_pairs, no_shorts, tiles};
 
 /// What a register of 16 lanes does, whichever features its functions are compiled with.
 macro_rules! one_register {
@@ -123,6 +123,7 @@ impl Vectors for Avx512 {
     tiles!(SPLIT_TILES, run_split, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", (1, 4)(2, 2)(3, 2));
 
     no_shorts!();
+    no_pairs!();
     one_register!();
 }
 
@@ -139,6 +140,7 @@ impl Vectors for Avx512Vbmi {
     tiles!(TILES, run, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi", (1, 4)(2, 2)(4, 2)(6, 2));
 
     no_shorts!();
+    no_pairs!();
     one_register!();
 }
 
@@ -321,6 +323,7 @@ impl Vectors for Avx2 {
     tiles!(TILES, run, "avx2,fma,f16c", (1, 2)(2, 1)(4, 1));
     tiles!(SPLIT_TILES, run_split, "avx2,fma,f16c", (1, 1)(2, 1));
 
+    no_pairs!();
     const HAS_SHORTS: bool = true;
     type Short = [__m256i; 2];
 
@@ -376,6 +379,7 @@ impl Vectors for AvxVnni {
     tiles!(TILES, run, "avx2,fma,f16c,avxvnni", (1, 2)(2, 1)(4, 1));
     tiles!(SPLIT_TILES, run_split, "avx2,fma,f16c,avxvnni", (1, 1)(2, 1));
     no_shorts!();
+    no_pairs!();
 
     fn step(codes: [i8; 4]) -> i32 {
         i32::from_le_bytes(codes.map(|code| code as u8))
