@@ -66,12 +66,14 @@ fn quoted_numbers_are_those_of_the_results() {
 fn results_say_where_and_when_they_were_made() {
     for file in [
         "auto-quantize-cnn",
+        "burns-own",
         "char-gpt",
         "cnn",
         "costs",
         "efficientnet",
         "faults",
         "minilm",
+        "packed-models",
         "smollm2",
         "smollm2-files",
     ] {

@@ -9,7 +9,7 @@ use burn_quant::compress::{WithoutPackedForm, compress_with, memory};
 use burn_quant_checkpoint::gguf::GgufModel;
 use burn_quant_checkpoint::{CheckpointError, Folder, FolderWriter};
 use burn_quant_llm::{ChatTemplate, Decoder, DecoderConfig, LlmError, Tokenizer};
-use burn_quant_store::restore;
+use burn_quant_store::{StoreError, restore};
 
 use crate::error::CliError;
 use crate::output::Output;
@@ -55,11 +55,14 @@ impl Model {
                 let json = json.map_err(CliError::of_file(&file, "read"))?;
                 let config = DecoderConfig::of_json(&json).map_err(&failed)?;
                 let record = path.join(RECORD);
-                restore(Decoder::new(config, device), &record).map_err(|source| CliError::Record {
-                    path: record,
-                    what: "read",
-                    source: Box::new(source),
-                })?
+                let of_record = |error| {
+                    let source = match error {
+                        StoreError::InFile { source, .. } => source, // which says the file once more
+                        error => Box::new(error),
+                    };
+                    CliError::Record { path: record.clone(), what: "read", source }
+                };
+                restore(Decoder::new(config, device), &record).map_err(of_record)?
             }
         };
         spinner.finish_and_clear();

@@ -1,7 +1,7 @@
 //! Why a file could not be written or restored.
 
 use std::error::Error as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
 use burn_quant_core::error::{NotPackedReason, QuantError};
@@ -38,6 +38,14 @@ pub enum StoreError {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// What a file holds cannot be read, or is of another model.
+    #[error("`{}`: {source}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<StoreError>,
     },
     /// The bytes are not burnpack.
     #[error("not a burnpack file: it starts with other bytes, or is of another version of the container")]
@@ -264,13 +272,36 @@ pub enum StoreError {
 
 impl std::fmt::Debug for StoreError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self}")?;
+        let mut text = self.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let reason = error.to_string();
+            if !text.ends_with(&reason) {
+                text = format!("{text}: {reason}"); // some sentences say it already
+            }
             cause = error.source();
         }
-        Ok(())
+        f.write_str(&text)
+    }
+}
+
+impl StoreError {
+    /// Returns what is wrong, whichever file it is in.
+    ///
+    /// The error itself, or the one that [`InFile`](StoreError::InFile) says the file of.
+    pub fn reason(&self) -> &StoreError {
+        match self {
+            StoreError::InFile { source, .. } => source.reason(),
+            error => error,
+        }
+    }
+
+    /// Says which file it is in, unless it does already.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        match self {
+            error @ (Self::Open { .. } | Self::Folder { .. } | Self::Write { .. } | Self::InFile { .. }) => error,
+            error => Self::InFile { path: path.into(), source: Box::new(error) },
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use crate::record::{Record, offsets_of, scales_of, words_of};
 ///
 /// # Errors
 ///
-/// One for each way in which a file can be wrong or of another model: see [`StoreError`].
+/// One for each way in which a file can be wrong or of another model, in a [`StoreError::InFile`]: see [`StoreError`].
 ///
 /// # Example
 ///
@@ -42,7 +42,7 @@ pub fn restore<M: Module>(model: M, path: impl AsRef<Path>) -> Result<M, StoreEr
 ///
 /// # Errors
 ///
-/// Those of [`restore`].
+/// Those of [`restore`], without a file around them.
 pub fn from_bytes<M: Module>(model: M, bytes: Bytes) -> Result<M, StoreError> {
     Restore::new().load_bytes(model, bytes).map(|(model, _)| model)
 }
@@ -145,9 +145,11 @@ impl Restore {
     ///
     /// # Errors
     ///
-    /// Those of [`restore`], and [`StoreError::SamePath`] if two paths of the file are renamed to one.
+    /// Those of [`restore`], and [`StoreError::SamePath`] if two paths of the file are renamed to one; what is wrong with
+    /// its contents is in a [`StoreError::InFile`].
     pub fn load<M: Module>(&self, model: M, path: impl AsRef<Path>) -> Result<(M, RestoreReport), StoreError> {
-        self.load_bytes(model, read(path.as_ref())?)
+        let path = path.as_ref();
+        self.load_bytes(model, read(path)?).map_err(|error| error.in_file(path))
     }
 
     /// Restores the bytes of a file into a model.

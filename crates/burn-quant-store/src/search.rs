@@ -58,9 +58,10 @@ pub fn search_to_bytes(state: &SearchState) -> Result<Bytes, StoreError> {
 ///
 /// # Errors
 ///
-/// [`StoreError::Open`], and those of [`search_from_bytes`].
+/// [`StoreError::Open`], and in a [`StoreError::InFile`] those of [`search_from_bytes`].
 pub fn load_search(path: impl AsRef<Path>) -> Result<SearchState, StoreError> {
-    search_from_bytes(read(path.as_ref())?)
+    let path = path.as_ref();
+    search_from_bytes(read(path)?).map_err(|error| error.in_file(path))
 }
 
 /// Reads what [`search_to_bytes`] wrote. Whether it fits a model is checked when it is used.

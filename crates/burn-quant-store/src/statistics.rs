@@ -50,9 +50,10 @@ pub fn statistics_to_bytes(statistics: &ModelStatistics) -> Result<Bytes, StoreE
 ///
 /// # Errors
 ///
-/// [`StoreError::Open`], and those of [`statistics_from_bytes`].
+/// [`StoreError::Open`], and in a [`StoreError::InFile`] those of [`statistics_from_bytes`].
 pub fn load_statistics(path: impl AsRef<Path>) -> Result<ModelStatistics, StoreError> {
-    statistics_from_bytes(read(path.as_ref())?)
+    let path = path.as_ref();
+    statistics_from_bytes(read(path)?).map_err(|error| error.in_file(path))
 }
 
 /// Reads what [`statistics_to_bytes`] wrote.

@@ -360,9 +360,13 @@ fn a_state_is_saved_and_read_again() {
     }
     let (_, device) = device();
     save_search(&state, &path).unwrap();
-    assert!(matches!(restore(Mlp::new(&device), &path), Err(StoreError::NotQuantized { .. })));
+    let not_a_model = restore(Mlp::new(&device), &path).unwrap_err();
+    assert!(matches!(not_a_model.reason(), StoreError::NotQuantized { .. }));
     save(&Mlp::new(&device), &path).unwrap();
-    assert!(matches!(load_search(&path), Err(StoreError::NotSearch { .. })));
+    let not_a_search = load_search(&path).unwrap_err();
+    assert!(matches!(not_a_search.reason(), StoreError::NotSearch { .. }));
+    assert!(not_a_search.to_string().starts_with(&format!("`{}`: the file holds no search", path.display())));
+    assert_eq!(format!("{not_a_search:?}"), not_a_search.to_string(), "the cause is not said twice");
 }
 
 #[test]

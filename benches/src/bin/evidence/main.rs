@@ -4,6 +4,7 @@
 
 mod costs;
 mod networks;
+mod packed;
 mod place;
 mod searches;
 mod tables;
@@ -67,6 +68,10 @@ enum Name {
     SmolLm2Files,
     /// What calibration and a step of training cost.
     Costs,
+    /// Packed models beside their float selves: bytes and speed.
+    PackedModels,
+    /// A layer with burn's own quantized tensors beside a packed one.
+    BurnsOwn,
     /// A classifier of photographs by recipe.
     #[value(name = "efficientnet")]
     EfficientNet,
@@ -91,6 +96,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Name::SmolLm2 => tables::smollm2(models()?)?,
         Name::SmolLm2Files => tables::smollm2_files(models()?)?,
         Name::Costs => costs::costs()?,
+        Name::PackedModels => packed::models(models()?)?,
+        Name::BurnsOwn => packed::burns_own()?,
         Name::EfficientNet => tables::efficientnet(models()?)?,
     };
     if !arguments.redraw {
@@ -120,6 +127,7 @@ impl Name {
         Some(match self {
             // five photographs are no axis
             Name::Faults | Name::Residual | Name::EfficientNet | Name::SmolLm2Files | Name::Costs => return None,
+            Name::PackedModels | Name::BurnsOwn => return None,
             Name::Cnn => ("A small network on Fashion-MNIST", accuracy("accuracy in percent, mean of ten seeds")),
             Name::CharGpt => ("A character-level GPT", Axis::linear("bits per character").lower_is_better()),
             Name::AutoQuantizeCnn => {

@@ -162,7 +162,7 @@ pub fn safetensors_to_bytes<M: Module>(model: &M) -> Result<Vec<u8>, StoreError>
 ///
 /// # Errors
 ///
-/// One for each way in which a file can be wrong or of another model: see [`StoreError`].
+/// One for each way in which a file can be wrong or of another model, in a [`StoreError::InFile`]: see [`StoreError`].
 ///
 /// # Example
 ///
@@ -191,7 +191,9 @@ impl Restore {
         model: M,
         path: impl AsRef<Path>,
     ) -> Result<(M, RestoreReport), StoreError> {
-        self.load_safetensors_bytes(model, &read_with_extension(path.as_ref(), EXTENSION)?)
+        let path = path.as_ref();
+        let bytes = read_with_extension(path, EXTENSION)?;
+        self.load_safetensors_bytes(model, &bytes).map_err(|error| error.in_file(path))
     }
 
     /// Restores the bytes of a safetensors file into a model.
