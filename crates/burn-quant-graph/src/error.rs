@@ -29,11 +29,46 @@ pub enum GraphError {
         /// Which of the outputs.
         index: usize,
     },
-    /// Two captures differ in more than one size.
+    /// Captures differ in something else than one size each.
     #[error("the size of an axis is not free: {what}")]
     Varies {
         /// What differs.
         what: String,
+    },
+    /// A tensor whose length is no product of the free sizes.
+    #[error(
+        "`{operation}` has a tensor of {shape:?} where the free sizes are {sizes:?}, and of {other:?} where they are \
+         {other_sizes:?}: axis {axis} is no product of them. Capture one size of what is added to, taken from or \
+         halved there, or free another axis"
+    )]
+    NoProduct {
+        /// The operation that reads or makes the tensor.
+        operation: String,
+        /// The axis.
+        axis: usize,
+        /// The shape in the first capture.
+        shape: Vec<usize>,
+        /// The sizes of the free axes in the first capture.
+        sizes: Vec<usize>,
+        /// The shape in another capture.
+        other: Vec<usize>,
+        /// The sizes of the free axes in the other capture.
+        other_sizes: Vec<usize>,
+    },
+    /// A constant that the forward pass makes for the size of its inputs.
+    #[error(
+        "`{operation}` reads a constant of {shape:?}, which is another where the free sizes are {other_sizes:?}, not \
+         {sizes:?}; compute it from an input, or make it one"
+    )]
+    ConstantOfSize {
+        /// The operation that reads the constant.
+        operation: String,
+        /// The shape of the constant in the first capture.
+        shape: Vec<usize>,
+        /// The sizes of the free axes in the first capture.
+        sizes: Vec<usize>,
+        /// The sizes of the free axes in the other capture.
+        other_sizes: Vec<usize>,
     },
     /// A graph that is quantized already, where a float one is made into a model.
     #[error("the graph has the quantizer of {name} already; capture the float model and quantize the graph's")]

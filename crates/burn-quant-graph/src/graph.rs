@@ -7,19 +7,8 @@ use burn::backend::ir::{OperationIr, TensorId, TensorIr};
 use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 
-use crate::GraphError;
-
-/// An axis of the inputs whose size is not that of the capture: that of the batch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FreeAxis {
-    /// The inputs that have it, and which of their axes it is.
-    pub of_inputs: Vec<(usize, usize)>,
-    /// Its size in the graph.
-    pub size: usize,
-    /// How often it goes into each axis of a tensor; 0 for an axis of a fixed size. Tensors without it are left out.
-    #[serde(with = "pairs")]
-    pub(crate) factors: BTreeMap<TensorId, Vec<usize>>,
-}
+use crate::length::FreeAxes;
+use crate::{FreeAxis, FreeRange, GraphError, Length};
 
 /// Where a parameter is in a model: the fields that lead to it, and the structs that own them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +30,7 @@ pub struct Graph {
     pub(crate) names: BTreeMap<TensorId, Name>,
     inputs: Vec<TensorIr>,
     outputs: Vec<TensorIr>,
-    pub(crate) free: Option<FreeAxis>,
+    pub(crate) free: FreeAxes,
 }
 
 impl Graph {
@@ -61,7 +50,7 @@ impl Graph {
         };
         let (inputs, outputs) = (boundary(&graph.inputs)?, boundary(&graph.outputs)?);
         inputs.iter().for_each(|input| drop(values.remove(&input.id)));
-        let mut graph = Self { operations, values, names, inputs, outputs, free: None };
+        let mut graph = Self { operations, values, names, inputs, outputs, free: FreeAxes::default() };
         graph.prune();
         Ok(graph)
     }
@@ -72,7 +61,7 @@ impl Graph {
         values: BTreeMap<TensorId, TensorData>,
         names: BTreeMap<TensorId, Name>,
         [inputs, outputs]: [Vec<TensorIr>; 2],
-        free: Option<FreeAxis>,
+        free: FreeAxes,
     ) -> Self {
         let mut graph = Self { operations, values, names, inputs, outputs, free };
         graph.prune();
@@ -166,37 +155,44 @@ impl Graph {
 }
 
 impl Graph {
-    /// Returns the axis whose size is free.
+    /// Returns the axes whose sizes are free.
     ///
-    /// `None` of a graph that was captured once.
-    pub fn free_axis(&self) -> Option<&FreeAxis> {
-        self.free.as_ref()
+    /// None of a graph that was captured once.
+    pub fn free_axes(&self) -> &[FreeAxis] {
+        &self.free.axes
     }
 
-    /// Returns for each axis of a tensor how often the free axis goes into it; 0 where the size is fixed.
+    /// Returns what a constant counts that is as long as a free axis, as the positions of tokens are.
+    ///
+    /// `None` of all other tensors. [`Graph::values`] has its numbers for the sizes of the graph.
+    pub fn free_range(&self, id: TensorId) -> Option<FreeRange> {
+        self.free.ranges.get(&id).copied()
+    }
+
+    /// Returns the length of each axis of a tensor: fixed, or a product of free sizes.
     ///
     /// All are fixed in a graph that was captured once.
-    pub fn factors(&self, tensor: &TensorIr) -> Vec<usize> {
-        let found = self.free.as_ref().and_then(|free| free.factors.get(&tensor.id));
-        found.cloned().unwrap_or_else(|| vec![0; tensor.shape.len()])
+    pub fn lengths(&self, tensor: &TensorIr) -> Vec<Length> {
+        let fixed = || tensor.shape.iter().map(|len| Length::Fixed(*len)).collect();
+        self.free.lengths.get(&tensor.id).cloned().unwrap_or_else(fixed)
     }
 }
 
 /// Maps as lists of pairs: in JSON keys are strings.
-mod pairs {
+pub(crate) mod pairs {
     use std::collections::BTreeMap;
 
     use burn::backend::ir::TensorId;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(super) fn serialize<T: Serialize, S: Serializer>(
+    pub(crate) fn serialize<T: Serialize, S: Serializer>(
         map: &BTreeMap<TensorId, T>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
         to.collect_seq(map)
     }
 
-    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
         from: D,
     ) -> Result<BTreeMap<TensorId, T>, D::Error> {
         Ok(Vec::<(TensorId, T)>::deserialize(from)?.into_iter().collect())

@@ -8,7 +8,9 @@
 //! ```
 //!
 //! * `capture` records a forward pass
-//! * `axes` an axis of any size, from two captures
+//! * `axes` axes of any size, from captures that differ in them
+//! * `rows` linear layers that are recorded in two ways
+//! * `length` the lengths of tensors at other sizes
 //! * `graph` nodes, values and names
 //! * `values` tensors of a model's inputs and outputs
 //! * `replay` runs a graph
@@ -17,9 +19,9 @@
 //! * `name` operations in words
 //! * `text` a graph to read
 //!
-//! A captured graph is the model at the sizes of its inputs; captured twice, one of them is free for whoever writes it.
-//! Batch norms, dropout and quantizers are as in inference:
-//! what `valid()` makes of the model is captured.
+//! A captured graph is the model at the sizes of its inputs; captured once more for each size that is to be free, it is
+//! the model at all of them. Batch norms, dropout and quantizers are as in inference: what `valid()` makes of the model
+//! is captured.
 //!
 //! # Example
 //!
@@ -60,20 +62,23 @@ mod axes;
 mod capture;
 mod error;
 mod graph;
+mod length;
 mod model;
 mod name;
 mod products;
 mod replay;
+mod rows;
 mod text;
 mod values;
 
 pub use burn::backend::ir;
 pub use burn_quant_ops::RecordedOp;
 
-pub use axes::capture_with_free_axis;
+pub use axes::{capture_with_free_axes, capture_with_free_axis};
 pub use capture::capture;
 pub use error::GraphError;
-pub use graph::{FreeAxis, Graph};
+pub use graph::Graph;
+pub use length::{FreeAxis, FreeRange, Length};
 pub use model::GraphModel;
 pub use name::operation_name;
 pub use products::{Product, ProductKind};

@@ -1,10 +1,10 @@
-//! A graph to read: a line for each operation, and DOT for Graphviz.
+//! A graph to read: a line for each operation, and DOT for Graphviz. Free sizes are `n0`, `n1`, ….
 
 use std::fmt;
 
 use burn::backend::ir::{TensorId, TensorIr};
 
-use crate::{Graph, operation_name};
+use crate::{Graph, Length, operation_name};
 
 impl Graph {
     /// What a tensor is called: its path, or its number.
@@ -24,13 +24,18 @@ impl Graph {
     }
 
     fn described(&self, tensor: &TensorIr) -> String {
-        let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
-        format!("{} [{}]", self.label(tensor.id), shape.join(", "))
+        format!("{} [{}]", self.label(tensor.id), self.shape_of(tensor, ", "))
+    }
+
+    /// The lengths of a tensor: numbers, and products of the free sizes `n0`, `n1`, ….
+    fn shape_of(&self, tensor: &TensorIr, between: &str) -> String {
+        self.lengths(tensor).iter().map(Length::to_string).collect::<Vec<_>>().join(between)
     }
 
     /// Returns the graph in the language of Graphviz: `dot -Tsvg`.
     ///
-    /// Operations are boxes, with the parameters that they read; arrows are tensors with their shapes.
+    /// Operations are boxes, with the parameters that they read; arrows are tensors with their shapes, in which the
+    /// sizes of free axes are `n0`, `n1` and so on.
     pub fn to_dot(&self) -> String {
         let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
         let mut dot = String::from("digraph model {\n  node [shape=box, fontname=monospace];\n");
@@ -50,8 +55,7 @@ impl Graph {
                     (None, Some(from)) => format!("input{from}"),
                     (None, None) => continue,
                 };
-                let shape: Vec<String> = input.shape.iter().map(usize::to_string).collect();
-                dot += &format!("  {from} -> op{index} [label=\"{}\"];\n", shape.join("×"));
+                dot += &format!("  {from} -> op{index} [label=\"{}\"];\n", self.shape_of(input, "×"));
             }
         }
         for (index, output) in self.outputs().iter().enumerate() {

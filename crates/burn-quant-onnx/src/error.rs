@@ -19,10 +19,10 @@ pub enum OnnxError {
         /// Why, and what to do.
         reason: String,
     },
-    /// Another number of names than there are inputs or outputs.
+    /// Another number of names than there are inputs, outputs or free axes.
     #[error("the model has {expected} {boundary}, found {found} names")]
     Names {
-        /// Inputs or outputs.
+        /// Inputs, outputs or free axes.
         boundary: &'static str,
         /// How many it has.
         expected: usize,

@@ -1,7 +1,7 @@
 //! From a model to a file.
 
 use burn::module::Module;
-use burn_quant_graph::{Graph, Values, capture, capture_with_free_axis};
+use burn_quant_graph::{Graph, Values, capture, capture_with_free_axes};
 
 use crate::lower::{Lowering, OPSETS};
 use crate::{OnnxError, OnnxModel, Profile};
@@ -49,7 +49,7 @@ pub struct Exporter {
     profile: Profile,
     inputs: Option<Vec<String>>,
     outputs: Option<Vec<String>>,
-    axis: Option<String>,
+    axes: Option<Vec<String>>,
     opset: Option<i64>,
 }
 
@@ -85,11 +85,11 @@ impl Exporter {
         self
     }
 
-    /// Names the axis whose size is free.
+    /// Names the axes whose sizes are free.
     ///
-    /// `batch` unless it is set.
-    pub fn with_axis_name(mut self, name: impl Into<String>) -> Self {
-        self.axis = Some(name.into());
+    /// As many as there are, in their order; `batch`, `sequence`, `axis.2` and so on unless they are set.
+    pub fn with_axis_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.axes = Some(names.into_iter().map(Into::into).collect());
         self
     }
 
@@ -119,12 +119,15 @@ impl Exporter {
         self
     }
 
-    /// Captures a forward pass with inputs of two sizes, and writes it for any size of the axis in which they differ.
+    /// Captures a forward pass with inputs of several sizes, and writes it for any size of the axes in which they
+    /// differ.
+    ///
+    /// Two inputs free one axis; for more there is one more input each, which differs from the first in that axis alone.
     ///
     /// # Errors
     ///
-    /// Those of [`Exporter::export`] and of [`capture_with_free_axis`], and [`OnnxError::NoLowering`] where a pass does
-    /// something with the axis that a file for any size does not, as to take a part of it.
+    /// Those of [`Exporter::export`] and of [`capture_with_free_axes`], and [`OnnxError::NoLowering`] where a pass does
+    /// something with an axis that a file for any size does not, as to take a part of it.
     ///
     /// # Example
     ///
@@ -140,16 +143,21 @@ impl Exporter {
     /// let forward = |linear: &Linear, x: Tensor<2>| linear.forward(x);
     /// let onnx = Exporter::new().export_any_size(&linear, batches, forward)?; // [batch, 8] to [batch, 4]
     /// # let _ = onnx;
+    ///
+    /// let inputs = [[3, 5], [4, 5], [3, 7]].map(|[batch, tokens]| Tensor::<3>::zeros([batch, tokens, 8], &device));
+    /// let forward = |linear: &Linear, x: Tensor<3>| linear.forward(x);
+    /// let onnx = Exporter::new().with_axis_names(["batch", "tokens"]).export_any_size(&linear, inputs, forward)?;
+    /// assert!(onnx.to_string().contains("output: Float [batch, tokens, 4]"));
     /// # Ok(()) }
     /// # #[cfg(not(feature = "flex"))] fn main() {}
     /// ```
-    pub fn export_any_size<M: Module, I: Values, O: Values>(
+    pub fn export_any_size<M: Module, I: Values, O: Values, const N: usize>(
         &self,
         model: &M,
-        inputs: [I; 2],
+        inputs: [I; N],
         forward: impl Fn(&M, I) -> O,
     ) -> Result<OnnxModel, OnnxError> {
-        self.graph(&capture_with_free_axis(model, inputs, forward)?)
+        self.graph(&capture_with_free_axes(model, inputs, forward)?)
     }
 
     /// Captures a forward pass and writes it.
@@ -183,11 +191,28 @@ impl Exporter {
         };
         let inputs = names("inputs", &self.inputs, graph.inputs().len())?;
         let outputs = names("outputs", &self.outputs, graph.outputs().len())?;
-        let axis = self.axis.clone().unwrap_or_else(|| "batch".into());
+        let axes = match &self.axes {
+            _ if graph.free_axes().is_empty() => Vec::new(),
+            Some(names) => names.clone(),
+            None => (0..graph.free_axes().len()).map(axis_name).collect(),
+        };
+        if axes.len() != graph.free_axes().len() {
+            let (expected, found) = (graph.free_axes().len(), axes.len());
+            return Err(OnnxError::Names { boundary: "free axes", expected, found });
+        }
         let opset = self.opset.unwrap_or(*OPSETS.start());
         if !OPSETS.contains(&opset) {
             return Err(OnnxError::Opset { expected: OPSETS, found: opset });
         }
-        Lowering::new(graph, self.profile, opset, axis).run(inputs, outputs)
+        Lowering::new(graph, self.profile, opset, axes).run(inputs, outputs)
+    }
+}
+
+/// What a free axis is called unless it is named.
+fn axis_name(index: usize) -> String {
+    match index {
+        0 => "batch".into(),
+        1 => "sequence".into(),
+        index => format!("axis.{index}"),
     }
 }

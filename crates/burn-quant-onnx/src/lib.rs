@@ -13,7 +13,7 @@
 //! * `profile` runtimes, and what each wants
 //! * `proto` the wire format of protobuf, as far as it is written here
 //!
-//! Shapes are those that were captured.
+//! Shapes are those that were captured, except for axes that are free: captures at several sizes find those.
 //!
 //! Source: the specification of ONNX, <https://onnx.ai/onnx/operators>, `onnx.proto`.
 

@@ -13,6 +13,7 @@ mod faults;
 mod findings;
 mod gradient;
 mod graph;
+mod graph_axes;
 mod graph_model;
 mod kv_cache;
 mod layers;

@@ -336,7 +336,7 @@ fn an_axis_may_have_any_size() {
         let zeros = Tensor::<2>::zeros([y.dims()[0], 5], &y.device());
         net.fc.forward(y.flatten(1, 3)) + zeros
     };
-    let onnx = Exporter::new().with_axis_name("n").export_any_size(&Net::new(&device), [images(3), images(5)], net);
+    let onnx = Exporter::new().with_axis_names(["n"]).export_any_size(&Net::new(&device), [images(3), images(5)], net);
     let bytes = onnx.unwrap().to_bytes();
     let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(holds("\x0a\x01n") || holds("\x12\x01n"), "an axis is called n");

@@ -8,16 +8,17 @@ use burn::tensor::{Device, TensorData};
 
 use super::part::{Call, Part};
 use super::{GraphModel, Placed, Step};
-use crate::axes::factors_between;
+use crate::axes::{Sample, lengths_between};
 use crate::graph::Name;
-use crate::replay::Resize;
+use crate::length::{FreeAxes, Resize};
+use crate::rows::unified;
 use crate::values::{AnyTensor, with_tensor};
-use crate::{FreeAxis, Graph, GraphError, capture};
+use crate::{Graph, GraphError, capture};
 
 impl GraphModel {
     /// Returns the graph of the model as it is now: what quantizers and packed weights do is part of it.
     ///
-    /// It is replayed, saved and exported as one that was captured, and has the same free axis.
+    /// It is replayed, saved and exported as one that was captured, and has the same free axes.
     ///
     /// # Errors
     ///
@@ -63,7 +64,7 @@ struct Splice {
     values: BTreeMap<TensorId, TensorData>,
     names: BTreeMap<TensorId, Name>,
     device: Device,
-    free: Option<FreeAxis>,
+    free: FreeAxes,
     /// An id that no tensor has.
     next: u64,
     /// Named values of parts that are called again.
@@ -79,7 +80,13 @@ impl Splice {
         inputs: &[TensorIr],
         output: &TensorIr,
     ) -> Result<(), GraphError> {
-        let captured = self.captured(&placed.part, call, inputs, None)?;
+        let mut captured = self.captured(&placed.part, call, inputs, None)?;
+        let others = self
+            .other_sizes()
+            .into_iter()
+            .map(|sizes| Ok(Sample { graph: self.captured(&placed.part, call, inputs, Some(&sizes))?, sizes }));
+        let mut others: Vec<Sample> = others.collect::<Result<_, GraphError>>()?;
+        unified(&mut captured, &mut others);
         let mut ids: BTreeMap<TensorId, (TensorId, TensorStatus)> = BTreeMap::new();
         for (of_part, of_whole) in captured.inputs().iter().zip(inputs) {
             ids.insert(of_part.id, (of_whole.id, of_whole.status));
@@ -104,15 +111,9 @@ impl Splice {
                 unknown.insert((self.fresh(), TensorStatus::ReadWrite));
             }
         }
-        if let Some(size) = self.free.as_ref().map(|free| free.size) {
-            // burn records products of multiples of 32 rows in another way
-            let other = size * 2 + if (size * 2 + 1) % 32 == 0 { 3 } else { 1 };
-            let larger = self.captured(&placed.part, call, inputs, Some(other))?;
-            let factors = factors_between(&captured, &larger, size, other);
-            let factors = factors.map_err(|what| GraphError::Varies { what })?.into_iter();
-            let free = self.free.as_mut().expect("it was there");
-            free.factors.extend(factors.map(|(id, factors)| (ids[&id].0, factors)));
-        }
+        let (lengths, ranges) = lengths_between(&captured, &self.free.sizes(), &others)?;
+        self.free.lengths.extend(lengths.into_iter().map(|(id, lengths)| (ids[&id].0, lengths)));
+        self.free.ranges.extend(ranges.into_iter().map(|(id, range)| (ids[&id].0, range)));
         let mut rename = Rename(&ids);
         for operation in captured.operations() {
             let mut operation = operation.clone();
@@ -122,11 +123,31 @@ impl Splice {
         Ok(())
     }
 
-    /// The graph of a call, at a size of the free axis.
-    fn captured(&self, part: &Part, call: Call, inputs: &[TensorIr], size: Option<usize>) -> Result<Graph, GraphError> {
+    /// Sizes of the free axes, of which one is another than in the graph.
+    fn other_sizes(&self) -> Vec<Vec<usize>> {
+        // burn records products of multiples of 32 rows in another way
+        let other = |size: usize| size * 2 + if (size * 2 + 1).is_multiple_of(32) { 3 } else { 1 };
+        let sizes = self.free.sizes();
+        (0..sizes.len())
+            .map(|axis| {
+                let mut others = sizes.clone();
+                others[axis] = other(sizes[axis]);
+                others
+            })
+            .collect()
+    }
+
+    /// The graph of a call, at sizes of the free axes.
+    fn captured(
+        &self,
+        part: &Part,
+        call: Call,
+        inputs: &[TensorIr],
+        sizes: Option<&[usize]>,
+    ) -> Result<Graph, GraphError> {
         let mut inputs = inputs.to_vec();
-        if let Some(size) = size {
-            let mut resize = Resize { free: self.free.as_ref(), size };
+        if let Some(sizes) = sizes {
+            let mut resize = Resize { free: &self.free, sizes };
             inputs.iter_mut().for_each(|input| resize.visit_tensor_mut(input));
         }
         let examples: Vec<AnyTensor> = inputs.iter().map(|input| AnyTensor::example(input, &self.device)).collect();

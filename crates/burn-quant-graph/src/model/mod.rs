@@ -23,7 +23,8 @@ use burn::module::{
 use burn::tensor::{Device, TensorData};
 
 use crate::graph::Name;
-use crate::replay::{Boundary, Machine, Resize, machine};
+use crate::length::Resize;
+use crate::replay::{Boundary, Machine, machine};
 use crate::{GraphError, Values};
 use part::{Call, Field, Part};
 
@@ -153,6 +154,13 @@ impl Step {
             }
         }
     }
+
+    fn resize(&mut self, resize: &mut Resize) {
+        match self {
+            Step::Operation(operation) => resize.operation(operation),
+            Step::Part { .. } => self.visit_mut(resize),
+        }
+    }
 }
 
 /// The device of a model as it runs; a clone has its own.
@@ -161,9 +169,9 @@ struct Running(Mutex<Option<State>>);
 
 struct State {
     machine: Box<dyn Machine>,
-    /// Those of the program, at a size of the free axis.
+    /// Those of the program, at sizes of the free axes.
     steps: Vec<Step>,
-    size: Option<usize>,
+    sizes: Vec<usize>,
 }
 
 impl Clone for Running {
@@ -184,7 +192,7 @@ impl GraphModel {
 
     /// Runs the model.
     ///
-    /// `inputs` are tensors on its device, of the shapes and dtypes that were captured, but for an axis that is free;
+    /// `inputs` are tensors on its device, of the shapes and dtypes that were captured, except for axes that are free;
     /// the outputs are taken as what is asked for: a tensor, or several in a tuple.
     ///
     /// # Errors
@@ -193,7 +201,7 @@ impl GraphModel {
     /// [`GraphError::OutputType`] if the two do not fit; [`GraphError::Device`] on a device that runs no graphs.
     pub fn run<I: Values, O: Values>(&self, inputs: I) -> Result<O, GraphError> {
         let program = &*self.program;
-        let (tensors, size) = program.boundary.taken(inputs)?;
+        let (tensors, sizes) = program.boundary.taken(inputs)?;
         let mut running = self.running.0.lock().unwrap_or_else(|poisoned| {
             let mut state = poisoned.into_inner(); // a run panicked: its tensors are let go
             *state = None;
@@ -203,10 +211,11 @@ impl GraphModel {
             Some(state) => state,
             none => none.insert(self.state()?),
         };
-        if size != state.size {
-            let mut resize = Resize { free: program.boundary.free.as_ref(), size: size.unwrap_or_default() };
-            state.steps.iter_mut().for_each(|step| step.visit_mut(&mut resize));
-            state.size = size;
+        if sizes != state.sizes {
+            let mut resize = Resize { free: &program.boundary.free, sizes: &sizes };
+            state.steps.iter_mut().for_each(|step| step.resize(&mut resize));
+            program.boundary.free.constants(&sizes).for_each(|(id, data)| state.machine.load(id, data));
+            state.sizes.clone_from(&sizes);
         }
         let machine = &mut *state.machine;
         for read in &program.parameters {
@@ -224,7 +233,7 @@ impl GraphModel {
                 }
             }
         }
-        program.boundary.outputs(machine, size)
+        program.boundary.outputs(machine, &sizes)
     }
 
     /// Returns the layers that read the same activations, two or more at a time: in SmoothQuant, AWQ and auto-quantize
@@ -249,7 +258,7 @@ impl GraphModel {
         let values = program.constants.keys().copied().chain(program.parameters.iter().map(|read| read.id));
         let (mut kept, mut steps) = (program.boundary.kept(values), program.steps.clone());
         steps.iter_mut().for_each(|step| step.visit_mut(&mut kept));
-        Ok(State { machine, steps, size: program.boundary.free.as_ref().map(|free| free.size) })
+        Ok(State { machine, steps, sizes: program.boundary.free.sizes() })
     }
 
     fn each(self, device: Option<&Device>, f: impl Fn(Part) -> Part) -> Self {

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use burn::backend::ir::{IrVisitorMut, OperationIr, TensorId, TensorIr, TensorStatus};
 use burn::tensor::{Device, TensorData};
 
+use crate::length::{FreeAxes, Resize};
 use crate::values::{AnyTensor, Tensors};
 use crate::{FreeAxis, Graph, GraphError, Values};
 
@@ -35,10 +36,10 @@ use crate::{FreeAxis, Graph, GraphError, Values};
 /// ```
 pub struct Replay {
     machine: Box<dyn Machine>,
-    /// Those of the graph, at the size that ran last.
+    /// Those of the graph, at the sizes that ran last.
     operations: Vec<OperationIr>,
     boundary: Boundary,
-    size: Option<usize>,
+    sizes: Vec<usize>,
 }
 
 impl Graph {
@@ -55,31 +56,32 @@ impl Graph {
         let mut operations = self.operations().to_vec();
         let mut kept = boundary.kept(self.values().keys().copied());
         operations.iter_mut().for_each(|operation| operation.visit_mut(&mut kept));
-        let size = boundary.free.as_ref().map(|free| free.size);
-        Ok(Replay { machine, operations, boundary, size })
+        let sizes = boundary.free.sizes();
+        Ok(Replay { machine, operations, boundary, sizes })
     }
 }
 
 impl Replay {
     /// Runs the graph.
     ///
-    /// `inputs` are tensors on the device of the replay, of the shapes and dtypes that were captured, but for an axis
-    /// that is free; the outputs are taken as what is asked for: a tensor, or several in a tuple.
+    /// `inputs` are tensors on the device of the replay, of the shapes and dtypes that were captured, except for axes
+    /// that are free; the outputs are taken as what is asked for: a tensor, or several in a tuple.
     ///
     /// # Errors
     ///
     /// [`GraphError::Count`], [`GraphError::Shape`], [`GraphError::Dtype`], [`GraphError::Elsewhere`] and
     /// [`GraphError::OutputType`] if the two do not fit.
     pub fn run<I: Values, O: Values>(&mut self, inputs: I) -> Result<O, GraphError> {
-        let (tensors, size) = self.boundary.taken(inputs)?;
-        if size != self.size {
-            let mut resize = Resize { free: self.boundary.free.as_ref(), size: size.unwrap_or_default() };
-            self.operations.iter_mut().for_each(|operation| operation.visit_mut(&mut resize));
-            self.size = size;
+        let (tensors, sizes) = self.boundary.taken(inputs)?;
+        if sizes != self.sizes {
+            let mut resize = Resize { free: &self.boundary.free, sizes: &sizes };
+            self.operations.iter_mut().for_each(|operation| resize.operation(operation));
+            self.boundary.free.constants(&sizes).for_each(|(id, data)| self.machine.load(id, data));
+            self.sizes.clone_from(&sizes);
         }
         self.boundary.set(tensors, &mut *self.machine)?;
         self.operations.iter().for_each(|operation| self.machine.run(operation));
-        self.boundary.outputs(&mut *self.machine, size)
+        self.boundary.outputs(&mut *self.machine, &sizes)
     }
 }
 
@@ -122,13 +124,12 @@ pub(crate) fn machine(device: &Device) -> Result<Box<dyn Machine>, GraphError> {
 pub(crate) struct Boundary {
     pub(crate) inputs: Vec<TensorIr>,
     pub(crate) outputs: Vec<TensorIr>,
-    pub(crate) free: Option<FreeAxis>,
+    pub(crate) free: FreeAxes,
 }
 
 impl Boundary {
     pub(crate) fn of(graph: &Graph) -> Self {
-        let free = graph.free_axis().cloned();
-        Self { inputs: graph.inputs().to_vec(), outputs: graph.outputs().to_vec(), free }
+        Self { inputs: graph.inputs().to_vec(), outputs: graph.outputs().to_vec(), free: graph.free.clone() }
     }
 
     /// What operations may not consume: it is there for the next run, or is an output.
@@ -136,19 +137,20 @@ impl Boundary {
         Kept(values.chain(self.inputs.iter().chain(&self.outputs).map(|tensor| tensor.id)).collect())
     }
 
-    /// The tensors of inputs, and the size of the free axis.
-    pub(crate) fn taken<I: Values>(&self, inputs: I) -> Result<(Vec<AnyTensor>, Option<usize>), GraphError> {
+    /// The tensors of inputs, and the sizes of the free axes.
+    pub(crate) fn taken<I: Values>(&self, inputs: I) -> Result<(Vec<AnyTensor>, Vec<usize>), GraphError> {
         let mut tensors = Vec::new();
         inputs.into_tensors(&mut tensors);
         if tensors.len() != self.inputs.len() {
             let (expected, found) = (self.inputs.len(), tensors.len());
             return Err(GraphError::Count { boundary: "inputs", expected, found });
         }
-        let size = self.free.as_ref().and_then(|free| {
+        let size = |free: &FreeAxis| {
             let (input, axis) = free.of_inputs[0];
-            tensors[input].shape.get(axis).copied()
-        });
-        let mut resize = Resize { free: self.free.as_ref(), size: size.unwrap_or_default() };
+            tensors[input].shape.get(axis).copied().unwrap_or(free.size) // another rank is refused below
+        };
+        let sizes: Vec<usize> = self.free.axes.iter().map(size).collect();
+        let mut resize = Resize { free: &self.free, sizes: &sizes };
         for (index, (tensor, expected)) in tensors.iter().zip(&self.inputs).enumerate() {
             if tensor.dtype != expected.dtype {
                 return Err(GraphError::Dtype { index, expected: expected.dtype, found: tensor.dtype });
@@ -160,7 +162,7 @@ impl Boundary {
                 return Err(GraphError::Shape { index, expected, found });
             }
         }
-        Ok((tensors, size))
+        Ok((tensors, sizes))
     }
 
     pub(crate) fn set(&self, tensors: Vec<AnyTensor>, machine: &mut dyn Machine) -> Result<(), GraphError> {
@@ -170,8 +172,8 @@ impl Boundary {
         Ok(())
     }
 
-    pub(crate) fn outputs<O: Values>(&self, machine: &mut dyn Machine, size: Option<usize>) -> Result<O, GraphError> {
-        let mut resize = Resize { free: self.free.as_ref(), size: size.unwrap_or_default() };
+    pub(crate) fn outputs<O: Values>(&self, machine: &mut dyn Machine, sizes: &[usize]) -> Result<O, GraphError> {
+        let mut resize = Resize { free: &self.free, sizes };
         let output = |(index, output): (usize, &TensorIr)| {
             let fixed = self.inputs.iter().any(|input| input.id == output.id)
                 || self.outputs[index + 1..].iter().any(|later| later.id == output.id);
@@ -199,20 +201,5 @@ impl IrVisitorMut for Kept {
         if tensor.status == TensorStatus::ReadWrite && self.0.contains(&tensor.id) {
             tensor.status = TensorStatus::ReadOnly;
         }
-    }
-}
-
-/// Gives the free axis of tensors another size.
-pub(crate) struct Resize<'a> {
-    pub(crate) free: Option<&'a FreeAxis>,
-    pub(crate) size: usize,
-}
-
-impl IrVisitorMut for Resize<'_> {
-    fn visit_tensor_mut(&mut self, tensor: &mut TensorIr) {
-        let Some(factors) = self.free.and_then(|free| free.factors.get(&tensor.id)) else { return };
-        let len = |(len, factor): (&usize, &usize)| if *factor == 0 { *len } else { factor * self.size };
-        let shape: Vec<usize> = tensor.shape.iter().zip(factors).map(len).collect();
-        tensor.shape = shape.into();
     }
 }

@@ -68,7 +68,7 @@ impl Lowering<'_> {
     /// Whether the operation of ONNX computes the same: it aligns the first query with the first key, and leaves open
     /// what a row is that is masked whole.
     fn is_attention_of_onnx(&self, op: &AttentionOpIr) -> bool {
-        let axis = |tensor: &TensorIr| (tensor.shape[2], self.graph.factors(tensor)[2]);
+        let axis = |tensor: &TensorIr| self.graph.lengths(tensor)[2].clone();
         let aligned = !op.options.is_causal || axis(&op.query) == axis(&op.key);
         self.model.opset >= FUSED && aligned && op.options.softcap.is_none() && !self.may_mask_rows(op)
     }
@@ -82,7 +82,7 @@ impl Lowering<'_> {
     /// The keys behind each query, where the last query is that of the last key.
     fn later_keys(&mut self, op: &AttentionOpIr) -> Result<String, OnnxError> {
         for tensor in [&op.query, &op.key] {
-            self.fixed(self.graph.factors(tensor)[2], "later tokens are masked")?;
+            self.fixed(&self.graph.lengths(tensor)[2], "later tokens are masked")?;
         }
         let (queries, keys) = (op.query.shape[2], op.key.shape[2]);
         let is_later = |i: usize| u8::from(i % keys + queries > i / keys + keys);

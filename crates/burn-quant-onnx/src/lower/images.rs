@@ -12,8 +12,8 @@ use crate::model::Attribute;
 
 impl Lowering<'_> {
     pub(super) fn interpolate(&mut self, op: &InterpolateOpIr) -> Result<(), OnnxError> {
-        for factor in &self.graph.factors(&op.x)[2..] {
-            self.fixed(*factor, "it is resized")?;
+        for length in &self.graph.lengths(&op.x)[2..] {
+            self.fixed(length, "it is resized")?;
         }
         let coordinates = if op.options.align_corners { "align_corners" } else { "half_pixel" };
         let (mode, coordinates, rounding) = match &op.options.mode {
@@ -56,8 +56,8 @@ impl Lowering<'_> {
 
     /// Windows of an image as columns `[batch, channels · height · width of a window, windows]`.
     pub(super) fn unfold4d(&mut self, op: &Unfold4dOpIr) -> Result<(), OnnxError> {
-        for factor in &self.graph.factors(&op.x)[2..] {
-            self.fixed(*factor, "windows are taken of it")?;
+        for length in &self.graph.lengths(&op.x)[2..] {
+            self.fixed(length, "windows are taken of it")?;
         }
         let (mut value, options) = (self.value(&op.x)?, &op.options);
         if options.padding != [0, 0] {
@@ -76,7 +76,7 @@ impl Lowering<'_> {
             value = self.emit("Gather", vec![value, places], vec![("axis", Attribute::Int(axis))]);
         }
         value = self.emit("Transpose", vec![value], vec![("perm", ints([0, 1, 2, 4, 3, 5]))]);
-        let shape = self.target(&op.out.shape, &self.graph.factors(&op.out))?;
+        let shape = self.target(&[], &self.graph.lengths(&op.out))?;
         self.emit_as(&op.out, "Reshape", vec![value, shape], vec![]);
         Ok(())
     }
@@ -134,8 +134,8 @@ impl Lowering<'_> {
         window: &Window,
         ceil: bool,
     ) -> Result<(), OnnxError> {
-        for factor in &self.graph.factors(x)[2..] {
-            self.fixed(*factor, "places are counted in it")?;
+        for length in &self.graph.lengths(x)[2..] {
+            self.fixed(length, "places are counted in it")?;
         }
         let value = self.value(x)?;
         let (maxima, places) = (self.fresh("MaxPool"), self.fresh("MaxPool.indices"));

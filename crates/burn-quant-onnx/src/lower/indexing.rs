@@ -6,6 +6,8 @@ use burn_quant_graph::ir::{
     GatherNdOpIr, PadModeIr, PadOpIr, ScatterNdOpIr, ScatterOpIr, SelectAssignOpIr, TensorIr, UnfoldOpIr,
 };
 
+use burn_quant_graph::Length;
+
 use super::{Lowering, ints};
 use crate::model::Attribute;
 use crate::{ElementType, OnnxError};
@@ -13,13 +15,18 @@ use crate::{ElementType, OnnxError};
 impl Lowering<'_> {
     pub(super) fn slice(&mut self, tensor: &TensorIr, ranges: &[Slice], out: &TensorIr) -> Result<(), OnnxError> {
         let (mut starts, mut ends, mut steps, mut axes) = (vec![], vec![], vec![], vec![]);
-        let factors = self.graph.factors(tensor);
+        let (lengths, parts) = (self.graph.lengths(tensor), self.graph.lengths(out));
+        let mut value = self.value(tensor)?;
         for (axis, (slice, len)) in ranges.iter().zip(tensor.shape.iter()).enumerate() {
             let range = slice.to_range(*len);
-            if range == (0..*len) && slice.step == 1 {
+            if range == (0..*len) && slice.step == 1 && lengths[axis] == parts[axis] {
                 continue; // all of it, whatever its size
             }
-            self.fixed(factors[axis], "a part is taken of it")?;
+            if lengths[axis].is_fixed() && !parts[axis].is_fixed() {
+                value = self.beginning(value, axis, range.start, &parts[axis])?;
+                continue;
+            }
+            self.fixed(&lengths[axis], "a part is taken of it")?;
             axes.push(axis as i64);
             let backward = slice.step < 0;
             starts.push(if backward { range.end as i64 - 1 } else { range.start as i64 });
@@ -30,10 +37,19 @@ impl Lowering<'_> {
             });
             steps.push(slice.step as i64);
         }
-        let value = self.value(tensor)?;
-        let part = self.part(value, &starts, &ends, &axes, &steps);
-        self.names.insert(out.id, part);
+        if !axes.is_empty() || self.graph.consumers(out.id).is_empty() {
+            value = self.part(value, &starts, &ends, &axes, &steps);
+        }
+        self.names.insert(out.id, value);
         Ok(())
+    }
+
+    /// As much of an axis as a free size, from one of its places on: of a table of positions, those of the tokens.
+    fn beginning(&mut self, value: String, axis: usize, start: usize, length: &Length) -> Result<String, OnnxError> {
+        let (mut end, start) = (self.length(length)?, self.integers("starts", &[start as i64]));
+        end = self.emit("Add", vec![end, start.clone()], vec![]);
+        let axes = self.integers("axes", &[axis as i64]);
+        Ok(self.emit("Slice", vec![value, start, end, axes], vec![]))
     }
 
     /// A part of what is written.
@@ -62,7 +78,7 @@ impl Lowering<'_> {
         value: &TensorIr,
         out: &TensorIr,
     ) -> Result<(), OnnxError> {
-        let factors = self.graph.factors(tensor);
+        let lengths = self.graph.lengths(tensor);
         let is_whole = |(slice, len): (&Slice, &usize)| slice.step == 1 && slice.to_range(*len) == (0..*len);
         let lens = || ranges.iter().zip(tensor.shape.iter());
         let parts: Vec<usize> = (0..lens().len()).filter(|axis| !lens().nth(*axis).is_none_or(is_whole)).collect();
@@ -73,7 +89,7 @@ impl Lowering<'_> {
                 return Ok(());
             }
             [axis] if ranges[axis].step == 1 && !value.shape.contains(&0) => {
-                self.fixed(factors[axis], "a part of it is assigned to")?;
+                self.fixed(&lengths[axis], "a part of it is assigned to")?;
                 let (range, len) = (ranges[axis].to_range(tensor.shape[axis]), tensor.shape[axis]);
                 let (before, middle) = (self.value(tensor)?, self.value(value)?);
                 let mut pieces = vec![middle];
@@ -91,8 +107,8 @@ impl Lowering<'_> {
             }
             _ => {}
         }
-        for factor in factors {
-            self.fixed(factor, "a part is assigned to")?;
+        for length in &lengths {
+            self.fixed(length, "a part is assigned to")?;
         }
         // every place that is written, as indices of the rows of the first axes
         let places: Vec<Vec<i64>> = lens().map(|(slice, len)| places(slice, *len)).collect();
@@ -115,12 +131,12 @@ impl Lowering<'_> {
     /// Assigns to the slices of an axis that are named, as to their elements.
     pub(super) fn select_assign(&mut self, op: &SelectAssignOpIr) -> Result<(), OnnxError> {
         let indices = self.value(&op.indices)?;
-        let (rank, factors) = (op.value.shape.len(), self.graph.factors(&op.value));
+        let (rank, lengths) = (op.value.shape.len(), self.graph.lengths(&op.value));
         let mut column = vec![1; rank];
         column[op.dim] = -1;
         let column = self.integers("shape", &column);
         let indices = self.emit("Reshape", vec![indices, column], vec![]);
-        let shape = self.shape(&op.value.shape, &factors)?;
+        let shape = self.shape(&lengths)?;
         let indices = self.emit("Expand", vec![indices, shape], vec![]);
         self.scattered("ScatterElements", [&op.tensor, &op.value], indices, op.update, Some(op.dim), &op.out)
     }
@@ -186,7 +202,7 @@ impl Lowering<'_> {
 
     /// Windows over an axis, whose elements are a last axis.
     pub(super) fn unfold(&mut self, op: &UnfoldOpIr) -> Result<(), OnnxError> {
-        self.fixed(self.graph.factors(&op.input)[op.dim], "windows are taken of it")?;
+        self.fixed(&self.graph.lengths(&op.input)[op.dim], "windows are taken of it")?;
         let windows = op.out.shape[op.dim];
         let places: Vec<i64> =
             (0..windows).flat_map(|window| (0..op.size).map(move |i| (window * op.step + i) as i64)).collect();

@@ -34,7 +34,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{DType, TensorData};
 use burn_quant_graph::ir::{OperationIr, ScalarIr, TensorId, TensorIr};
-use burn_quant_graph::{Graph, operation_name};
+use burn_quant_graph::{FreeRange, Graph, Length, operation_name};
 
 use crate::model::{Attribute, Boundary, Dim, ElementType, Initializer, Node};
 use crate::{OnnxError, OnnxModel, Profile};
@@ -46,9 +46,9 @@ pub(crate) const OPSETS: std::ops::RangeInclusive<i64> = 21..=24;
 pub(crate) struct Lowering<'a> {
     graph: &'a Graph,
     profile: Profile,
-    /// What the axis of any size is called, and its size once something has asked for it.
-    axis: String,
-    size: Option<String>,
+    /// What the axes of any size are called, and their sizes once something has asked for them.
+    axes: Vec<String>,
+    sizes: Vec<Option<String>>,
     model: OnnxModel,
     /// What tensors that are written are called.
     names: BTreeMap<TensorId, String>,
@@ -71,13 +71,13 @@ pub(crate) struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    pub(crate) fn new(graph: &'a Graph, profile: Profile, opset: i64, axis: String) -> Self {
+    pub(crate) fn new(graph: &'a Graph, profile: Profile, opset: i64, axes: Vec<String>) -> Self {
         let model = OnnxModel { opset: opset.max(codes::opset_of_graph(graph)), ..OnnxModel::default() };
         Self {
             graph,
             profile,
-            axis,
-            size: None,
+            sizes: vec![None; axes.len()],
+            axes,
             model,
             names: BTreeMap::new(),
             reshaped: BTreeMap::new(),
@@ -144,12 +144,19 @@ impl<'a> Lowering<'a> {
     }
 
     fn boundary(&self, tensor: &TensorIr, name: String) -> Result<Boundary, OnnxError> {
-        let dims = tensor.shape.iter().zip(self.graph.factors(tensor)).map(|(size, factor)| match factor {
-            0 => Dim::Fixed(*size),
-            1 => Dim::Free(self.axis.clone()),
-            factor => Dim::Free(format!("{factor} * {}", self.axis)),
+        let dims = self.graph.lengths(tensor).into_iter().map(|length| match length {
+            Length::Fixed(len) => Dim::Fixed(len),
+            Length::Free { .. } => Dim::Free(self.named(&length)),
         });
         Ok(Boundary { name, element: self.element(tensor.dtype)?, dims: dims.collect() })
+    }
+
+    /// A length with the names of axes: `6 * batch * sequence`.
+    fn named(&self, length: &Length) -> String {
+        let Length::Free { times, axes } = length else { return length.to_string() };
+        let times = (*times != 1).then(|| times.to_string());
+        let words: Vec<String> = times.into_iter().chain(axes.iter().map(|axis| self.axes[*axis].clone())).collect();
+        words.join(" * ")
     }
 
     fn element(&self, dtype: DType) -> Result<ElementType, OnnxError> {
@@ -223,6 +230,11 @@ impl<'a> Lowering<'a> {
         if let Some(name) = self.names.get(&tensor.id) {
             return Ok(name.clone());
         }
+        if let Some(range) = self.graph.free_range(tensor.id) {
+            let numbers = self.range(range, &self.graph.lengths(tensor)[0])?;
+            self.names.insert(tensor.id, numbers.clone());
+            return Ok(numbers);
+        }
         let Some(data) = self.constant(tensor.id).cloned() else {
             return Err(self.refused(format!("it reads a tensor of {:?} that nothing computes", tensor.shape)));
         };
@@ -237,7 +249,8 @@ impl<'a> Lowering<'a> {
 
     /// A tensor that is there from the beginning, in the shape that it is read in.
     fn constant(&self, id: TensorId) -> Option<&TensorData> {
-        self.graph.values().get(&id).or_else(|| self.reshaped.get(&id).map(|(_, data)| data))
+        let values = self.graph.values().get(&id).filter(|_| self.graph.free_range(id).is_none());
+        values.or_else(|| self.reshaped.get(&id).map(|(_, data)| data))
     }
 
     /// The path of the parameter that such a tensor is.
@@ -266,48 +279,87 @@ impl<'a> Lowering<'a> {
         name
     }
 
-    /// The size of the free axis, as a tensor of one element.
-    fn free_size(&mut self) -> Result<String, OnnxError> {
-        if let Some(size) = &self.size {
+    /// The size of a free axis, as a tensor of one element.
+    fn free_size(&mut self, free: usize) -> Result<String, OnnxError> {
+        if let Some(size) = &self.sizes[free] {
             return Ok(size.clone());
         }
-        let of_inputs = self.graph.free_axis().map(|free| free.of_inputs[0]);
-        let (input, axis) = of_inputs.ok_or_else(|| self.refused("no axis is free"))?;
+        let (input, axis) = self.graph.free_axes()[free].of_inputs[0];
         let input = self.value(&self.graph.inputs()[input])?;
         let axis = axis as i64;
         let ends = vec![("start", Attribute::Int(axis)), ("end", Attribute::Int(axis + 1))];
         let size = self.emit("Shape", vec![input], ends);
-        self.size = Some(size.clone());
+        self.sizes[free] = Some(size.clone());
         Ok(size)
     }
 
-    /// A shape, of which some axes may be multiples of the free one.
-    fn shape(&mut self, dims: &[usize], factors: &[usize]) -> Result<String, OnnxError> {
-        if factors.iter().all(|factor| *factor == 0) {
-            let dims: Vec<i64> = dims.iter().map(|dim| *dim as i64).collect();
+    /// A length, as a tensor of one element: a number, or the product of free sizes.
+    fn length(&mut self, length: &Length) -> Result<String, OnnxError> {
+        let (times, axes) = match length {
+            Length::Fixed(len) => return Ok(self.integers("size", &[*len as i64])),
+            Length::Free { times, axes } => (*times, axes),
+        };
+        let mut product: Option<String> = None;
+        for axis in axes {
+            let size = self.free_size(*axis)?;
+            product = Some(match product {
+                None => size,
+                Some(product) => self.emit("Mul", vec![product, size], vec![]),
+            });
+        }
+        let factor = (times != 1 || product.is_none()).then(|| self.integers("factor", &[times as i64]));
+        Ok(match (product, factor) {
+            (Some(product), Some(factor)) => self.emit("Mul", vec![product, factor], vec![]),
+            (product, factor) => product.or(factor).expect("one of the two is there"),
+        })
+    }
+
+    /// As many numbers as a free length says.
+    fn range(&mut self, FreeRange { start, step, dtype }: FreeRange, length: &Length) -> Result<String, OnnxError> {
+        let (length, no_axes, to) = (self.length(length)?, self.integers("shape", &[]), self.element(dtype)?);
+        let count = self.emit("Reshape", vec![length, no_axes], vec![]);
+        let [start, step] = [start, step].map(|number| self.scalar(ScalarIr::Int(number), DType::I64));
+        let (start, step) = (start?, step?);
+        let reach = self.emit("Mul", vec![count, step.clone()], vec![]);
+        let end = self.emit("Add", vec![start.clone(), reach], vec![]);
+        let numbers = self.emit("Range", vec![start, end, step], vec![]);
+        Ok(match to {
+            ElementType::Int64 => numbers,
+            _ => self.emit("Cast", vec![numbers], vec![("to", Attribute::Int(to as i64))]),
+        })
+    }
+
+    /// A shape, of which some axes may be free.
+    fn shape(&mut self, lengths: &[Length]) -> Result<String, OnnxError> {
+        if lengths.iter().all(Length::is_fixed) {
+            let dims: Vec<i64> = lengths.iter().map(|length| length.at(&[]) as i64).collect();
             return Ok(self.integers("shape", &dims));
         }
         let mut parts = Vec::new();
-        for (dim, factor) in dims.iter().zip(factors) {
-            parts.push(match factor {
-                0 => self.integers("size", &[*dim as i64]),
-                1 => self.free_size()?,
-                factor => {
-                    let (size, factor) = (self.free_size()?, self.integers("factor", &[*factor as i64]));
-                    self.emit("Mul", vec![size, factor], vec![])
-                }
-            });
+        for length in lengths {
+            parts.push(self.length(length)?);
         }
         Ok(self.emit("Concat", parts, vec![("axis", Attribute::Int(0))]))
     }
 
-    /// The shape to reshape to: one axis may be what is left.
-    fn target(&mut self, dims: &[usize], factors: &[usize]) -> Result<String, OnnxError> {
-        if factors.iter().filter(|factor| **factor > 0).count() != 1 {
-            return self.shape(dims, factors);
-        }
-        let dims = dims.iter().zip(factors).map(|(dim, factor)| if *factor > 0 { -1 } else { *dim as i64 });
-        Ok(self.integers("shape", &dims.collect::<Vec<_>>()))
+    /// The shape to reshape to, of a tensor of these lengths: an axis that stays where it is may be copied, and one may
+    /// be what is left.
+    fn target(&mut self, from: &[Length], to: &[Length]) -> Result<String, OnnxError> {
+        let is_kept = |axis: usize| from.get(axis) == Some(&to[axis]);
+        let free: Vec<usize> = (0..to.len()).filter(|axis| !to[*axis].is_fixed()).collect();
+        let moved: Vec<usize> = free.iter().copied().filter(|axis| !is_kept(*axis)).collect();
+        let left = match (&moved[..], &free[..]) {
+            ([left], _) | ([], [left]) => Some(*left),
+            ([], _) => None,
+            _ => return self.shape(to),
+        };
+        let dim = |(axis, length): (usize, &Length)| match length {
+            Length::Fixed(len) => *len as i64,
+            _ if left == Some(axis) => -1,
+            _ => 0,
+        };
+        let dims: Vec<i64> = to.iter().enumerate().map(dim).collect();
+        Ok(self.integers("shape", &dims))
     }
 
     fn floats(&mut self, what: &str, dims: &[usize], values: &[f32]) -> String {

@@ -218,8 +218,8 @@ impl Lowering<'_> {
         if output.iter().all(|len| *len == 1) {
             return self.plain(out, "GlobalAveragePool", &[x]);
         }
-        for factor in &self.graph.factors(x)[2..] {
-            self.fixed(*factor, "it is divided into windows")?;
+        for length in &self.graph.lengths(x)[2..] {
+            self.fixed(length, "it is divided into windows")?;
         }
         if input.iter().zip(output).all(|(input, output)| *output > 0 && input.is_multiple_of(*output)) {
             let kernel: Vec<usize> = input.iter().zip(output).map(|(input, output)| input / output).collect();

@@ -1,8 +1,8 @@
 //! One operation after the other.
 
 use burn::tensor::{DType, TensorData};
-use burn_quant_graph::RecordedOp;
-use burn_quant_graph::ir::{BaseOperationIr, NumericOperationIr, OperationIr, ScalarIr, TensorIr};
+use burn_quant_graph::ir::{BaseOperationIr, NumericOperationIr, OperationIr, RepeatDimOpIr, ScalarIr, TensorIr};
+use burn_quant_graph::{Length, RecordedOp};
 use burn_quant_ops::Hadamard;
 
 use super::reductions::Order;
@@ -84,13 +84,7 @@ impl Lowering<'_> {
                 self.with_scalar(&op.out, "Equal", &op.lhs, op.rhs)?;
                 self.not(&op.out)
             }
-            Op::RepeatDim(op) => {
-                let repeats: Vec<i64> =
-                    (0..op.tensor.shape.len()).map(|axis| if axis == op.dim { op.times as i64 } else { 1 }).collect();
-                let inputs = vec![self.value(&op.tensor)?, self.integers("repeats", &repeats)];
-                self.emit_as(&op.out, "Tile", inputs, vec![]);
-                Ok(())
-            }
+            Op::RepeatDim(op) => self.repeat(op),
             Op::Cat(op) => {
                 let inputs = op.tensors.iter().map(|tensor| self.value(tensor)).collect::<Result<_, _>>()?;
                 self.emit_as(&op.out, "Concat", inputs, vec![("axis", Attribute::Int(op.dim as i64))]);
@@ -104,6 +98,25 @@ impl Lowering<'_> {
             Op::AllDim(op) => self.truth(&op.out, "ReduceMin", &op.input, Some(op.axis)),
             Op::AnyDim(op) => self.truth(&op.out, "ReduceMax", &op.input, Some(op.axis)),
         }
+    }
+
+    /// An axis again and again: a number of times, or as often as a free size says.
+    fn repeat(&mut self, op: &RepeatDimOpIr) -> Result<(), OnnxError> {
+        let (before, after) = (&self.graph.lengths(&op.tensor)[op.dim], &self.graph.lengths(&op.out)[op.dim]);
+        let times = match (before, after) {
+            (Length::Fixed(len), Length::Free { times, axes }) if *len > 0 && times.is_multiple_of(*len) => {
+                Length::Free { times: times / len, axes: axes.clone() }
+            }
+            (Length::Fixed(_), Length::Free { .. }) => {
+                return Err(self.refused("an axis is not repeated as a whole; capture one size"));
+            }
+            _ => Length::Fixed(op.times),
+        };
+        let axis = |axis: usize| if axis == op.dim { times.clone() } else { Length::Fixed(1) };
+        let repeats: Vec<Length> = (0..op.tensor.shape.len()).map(axis).collect();
+        let inputs = vec![self.value(&op.tensor)?, self.shape(&repeats)?];
+        self.emit_as(&op.out, "Tile", inputs, vec![]);
+        Ok(())
     }
 
     fn numeric(&mut self, op: &NumericOperationIr) -> Result<(), OnnxError> {
@@ -238,7 +251,7 @@ impl Lowering<'_> {
             self.reshaped.insert(out.id, (origin, data));
             return Ok(());
         }
-        if input.shape == out.shape && self.graph.factors(input) == self.graph.factors(out) {
+        if input.shape == out.shape && self.graph.lengths(input) == self.graph.lengths(out) {
             // it is what it was, as codes or as values
             match self.coded.get(&input.id).cloned() {
                 Some(coded) => _ = self.coded.insert(out.id, coded),
@@ -249,7 +262,7 @@ impl Lowering<'_> {
             }
             return Ok(());
         }
-        let shape = self.target(&out.shape, &self.graph.factors(out))?;
+        let shape = self.target(&self.graph.lengths(input), &self.graph.lengths(out))?;
         if self.moved_codes(input, out, "Reshape", vec![shape.clone()], vec![]) {
             return Ok(());
         }
@@ -271,24 +284,23 @@ impl Lowering<'_> {
     /// Blocks of an axis times their matrices.
     fn hadamard(&mut self, rotation: Hadamard, x: &TensorIr, out: &TensorIr) -> Result<(), OnnxError> {
         let Hadamard { axis, block, .. } = rotation;
-        let (rank, len, factors) = (x.shape.len(), x.shape[axis], self.graph.factors(x));
-        self.fixed(factors[axis], "it is rotated")?;
+        let (rank, len, lengths) = (x.shape.len(), x.shape[axis], self.graph.lengths(x));
+        self.fixed(&lengths[axis], "it is rotated")?;
         let mut value = self.value(x)?;
         let mut swap: Vec<usize> = (0..rank).collect();
         swap.swap(axis, rank - 1);
         if axis != rank - 1 {
             value = self.emit("Transpose", vec![value], vec![("perm", ints(swap.clone()))]);
         }
-        let (last, last_factors): (Vec<usize>, Vec<usize>) =
-            swap.iter().map(|axis| (x.shape[*axis], factors[*axis])).unzip();
-        let blocks: Vec<usize> = last[..rank - 1].iter().copied().chain([len / block, 1, block]).collect();
-        let blocks_factors: Vec<usize> = last_factors[..rank - 1].iter().copied().chain([0; 3]).collect();
-        let blocks = self.target(&blocks, &blocks_factors)?;
-        value = self.emit("Reshape", vec![value, blocks], vec![]);
+        let last: Vec<Length> = swap.iter().map(|axis| lengths[*axis].clone()).collect();
+        let of_blocks = [len / block, 1, block].map(Length::Fixed);
+        let in_blocks: Vec<Length> = last[..rank - 1].iter().cloned().chain(of_blocks).collect();
+        let target = self.target(&last, &in_blocks)?;
+        value = self.emit("Reshape", vec![value, target], vec![]);
         let matrices = self.floats("hadamard", &[len / block, block, block], &rotation.matrices(len));
         value = self.emit("MatMul", vec![value, matrices], vec![]);
-        let last = self.target(&last, &last_factors)?;
-        value = self.emit("Reshape", vec![value, last], vec![]);
+        let target = self.target(&in_blocks, &last)?;
+        value = self.emit("Reshape", vec![value, target], vec![]);
         if axis != rank - 1 {
             value = self.emit("Transpose", vec![value], vec![("perm", ints(swap))]);
         }
@@ -327,19 +339,22 @@ impl Lowering<'_> {
     }
 
     pub(super) fn shape_of(&mut self, tensor: &TensorIr) -> Result<String, OnnxError> {
-        self.shape(&tensor.shape, &self.graph.factors(tensor))
+        self.shape(&self.graph.lengths(tensor))
     }
 
     /// Refuses an axis of any size.
-    pub(super) fn fixed(&self, factor: usize, why: &str) -> Result<(), OnnxError> {
-        match factor {
-            0 => Ok(()),
-            _ => Err(self.refused(format!("the size of `{}` is free, and {why}; capture one size", self.axis))),
+    pub(super) fn fixed(&self, length: &Length, why: &str) -> Result<(), OnnxError> {
+        match length {
+            Length::Fixed(_) => Ok(()),
+            Length::Free { .. } => {
+                let axis = self.named(length);
+                Err(self.refused(format!("the size of `{axis}` is free, and {why}; capture one size")))
+            }
         }
     }
 
     fn filled(&mut self, out: &TensorIr, value: ScalarIr) -> Result<(), OnnxError> {
-        let is_fixed = self.graph.factors(out).iter().all(|factor| *factor == 0);
+        let is_fixed = self.graph.lengths(out).iter().all(Length::is_fixed);
         if is_fixed && out.shape.num_elements() <= SMALL && out.dtype == DType::F32 {
             let data = TensorData::full(out.shape.clone(), value.elem::<f32>());
             self.reshaped.insert(out.id, (out.id, data)); // written where it is read

@@ -2,6 +2,7 @@
 //! the same.
 
 use burn::tensor::DType;
+use burn_quant_graph::Length;
 use burn_quant_graph::ir::{TensorId, TensorIr};
 use burn_quant_numerics::{AnyGrid, BlockScale, Elements, Format, IntSpan, ScaleFormat};
 use burn_quant_ops::{Call, Groups, Scales};
@@ -46,10 +47,11 @@ impl Lowering<'_> {
             }
             None => {
                 // a range for each index of the free axis is one of the data: others were calibrated for its size
-                let (groups, factors) = (&call.spec.groups, self.graph.factors(&inputs[0]));
-                let divided = factors.iter().zip(groups.counts()).any(|(factor, count)| *factor > 0 && *count > 1);
-                if divided && !call.scales.is_dynamic() {
-                    self.fixed(1, "ranges are of its indices")?;
+                let (groups, lengths) = (&call.spec.groups, self.graph.lengths(&inputs[0]));
+                for (length, count) in lengths.iter().zip(groups.counts()) {
+                    if *count > 1 && !call.scales.is_dynamic() {
+                        self.fixed(length, "ranges are of its indices")?;
+                    }
                 }
                 self.activations(call, &inputs[0], &ranges, out)
             }
@@ -219,7 +221,7 @@ impl Lowering<'_> {
         x: &TensorIr,
         ranges: &Ranges,
     ) -> Result<String, OnnxError> {
-        let (amax, factors) = (self.given(ranges.amax)?, self.graph.factors(x));
+        let (amax, lengths) = (self.given(ranges.amax)?, self.graph.lengths(x));
         let mut value = self.value(x)?;
         if x.dtype != DType::F32 {
             value = self.emit("Cast", vec![value], vec![("to", Attribute::Int(1))]);
@@ -237,11 +239,11 @@ impl Lowering<'_> {
             {
                 self.pair(call.spec.format, amax[0], value)?
             }
-            (amax, Scales::Static | Scales::Dynamic) => self.rounded(call, amax, value, &factors)?,
-            (None, Scales::PowersOfTwo) => self.rounded(call, None, value, &factors)?,
+            (amax, Scales::Static | Scales::Dynamic) => self.rounded(call, amax, value, &lengths)?,
+            (None, Scales::PowersOfTwo) => self.rounded(call, None, value, &lengths)?,
             (None, Scales::TwoLevel(BlockScale::Dynamic)) => {
                 let global = self.given(ranges.global_amax)?.expect("two-level scales stand under a range");
-                self.two_levels(call, global[0], value, &factors)?
+                self.two_levels(call, global[0], value, &lengths)?
             }
             _ => return Err(self.refused("activations in static blocks have no form here; make them dynamic")),
         };
@@ -314,10 +316,10 @@ impl Lowering<'_> {
         call: &Call,
         amax: Option<Vec<f32>>,
         x: String,
-        factors: &[usize],
+        lengths: &[Length],
     ) -> Result<String, OnnxError> {
         let (groups, format) = (&call.spec.groups, call.spec.format);
-        let (x, groups, shape) = self.in_blocks(x, groups, factors)?;
+        let (x, groups, shape) = self.in_blocks(x, groups, lengths)?;
         let grid = AnyGrid::new(format, call.scales.format(), 0.0);
         let elements = Elements::of(format);
         let scale = match amax {
@@ -339,16 +341,22 @@ impl Lowering<'_> {
         let units = self.emit("Div", vec![x, scale.clone()], vec![]);
         let points = self.points(format, symmetric, units)?;
         let y = self.emit("Mul", vec![points, scale], vec![]);
-        self.out_of_blocks(y, shape, factors)
+        self.out_of_blocks(y, shape, lengths)
     }
 
     /// Blocks with scales in E4M3 under the range of the tensor.
-    fn two_levels(&mut self, call: &Call, global_amax: f32, x: String, factors: &[usize]) -> Result<String, OnnxError> {
+    fn two_levels(
+        &mut self,
+        call: &Call,
+        global_amax: f32,
+        x: String,
+        lengths: &[Length],
+    ) -> Result<String, OnnxError> {
         let format = call.spec.format;
         let AnyGrid::TwoLevel(grid) = AnyGrid::new(format, call.scales.format(), global_amax) else {
             unreachable!("two-level scales have a grid of two levels")
         };
-        let (x, groups, shape) = self.in_blocks(x, &call.spec.groups, factors)?;
+        let (x, groups, shape) = self.in_blocks(x, &call.spec.groups, lengths)?;
         let range = self.range_of(x.clone(), &groups);
         let unit = grid.tensor_scale();
         let unit_of_range = self.floats("max", &[], &[unit * format.max()]);
@@ -367,7 +375,7 @@ impl Lowering<'_> {
         let units = self.emit("Div", vec![x, scale.clone()], vec![]);
         let points = self.points(format, true, units)?;
         let y = self.emit("Mul", vec![points, scale], vec![]);
-        self.out_of_blocks(y, shape, factors)
+        self.out_of_blocks(y, shape, lengths)
     }
 
     /// The nearest points of a format.
@@ -445,7 +453,7 @@ impl Lowering<'_> {
         &mut self,
         x: String,
         groups: &Groups,
-        factors: &[usize],
+        lengths: &[Length],
     ) -> Result<(String, Groups, Option<Split>), OnnxError> {
         use burn_quant_ops::AxisGroups::{Each, Whole};
         let (shape, counts) = (groups.shape(), groups.counts());
@@ -471,22 +479,22 @@ impl Lowering<'_> {
                 let mut axes: Vec<_> =
                     counts.iter().zip(shape).map(|(count, _)| if *count == 1 { Whole } else { Each }).collect();
                 axes.splice(axis..=axis, [Each, Whole]);
-                self.fixed(factors[axis], "blocks are of it")?;
-                let mut split_factors = factors.to_vec();
-                split_factors.splice(axis..=axis, [0, 0]);
-                let dims = self.target(&split, &split_factors)?;
+                self.fixed(&lengths[axis], "blocks are of it")?;
+                let mut in_blocks = lengths.to_vec();
+                in_blocks.splice(axis..=axis, [counts[axis], size].map(Length::Fixed));
+                let dims = self.target(lengths, &in_blocks)?;
                 let x = self.emit("Reshape", vec![x, dims], vec![]);
-                Ok((x, Groups::new(&split, &axes), Some(Split { shape: shape.to_vec(), axis, missing })))
+                Ok((x, Groups::new(&split, &axes), Some(Split { lengths: in_blocks, axis, len, missing })))
             }
             _ => Err(self.refused(format!("blocks of {counts:?} do not divide activations of {shape:?}"))),
         }
     }
 
-    fn out_of_blocks(&mut self, y: String, split: Option<Split>, factors: &[usize]) -> Result<String, OnnxError> {
-        let Some(Split { mut shape, axis, missing }) = split else { return Ok(y) };
-        let len = shape[axis];
-        shape[axis] += missing;
-        let target = self.target(&shape, factors)?;
+    fn out_of_blocks(&mut self, y: String, split: Option<Split>, lengths: &[Length]) -> Result<String, OnnxError> {
+        let Some(Split { lengths: in_blocks, axis, len, missing }) = split else { return Ok(y) };
+        let mut filled_up = lengths.to_vec();
+        filled_up[axis] = Length::Fixed(len + missing);
+        let target = self.target(&in_blocks, &filled_up)?;
         let y = self.emit("Reshape", vec![y, target], vec![]);
         if missing == 0 {
             return Ok(y);
@@ -499,10 +507,12 @@ impl Lowering<'_> {
     }
 }
 
-/// What a tensor was before an axis was divided into blocks, the last filled up.
+/// A tensor, an axis of which was divided into blocks, the last filled up.
 struct Split {
-    shape: Vec<usize>,
+    lengths: Vec<Length>,
     axis: usize,
+    /// How long the axis was.
+    len: usize,
     missing: usize,
 }
 

@@ -129,7 +129,7 @@ impl Lowering<'_> {
         [values, indices]: [Option<&TensorIr>; 2],
     ) -> Result<(), OnnxError> {
         let Some(result) = values.or(indices) else { return Ok(()) };
-        let count = self.shape(&result.shape[axis..=axis], &self.graph.factors(result)[axis..=axis])?;
+        let count = self.length(&self.graph.lengths(result)[axis])?;
         let inputs = vec![self.value(input)?, count];
         let outputs = vec![self.fresh("TopK"), self.fresh("TopK.indices")];
         let largest = ("largest", Attribute::Int((order == Order::Largest).into()));

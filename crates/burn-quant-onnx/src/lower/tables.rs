@@ -38,7 +38,7 @@ impl Lowering<'_> {
         }
         let mut rows = self.gathered(table, axis, places);
         if !is_list {
-            let shape = self.target(&out.shape, &self.graph.factors(out))?;
+            let shape = self.target(&[], &self.graph.lengths(out))?;
             rows = self.emit("Reshape", vec![rows, shape], vec![]);
         }
         self.names.insert(out.id, rows);
