@@ -13,6 +13,7 @@ mod faults;
 mod findings;
 mod gradient;
 mod graph;
+#[cfg(feature = "flex")] // as of files of burn's own layers
 mod graph_axes;
 mod graph_model;
 mod kv_cache;
