@@ -467,7 +467,8 @@ fn the_contract_of_algorithms() {
     // the table
     let on_host = burn_quant_tests::device().0 == "flex";
     let (formats, data) = if on_host { (formats(), &data[..]) } else { (formats().split_off(3), &data[2..3]) };
-    for algorithm in algorithms() {
+    let each = if on_host { 1 } else { 3 };
+    for algorithm in algorithms().into_iter().step_by(each) {
         for (format, config, bound) in formats.clone() {
             let config = config.with_algorithm(algorithm.clone());
             for (what, x) in data {

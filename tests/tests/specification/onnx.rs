@@ -130,10 +130,12 @@ fn the_nodes_of_a_network_are_those_of_the_snapshot() {
 /// Where `BURN_QUANT_ORT` names a Python with onnx, onnxruntime, safetensors and numpy, it runs files and compares.
 #[test]
 fn onnx_runtime_computes_what_burn_does() {
-    let (_, device) = device();
+    let (name, device) = device();
+    // files do not depend on the device, and a software GPU is slow
+    let each = if name == "flex" { 1 } else { 12 };
     let x = spread::<4>([7, 1, 10, 10], &device);
     let mut files = Files::new();
-    for preset in presets::all() {
+    for preset in presets::all().iter().step_by(each) {
         let calibrate = |network: &Network| drop(network.forward(x.clone()));
         let Ok((network, _)) = quantize(Network::new(&device), &(preset.config)(), calibrate) else { continue };
         let (packed, _) = compress_with(network.clone(), WithoutPackedForm::Keep).unwrap();
@@ -143,7 +145,7 @@ fn onnx_runtime_computes_what_burn_does() {
             files.add(&format!("{kind}-{}", preset.name), &onnx, x.clone(), network.forward(x.clone()));
         }
     }
-    assert!(files.len() > 30);
+    assert!(files.len() > 30 / each);
     files.check();
 }
 

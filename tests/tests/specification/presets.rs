@@ -15,7 +15,7 @@ use burn_quant::{
     Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, presets, quantize, quantize_weights,
 };
 use burn_quant_tests::compare::relative_error;
-use burn_quant_tests::device;
+use burn_quant_tests::{device, processor};
 
 use crate::{spread, values};
 
@@ -216,7 +216,7 @@ impl Block {
 
 #[test]
 fn every_preset_quantizes_a_model() {
-    let (_, device) = device();
+    let device = processor(); // each op is tested on every backend
     let x = spread([4, 64], &device);
     device.seed(3);
     let float = Block::new(&device);

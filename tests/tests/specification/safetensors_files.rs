@@ -122,7 +122,9 @@ fn there_and_back<M: Module>(model: &M, fresh: M, what: &str) -> M {
 fn every_format_comes_back_with_the_same_outputs_and_ranges() {
     for (backend, device) in devices() {
         let x = Net::inputs(&device);
-        for (format, config) in formats() {
+        // a software GPU is slow, and files do not depend on the device
+        let each = if backend.contains("flex") { 1 } else { 4 };
+        for (format, config) in formats().into_iter().step_by(each) {
             let what = format!("{format} on {backend}");
             let model = Net::quantized(config, &device);
             let restored = there_and_back(&model, Net::new(&device), &what);
