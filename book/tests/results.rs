@@ -7,9 +7,27 @@ type Quoted = (&'static str, &'static str, &'static str, &'static str, &'static 
 
 const FAILS: &str = "book/src/when-accuracy-falls.md";
 const PER_TOKEN: &str = "INT8, a range per token";
+const CHARACTER: &str = "bits per character";
 const SMOLLM: &str = "SmolLM2-135M, perplexity";
 
-const QUOTED: [Quoted; 11] = [
+const SEARCH: &str = "book/src/auto-quantize.md";
+const GPT: &str = "auto-quantize-char-gpt";
+const UNIFORM: &str = "best uniform format";
+const WIDER: &str = "best with wider ends";
+
+const QUOTED: [Quoted; 23] = [
+    (SEARCH, "4.5", "auto-quantize", GPT, "auto-quantize, at most 4.5", CHARACTER),
+    (SEARCH, "5", "auto-quantize", GPT, "auto-quantize, at most 5", CHARACTER),
+    (SEARCH, "6", "auto-quantize", GPT, "auto-quantize, at most 6", CHARACTER),
+    (SEARCH, "8", "auto-quantize", GPT, "auto-quantize, at most 8", CHARACTER),
+    (SEARCH, "4.5", UNIFORM, GPT, "all w3a8", CHARACTER),
+    (SEARCH, "5", UNIFORM, GPT, "all w4a8", CHARACTER),
+    (SEARCH, "6", UNIFORM, GPT, "all w5a8", CHARACTER),
+    (SEARCH, "8", UNIFORM, GPT, "all w6a8", CHARACTER),
+    (SEARCH, "4.5", WIDER, GPT, "w3a8, ends w8a8", CHARACTER),
+    (SEARCH, "5", WIDER, GPT, "w4a8, ends w8a8", CHARACTER),
+    (SEARCH, "6", WIDER, GPT, "w5a8, ends w8a8", CHARACTER),
+    (SEARCH, "8", WIDER, GPT, "w6a8, ends float", CHARACTER),
     (FAILS, "float", SMOLLM, "smollm2", "float (dequantized Q4_1)", "perplexity"),
     (FAILS, "`int8_default`", SMOLLM, "smollm2", "INT8", "perplexity"),
     (FAILS, "`int8_per_channel_per_token`", SMOLLM, "smollm2", PER_TOKEN, "perplexity"),
@@ -65,7 +83,9 @@ fn quoted_numbers_are_those_of_the_results() {
 #[test]
 fn results_say_where_and_when_they_were_made() {
     for file in [
+        "auto-quantize-char-gpt",
         "auto-quantize-cnn",
+        "auto-quantize-minilm",
         "burns-own",
         "char-gpt",
         "cnn",

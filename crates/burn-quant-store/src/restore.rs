@@ -145,8 +145,8 @@ impl Restore {
     ///
     /// # Errors
     ///
-    /// Those of [`restore`], and [`StoreError::SamePath`] if two paths of the file are renamed to one; what is wrong with
-    /// its contents is in a [`StoreError::InFile`].
+    /// Those of [`restore`], and [`StoreError::SamePath`] if two paths of the file are renamed to one; what is wrong
+    /// with its contents is in a [`StoreError::InFile`].
     pub fn load<M: Module>(&self, model: M, path: impl AsRef<Path>) -> Result<(M, RestoreReport), StoreError> {
         let path = path.as_ref();
         self.load_bytes(model, read(path)?).map_err(|error| error.in_file(path))
