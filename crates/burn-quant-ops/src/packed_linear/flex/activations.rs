@@ -158,9 +158,9 @@ impl<V: Vectors> IntegerRows<V> {
         }
         let work = |(tile, out, sums, steps): (RowTile, &mut [V::Step], &mut [i32], &mut [f32])| {
             let (mut codes, mut scaled) = (vec![0i8; n * padded], Vec::new());
-            for row in 0..tile.rows {
+            for (row, row_step) in steps.iter_mut().enumerate().take(tile.rows) {
                 let x = x.row(tile.first + row, tiles.inputs(), &mut scaled);
-                steps[row] = quantize_row(x, tiles, grid, range, &mut codes);
+                *row_step = quantize_row(x, tiles, grid, range, &mut codes);
                 for (part, codes) in codes.chunks_exact(padded.max(1)).enumerate() {
                     let (at, rows) = (row * n + part, tile.size * n);
                     let four = codes.chunks_exact(STEP).map(|four| V::step(four.try_into().expect("a step of codes")));
