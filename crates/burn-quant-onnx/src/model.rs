@@ -78,6 +78,11 @@ pub(crate) enum Attribute {
     Ints(Vec<i64>),
     Float(f32),
     Text(&'static str),
+    /// A step of a loop: the next state, which is also its result, is an operator of the state and an element.
+    Step {
+        operator: &'static str,
+        element: ElementType,
+    },
 }
 
 /// A value that is there from the beginning.
@@ -134,6 +139,7 @@ impl fmt::Display for OnnxModel {
                 Attribute::Float(value) => format!("{name}={value}"),
                 Attribute::Ints(values) => format!("{name}={values:?}"),
                 Attribute::Text(text) => format!("{name}={text}"),
+                Attribute::Step { operator, .. } => format!("{name}={operator}"),
             };
             let attributes: Vec<String> = node.attributes.iter().map(attribute).collect();
             match attributes.is_empty() {
@@ -257,8 +263,26 @@ impl Attribute {
             Attribute::Int(value) => message.int(3, *value).int(20, 2),
             Attribute::Text(value) => message.text(4, value).int(20, 3),
             Attribute::Ints(values) => message.ints(8, values.iter().copied()).int(20, 7),
+            Attribute::Step { operator, element } => message.message(6, step(operator, *element)).int(20, 5),
         }
     }
+}
+
+/// The graph of a step of a loop.
+fn step(operator: &'static str, element: ElementType) -> Message {
+    let node = |operator: &'static str, inputs: &[&str], output: &str| {
+        let inputs = inputs.iter().map(|input| input.to_string()).collect();
+        Node { operator, name: output.into(), inputs, outputs: vec![output.into()], attributes: vec![] }.message()
+    };
+    let value = |name: &str| {
+        let tensor = Message::default().message(1, Message::default().int(1, element as i64));
+        Message::default().text(1, name).message(2, tensor)
+    };
+    Message::default()
+        .messages(1, [node(operator, &["state", "element"], "next"), node("Identity", &["next"], "result")])
+        .text(2, "step")
+        .messages(11, ["state", "element"].map(value))
+        .messages(12, ["next", "result"].map(value))
 }
 
 impl Initializer {

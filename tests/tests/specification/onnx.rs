@@ -114,6 +114,20 @@ fn convolutions_stay_codes_up_to_the_next_layer() {
     assert!(order.contains("Conv QuantizeLinear Clip MaxPool Transpose DequantizeLinear"), "{text}");
 }
 
+/// A packed product rounds its activations itself: a convolution before it stays codes all the same.
+#[test]
+fn a_packed_network_has_the_products_of_the_network() {
+    let (_, device) = device();
+    let x = spread::<4>([3, 1, 10, 10], &device);
+    let calibrate = |network: &Network| drop(network.forward(x.clone()));
+    let (network, _) = quantize(Network::new(&device), &presets::int8_default(), calibrate).unwrap();
+    let (packed, _) = compress(network.clone()).unwrap();
+    let [written, of_packed] = [network, packed].map(|network| export(&network, x.clone(), Network::forward).unwrap());
+    assert_eq!(of_packed.operators(), written.operators());
+    let text = of_packed.to_string();
+    assert!(text.contains("head.input_quantizer.QuantizeLinear = QuantizeLinear(two.Conv"), "{text}");
+}
+
 /// What a network of two convolutions and a linear layer is written as, node by node.
 #[test]
 fn the_nodes_of_a_network_are_those_of_the_snapshot() {

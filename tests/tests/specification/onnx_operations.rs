@@ -8,7 +8,7 @@ use burn::tensor::ops::{
     AttentionModuleOptions, GridSampleOptions, GridSamplePaddingMode, InterpolateMode, InterpolateOptions,
     MaxPoolOptions, PadMode, UnfoldOptions,
 };
-use burn::tensor::{Bool, Device, IndexingUpdateOp as Update, Int, Tensor, activation, s};
+use burn::tensor::{Bool, DType, Device, IndexingUpdateOp as Update, Int, Tensor, activation, s};
 use burn_quant_graph::Values;
 use burn_quant_onnx::{OnnxError, OnnxModel, export};
 use burn_quant_tests::device;
@@ -121,6 +121,21 @@ fn elementwise_operations() {
             x.bitwise_or_scalar(5),
         ]
     });
+    let whole = ids(&[7, -7, 1 << 27, -9, 0, -(1 << 28)], [6], &device);
+    to.add("shifts", "Div, Mod, Mul, Sub", whole, |x: Tensor<1, Int>| {
+        vec![x.clone().bitwise_left_shift_scalar(3), x.bitwise_right_shift_scalar(2)]
+    });
+    let unsigned = |x: Tensor<1, Int>| {
+        let x = x.cast(DType::U32);
+        vec![x.clone().bitwise_left_shift_scalar(3), x.bitwise_right_shift_scalar(2)]
+            .into_iter()
+            .map(|x: Tensor<1, Int>| x.cast(DType::I64))
+            .collect::<Vec<_>>()
+    };
+    to.add("shifts_of_unsigned", "BitShift 2, Cast 3", ids(&[7, 8, 250, 1 << 30], [4], &device), unsigned);
+    to.add("hypot", "Add, Cast 3, Mul 2, Sqrt", (x.clone() * 1e25, y.clone() * 1e25), |(x, y): (Tensor<2>, _)| {
+        x.hypot(y)
+    });
     let vectors = (spread::<2>([3, 4], &device), y.clone().slice([0..3, 0..4]));
     to.add("cross", "Gather 4, Mul 2, Sub", vectors, |(x, y)| x.cross(y, 0));
     let composed = "Abs 3, Add 5, Clip 2, Div 4, Exp 5, Greater 2, GreaterOrEqual, HardSigmoid, LessOrEqual 6, Log 2, \
@@ -178,6 +193,13 @@ fn reductions_and_orders() {
         (x.clone().any_dim(0), x.all_dim(1))
     });
     to.add("cumsum", "CumSum", x.clone(), |x: Tensor<3>| x.cumsum(1));
+    to.add("cumulative", "Expand, Gather 3, Scan 3, Shape", x.clone(), |x: Tensor<3>| {
+        vec![x.clone().cumprod(1), x.clone().cummin(2), x.cummax(0)]
+    });
+    let whole = ids(&[3, -1, 4, 1, -5, 9], [2, 3], &device);
+    to.add("cumulative_integers", "Expand, Gather 3, Scan 3, Shape", whole, |x: Tensor<2, Int>| {
+        vec![x.clone().cumprod(1), x.clone().cummin(1), x.cummax(0)]
+    });
     to.add("moments", "Div, Mul, ReduceMean, ReduceProd, ReduceSum, Slice, Sub, TopK", x, |x: Tensor<3>| {
         let (variance, mean) = x.clone().var_mean(2);
         vec![variance, mean, x.clone().median(1), x.prod_dim(2)]
@@ -349,12 +371,13 @@ fn operations_of_any_size() {
     let rows = |batch: usize| spread::<2>([batch, 6], &device);
     let images = |batch: usize| spread::<4>([batch, 3, 5, 7], &device);
     type Rows = fn(&Nothing, Tensor<2>) -> Tensor<2>;
-    let of_rows: [(&str, Rows); 9] = [
+    let of_rows: [(&str, Rows); 10] = [
         ("pad", |_, x| x.pad([(0, 0), (1, 2)], 0.5)),
         ("flip", |_, x| x.flip([0])),
         ("sort", |_, x| x.sort(0)),
         ("topk", |_, x| x.topk(2, 1)),
         ("cumsum", |_, x| x.cumsum(0)),
+        ("cumprod", |_, x| x.cumprod(0)),
         ("remainder", |_, x| x.remainder_scalar(0.3)),
         ("any", |_, x| x.greater_elem(1.0).any_dim(0).float()),
         ("assign", |_, x| x.clone().slice_assign(s![.., 2..4], x.slice(s![.., 0..2]))),
@@ -392,15 +415,10 @@ fn operations_without_a_form_are_named() {
         let error: OnnxError = export(&Nothing, x.clone(), |_: &Nothing, x| forward(x)).unwrap_err();
         error.to_string()
     };
-    assert_eq!(
-        refused(|x| x.cumprod(1)),
-        "`CumProd` has no form in ONNX here: ONNX accumulates sums alone; compute it before, or without it"
-    );
     assert_eq!(refused(|x| x.clone().atan2(x)), "`ArcTan2` has no form in ONNX here: compute it before, or without it");
     assert_eq!(
-        refused(|x| x.int().bitwise_left_shift_scalar(1).float()),
-        "`BitwiseLeftShiftScalar` has no form in ONNX here: ONNX shifts unsigned integers alone; multiply or divide \
-         by a power of two"
+        refused(|x| x.clone().int().bitwise_left_shift(x.int()).float()),
+        "`BitwiseLeftShift` has no form in ONNX here: the number of bits is a tensor; shift by one number"
     );
     let lanczos = |_: &Nothing, x: Tensor<4>| {
         interpolate(x, InterpolateOptions::new(InterpolateMode::Lanczos3).with_output_size([8, 8]))

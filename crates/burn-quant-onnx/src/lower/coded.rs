@@ -65,9 +65,11 @@ impl Lowering<'_> {
                 OperationIr::BaseFloat(BaseOperationIr::SwapDims(op)) => op.out.id,
                 OperationIr::BaseFloat(BaseOperationIr::Permute(op)) => op.out.id,
                 _ => {
-                    let (call, amax) = self.fake_quant_of(reader).filter(|(call, _)| is_int8_of_tensor(call))?;
-                    let amax = self.constant_floats(amax?)?[0];
-                    let quantizer = self.layer_of(&self.graph.operations()[reader]);
+                    let found = self.fake_quant_of(reader).or_else(|| self.rounding_of_product(reader, id));
+                    let (call, amax) = found.filter(|(call, _)| is_int8_of_tensor(call))?;
+                    let (amax, range) = (self.constant_floats(amax?)?[0], self.origin(amax?));
+                    let quantizer = range.and_then(|range| Some(range.rsplit_once('.')?.0.to_string()));
+                    let quantizer = quantizer.unwrap_or_else(|| self.layer_of(&self.graph.operations()[reader]));
                     return Some(Rounding { format: call.spec.format, amax, quantizer });
                 }
             };
@@ -79,6 +81,18 @@ impl Lowering<'_> {
         let OperationIr::Custom(op) = &self.graph.operations()[at] else { return None };
         match RecordedOp::of(op, op.inputs[0].shape.as_slice()) {
             Ok(RecordedOp::FakeQuant(call)) => Some((call, op.inputs.get(1).map(|amax| amax.id))),
+            _ => None,
+        }
+    }
+
+    /// How the product with a packed weight at a place rounds its activations, and their range.
+    fn rounding_of_product(&self, at: usize, x: TensorId) -> Option<(Call, Option<TensorId>)> {
+        let OperationIr::Custom(op) = &self.graph.operations()[at] else { return None };
+        let shape = op.inputs[0].shape.as_slice();
+        match RecordedOp::of(op, shape) {
+            Ok(RecordedOp::PackedLinear(call)) if op.inputs[0].id == x => {
+                Some((call.rounding(shape)?, op.inputs.get(3).map(|amax| amax.id)))
+            }
             _ => None,
         }
     }
@@ -128,10 +142,15 @@ impl Lowering<'_> {
 
     /// The values of codes, where the fake quantization is that they were rounded for.
     pub(super) fn values_of_codes(&mut self, x: &TensorIr, out: &TensorIr) -> Result<bool, OnnxError> {
-        let Some(Coded { codes, scale, zero }) = self.coded.get(&x.id).cloned() else { return Ok(false) };
-        let values = self.emit("DequantizeLinear", vec![codes, scale, zero], vec![]);
+        let Some(values) = self.dequantized_codes(x) else { return Ok(false) };
         self.finish(values, out)?;
         Ok(true)
+    }
+
+    /// The values of a tensor that is written as codes.
+    pub(super) fn dequantized_codes(&mut self, x: &TensorIr) -> Option<String> {
+        let Coded { codes, scale, zero } = self.coded.get(&x.id).cloned()?;
+        Some(self.emit("DequantizeLinear", vec![codes, scale, zero], vec![]))
     }
 }
 

@@ -1,12 +1,14 @@
 //! Operations of elements, one by one: those of floats, of integers and of booleans, and activations.
 
+use burn::tensor::DType;
 use burn_quant_graph::ir::{
-    ActivationOperationIr, BoolOperationIr, CrossOpIr, FloatOperationIr, IntOperationIr, ScalarIr, TensorIr,
+    ActivationOperationIr, BinaryOpIr, BoolOperationIr, CrossOpIr, FloatOperationIr, IntOperationIr, ScalarIr,
+    ScalarOpIr, TensorIr,
 };
 
 use super::Lowering;
-use crate::OnnxError;
 use crate::model::Attribute;
+use crate::{ElementType, OnnxError};
 
 impl Lowering<'_> {
     pub(super) fn float(&mut self, op: &FloatOperationIr) -> Result<(), OnnxError> {
@@ -51,7 +53,8 @@ impl Lowering<'_> {
                 Ok(())
             }
             Op::Random(_) => Err(self.refused("a file computes the same each time; draw numbers before")),
-            Op::ArcTan2(_) | Op::Hypot(_) | Op::Quantize(_) | Op::Dequantize(_) => {
+            Op::Hypot(op) => self.hypotenuse(op),
+            Op::ArcTan2(_) | Op::Quantize(_) | Op::Dequantize(_) => {
                 Err(self.refused("compute it before, or without it"))
             }
         }
@@ -69,13 +72,55 @@ impl Lowering<'_> {
             Op::BitwiseXor(op) => self.plain(&op.out, "BitwiseXor", &[&op.lhs, &op.rhs]),
             Op::BitwiseXorScalar(op) => self.with_scalar(&op.out, "BitwiseXor", &op.lhs, op.rhs),
             Op::BitwiseNot(op) => self.plain(&op.out, "BitwiseNot", &[&op.input]),
-            Op::BitwiseLeftShift(_)
-            | Op::BitwiseLeftShiftScalar(_)
-            | Op::BitwiseRightShift(_)
-            | Op::BitwiseRightShiftScalar(_) => {
-                Err(self.refused("ONNX shifts unsigned integers alone; multiply or divide by a power of two"))
+            Op::BitwiseLeftShiftScalar(op) => self.shifted(op, "LEFT"),
+            Op::BitwiseRightShiftScalar(op) => self.shifted(op, "RIGHT"),
+            Op::BitwiseLeftShift(_) | Op::BitwiseRightShift(_) => {
+                Err(self.refused("the number of bits is a tensor; shift by one number"))
             }
         }
+    }
+
+    /// Bits moved by a number of places: ONNX shifts unsigned integers; of others products and quotients are taken, the
+    /// latter rounded down as a shift rounds.
+    fn shifted(&mut self, op: &ScalarOpIr, direction: &'static str) -> Result<(), OnnxError> {
+        let (dtype, places) = (op.lhs.dtype, op.rhs.elem::<i64>());
+        // a power of two that a signed integer has
+        if !(0..dtype.size() as i64 * 8 - 1).contains(&places) {
+            return Err(self.refused(format!("a shift by {places}; shift {dtype:?} by less than their bits")));
+        }
+        if matches!(dtype, DType::U8 | DType::U32 | DType::U64) {
+            let inputs = vec![self.value(&op.lhs)?, self.scalar(ScalarIr::Int(places), dtype)?];
+            self.emit_as(&op.out, "BitShift", inputs, vec![("direction", Attribute::Text(direction))]);
+            return Ok(());
+        }
+        let power = self.scalar(ScalarIr::Int(1 << places), dtype)?;
+        let mut value = self.value(&op.lhs)?;
+        if direction == "LEFT" {
+            self.emit_as(&op.out, "Mul", vec![value, power], vec![]);
+            return Ok(());
+        }
+        let rest = self.emit("Mod", vec![value.clone(), power.clone()], vec![]);
+        value = self.emit("Sub", vec![value, rest], vec![]);
+        self.emit_as(&op.out, "Div", vec![value, power], vec![]);
+        Ok(())
+    }
+
+    /// `√(x² + y²)`, in doubles, whose squares of floats are exact.
+    fn hypotenuse(&mut self, op: &BinaryOpIr) -> Result<(), OnnxError> {
+        if op.out.dtype != DType::F32 {
+            return Err(self.refused(format!("it is of {:?}; cast to f32 before", op.out.dtype)));
+        }
+        let to = |element: ElementType| vec![("to", Attribute::Int(element as i64))];
+        let mut squares = Vec::new();
+        for side in [&op.lhs, &op.rhs] {
+            let value = self.value(side)?;
+            let value = self.emit("Cast", vec![value], to(ElementType::Double));
+            squares.push(self.emit("Mul", vec![value.clone(), value], vec![]));
+        }
+        let sum = self.emit("Add", squares, vec![]);
+        let root = self.emit("Sqrt", vec![sum], vec![]);
+        self.emit_as(&op.out, "Cast", vec![root], to(ElementType::Float));
+        Ok(())
     }
 
     pub(super) fn bool(&mut self, op: &BoolOperationIr) -> Result<(), OnnxError> {

@@ -3,6 +3,7 @@
 //! * `operations` one after the other: what each becomes
 //! * `elementwise` operations of elements, and activations
 //! * `reductions` sums, extremes and orders along axes
+//! * `cumulative` products and extremes up to each element
 //! * `indexing` parts of tensors, read and assigned to
 //! * `modules` layers that are one operation: convolutions, pools, norms
 //! * `images` resizing, windows and samples of images
@@ -19,6 +20,7 @@
 mod attention;
 mod coded;
 mod codes;
+mod cumulative;
 mod elementwise;
 mod images;
 mod indexing;

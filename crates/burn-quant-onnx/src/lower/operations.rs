@@ -196,9 +196,9 @@ impl Lowering<'_> {
             }
             Op::Pad(op) => self.pad(op),
             Op::IntRandom(_) => Err(self.refused("a file computes the same each time; draw numbers before")),
-            Op::CumProd(_) | Op::CumMin(_) | Op::CumMax(_) => {
-                Err(self.refused("ONNX accumulates sums alone; compute it before, or without it"))
-            }
+            Op::CumProd(op) => self.accumulated("Mul", op),
+            Op::CumMin(op) => self.accumulated("Min", op),
+            Op::CumMax(op) => self.accumulated("Max", op),
         }
     }
 

@@ -30,8 +30,9 @@ impl Lowering<'_> {
         out: &TensorIr,
     ) -> Result<(), OnnxError> {
         let weight = self.packed_weight(call.layout, &inputs[1], &inputs[2])?;
-        let x = match call.rounding(inputs[0].shape.as_slice()) {
-            Some(rounding) => {
+        let x = match (self.dequantized_codes(&inputs[0]), call.rounding(inputs[0].shape.as_slice())) {
+            (Some(values), _) => values,
+            (None, Some(rounding)) => {
                 let range = inputs.get(3);
                 let quantizer = range.and_then(|range| self.origin(range.id)?.rsplit_once('.')).map(|(at, _)| at);
                 let quantizer = quantizer.map_or_else(|| self.layer.clone(), String::from);
@@ -40,7 +41,7 @@ impl Lowering<'_> {
                 self.layer = layer;
                 x
             }
-            None => self.value(&inputs[0])?,
+            (None, None) => self.value(&inputs[0])?,
         };
         self.emit_as(out, "MatMul", vec![x, weight], vec![]);
         Ok(())
