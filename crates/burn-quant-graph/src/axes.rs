@@ -10,10 +10,10 @@
 
 use std::collections::BTreeMap;
 
-use burn::backend::Slice;
-use burn::backend::ir::{BaseOperationIr, IrVisitorMut, OperationIr, TensorId, TensorIr, TensorStatus};
+use burn::backend::ir::{TensorId, TensorIr, TensorStatus};
 use burn::module::Module;
 
+use crate::compare::same_operations;
 use crate::length::FreeAxes;
 use crate::rows::unified;
 use crate::values::{AnyTensor, Tensors, with_tensor};
@@ -60,8 +60,8 @@ pub fn capture_with_free_axis<M: Module, I: Values, O: Values>(
 /// as the rows of a batch of sequences. All sizes are at least 2 and no multiples of 32, as burn records some products
 /// of others in another way: 3 and 4 sentences of 5 and 7 tokens are a good choice.
 ///
-/// Of two axes or more a capture is added with zeros as inputs, in which every size is the other one: lengths have to be
-/// those products there too.
+/// Of two axes or more a capture is added with zeros as inputs, in which every size is the other one: lengths have to
+/// be those products there too.
 ///
 /// # Errors
 ///
@@ -245,10 +245,8 @@ fn lengths_of(
             GraphError::NoProduct {
                 operation: operation_of(graph, tensor.id),
                 axis,
-                shape: tensor.shape.to_vec(),
-                sizes: sizes.to_vec(),
-                other: other_tensor.shape.to_vec(),
-                other_sizes: other.sizes.clone(),
+                shapes: [tensor, other_tensor].map(|tensor| tensor.shape.as_slice().into()),
+                sizes: [sizes, &other.sizes].map(Into::into),
             }
         })
     };
@@ -259,81 +257,4 @@ fn lengths_of(
 fn operation_of(graph: &Graph, id: TensorId) -> String {
     let place = graph.producer(id).or_else(|| graph.consumers(id).first().copied());
     place.map_or_else(|| "inputs".into(), |place| operation_name(&graph.operations()[place]))
-}
-
-fn same_operations(graph: &Graph, other: &Sample, sizes: &[usize]) -> Result<(), String> {
-    let (ours, theirs, other_sizes) = (graph.operations(), other.graph.operations(), &other.sizes);
-    let unroll = "what is unrolled over an axis, as recurrent layers are over a sequence, has one size of it; capture \
-                  that size and free other axes";
-    let differ = ours.iter().zip(theirs).position(|(one, two)| operation_name(one) != operation_name(two));
-    if let Some(at) = differ {
-        let (one, two) = (operation_name(&ours[at]), operation_name(&theirs[at]));
-        return Err(format!("operation {at} is {one} for sizes {sizes:?} and {two} for {other_sizes:?}: {unroll}"));
-    }
-    if ours.len() != theirs.len() {
-        let counts = [ours.len(), theirs.len()];
-        return Err(format!("{counts:?} operations are done for sizes {sizes:?} and {other_sizes:?}: {unroll}"));
-    }
-    if let Some(at) = ours.iter().zip(theirs).position(|(one, two)| !is_same(one, two)) {
-        let name = operation_name(&ours[at]);
-        return Err(format!(
-            "a number, a rank or a range of operation {at}, {name}, is another for sizes {sizes:?} and {other_sizes:?}; \
-             compute it from an input, or capture one size"
-        ));
-    }
-    Ok(())
-}
-
-/// Whether operations are the same except for the lengths of their tensors, and for what follows from those.
-fn is_same(one: &OperationIr, two: &OperationIr) -> bool {
-    let (mut one, mut two) = (one.clone(), two.clone());
-    use BaseOperationIr as Op;
-    use OperationIr::{BaseBool, BaseFloat, BaseInt};
-    if let (BaseFloat(one), BaseFloat(two)) | (BaseInt(one), BaseInt(two)) | (BaseBool(one), BaseBool(two)) =
-        (&mut one, &mut two)
-    {
-        match (one, two) {
-            (Op::Slice(one), Op::Slice(two)) => {
-                without_ends([&one.out, &two.out], [&mut one.ranges, &mut two.ranges]);
-            }
-            (Op::SliceAssign(one), Op::SliceAssign(two)) => {
-                without_ends([&one.value, &two.value], [&mut one.ranges, &mut two.ranges]);
-            }
-            (Op::RepeatDim(one), Op::RepeatDim(two)) if one.dim == two.dim => {
-                let repeats = |out: &TensorIr, times| out.shape[one.dim] == one.tensor.shape[one.dim] * times;
-                if one.tensor.shape[one.dim] == two.tensor.shape[one.dim] && repeats(&two.out, two.times) {
-                    two.times = one.times; // as often as the result is longer
-                }
-            }
-            _ => {}
-        }
-    }
-    let ranks = |operation: &OperationIr| {
-        operation.inputs().chain(operation.outputs()).map(|tensor| tensor.shape.len()).collect::<Vec<_>>()
-    };
-    ranks(&one) == ranks(&two) && erased(one) == erased(two)
-}
-
-/// Forgets the ends of ranges that begin at one place and are as long as an axis of their part, which is free.
-fn without_ends(parts: [&TensorIr; 2], ranges: [&mut Vec<Slice>; 2]) {
-    let [ours, theirs] = ranges;
-    for (axis, (one, two)) in ours.iter_mut().zip(theirs).enumerate() {
-        let [len, other_len] = parts.map(|part| part.shape.get(axis).copied().unwrap_or(0));
-        let starts = one.start == two.start && one.start >= 0 && one.step == 1 && two.step == 1;
-        if len != other_len && starts {
-            (*one, *two) = (Slice::full(), Slice::full());
-        }
-    }
-}
-
-fn erased(mut operation: OperationIr) -> OperationIr {
-    struct Erase;
-    impl IrVisitorMut for Erase {
-        fn visit_tensor_mut(&mut self, tensor: &mut TensorIr) {
-            *tensor =
-                TensorIr { id: TensorId::new(0), status: TensorStatus::ReadOnly, shape: [0].into(), ..tensor.clone() };
-        }
-    }
-    operation.visit_mut(&mut Erase);
-    operation
 }

@@ -37,23 +37,19 @@ pub enum GraphError {
     },
     /// A tensor whose length is no product of the free sizes.
     #[error(
-        "`{operation}` has a tensor of {shape:?} where the free sizes are {sizes:?}, and of {other:?} where they are \
-         {other_sizes:?}: axis {axis} is no product of them. Capture one size of what is added to, taken from or \
-         halved there, or free another axis"
+        "`{operation}` has a tensor of {:?} where the free sizes are {:?}, and of {:?} where they are {:?}: axis {axis} \
+         is no product of them. Capture one size of what is added to, taken from or halved there, or free another axis",
+        .shapes[0], .sizes[0], .shapes[1], .sizes[1]
     )]
     NoProduct {
         /// The operation that reads or makes the tensor.
         operation: String,
         /// The axis.
         axis: usize,
-        /// The shape in the first capture.
-        shape: Vec<usize>,
-        /// The sizes of the free axes in the first capture.
-        sizes: Vec<usize>,
-        /// The shape in another capture.
-        other: Vec<usize>,
-        /// The sizes of the free axes in the other capture.
-        other_sizes: Vec<usize>,
+        /// The shape in the first capture, and in another.
+        shapes: [Box<[usize]>; 2],
+        /// The sizes of the free axes in the first capture, and in the other.
+        sizes: [Box<[usize]>; 2],
     },
     /// A constant that the forward pass makes for the size of its inputs.
     #[error(

@@ -9,6 +9,7 @@
 //!
 //! * `capture` records a forward pass
 //! * `axes` axes of any size, from captures that differ in them
+//! * `compare` whether two captures are one pass
 //! * `rows` linear layers that are recorded in two ways
 //! * `length` the lengths of tensors at other sizes
 //! * `graph` nodes, values and names
@@ -60,6 +61,7 @@
 
 mod axes;
 mod capture;
+mod compare;
 mod error;
 mod graph;
 mod length;

@@ -122,7 +122,8 @@ impl Exporter {
     /// Captures a forward pass with inputs of several sizes, and writes it for any size of the axes in which they
     /// differ.
     ///
-    /// Two inputs free one axis; for more there is one more input each, which differs from the first in that axis alone.
+    /// Two inputs free one axis; for more there is one more input each, which differs from the first in that axis
+    /// alone.
     ///
     /// # Errors
     ///

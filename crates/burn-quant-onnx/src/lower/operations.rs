@@ -338,21 +338,6 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    pub(super) fn shape_of(&mut self, tensor: &TensorIr) -> Result<String, OnnxError> {
-        self.shape(&self.graph.lengths(tensor))
-    }
-
-    /// Refuses an axis of any size.
-    pub(super) fn fixed(&self, length: &Length, why: &str) -> Result<(), OnnxError> {
-        match length {
-            Length::Fixed(_) => Ok(()),
-            Length::Free { .. } => {
-                let axis = self.named(length);
-                Err(self.refused(format!("the size of `{axis}` is free, and {why}; capture one size")))
-            }
-        }
-    }
-
     fn filled(&mut self, out: &TensorIr, value: ScalarIr) -> Result<(), OnnxError> {
         let is_fixed = self.graph.lengths(out).iter().all(Length::is_fixed);
         if is_fixed && out.shape.num_elements() <= SMALL && out.dtype == DType::F32 {
