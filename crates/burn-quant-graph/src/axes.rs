@@ -15,7 +15,7 @@ use burn::module::Module;
 
 use crate::compare::same_operations;
 use crate::length::FreeAxes;
-use crate::rows::unified;
+use crate::rows::{Sample, unified};
 use crate::values::{AnyTensor, Tensors, with_tensor};
 use crate::{FreeAxis, FreeRange, Graph, GraphError, Length, Values, capture, operation_name};
 
@@ -120,12 +120,6 @@ pub fn capture_with_free_axes<M: Module, I: Values, O: Values, const N: usize>(
     let (lengths, ranges) = lengths_between(&graph, &sizes, &others)?;
     graph.free = FreeAxes { axes, lengths, ranges };
     Ok(graph)
-}
-
-/// A capture at other sizes of the free axes.
-pub(crate) struct Sample {
-    pub(crate) sizes: Vec<usize>,
-    pub(crate) graph: Graph,
 }
 
 /// The axis in which each of several captures differs from the first, and its size there.

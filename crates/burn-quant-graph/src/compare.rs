@@ -3,7 +3,7 @@
 use burn::backend::Slice;
 use burn::backend::ir::{BaseOperationIr, IrVisitorMut, OperationIr, TensorId, TensorIr, TensorStatus};
 
-use crate::axes::Sample;
+use crate::rows::Sample;
 use crate::{Graph, operation_name};
 
 /// Says what else than lengths of tensors differs between two captures.

@@ -8,6 +8,7 @@ use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 
 use crate::length::FreeAxes;
+use crate::pairs;
 use crate::{FreeAxis, FreeRange, GraphError, Length};
 
 /// Where a parameter is in a model: the fields that lead to it, and the structs that own them.
@@ -175,26 +176,5 @@ impl Graph {
     pub fn lengths(&self, tensor: &TensorIr) -> Vec<Length> {
         let fixed = || tensor.shape.iter().map(|len| Length::Fixed(*len)).collect();
         self.free.lengths.get(&tensor.id).cloned().unwrap_or_else(fixed)
-    }
-}
-
-/// Maps as lists of pairs: in JSON keys are strings.
-pub(crate) mod pairs {
-    use std::collections::BTreeMap;
-
-    use burn::backend::ir::TensorId;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(crate) fn serialize<T: Serialize, S: Serializer>(
-        map: &BTreeMap<TensorId, T>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        to.collect_seq(map)
-    }
-
-    pub(crate) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<BTreeMap<TensorId, T>, D::Error> {
-        Ok(Vec::<(TensorId, T)>::deserialize(from)?.into_iter().collect())
     }
 }

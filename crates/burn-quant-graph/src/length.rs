@@ -8,7 +8,7 @@ use burn::backend::ir::{BaseOperationIr, IrVisitorMut, OperationIr, TensorId, Te
 use burn::tensor::{DType, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::graph::pairs;
+use crate::pairs;
 
 /// The most free sizes that go into one length: of attention, scores of a batch of sequences have three.
 const MOST: usize = 4;

@@ -67,6 +67,7 @@ mod graph;
 mod length;
 mod model;
 mod name;
+mod pairs;
 mod products;
 mod replay;
 mod rows;

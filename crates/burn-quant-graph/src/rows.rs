@@ -12,8 +12,13 @@ use burn::backend::ir::{
     TensorStatus,
 };
 
-use crate::axes::Sample;
 use crate::{Graph, operation_name};
+
+/// A capture at other sizes of the free axes.
+pub(crate) struct Sample {
+    pub(crate) sizes: Vec<usize>,
+    pub(crate) graph: Graph,
+}
 
 /// Gives linear layers of several captures one form, if they have different ones.
 pub(crate) fn unified(graph: &mut Graph, others: &mut [Sample]) {

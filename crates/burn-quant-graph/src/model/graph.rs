@@ -8,10 +8,10 @@ use burn::tensor::{Device, TensorData};
 
 use super::part::{Call, Part};
 use super::{GraphModel, Placed, Step};
-use crate::axes::{Sample, lengths_between};
+use crate::axes::lengths_between;
 use crate::graph::Name;
 use crate::length::{FreeAxes, Resize};
-use crate::rows::unified;
+use crate::rows::{Sample, unified};
 use crate::values::{AnyTensor, with_tensor};
 use crate::{Graph, GraphError, capture};
 
