@@ -38,8 +38,8 @@ pub enum GraphError {
     /// A tensor whose length is no product of the free sizes.
     #[error(
         "`{operation}` has a tensor of {:?} where the free sizes are {:?}, and of {:?} where they are {:?}: axis \
-         {axis} is no product of them. Capture one size of what is added to, taken from or halved there, or free another \
-         axis",
+         {axis} is no product of them. Capture one size of what is added to, taken from or halved there, or free \
+         another axis",
         .shapes[0], .sizes[0], .shapes[1], .sizes[1]
     )]
     NoProduct {
