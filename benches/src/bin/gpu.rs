@@ -35,6 +35,12 @@ struct Arguments {
     /// Only tensors of 4096 · 4096.
     #[arg(long)]
     small: bool,
+    /// Rows and columns of packed weights.
+    #[arg(long, default_value_t = 4096)]
+    side: usize,
+    /// Multiply packed weights in f32 alone: a device need not have bf16.
+    #[arg(long)]
+    f32: bool,
 }
 
 fn main() {
@@ -53,7 +59,7 @@ fn main() {
         }
     }
     if wanted("packed") {
-        packed(&device);
+        packed(arguments.side, if arguments.f32 { DType::F32 } else { DType::BF16 }, &device);
     }
     if wanted("training") {
         training(&device.clone().autodiff());
@@ -130,14 +136,13 @@ fn fake_quantization(side: usize, dtype: DType, device: &Device) {
     }
 }
 
-/// Eight weights of 4096 · 4096 in turn, so that none waits in a cache.
-fn packed(device: &Device) {
-    const SIDE: usize = 4096;
-    const BATCHES: [usize; 5] = [1, 8, 16, 64, 512];
-    let normal = |rows| Tensor::<2>::random([rows, SIDE], Distribution::Normal(0.0, 1.0), device);
-    let weights: Vec<_> = (0..8).map(|_| normal(SIDE).cast(DType::F32)).collect();
-    let inputs = BATCHES.map(|rows| normal(rows).cast(DType::BF16));
-    println!("# 8 weights of {SIDE} x {SIDE} in turn, microseconds a product, batches {BATCHES:?}");
+/// Eight square weights in turn, so that none waits in a cache.
+fn packed(side: usize, dtype: DType, device: &Device) {
+    const BATCHES: [usize; 6] = [1, 8, 16, 32, 64, 512];
+    let normal = |rows| Tensor::<2>::random([rows, side], Distribution::Normal(0.0, 1.0), device);
+    let weights: Vec<_> = (0..8).map(|_| normal(side).cast(DType::F32)).collect();
+    let inputs = BATCHES.map(|rows| normal(rows).cast(dtype));
+    println!("# 8 weights of {side} x {side} in turn, microseconds a product of {dtype:?}, batches {BATCHES:?}");
     let line = |name: &str, time: &dyn Fn(&Tensor<2>) -> f64| {
         let times: Vec<String> = inputs.iter().map(|x| format!("{:.1}", time(x) * 1e6)).collect();
         println!("{name}\t{}", times.join("\t"));
@@ -150,22 +155,24 @@ fn packed(device: &Device) {
             seconds(device, || x.clone().matmul(next.next().expect("it has no end").clone()))
         });
     };
-    dense("burn, bf16", DType::BF16);
-    dense("burn, f32", DType::F32);
+    if dtype != DType::F32 {
+        dense(&format!("burn, {dtype:?}"), dtype);
+    }
+    dense("burn, F32", DType::F32);
     let int = |bits| Format::from(IntFormat::signed(bits).expect("such integers exist"));
     let two_level = Ranges::TwoLevel { global_amax: Tensor::from_data([5.5f32], device) };
     for (name, format, block, ranges, activations) in [
-        ("W8", int(8), SIDE, Ranges::Dynamic, Activations::Float),
-        ("W8, INT8 tokens", int(8), SIDE, Ranges::Dynamic, Activations::Int8PerToken),
+        ("W8", int(8), side, Ranges::Dynamic, Activations::Float),
+        ("W8, INT8 tokens", int(8), side, Ranges::Dynamic, Activations::Int8PerToken),
         ("W4 block 128", int(4), 128, Ranges::Dynamic, Activations::Float),
         ("W4 block 32", int(4), 32, Ranges::Dynamic, Activations::Float),
-        ("E4M3", Format::E4M3, SIDE, Ranges::Dynamic, Activations::Float),
+        ("E4M3", Format::E4M3, side, Ranges::Dynamic, Activations::Float),
         ("MXFP4", Format::E2M1, 32, Ranges::PowersOfTwo, Activations::Float),
         ("NVFP4", Format::E2M1, 16, two_level, Activations::Float),
     ] {
-        let groups = match block {
-            SIDE => Groups::per_channel(&[SIDE, SIDE], 1),
-            _ => Groups::blocks(&[SIDE, SIDE], 0, block),
+        let groups = match block == side {
+            true => Groups::per_channel(&[side, side], 1),
+            false => Groups::blocks(&[side, side], 0, block),
         };
         let spec = FakeQuant { format, groups, gradient: GradientRule::PassThrough };
         let pack = |weight: &Tensor<2>| PackedTensor::pack(weight.clone(), ranges.clone(), spec.clone());

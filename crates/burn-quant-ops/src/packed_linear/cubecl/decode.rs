@@ -5,11 +5,12 @@ use burn_quant_numerics::{AnyGrid, Elements, Grid, MIN_AMAX, NF4_TABLE};
 use cubecl::post_processing::minifloat::ue8m0_bits_to_f32;
 use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::LinearView;
+use serde::{Deserialize, Serialize};
 
 use crate::packed_linear::PackedLayout;
 
 /// What is known of codes and scales when a kernel is compiled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Form {
     pub(super) bits: u8,
     pub(super) points: Points,
@@ -19,7 +20,7 @@ pub(super) struct Form {
 }
 
 /// How a code becomes a point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum Points {
     /// An integer with the code of zero in the middle.
     Int { zero: i32 },
@@ -30,7 +31,7 @@ pub(super) enum Points {
 }
 
 /// How a step follows from what is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum StepRule {
     /// f32 ranges of integers: values are `point / (max / range)`.
     Range,
@@ -46,6 +47,7 @@ pub(super) enum StepRule {
 
 /// The numbers of a weight, in units of elements.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
 pub(super) struct Matrix {
     pub(super) inputs: usize,
     pub(super) outputs: usize,
@@ -105,6 +107,12 @@ impl Form {
         let part = self.tiles().parts().nth(part).expect("a part of the code");
         let (word, shift) = part.of_step(step);
         (word, shift, part.mask(), part.bit)
+    }
+
+    /// The first word of a granule that holds a part, how wide the part is, its mask, and its place in the code.
+    fn word_of_part(self, part: usize) -> (usize, u32, u32, u32) {
+        let part = self.tiles().parts().nth(part).expect("a part of the code");
+        (part.first_word, part.width, part.mask(), part.bit)
     }
 }
 
@@ -174,6 +182,44 @@ pub(super) fn points<N: Size>(words: &Array<u32>, #[comptime] first: usize, #[co
         let byte = comptime!(8 * ((first + lane) % STEP) as u32);
         lanes.insert(lane, (codes >> byte) & 0xffu32);
     }
+    points_of::<N>(lanes, form)
+}
+
+/// The same of inputs of a step, where which they are is known as the kernel runs: only the words of the step are read.
+#[cube]
+#[allow(clippy::needless_range_loop)] // kernels unroll ranges
+pub(super) fn points_at<N: Size>(
+    words: &LinearView<'_, u32>,
+    panel: usize,
+    place: usize,
+    column: usize,
+    matrix: &Matrix,
+    #[comptime] form: Form,
+) -> Vector<f32, N> {
+    let granule = place / comptime!(form.granule());
+    let step = place % comptime!(form.granule()) / STEP;
+    let first = ((panel * matrix.granules + granule) * comptime!(form.granule_words())) * PANEL + column;
+    let mut codes = 0u32;
+    #[unroll]
+    for part in 0..comptime!(form.parts()) {
+        let (word, width, mask, bit) = comptime!(form.word_of_part(part));
+        let steps = comptime!(8 / width as usize);
+        let shift = comptime!(width) * (step % steps) as u32;
+        codes |= ((words.read(first + (word + step / steps) * PANEL) >> shift) & mask) << bit;
+    }
+    let lane_of_step = (place % STEP) as u32;
+    let mut lanes = Vector::<u32, N>::empty();
+    #[unroll]
+    for lane in 0..N::value() {
+        lanes.insert(lane, (codes >> (8u32 * (lane_of_step + comptime!(lane as u32)))) & 0xffu32);
+    }
+    points_of::<N>(lanes, form)
+}
+
+/// Points from codes.
+#[cube]
+#[allow(clippy::needless_range_loop)] // kernels unroll ranges
+fn points_of<N: Size>(lanes: Vector<u32, N>, #[comptime] form: Form) -> Vector<f32, N> {
     match form.points {
         Points::Int { zero } => {
             Vector::<f32, N>::cast_from(Vector::<i32, N>::cast_from(lanes) - Vector::<i32, N>::new(zero))
@@ -240,6 +286,15 @@ pub(super) fn step_of(
 #[cube]
 fn byte_of(codes: &LinearView<'_, u32>, place: usize) -> u32 {
     (codes.read(place / 4) >> (8u32 * (place % 4) as u32)) & 0xffu32
+}
+
+/// What a point is multiplied with, from its step: nearly the values of [`values`], without a division for each.
+#[cube]
+pub(super) fn factor_of(step: f32, #[comptime] form: Form) -> f32 {
+    match form.steps {
+        StepRule::Range => 1.0f32 / step,
+        _ => step,
+    }
 }
 
 /// Values from points and a step.

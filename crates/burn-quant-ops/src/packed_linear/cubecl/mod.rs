@@ -1,14 +1,18 @@
-//! The GPU kernels, for every CubeCL runtime. Neither makes the host wait.
+//! The GPU kernels, for every CubeCL runtime. None makes the host wait.
 //!
 //! * `decode` codes and scales become floats, in registers
 //! * `multiply` few rows: each code is read once for eight of them, and nothing is written but the result
-//! * `unpack` the weight as floats: what many rows are multiplied with, by burn's own product, which knows the matrix
-//!   units of the device; and what gradients and convolutions take
+//! * `on_load` many rows: codes become floats as tiles of the weight are loaded
+//! * `unpack` the weight as floats: what burn's own product multiplies many rows with, and what gradients and
+//!   convolutions take
+//! * `many_rows` chooses among these
 //!
 //! Weights lie as on the CPU: neighbouring units read neighbouring words.
 
 mod decode;
+mod many_rows;
 mod multiply;
+mod on_load;
 mod unpack;
 
 use burn::backend::ops::FloatTensorOps;
@@ -16,12 +20,13 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::{DType, FloatDType};
 use burn_cubecl::CubeBackend;
 
+use self::many_rows::Product;
 use super::reference::rounding;
 use super::{PackedCall, PackedLayout, PackedLinearOps};
 use crate::FakeQuantOps;
 
-/// Rows that are multiplied with codes; more are multiplied with floats. Our choice: where the two are equally fast on
-/// software Vulkan is between 16 and 32; no GPU was at hand.
+/// Rows whose every unit reads codes of its own. Our choice: on software Vulkan tiles are as fast at 16 rows of 8 bits,
+/// and at 32 of 4; no GPU was at hand.
 const FEW_ROWS: usize = 16;
 
 impl PackedLinearOps for CubeBackend {
@@ -48,8 +53,8 @@ impl PackedLinearOps for CubeBackend {
             DType::F16 | DType::BF16 => call.dtype,
             _ => DType::F32,
         };
-        let weight = unpack::unpack(words, ranges, scale_codes, call.layout, dtype);
-        let y = Self::float_matmul(Self::float_cast(x, dtype.into()), weight);
+        let x = Self::float_cast(x, dtype.into());
+        let y = many_rows::multiply(Product { x, words, ranges, scale_codes, layout: call.layout });
         Self::float_cast(y, FloatDType::F32)
     }
 
@@ -145,6 +150,68 @@ mod tests {
                 let near = (found - expected).abs() <= 1e-6 * magnitude;
                 assert!(near, "{what}, {rows} rows: {found} is not {expected} at {i}");
             }
+        }
+    }
+
+    /// Every way to multiply many rows against the definition; those of devices with matrix units may be refused.
+    fn check_ways([inputs, outputs, block]: [usize; 3], format: Format, scale: ScaleFormat, rows: usize) -> usize {
+        let what = format!("{format} under {scale:?}, {rows} rows, [{inputs}, {outputs}] in blocks of {block}");
+        let layout = PackedLayout::new(inputs, outputs, block, format, scale).unwrap().with_global_amax(2.0);
+        let tiles: Tiles = layout.tiles();
+        let weight = spread(inputs * outputs);
+        let (mut words, mut scales) = (vec![0; tiles.words()], vec![0; scale_words(tiles, scale)]);
+        let amax = |_: usize, output: usize| 2.0 + (output % 8) as f32 / 8.0;
+        let at = |input: usize, output: usize| weight[input * outputs + output];
+        PackedMatrix::pack(tiles, format, scale, 2.0, amax, at, &mut words, &mut scales).unwrap();
+        let matrix = PackedMatrix::new(tiles, format, scale, 2.0, &words, &scales).unwrap();
+        let x = spread(rows * inputs + 5)[5..].to_vec();
+        let mut expected = vec![0.0; rows * outputs];
+        matrix.product(&x, &mut expected).unwrap();
+        let magnitude = x.iter().map(|x| x.abs()).sum::<f32>() / rows as f32 * 2.0;
+        let product = || {
+            let (ranges, scale_codes) = match scale {
+                ScaleFormat::F32 => {
+                    let ranges: Vec<f32> = scales.iter().map(|bits| f32::from_bits(*bits)).collect();
+                    (floats(ranges, &[scales.len()]), ints(&[0]))
+                }
+                _ => (floats(vec![0.0], &[1]), ints(&scales)),
+            };
+            Product { x: floats(x.clone(), &[rows, inputs]), words: ints(&words), ranges, scale_codes, layout }
+        };
+        let check = |way: &str, found: Vec<f32>| {
+            assert_eq!(found.len(), expected.len(), "{what}, {way}");
+            for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let near = (found - expected).abs() <= 1e-6 * magnitude;
+                assert!(near, "{what}, {way}: {found} is not {expected} at {i}");
+            }
+        };
+        let mut ways = 0;
+        for way in many_rows::Way::ALL {
+            if let Ok(y) = way.multiply(product()) {
+                check(&format!("{way:?}"), values(y));
+                ways += 1;
+            }
+        }
+        check("tuned", values(many_rows::multiply_tuned(product())));
+        ways
+    }
+
+    /// Whole blocks, ragged ones, a single column; codes of one, two and three words; each kind of scale.
+    #[test]
+    fn every_way_to_multiply_many_rows_agrees_with_the_definition() {
+        let [full, ragged, column] = [[128, 48, 32], [37, 21, 5], [70, 1, 70]];
+        let (f32, two_level) = (ScaleFormat::F32, ScaleFormat::E4M3(BlockScale::Dynamic));
+        let int = |bits| Format::from(IntFormat::signed(bits).unwrap());
+        for (shape, format, scale, rows) in [
+            (full, int(4), f32, 40),
+            (full, Format::E2M1, two_level, 130),
+            (ragged, int(3), f32, 40),
+            (column, Format::E4M3, ScaleFormat::E8M0, 70),
+            (full, Format::Nf4, f32, 70),
+        ] {
+            let ways = check_ways(shape, format, scale, rows);
+            let of_every_device = if rows <= 64 { 3 } else { 2 };
+            assert!(ways >= of_every_device, "{format}: {ways} ways");
         }
     }
 

@@ -7,7 +7,7 @@ use burn_quant_numerics::packed::PANEL;
 use cubecl::prelude::*;
 use cubecl::std::tensor::layout::linear::{LinearView, LinearViewMut};
 
-use super::decode::{Form, Matrix, StepRule, matrix, place_of, points, step_of, words_of};
+use super::decode::{Form, Matrix, factor_of, matrix, place_of, points, step_of, words_of};
 use crate::fake_quant::cubecl::vector_size;
 use crate::packed_linear::PackedLayout;
 
@@ -88,10 +88,7 @@ fn multiply_kernel<N: Size>(
         let (block, within, input) = place_of(granule, &matrix, form);
         let place = (panel * matrix.blocks + block) * PANEL + column;
         let step = step_of(&ranges, &scale_codes, place, &matrix, form);
-        let factor = match form.steps {
-            StepRule::Range => 1.0f32 / step,
-            _ => step,
-        };
+        let factor = factor_of(step, form);
         #[unroll]
         for chunk in 0..comptime!(form.granule() / width) {
             let ahead = comptime!(chunk * width);
