@@ -71,7 +71,8 @@ impl ActivationQuantized<Embedding> {
     pub fn logits<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let packed =
             self.weight.reparameterization::<TensorQuantizer>().filter(|quantizer| quantizer.packed().is_some());
-        match packed.and_then(|quantizer| quantizer.linear(&TensorQuantizer::disabled(Role::ChannelsLast), &x, None)) {
+        let off = TensorQuantizer::disabled(Role::ChannelsLast);
+        match packed.and_then(|quantizer| quantizer.linear([&off, &off], &x, None)) {
             Some(logits) => logits,
             None => linear(x, self.weight.val().transpose(), None),
         }

@@ -61,8 +61,7 @@ impl ActivationQuantized<Linear> {
     /// The layer with its quantizers, if its weight is packed.
     fn packed_product<const D: usize>(&self, input: &Tensor<D>, bias: Option<Tensor<1>>) -> Option<Tensor<D>> {
         let quantizer = self.weight.reparameterization::<TensorQuantizer>()?;
-        let output = quantizer.linear(&self.input_quantizer, input, bias)?;
-        Some(self.output_quantizer.forward(output))
+        quantizer.linear([&self.input_quantizer, &self.output_quantizer], input, bias)
     }
 
     /// The layer with its weight quantized: what a forward that runs the layer many times quantizes once.

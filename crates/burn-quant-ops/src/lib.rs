@@ -52,8 +52,8 @@ pub use hadamard::{Direction, Hadamard, HadamardOps, hadamard};
 pub use packed_conv::{PackedConv, PackedConvCall, PackedConvOps, convolves_integers, packed_conv};
 pub use packed_conv_transpose::{PackedConvTranspose, packed_conv_transpose};
 pub use packed_linear::{
-    ActivationKind, Activations, NotPacked, PackedCall, PackedLayout, PackedLinearOps, PackedOffsets, PackedScales,
-    PackedTensor, multiplies_integers, packed_linear, packed_linear_fused,
+    ActivationKind, Activations, Around, NotPacked, OutputRounding, PackedCall, PackedLayout, PackedLinearOps,
+    PackedOffsets, PackedScales, PackedTensor, multiplies_integers, packed_linear, packed_linear_fused,
 };
 pub use packed_rows::{PackedRows, RowRanges, RowsLayout};
 pub use relative_entropy::relative_entropy;

@@ -85,6 +85,28 @@ fn a_packed_model_computes_what_the_quantized_one_computes() {
     }
 }
 
+/// The product rounds its result as the output's quantizer would, and only where that does nothing more.
+#[test]
+fn a_packed_layer_rounds_its_output() {
+    let (_, device) = device();
+    let off = |layer: &QuantLinear| {
+        let mut layer = layer.clone();
+        layer.output_quantizer.disable();
+        layer
+    };
+    for (name, config, beyond) in [
+        ("INT8", presets::int8_default(), QuantizerConfig::int(8)),
+        ("INT8 with a smoothed input, to FP8", presets::int8_smoothquant(), QuantizerConfig::new(Format::E4M3)),
+        ("a branch", presets::nvfp4_svdquant_default(), QuantizerConfig::int(8)),
+        ("a range for each token", presets::int8_default(), QuantizerConfig::int(8).per_token().dynamic()),
+    ] {
+        let (model, x) = quantized(&config.with_rule(Rule::set("*output_quantizer", beyond)), &device);
+        let (packed, _) = compress(model).unwrap();
+        let expected = packed.fc1.output_quantizer.forward(off(&packed.fc1).forward(x.clone()));
+        assert_same(&values(packed.fc1.forward(x)), &values(expected), name);
+    }
+}
+
 #[test]
 fn codes_have_the_values_of_fake_quantization_and_take_their_bits() {
     let (_, device) = device();

@@ -9,7 +9,8 @@ use burn_quant::nn::attention::KvCache;
 use burn_quant::nn::{LinearConfig, QuantLinear};
 use burn_quant::numerics::IntFormat;
 use burn_quant::ops::{
-    Activations, FakeQuant, GradientRule, Groups, PackedTensor, Ranges, packed_linear, packed_linear_fused,
+    Activations, Around, FakeQuant, GradientRule, Groups, OutputRounding, PackedTensor, Ranges, fake_quant,
+    packed_linear, packed_linear_fused,
 };
 use burn_quant::place::Role;
 use burn_quant::quantizer::TensorQuantizer;
@@ -85,25 +86,35 @@ pub(crate) fn glue() -> Vec<Figure> {
         let x = Tensor::<2>::random([batch, 1024], Distribution::Normal(0.0, 1.0), &device);
         let many = |f: &dyn Fn() -> Tensor<2>| (0..20).for_each(|_| drop(black_box(f())));
         let tokens = || Activations::Int8PerToken;
-        let row = || Some(bias.clone().unsqueeze());
+        let with_bias = || Around { addend: Some(bias.clone().unsqueeze()), ..Around::default() };
+        let with_scale = || Around { pre_quant_scale: Some(scale.clone()), ..Around::default() };
+        let range = Tensor::<1>::from_data([2.0f32], &device);
+        let gradient = GradientRule::Clipped;
+        let output = || OutputRounding { format: int8, range: range.clone(), gradient };
+        let rounded = || Around { output: Some(output()), ..Around::default() };
+        let rounding = || FakeQuant { format: int8, groups: Groups::per_tensor(&[batch, 1024]), gradient };
         let times = shortest(
             9,
             &mut [
                 &mut || many(&|| packed_linear(x.clone(), &weight, tokens())),
-                &mut || many(&|| packed_linear_fused(x.clone(), &weight, tokens(), None, row())),
+                &mut || many(&|| packed_linear_fused(x.clone(), &weight, tokens(), with_bias())),
                 &mut || many(&|| packed_linear(x.clone(), &weight, tokens()) + bias.clone().unsqueeze()),
-                &mut || many(&|| packed_linear_fused(x.clone(), &weight, tokens(), Some(scale.clone()), None)),
+                &mut || many(&|| packed_linear_fused(x.clone(), &weight, tokens(), with_scale())),
                 &mut || many(&|| packed_linear(x.clone() * scale.clone().unsqueeze(), &weight, tokens())),
+                &mut || many(&|| packed_linear_fused(x.clone(), &weight, tokens(), rounded())),
+                &mut || many(&|| fake_quant(packed_linear(x.clone(), &weight, tokens()), range.clone(), rounding())),
             ],
         );
         let of = |i: usize| times[i].as_secs_f64() / times[0].as_secs_f64();
         println!(
             "# packed linear 1024 x 1024, INT8 tokens, batch {batch}, of the product alone: with a bias {:.3} in one \
-             pass, {:.3} in its own; with scales of inputs {:.3} and {:.3}",
+             pass, {:.3} in its own; with scales of inputs {:.3} and {:.3}; rounded to INT8 {:.3} and {:.3}",
             of(1),
             of(2),
             of(3),
-            of(4)
+            of(4),
+            of(5),
+            of(6)
         );
     }
     vec![Figure::at_most("packed linear, beside the product, us", times[0].as_secs_f64() * 1e3, 5.0)]

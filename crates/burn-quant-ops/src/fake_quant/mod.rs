@@ -18,7 +18,7 @@ pub(crate) mod capture;
 #[cfg(feature = "cube")]
 pub(crate) mod cubecl;
 #[cfg(feature = "flex")]
-mod flex;
+pub(crate) mod flex;
 #[cfg(any(feature = "flex", feature = "cube"))]
 mod layout;
 mod learned;

@@ -99,6 +99,12 @@ pub struct Call {
 }
 
 impl Call {
+    /// The call of given ranges around zero.
+    #[cfg_attr(not(feature = "flex"), allow(dead_code))]
+    pub(crate) fn of_given_ranges(spec: FakeQuant) -> Self {
+        Self { spec, scales: Scales::Static, bias: None }
+    }
+
     /// Whether `amax` has a gradient.
     pub(super) fn learns_range(&self) -> bool {
         self.spec.gradient.learns_range() && self.scales == Scales::Static && self.bias.is_none()

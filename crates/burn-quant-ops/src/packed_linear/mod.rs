@@ -30,7 +30,7 @@ mod layout;
 mod offsets;
 mod reference;
 
-pub use fused::packed_linear_fused;
+pub use fused::{Around, OutputRounding, packed_linear_fused};
 pub use layout::{NotPacked, PackedLayout, PackedScales, PackedTensor};
 pub use offsets::PackedOffsets;
 

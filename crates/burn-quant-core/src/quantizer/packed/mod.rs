@@ -22,8 +22,9 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_quant_ops::numerics::packed::PackError;
 use burn_quant_ops::numerics::{Format, IntFormat};
 use burn_quant_ops::{
-    Activations, FakeQuant, GradientRule, NotPacked, PackedLayout, PackedOffsets, PackedScales, PackedTensor,
-    convolves_integers, multiplies_integers, packed_conv, packed_conv_transpose, packed_linear_fused,
+    Activations, Around, FakeQuant, GradientRule, NotPacked, OutputRounding, PackedLayout, PackedOffsets, PackedScales,
+    PackedTensor, convolves_integers, is_flex, multiplies_integers, packed_conv, packed_conv_transpose,
+    packed_linear_fused,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +33,7 @@ pub(crate) use self::refusal::more_than_rounding;
 use self::matrix::Matrix;
 use super::forward::through_factors;
 use super::{Buffer, TensorQuantizer, bias};
-use crate::config::{Granularity, RangeSource};
+use crate::config::{Granularity, RangeSource, ScaleFormat};
 use crate::error::NotPackedReason;
 
 /// A packed weight: what the quantizer of a weight holds once [`compress`](crate::compress::compress()) packed it.
@@ -325,13 +326,13 @@ fn check_bias(bias: &[f32]) -> Result<(), NotPackedReason> {
 
 impl TensorQuantizer {
     /// Runs a linear layer whose weight this quantizer holds packed: rounds the input as its quantizer says, multiplies
-    /// it with the codes, and adds branches of low rank and the bias.
+    /// it with the codes, adds branches of low rank and the bias, and rounds the sum as the output's quantizer says.
     ///
     /// INT8 activations, per token or with one range, are multiplied as integers; others are rounded first. `None` if
     /// the weight is not packed, or the layer is watched: then the product takes the parameter's value.
     pub fn linear<const D: usize>(
         &self,
-        input: &TensorQuantizer,
+        [input, output]: [&TensorQuantizer; 2],
         x: &Tensor<D>,
         bias: Option<Tensor<1>>,
     ) -> Option<Tensor<D>> {
@@ -347,19 +348,40 @@ impl TensorQuantizer {
             bias.reshape(shape)
         });
         let addend = [input.low_rank(x), bias].into_iter().flatten().reduce(|sum, next| sum + next);
-        Some(match (activations, factors) {
+        let rounding = output.rounding_of_results().filter(|_| is_flex(&x.device()));
+        let is_rounded = rounding.is_some();
+        let y = match (activations, factors) {
             (Some(activations), None) => {
-                let scale = input.buffer(Buffer::PreQuantScale);
-                packed_linear_fused(x.clone(), &weight, activations, scale, addend)
+                let pre_quant_scale = input.buffer(Buffer::PreQuantScale);
+                let around = Around { pre_quant_scale, addend, output: rounding };
+                packed_linear_fused(x.clone(), &weight, activations, around)
             }
             (_, factors) => {
                 let x = input.forward(x.clone());
-                let rounding = if input.is_enabled() { Activations::Float } else { packed.float_inputs.activations() };
+                let activations =
+                    if input.is_enabled() { Activations::Float } else { packed.float_inputs.activations() };
                 let branch = factors.map(|(down, up)| through_factors(x.clone(), down, up));
                 let addend = [branch, addend].into_iter().flatten().reduce(|sum, next| sum + next);
-                packed_linear_fused(x, &weight, rounding, None, addend)
+                let around = Around { pre_quant_scale: None, addend, output: rounding };
+                packed_linear_fused(x, &weight, activations, around)
             }
-        })
+        };
+        Some(if is_rounded { y } else { output.forward(y) })
+    }
+
+    /// What this quantizer does to the result of a layer, if it is to round under one static range, and no more.
+    fn rounding_of_results(&self) -> Option<OutputRounding> {
+        let config = self.config();
+        let plain = self.is_enabled()
+            && self.tap.get().is_none()
+            && (&config.granularity, config.range) == (&Granularity::PerTensor, RangeSource::Static)
+            && config.scale == ScaleFormat::F32
+            && !config.has_two_ranges()
+            && refusal::check_rounding(self).is_ok()
+            && self.buffer(Buffer::PreQuantScale).is_none()
+            && self.buffer(Buffer::LowRankDown).is_none();
+        let range = self.buffer(Buffer::Amax).filter(|_| plain)?;
+        Some(OutputRounding { format: config.format, range, gradient: config.gradient })
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Grids<Fast, Exact> {
 /// What is done with the grid of a call.
 pub(super) trait WithGrids {
     type Output;
-    fn call<Fast: Grid, Exact: Grid>(self, grids: Grids<Fast, Exact>) -> Self::Output;
+    fn call<Fast: Grid + 'static, Exact: Grid + 'static>(self, grids: Grids<Fast, Exact>) -> Self::Output;
 }
 
 /// Finds the grid of a call.
@@ -44,6 +44,6 @@ pub(super) fn with_grids<W: WithGrids>(call: &Call, global_amax: f32, work: W) -
     }
 }
 
-fn only<G: Grid, W: WithGrids>(grid: G, work: W) -> W::Output {
+fn only<G: Grid + 'static, W: WithGrids>(grid: G, work: W) -> W::Output {
     work.call(Grids { fast: grid, exact: grid, fits: |_, _| true })
 }

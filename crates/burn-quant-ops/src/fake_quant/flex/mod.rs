@@ -94,7 +94,7 @@ struct Work<E> {
 impl<E: FlexElement> WithGrids for Work<E> {
     type Output = FlexTensor;
 
-    fn call<Fast: Grid, Exact: Grid>(self, grids: Grids<Fast, Exact>) -> FlexTensor {
+    fn call<Fast: Grid + 'static, Exact: Grid + 'static>(self, grids: Grids<Fast, Exact>) -> FlexTensor {
         let Self { x, amax, segments, bias, groups } = self;
         let Some(amax) = amax else {
             let layout = Some(Layout::of(&segments)).filter(|layout| dynamic::fits(*layout));
@@ -111,6 +111,30 @@ impl<E: FlexElement> WithGrids for Work<E> {
             };
         };
         given(x, segments, &amax, bias.as_ref(), grids)
+    }
+}
+
+/// Fake quantization under one given range, for kernels that round what they write.
+pub(crate) fn rounding_of_range(call: &Call, amax: f32) -> Box<dyn Kernel> {
+    let groups = &call.spec.groups;
+    with_grids(call, 1.0, OfRange { segments: groups.segments_in_order(0..groups.shape().len()), amax })
+}
+
+/// A range on its way to its grid.
+struct OfRange {
+    segments: Vec<Segment>,
+    amax: f32,
+}
+
+impl WithGrids for OfRange {
+    type Output = Box<dyn Kernel>;
+
+    fn call<Fast: Grid + 'static, Exact: Grid + 'static>(self, grids: Grids<Fast, Exact>) -> Self::Output {
+        let amax = [self.amax];
+        match (grids.fits)(&grids.fast, &amax) {
+            true => Box::new(Rounding::new(grids.fast, self.segments, &amax)),
+            false => Box::new(Rounding::new(grids.exact, self.segments, &amax)),
+        }
     }
 }
 

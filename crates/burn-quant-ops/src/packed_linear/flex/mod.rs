@@ -40,7 +40,8 @@ use self::tile::{Panels, Scales};
 use self::vectors::{Portable, Tile, Vectors};
 use super::fused::{FusedCall, PackedLinearFusedOps};
 use super::{ActivationKind, PackedCall, PackedLayout, PackedLinearOps, activation_grid};
-use crate::flex::{elements, row_major};
+use crate::fake_quant::flex::rounding_of_range;
+use crate::flex::{Kernel, elements, row_major};
 
 impl PackedLinearOps for Flex {
     fn packed_linear(
@@ -51,7 +52,7 @@ impl PackedLinearOps for Flex {
         activation_range: FloatTensor<Self>,
         call: PackedCall,
     ) -> FloatTensor<Self> {
-        product(x, words, ranges, scale_codes, activation_range, call, None, None)
+        product(x, words, ranges, scale_codes, activation_range, call, Beside::default())
     }
 
     fn packed_unpack(
@@ -93,16 +94,30 @@ impl PackedLinearFusedOps for Flex {
         scale_codes: IntTensor<Self>,
         activation_range: FloatTensor<Self>,
         addend: FloatTensor<Self>,
+        output_range: FloatTensor<Self>,
         call: FusedCall,
     ) -> FloatTensor<Self> {
-        let FusedCall { call, scales_inputs, adds } = call;
-        let factors = scales_inputs.then_some(pre_quant_scale);
-        product(x, words, ranges, scale_codes, activation_range, call, factors, adds.then_some(addend))
+        let FusedCall { call, scales_inputs, adds, output } = call;
+        let beside = Beside {
+            factors: scales_inputs.then_some(pre_quant_scale),
+            addend: adds.then_some(addend),
+            rounding: output.map(|call| rounding_of_range(&call, elements::<f32>(&row_major(output_range).0)[0])),
+        };
+        product(x, words, ranges, scale_codes, activation_range, call, beside)
     }
 }
 
-/// A product of tensors, with factors of inputs, and with what is added.
-#[allow(clippy::too_many_arguments)] // a tensor each
+/// What a product has around it.
+#[derive(Default)]
+struct Beside {
+    /// Of inputs.
+    factors: Option<FlexTensor>,
+    addend: Option<FlexTensor>,
+    /// Of outputs.
+    rounding: Option<Box<dyn Kernel>>,
+}
+
+/// A product of tensors.
 fn product(
     x: FlexTensor,
     words: FlexTensor,
@@ -110,8 +125,7 @@ fn product(
     scale_codes: FlexTensor,
     activation_range: FlexTensor,
     call: PackedCall,
-    factors: Option<FlexTensor>,
-    addend: Option<FlexTensor>,
+    Beside { factors, addend, rounding }: Beside,
 ) -> FlexTensor {
     let [x, ranges, activation_range] = [x, ranges, activation_range].map(|tensor| row_major(tensor).0);
     let [words, scale_codes] = [words, scale_codes].map(|tensor| row_major(tensor).0);
@@ -126,7 +140,7 @@ fn product(
     let weight = Weight::new(call.layout, &words, &ranges, &scale_codes);
     let x = Rows { values: elements::<f32>(&x), factors: factors.as_ref().map(elements::<f32>) };
     let addend = addend.as_ref().map(elements::<f32>);
-    let y = Work { weight, x, rows, range, addend }.dispatch();
+    let y = Work { weight, x, rows, range, addend, rounding: rounding.as_deref() }.dispatch();
     let shape = [rows, call.layout.outputs()];
     FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape.into()), DType::F32)
 }
@@ -237,6 +251,8 @@ struct Work<'a> {
     range: Option<RowRange>,
     /// What is added, `[rows, outputs]`, or `[outputs]` to every row.
     addend: Option<&'a [f32]>,
+    /// What is done to outputs then.
+    rounding: Option<&'a dyn Kernel>,
 }
 
 impl Work<'_> {
@@ -381,6 +397,7 @@ impl Work<'_> {
         let work = |groups: std::ops::Range<usize>| {
             let destination = &destination;
             let mut bytes = Vec::new();
+            let written = groups.start * group * PANEL..outputs.min(groups.end * group * PANEL);
             for first in groups.map(|i| i * group) {
                 let count = group.min(tiles.panels() - first);
                 let (words, stride) = match are_read_in_place(tiles) {
@@ -392,6 +409,13 @@ impl Work<'_> {
                 };
                 let columns = Columns { y: destination.0, addend, outputs, first: first * PANEL, rows: self.rows };
                 product(Panels { tiles, words, stride, scales, first, count }, columns);
+            }
+            for row in 0..self.rows {
+                let Some(rounding) = self.rounding else { break };
+                let first = row * outputs + written.start;
+                // SAFETY: these columns were written just now, and no other thread has them.
+                let y = unsafe { std::slice::from_raw_parts_mut(destination.0.add(first), written.len()) };
+                rounding.in_place(first, y);
             }
         };
         let groups = tiles.panels().div_ceil(group);
