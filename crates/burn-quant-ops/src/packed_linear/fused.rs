@@ -4,8 +4,8 @@
 //! y = R( Q(x · s) · W + a )   s a factor of each input, a a bias or a branch beside the product, R a rounding
 //! ```
 //!
-//! `s` is multiplied as rows are quantized, `a` is added as sums are written, `R` rounds them while they are in the cache.
-//! Elsewhere each is an op of its own, which gives the same numbers.
+//! `s` is multiplied as rows are quantized, `a` is added as sums are written, `R` rounds them while they are in the
+//! cache. Elsewhere each is an op of its own, which gives the same numbers.
 
 #[cfg(feature = "flex")]
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -76,8 +76,8 @@ pub(super) struct FusedCall {
 #[backend_extension(Flex: cfg(feature = "flex"))]
 pub(super) trait PackedLinearFusedOps: Backend {
     /// As [`packed_linear`](super::PackedLinearOps::packed_linear), of `x · pre_quant_scale`, f32 `[inputs]`, and with
-    /// `addend`, f32 `[1 or rows, outputs]`, added, rounded under `output_range`, f32 `[1]`; a placeholder for each that
-    /// there is not.
+    /// `addend`, f32 `[1 or rows, outputs]`, added, rounded under `output_range`, f32 `[1]`; a placeholder for each
+    /// that there is not.
     #[allow(clippy::too_many_arguments)] // a tensor each
     fn packed_linear_fused(
         x: FloatTensor<Self>,
@@ -94,9 +94,9 @@ pub(super) trait PackedLinearFusedOps: Backend {
 
 /// Multiplies activations with a packed weight, scaling them before, and adding to the result and rounding it after.
 ///
-/// `y = R(Q(x · s) · W + a)`: the product of [`packed_linear()`], with what is [`Around`] it: a pre-quantization scale `s`
-/// of each input, such as SmoothQuant's, a summand `a`, such as a bias, and a rounding `R` of the result. On the CPU and
-/// in f32 it is one pass; elsewhere one for each, with the same result.
+/// `y = R(Q(x · s) · W + a)`: the product of [`packed_linear()`], with what is [`Around`] it: a pre-quantization scale
+/// `s` of each input, such as SmoothQuant's, a summand `a`, such as a bias, and a rounding `R` of the result. On the
+/// CPU and in f32 it is one pass; elsewhere one for each, with the same result.
 ///
 /// # Shapes and units
 ///
