@@ -72,7 +72,7 @@ impl ActivationQuantized<Embedding> {
         let packed =
             self.weight.reparameterization::<TensorQuantizer>().filter(|quantizer| quantizer.packed().is_some());
         let off = TensorQuantizer::disabled(Role::ChannelsLast);
-        match packed.and_then(|quantizer| quantizer.linear([&off, &off], &x, None)) {
+        match packed.and_then(|quantizer| quantizer.linear([&off, &off], &x, None, None)) {
             Some(logits) => logits,
             None => linear(x, self.weight.val().transpose(), None),
         }

@@ -10,6 +10,7 @@ use burn_quant_core::error::QuantError;
 use burn_quant_core::layout::Role;
 use burn_quant_core::quantizer::parameter::in_place_of;
 use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
+use burn_quant_ops::Pointwise;
 
 layer_config! {
     QuantLinearConfig = LinearConfig => QuantLinear (device);
@@ -52,16 +53,53 @@ impl ActivationQuantized<Linear> {
     /// Shapes are those of burn's layer; a disabled quantizer is the identity.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
-        match self.packed_product(&input, bias.clone()) {
+        match self.packed_product(&input, bias.clone(), None) {
             Some(output) => output,
             None => self.product(input, self.weight.val(), bias, linear),
         }
     }
 
-    /// The layer with its quantizers, if its weight is packed.
-    fn packed_product<const D: usize>(&self, input: &Tensor<D>, bias: Option<Tensor<1>>) -> Option<Tensor<D>> {
+    /// Applies the layer, and a function to each element of its result.
+    ///
+    /// `function(forward(input))`, bit for bit; with a packed weight it is one pass on the CPU, on as many threads as the
+    /// product has.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "flex")] {
+    /// use burn::tensor::activation::gelu;
+    /// use burn::tensor::{Device, Tensor};
+    /// use burn_quant::nn::QuantLinearConfig;
+    /// use burn_quant::ops::Pointwise;
+    /// use burn_quant::{compress, presets, quantize};
+    ///
+    /// let device = Device::flex();
+    /// let (layer, x) = (QuantLinearConfig::new(8, 4).init(&device), Tensor::<2>::ones([3, 8], &device));
+    /// let (layer, _) = quantize(layer, &presets::int8_default(), |layer| drop(layer.forward(x.clone())))?;
+    /// let (layer, _) = compress(layer)?;
+    /// let y = layer.forward_then(x.clone(), Pointwise::Gelu);
+    /// assert_eq!(y.into_data(), gelu(layer.forward(x)).into_data());
+    /// # }
+    /// # Ok::<(), burn_quant::QuantError>(())
+    /// ```
+    pub fn forward_then<const D: usize>(&self, input: Tensor<D>, function: Pointwise) -> Tensor<D> {
+        let bias = self.bias.as_ref().map(Param::val);
+        match self.packed_product(&input, bias.clone(), Some(function)) {
+            Some(output) => output,
+            None => function.apply(self.product(input, self.weight.val(), bias, linear)),
+        }
+    }
+
+    /// The layer with its quantizers and a function, if its weight is packed.
+    fn packed_product<const D: usize>(
+        &self,
+        input: &Tensor<D>,
+        bias: Option<Tensor<1>>,
+        function: Option<Pointwise>,
+    ) -> Option<Tensor<D>> {
         let quantizer = self.weight.reparameterization::<TensorQuantizer>()?;
-        quantizer.linear([&self.input_quantizer, &self.output_quantizer], input, bias)
+        quantizer.linear([&self.input_quantizer, &self.output_quantizer], input, bias, function)
     }
 
     /// The layer with its weight quantized: what a forward that runs the layer many times quantizes once.

@@ -1,12 +1,12 @@
 //! burn's gated unit with activation quantizers in its linear layers.
 
 use burn::module::Module;
-use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 use burn_nn::{Initializer, LinearLayout, SwiGlu, SwiGluConfig};
 
 use super::QuantLinear;
 use burn_quant_core::error::QuantError;
+use burn_quant_ops::Pointwise;
 
 layer_config! {
     QuantSwiGluConfig = SwiGluConfig => QuantSwiGlu (device);
@@ -37,7 +37,7 @@ impl QuantSwiGlu {
     ///
     /// Shapes are those of burn's layer; a disabled quantizer is the identity.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        silu(self.linear_inner.forward(input.clone())) * self.linear_outer.forward(input)
+        self.linear_inner.forward_then(input.clone(), Pointwise::Silu) * self.linear_outer.forward(input)
     }
 
     /// Returns burn's unit, which computes the same.

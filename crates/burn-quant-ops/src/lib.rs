@@ -53,7 +53,7 @@ pub use packed_conv::{PackedConv, PackedConvCall, PackedConvOps, convolves_integ
 pub use packed_conv_transpose::{PackedConvTranspose, packed_conv_transpose};
 pub use packed_linear::{
     ActivationKind, Activations, Around, NotPacked, OutputRounding, PackedCall, PackedLayout, PackedLinearOps,
-    PackedOffsets, PackedScales, PackedTensor, multiplies_integers, packed_linear, packed_linear_fused,
+    PackedOffsets, PackedScales, PackedTensor, Pointwise, multiplies_integers, packed_linear, packed_linear_fused,
 };
 pub use packed_rows::{PackedRows, RowRanges, RowsLayout};
 pub use relative_entropy::relative_entropy;

@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::activation::{gelu, gelu_approximate, silu, softmax};
 use burn::tensor::{DType, Device, Int, Tensor};
 use burn_quant::nn::{QuantLinear, QuantLinearConfig};
+use burn_quant::ops::Pointwise;
 
 use crate::config::{Activation, DecoderConfig, Experts};
 
@@ -137,6 +138,14 @@ impl Mlp {
 }
 
 fn gated([gate, up, down]: [&QuantLinear; 3], x: Tensor<3>, activation: Activation) -> Tensor<3> {
+    let function = match activation {
+        Activation::Silu => Some(Pointwise::Silu),
+        Activation::Gelu => Some(Pointwise::Gelu),
+        Activation::GeluTanh => None,
+    };
+    if let (Some(function), DType::F32) = (function, x.dtype()) {
+        return down.forward(gate.forward_then(x.clone(), function) * up.forward(x));
+    }
     let gates = gate.forward(x.clone());
     let dtype = gates.dtype();
     let gates = gates.cast(DType::F32); // one rounding, and not one for each operation of the function

@@ -3,11 +3,13 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_nn::activation::{Activation, ActivationConfig};
+
 use burn_nn::transformer::{PositionWiseFeedForward, PositionWiseFeedForwardConfig};
-use burn_nn::{Dropout, Initializer};
+use burn_nn::{Dropout, Gelu, Initializer};
 
 use crate::QuantLinear;
 use burn_quant_core::error::QuantError;
+use burn_quant_ops::Pointwise;
 
 layer_config! {
     QuantPositionWiseFeedForwardConfig = PositionWiseFeedForwardConfig => QuantPositionWiseFeedForward (device);
@@ -45,8 +47,20 @@ impl QuantPositionWiseFeedForward {
     ///
     /// Shapes are those of burn's layer; a disabled quantizer is the identity.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        let x = self.activation.forward(self.linear_inner.forward(input));
+        let x = match self.function() {
+            Some(function) => self.linear_inner.forward_then(input, function),
+            None => self.activation.forward(self.linear_inner.forward(input)),
+        };
         self.linear_outer.forward(self.dropout.forward(x))
+    }
+
+    /// The activation, if the first layer can apply it.
+    fn function(&self) -> Option<Pointwise> {
+        match &self.activation {
+            Activation::Gelu(Gelu { approximate: false }) => Some(Pointwise::Gelu),
+            Activation::Relu(_) => Some(Pointwise::Relu),
+            _ => None,
+        }
     }
 
     /// Returns burn's network, which computes the same.

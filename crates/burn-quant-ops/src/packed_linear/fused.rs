@@ -1,11 +1,12 @@
 //! A packed product with what stands around it, in one pass on the CPU.
 //!
 //! ```text
-//! y = R( Q(x · s) · W + a )   s a factor of each input, a a bias or a branch beside the product, R a rounding
+//! y = f( R( Q(x · s) · W + a ) )   s a factor of each input, a a bias or a branch beside the product, R a rounding,
+//!                                  f a function of each element
 //! ```
 //!
-//! `s` is multiplied as rows are quantized, `a` is added as sums are written, `R` rounds them while they are in the
-//! cache. Elsewhere each is an op of its own, which gives the same numbers.
+//! `s` is multiplied as rows are quantized, `a` is added as sums are written, `R` and `f` follow while they are in the
+//! cache, on the thread that wrote them. Elsewhere each is an op of its own, which gives the same numbers.
 
 #[cfg(feature = "flex")]
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -16,7 +17,7 @@ use burn::tensor::DType;
 use burn::tensor::Tensor;
 use burn_quant_numerics::Format;
 
-use super::{Activations, PackedTensor, packed_linear};
+use super::{Activations, PackedTensor, Pointwise, packed_linear};
 #[cfg(feature = "flex")]
 use super::{PackedCall, multiplies_integers};
 #[cfg(feature = "flex")]
@@ -32,11 +33,13 @@ pub struct Around<const D: usize> {
     pub addend: Option<Tensor<D>>,
     /// How the sum is rounded.
     pub output: Option<OutputRounding>,
+    /// A function of each element of the result, after its rounding.
+    pub function: Option<Pointwise>,
 }
 
 impl<const D: usize> Default for Around<D> {
     fn default() -> Self {
-        Self { pre_quant_scale: None, addend: None, output: None }
+        Self { pre_quant_scale: None, addend: None, output: None, function: None }
     }
 }
 
@@ -69,6 +72,8 @@ pub(super) struct FusedCall {
     pub(super) adds: bool,
     /// How the result is rounded.
     pub(super) output: Option<Call>,
+    /// What is done to it then.
+    pub(super) function: Option<Pointwise>,
 }
 
 /// The backend side of [`packed_linear_fused()`]; call that.
@@ -92,11 +97,11 @@ pub(super) trait PackedLinearFusedOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// Multiplies activations with a packed weight, scaling them before, and adding to the result and rounding it after.
+/// Multiplies activations with a packed weight, with what stands before and after the product.
 ///
-/// `y = R(Q(x · s) · W + a)`: the product of [`packed_linear()`], with what is [`Around`] it: a pre-quantization scale
-/// `s` of each input, such as SmoothQuant's, a summand `a`, such as a bias, and a rounding `R` of the result. On the
-/// CPU and in f32 it is one pass; elsewhere one for each, with the same result.
+/// `y = f(R(Q(x · s) · W + a))`: the product of [`packed_linear()`], with what is [`Around`] it: a pre-quantization
+/// scale `s` of each input, such as SmoothQuant's, a summand `a`, such as a bias, a rounding `R` of the result, and a
+/// function `f` of each element. On the CPU and in f32 it is one pass; elsewhere one for each, with the same result.
 ///
 /// # Shapes and units
 ///
@@ -104,8 +109,8 @@ pub(super) trait PackedLinearFusedOps: Backend {
 ///
 /// # Gradient
 ///
-/// To `x`, as that of [`packed_linear()`], to `pre_quant_scale` and to `addend`, through `output` as its rule says. The
-/// weight has none.
+/// To `x`, as that of [`packed_linear()`], to `pre_quant_scale` and to `addend`, through `output` as its rule says, and
+/// through `function`. The weight has none.
 ///
 /// # Panics
 ///
@@ -154,7 +159,7 @@ pub fn packed_linear_fused<const D: usize>(
     if let Some(y) = in_one_pass(&x, weight, &activations, &around) {
         return y;
     }
-    let Around { pre_quant_scale, addend, output } = around;
+    let Around { pre_quant_scale, addend, output, function } = around;
     let x = match pre_quant_scale {
         None => x,
         Some(scale) => {
@@ -168,12 +173,16 @@ pub fn packed_linear_fused<const D: usize>(
         None => y,
         Some(addend) => y + addend,
     };
-    match output {
+    let y = match output {
         Some(output) if !y.dims().contains(&0) => {
             let spec = output.spec(&y.dims());
             fake_quant(y, output.range, spec)
         }
         _ => y,
+    };
+    match function {
+        None => y,
+        Some(function) => function.apply(y),
     }
 }
 
@@ -185,13 +194,13 @@ fn in_one_pass<const D: usize>(
     activations: &Activations,
     around: &Around<D>,
 ) -> Option<Tensor<D>> {
-    let Around { pre_quant_scale, addend, output } = around;
+    let Around { pre_quant_scale, addend, output, function } = around;
     let (layout, device, mut shape) = (weight.layout, x.device(), x.dims());
     let (inputs, outputs) = (layout.inputs(), layout.outputs());
     let rows = shape[..D - 1].iter().product::<usize>();
     let is_for_the_kernel = crate::backend::is_flex(&device)
         && x.dtype() == DType::F32
-        && (pre_quant_scale.is_some() || addend.is_some() || output.is_some())
+        && (pre_quant_scale.is_some() || addend.is_some() || output.is_some() || function.is_some())
         && weight.offsets.is_none()
         && shape[D - 1] == inputs
         && rows * inputs * outputs > 0
@@ -213,6 +222,7 @@ fn in_one_pass<const D: usize>(
         scales_inputs: pre_quant_scale.is_some(),
         adds: addend.is_some(),
         output: output.as_ref().map(|output| Call::of_given_ranges(output.spec(&[rows, outputs]))),
+        function: *function,
     };
     let addend = addend.clone().map_or_else(
         || none().reshape([1, 1]),
@@ -294,6 +304,31 @@ mod tests {
                 let around = Around { addend: Some(bias.clone()), output: Some(output), ..Around::default() };
                 let found = packed_linear_fused(x.clone(), &weight, Activations::Int8PerToken, around);
                 assert_eq!(found.into_data(), expected.into_data(), "{format}, {rows} rows of {outputs}");
+            }
+        }
+    }
+
+    /// After the rounding, where there is one; in parts of threads and in one.
+    #[test]
+    fn a_function_of_the_result_is_that_of_burn() {
+        let device = Device::flex();
+        let format = Format::from(IntFormat::signed(8).unwrap());
+        let random = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+        for ([inputs, outputs], rows) in [([6, 5], 1), ([512, 600], 40)] {
+            let groups = Groups::per_channel(&[inputs, outputs], 1);
+            let spec = FakeQuant { format, groups, gradient: GradientRule::PassThrough };
+            let weight = PackedTensor::pack(random([inputs, outputs]) * 0.1, Ranges::Dynamic, spec).unwrap();
+            let x = random([rows, inputs]);
+            let y = packed_linear(x.clone(), &weight, Activations::Int8PerToken);
+            let range = y.clone().abs().max().reshape([1]) * 0.7;
+            let output = OutputRounding { format, range: range.clone(), gradient: GradientRule::Clipped };
+            let rounded = fake_quant(y.clone(), range, output.spec(&[rows, outputs]));
+            for (output, y) in [(None, y), (Some(output), rounded)] {
+                for function in [Pointwise::Relu, Pointwise::Gelu, Pointwise::Silu] {
+                    let around = Around { output: output.clone(), function: Some(function), ..Around::default() };
+                    let found = packed_linear_fused(x.clone(), &weight, Activations::Int8PerToken, around);
+                    assert_eq!(found.into_data(), function.apply(y.clone()).into_data(), "{function:?}, {rows} rows");
+                }
             }
         }
     }

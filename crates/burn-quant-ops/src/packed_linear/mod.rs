@@ -28,11 +28,13 @@ pub(crate) mod flex;
 mod fused;
 mod layout;
 mod offsets;
+mod pointwise;
 mod reference;
 
 pub use fused::{Around, OutputRounding, packed_linear_fused};
 pub use layout::{NotPacked, PackedLayout, PackedScales, PackedTensor};
 pub use offsets::PackedOffsets;
+pub use pointwise::Pointwise;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};

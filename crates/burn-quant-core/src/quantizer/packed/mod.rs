@@ -23,7 +23,7 @@ use burn_quant_ops::numerics::packed::PackError;
 use burn_quant_ops::numerics::{Format, IntFormat};
 use burn_quant_ops::{
     Activations, Around, FakeQuant, GradientRule, NotPacked, OutputRounding, PackedLayout, PackedOffsets, PackedScales,
-    PackedTensor, convolves_integers, is_flex, multiplies_integers, packed_conv, packed_conv_transpose,
+    PackedTensor, Pointwise, convolves_integers, is_flex, multiplies_integers, packed_conv, packed_conv_transpose,
     packed_linear_fused,
 };
 use serde::{Deserialize, Serialize};
@@ -326,7 +326,8 @@ fn check_bias(bias: &[f32]) -> Result<(), NotPackedReason> {
 
 impl TensorQuantizer {
     /// Runs a linear layer whose weight this quantizer holds packed: rounds the input as its quantizer says, multiplies
-    /// it with the codes, adds branches of low rank and the bias, and rounds the sum as the output's quantizer says.
+    /// it with the codes, adds branches of low rank and the bias, rounds the sum as the output's quantizer says, and
+    /// applies a function to each element.
     ///
     /// INT8 activations, per token or with one range, are multiplied as integers; others are rounded first. `None` if
     /// the weight is not packed, or the layer is watched: then the product takes the parameter's value.
@@ -335,6 +336,7 @@ impl TensorQuantizer {
         [input, output]: [&TensorQuantizer; 2],
         x: &Tensor<D>,
         bias: Option<Tensor<1>>,
+        function: Option<Pointwise>,
     ) -> Option<Tensor<D>> {
         let packed = self.packed.as_deref().filter(|_| input.tap.get().is_none())?;
         let weight = packed.packed();
@@ -349,11 +351,12 @@ impl TensorQuantizer {
         });
         let addend = [input.low_rank(x), bias].into_iter().flatten().reduce(|sum, next| sum + next);
         let rounding = output.rounding_of_results().filter(|_| is_flex(&x.device()));
-        let is_rounded = rounding.is_some();
+        let stays = rounding.is_none() && !output.does_nothing();
+        let in_pass = function.filter(|_| !stays);
         let y = match (activations, factors) {
             (Some(activations), None) => {
                 let pre_quant_scale = input.buffer(Buffer::PreQuantScale);
-                let around = Around { pre_quant_scale, addend, output: rounding };
+                let around = Around { pre_quant_scale, addend, output: rounding, function: in_pass };
                 packed_linear_fused(x.clone(), &weight, activations, around)
             }
             (_, factors) => {
@@ -362,11 +365,21 @@ impl TensorQuantizer {
                     if input.is_enabled() { Activations::Float } else { packed.float_inputs.activations() };
                 let branch = factors.map(|(down, up)| through_factors(x.clone(), down, up));
                 let addend = [branch, addend].into_iter().flatten().reduce(|sum, next| sum + next);
-                let around = Around { pre_quant_scale: None, addend, output: rounding };
+                let around = Around { pre_quant_scale: None, addend, output: rounding, function: in_pass };
                 packed_linear_fused(x, &weight, activations, around)
             }
         };
-        Some(if is_rounded { y } else { output.forward(y) })
+        Some(match (stays, function) {
+            (false, _) => y,
+            (true, None) => output.forward(y),
+            (true, Some(function)) => function.apply(output.forward(y)),
+        })
+    }
+
+    /// Whether [`TensorQuantizer::forward`] gives back what it takes.
+    fn does_nothing(&self) -> bool {
+        let acts = [Buffer::PreQuantScale, Buffer::LowRankDown].iter().any(|buffer| self.buffer(*buffer).is_some());
+        !self.is_enabled() && self.tap.get().is_none() && !acts
     }
 
     /// What this quantizer does to the result of a layer, if it is to round under one static range, and no more.

@@ -97,11 +97,13 @@ impl PackedLinearFusedOps for Flex {
         output_range: FloatTensor<Self>,
         call: FusedCall,
     ) -> FloatTensor<Self> {
-        let FusedCall { call, scales_inputs, adds, output } = call;
+        let FusedCall { call, scales_inputs, adds, output, function } = call;
+        let rounding = output.map(|call| rounding_of_range(&call, elements::<f32>(&row_major(output_range).0)[0]));
+        let function = function.map(|function| Box::new(function) as Box<dyn Kernel>);
         let beside = Beside {
             factors: scales_inputs.then_some(pre_quant_scale),
             addend: adds.then_some(addend),
-            rounding: output.map(|call| rounding_of_range(&call, elements::<f32>(&row_major(output_range).0)[0])),
+            after: [rounding, function].into_iter().flatten().collect(),
         };
         product(x, words, ranges, scale_codes, activation_range, call, beside)
     }
@@ -113,8 +115,8 @@ struct Beside {
     /// Of inputs.
     factors: Option<FlexTensor>,
     addend: Option<FlexTensor>,
-    /// Of outputs.
-    rounding: Option<Box<dyn Kernel>>,
+    /// What is done to outputs, one after the other.
+    after: Vec<Box<dyn Kernel>>,
 }
 
 /// A product of tensors.
@@ -125,7 +127,7 @@ fn product(
     scale_codes: FlexTensor,
     activation_range: FlexTensor,
     call: PackedCall,
-    Beside { factors, addend, rounding }: Beside,
+    Beside { factors, addend, after }: Beside,
 ) -> FlexTensor {
     let [x, ranges, activation_range] = [x, ranges, activation_range].map(|tensor| row_major(tensor).0);
     let [words, scale_codes] = [words, scale_codes].map(|tensor| row_major(tensor).0);
@@ -140,7 +142,7 @@ fn product(
     let weight = Weight::new(call.layout, &words, &ranges, &scale_codes);
     let x = Rows { values: elements::<f32>(&x), factors: factors.as_ref().map(elements::<f32>) };
     let addend = addend.as_ref().map(elements::<f32>);
-    let y = Work { weight, x, rows, range, addend, rounding: rounding.as_deref() }.dispatch();
+    let y = Work { weight, x, rows, range, addend, after: &after }.dispatch();
     let shape = [rows, call.layout.outputs()];
     FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape.into()), DType::F32)
 }
@@ -252,7 +254,7 @@ struct Work<'a> {
     /// What is added, `[rows, outputs]`, or `[outputs]` to every row.
     addend: Option<&'a [f32]>,
     /// What is done to outputs then.
-    rounding: Option<&'a dyn Kernel>,
+    after: &'a [Box<dyn Kernel>],
 }
 
 impl Work<'_> {
@@ -410,12 +412,11 @@ impl Work<'_> {
                 let columns = Columns { y: destination.0, addend, outputs, first: first * PANEL, rows: self.rows };
                 product(Panels { tiles, words, stride, scales, first, count }, columns);
             }
-            for row in 0..self.rows {
-                let Some(rounding) = self.rounding else { break };
+            for row in 0..if self.after.is_empty() { 0 } else { self.rows } {
                 let first = row * outputs + written.start;
                 // SAFETY: these columns were written just now, and no other thread has them.
                 let y = unsafe { std::slice::from_raw_parts_mut(destination.0.add(first), written.len()) };
-                rounding.in_place(first, y);
+                self.after.iter().for_each(|kernel| kernel.in_place(first, y));
             }
         };
         let groups = tiles.panels().div_ceil(group);

@@ -18,7 +18,7 @@ fn plain(values: &[f32]) -> Rows<'_> {
 
 /// A product with nothing around it.
 fn work<'a>(packed: &'a Packed, x: &'a [f32], rows: usize, range: Option<RowRange>) -> Work<'a> {
-    Work { weight: packed.weight(), x: plain(x), rows, range, addend: None, rounding: None }
+    Work { weight: packed.weight(), x: plain(x), rows, range, addend: None, after: &[] }
 }
 
 fn formats() -> Vec<(Format, ScaleFormat)> {
@@ -163,8 +163,8 @@ fn the_largest_codes_do_not_saturate() {
         let weight = Weight { layout, words: &words, scales: &scales };
         for instructions in Instructions::available() {
             let range = Some(RowRange::Given(127.0));
-            let y = Work { weight, x: plain(&[-128.0; 64]), rows: 1, range, addend: None, rounding: None }
-                .with(instructions);
+            let y =
+                Work { weight, x: plain(&[-128.0; 64]), rows: 1, range, addend: None, after: &[] }.with(instructions);
             let expected = 64.0 * -128.0 * value;
             compare(&y, &[expected; 16], &[expected.abs(); 16], 3e-7, &format!("{instructions:?}, {format}"));
         }
@@ -329,8 +329,7 @@ fn the_least_scales_are_scales() {
         matrix.product(&x, &mut expected).unwrap();
         assert!(expected[0] > 0.0, "{format}");
         for instructions in Instructions::available() {
-            let y =
-                Work { weight, x: plain(&x), rows: 1, range: None, addend: None, rounding: None }.with(instructions);
+            let y = Work { weight, x: plain(&x), rows: 1, range: None, addend: None, after: &[] }.with(instructions);
             compare(&y, &expected, &expected, 1e-6, &format!("{instructions:?}, {format}"));
         }
     }
@@ -352,8 +351,7 @@ fn factors_and_what_is_added_are_those_of_passes_of_their_own() {
                         let addend = noise(9, added);
                         let x = Rows { values: &x, factors: Some(&factors) };
                         let weight = packed.weight();
-                        let y =
-                            Work { weight, x, rows, range, addend: Some(&addend), rounding: None }.with(instructions);
+                        let y = Work { weight, x, rows, range, addend: Some(&addend), after: &[] }.with(instructions);
                         let product = work(&packed, &scaled, rows, range).with(instructions);
                         let expected: Vec<f32> =
                             product.iter().enumerate().map(|(i, y)| y + addend[i % added]).collect();

@@ -1,0 +1,94 @@
+//! Functions of each element of a result, as burn computes them, bit for bit.
+//!
+//! ```text
+//! relu(x) = max(x, 0)      gelu(x) = x / 2 · (1 + erf(x / √2))      silu(x) = x / (1 + e⁻ˣ)
+//! ```
+
+use burn::tensor::Tensor;
+use burn::tensor::activation::{gelu, relu, silu};
+
+/// A function of each element of the result of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Pointwise {
+    /// `max(x, 0)`.
+    Relu,
+    /// `x / 2 · (1 + erf(x / √2))`.
+    Gelu,
+    /// `x / (1 + e⁻ˣ)`.
+    Silu,
+}
+
+impl Pointwise {
+    /// Applies the function, by burn's own op.
+    ///
+    /// The result has the shape and the dtype of `x`.
+    pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Pointwise::Relu => relu(x),
+            Pointwise::Gelu => gelu(x),
+            Pointwise::Silu => silu(x),
+        }
+    }
+}
+
+#[cfg(feature = "flex")]
+impl Pointwise {
+    /// The function of an element, of the operations and in the order of the CPU backend of burn.
+    #[inline]
+    fn of(self, x: f32) -> f32 {
+        match self {
+            Pointwise::Relu if x.is_nan() || x > 0.0 => x,
+            Pointwise::Relu => 0.0,
+            Pointwise::Gelu => 0.5 * x * (1.0 + libm::erff(x / std::f32::consts::SQRT_2)),
+            Pointwise::Silu if x >= 0.0 => x * (1.0 / (1.0 + (-x).exp())),
+            Pointwise::Silu => {
+                let e = x.exp();
+                x * (e / (1.0 + e))
+            }
+        }
+    }
+}
+
+#[cfg(feature = "flex")]
+impl crate::flex::Kernel for Pointwise {
+    fn in_place(&self, _: usize, data: &mut [f32]) {
+        match self {
+            // a loop of its own each: the first is one instruction
+            Pointwise::Relu => data.iter_mut().for_each(|x| *x = Pointwise::Relu.of(*x)),
+            Pointwise::Gelu => data.iter_mut().for_each(|x| *x = Pointwise::Gelu.of(*x)),
+            Pointwise::Silu => data.iter_mut().for_each(|x| *x = Pointwise::Silu.of(*x)),
+        }
+    }
+
+    fn into(&self, _: usize, source: &[f32], output: &mut [std::mem::MaybeUninit<f32>]) {
+        for (y, x) in output.iter_mut().zip(source) {
+            y.write(self.of(*x));
+        }
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::flex::Kernel;
+    use burn::tensor::Device;
+
+    /// One in 4093 of all f32, infinities and NaN among them, and a million around where most activations are.
+    #[test]
+    fn functions_have_the_bits_of_burns() {
+        let all = (0..u32::MAX).step_by(4093).map(f32::from_bits);
+        let near = (-500_000..500_000).map(|i| i as f32 * 2e-5);
+        let values: Vec<f32> = all.chain(near).chain([f32::NAN, f32::INFINITY, -0.0]).collect();
+        for function in [Pointwise::Relu, Pointwise::Gelu, Pointwise::Silu] {
+            let x = Tensor::<1>::from_floats(values.as_slice(), &Device::flex());
+            let expected: Vec<f32> = function.apply(x).into_data().try_into_vec().unwrap();
+            let mut found = values.clone();
+            function.in_place(0, &mut found);
+            for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let same = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
+                assert!(same, "{function:?}({:e}) is {found:e}, and of burn {expected:e}", values[i]);
+            }
+        }
+    }
+}
