@@ -48,6 +48,17 @@ pub enum NotPackedReason {
         /// The bias.
         found: f32,
     },
+    /// Words whose columns are in the order of other groups of a transposed convolution.
+    #[error(
+        "its words have the columns of {found} groups of channels side by side, where its quantizer has {expected}: \
+         pack the weight again"
+    )]
+    ChannelGroups {
+        /// The groups of the quantizer.
+        expected: usize,
+        /// The groups of the words.
+        found: usize,
+    },
     /// Codes and scales cannot be made.
     #[error(transparent)]
     Codes {

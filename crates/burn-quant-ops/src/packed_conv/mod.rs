@@ -7,6 +7,9 @@
 //! A packed kernel is the matrix `[k…, in / groups] × [out]`, the last axis of the inputs being the channels: windows
 //! of an image whose channels lie side by side are then runs of bytes.
 //!
+//! A window times offsets that all inputs of an output share is their sum, times the offset. Sums of windows are
+//! convolutions with ones, in integers too.
+//!
 //! The CPU kernel is in [`packed_linear`](crate::packed_linear()): it is the same product. Elsewhere, and under
 //! autodiff, the input is rounded and the kernel unpacked, and burn's convolution runs.
 
@@ -18,10 +21,10 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::module::conv3d;
 use burn::tensor::{DType, Device, Tensor};
-use burn_quant_numerics::{Format, ScaleFormat};
+use burn_quant_numerics::{Format, Grid, ScaleFormat};
 
 use crate::backend::is_flex;
-use crate::packed_linear::PackedScales;
+use crate::packed_linear::{PackedScales, activation_format, activation_grid};
 use crate::{Activations, FakeQuant, GradientRule, Groups, PackedLayout, PackedTensor, fake_quant};
 
 /// The geometry of a convolution over one, two or three axes.
@@ -122,14 +125,36 @@ pub trait PackedConvOps: Backend {
 
 /// Returns whether a convolution with a packed kernel runs in integers on a device.
 ///
-/// It does on the CPU, with codes of integers up to 127, an f32 scale for each output or for all, and no offsets.
-/// Otherwise [`packed_conv()`] unpacks the kernel at every call; a device that captures records that.
+/// It does on the CPU, with codes of integers up to 127, and an f32 scale for each output or for all. Otherwise
+/// [`packed_conv()`] unpacks the kernel at every call, and so it does if an output has several offsets; a device that
+/// captures records that.
 pub fn convolves_integers(device: &Device, layout: PackedLayout) -> bool {
     is_flex(device)
         && layout.has_integer_products()
         && layout.scale() == ScaleFormat::F32
         && layout.tiles().blocks() == 1
         && matches!(layout.format(), Format::Int(int) if int.grid().hi() <= i8::MAX.into()) // codes are signed bytes
+}
+
+/// Whether each output of a kernel has at most one offset, and sums of windows are integers that an i32 holds.
+pub(crate) fn has_shared_offsets(weight: &PackedTensor) -> bool {
+    let sums = || layout_of_ones(weight.layout.inputs(), 1).has_integer_products();
+    weight.offsets.as_ref().is_none_or(|offsets| offsets.are_shared() && sums())
+}
+
+/// A kernel of ones: its products are sums.
+pub(crate) fn ones(inputs: usize, outputs: usize, device: &Device) -> PackedTensor {
+    let layout = layout_of_ones(inputs, outputs);
+    let (codes, grid) = (layout.grid(), activation_grid());
+    let one = u32::from_le_bytes([codes.elements().code(1.0); 4]);
+    let words = Tensor::full([layout.tiles().words()], one as i32, (device, DType::I32));
+    let ranges = Tensor::full([layout.tiles().scales()], grid.max(), (device, DType::F32)); // steps of one
+    PackedTensor { words, scales: PackedScales::Ranges(ranges), layout, offsets: None }
+}
+
+fn layout_of_ones(inputs: usize, outputs: usize) -> PackedLayout {
+    PackedLayout::new(inputs, outputs, inputs.max(1), activation_format().into(), ScaleFormat::F32)
+        .expect("codes of a byte")
 }
 
 /// Convolves an image that is rounded to INT8 with a packed kernel.
@@ -206,19 +231,19 @@ pub fn packed_conv<const D: usize>(
     let x = x.cast(DType::F32).reshape([shape[0], shape[1], axes[0], axes[1], axes[2]]);
     let bias = bias.map(|bias| bias.cast(DType::F32));
     let y = match (activations, &weight.scales) {
-        (Activations::Int8(range), PackedScales::Ranges(ranges))
-            if convolves_integers(&device, layout) && weight.offsets.is_none() =>
+        (Activations::Int8(range), PackedScales::Ranges(_))
+            if convolves_integers(&device, layout) && has_shared_offsets(weight) =>
         {
-            let call = PackedConvCall { layout, conv: conv.clone(), has_bias: bias.is_some() };
-            let bias = bias.unwrap_or_else(|| Tensor::empty([1], (&device, DType::F32)));
-            Tensor::<5>::from_dispatch(<Dispatch as PackedConvOps>::packed_conv(
-                x.into_dispatch(),
-                weight.words.clone().into_dispatch(),
-                ranges.clone().into_dispatch(),
-                range.into_dispatch(),
-                bias.into_dispatch(),
-                call,
-            ))
+            let offsets = weight.offsets.as_ref().filter(|_| layout.inputs() > 0);
+            let sums = offsets.map(|offsets| {
+                let ones = ones(layout.inputs(), groups, &device);
+                (integers(x.clone(), &ones, None, conv, range.clone()), offsets.values())
+            });
+            let y = integers(x, weight, bias, conv, range);
+            match sums {
+                Some((sums, offsets)) => around(y, sums, offsets),
+                None => y,
+            }
         }
         (activations, _) => composed(x, weight, bias, conv, activations),
     };
@@ -227,6 +252,40 @@ pub fn packed_conv<const D: usize>(
     shape[1] = layout.outputs();
     shape[2..].copy_from_slice(&found[5 - (D - 2)..]);
     y.reshape(shape).cast(dtype)
+}
+
+/// The same by the kernel of the backend, without offsets.
+fn integers(
+    x: Tensor<5>,
+    weight: &PackedTensor,
+    bias: Option<Tensor<1>>,
+    conv: &PackedConv,
+    range: Tensor<1>,
+) -> Tensor<5> {
+    let PackedScales::Ranges(ranges) = &weight.scales else { unreachable!("the caller has checked it") };
+    let call = PackedConvCall { layout: weight.layout, conv: conv.clone(), has_bias: bias.is_some() };
+    let bias = bias.unwrap_or_else(|| Tensor::empty([1], (&x.device(), DType::F32)));
+    Tensor::from_dispatch(<Dispatch as PackedConvOps>::packed_conv(
+        x.into_dispatch(),
+        weight.words.clone().into_dispatch(),
+        ranges.clone().into_dispatch(),
+        range.into_dispatch(),
+        bias.into_dispatch(),
+        call,
+    ))
+}
+
+/// Adds offsets `[1, outputs]` times sums of windows `[batch, groups, axes…]`.
+fn around(y: Tensor<5>, sums: Tensor<5>, offsets: Tensor<2>) -> Tensor<5> {
+    let shape = y.dims();
+    if shape.contains(&0) {
+        return y;
+    }
+    let ([batch, outputs, ..], groups) = (shape, sums.dims()[1]);
+    let pixels = shape[2..].iter().product::<usize>();
+    let offsets = offsets.reshape([1, groups, outputs / groups, 1]);
+    let added = sums.reshape([batch, groups, 1, pixels]) * offsets;
+    (y.reshape([batch, groups, outputs / groups, pixels]) + added).reshape(shape)
 }
 
 /// The same with burn's own ops.
@@ -263,7 +322,7 @@ pub(crate) fn rounded(x: Tensor<5>, activations: Activations) -> Tensor<5> {
             panic!("packed_conv: a window has no range of its own")
         }
         Activations::Int8(range) => {
-            let (groups, format) = (Groups::per_tensor(&x.dims()), crate::packed_linear::activation_format().into());
+            let (groups, format) = (Groups::per_tensor(&x.dims()), activation_format().into());
             fake_quant(x, range, FakeQuant { format, groups, gradient: GradientRule::Clipped })
         }
     }

@@ -1,12 +1,13 @@
 //! A transposed convolution whose kernel is codes and scales, and whose input is INT8.
 //!
 //! ```text
-//! x [n, in, z, y, x] ──► · W [in, out·k] of each pixel ──► each product added where its element falls
+//! x [n, in, z, y, x] ──► · W [in / groups, out·k] of each pixel ──► each product added where its element falls
 //! ```
 //!
 //! The product is a convolution of single pixels, [`packed_conv`](crate::packed_conv()), in integers on the CPU; `flex`
-//! adds its outputs up. Elsewhere, under autodiff, and for several groups, the input is rounded and the kernel
-//! unpacked, and burn's transposed convolution runs.
+//! adds its outputs up. A pixel times an offset of the kernel is the offset times the sum of the pixel's channels, which is
+//! a product with ones. Elsewhere, and under autodiff, the input is rounded and the kernel unpacked, and burn's
+//! transposed convolution runs.
 //!
 //! Source: Dumoulin and Visin 2016, arXiv:1603.07285, §4: the gradient of a convolution with respect to its input.
 
@@ -17,7 +18,7 @@ use burn::backend::ops::ConvTransposeOptions;
 use burn::tensor::module::conv_transpose3d;
 use burn::tensor::{DType, Tensor};
 
-use crate::packed_conv::{convolves_integers, rounded, three};
+use crate::packed_conv::{convolves_integers, has_shared_offsets, rounded, three};
 use crate::{Activations, PackedTensor};
 
 /// The geometry of a transposed convolution over one, two or three axes.
@@ -73,7 +74,7 @@ impl PackedConvTranspose {
 
     /// Sets the number of groups of channels.
     ///
-    /// Those of more than one run in floats.
+    /// Outputs of a group take its channels only.
     pub fn with_groups(mut self, groups: usize) -> Self {
         self.options.groups = groups;
         self
@@ -106,8 +107,9 @@ impl PackedConvTranspose {
 ///
 /// # Shapes and units
 ///
-/// `x`: `[batch, in, …]` with one to three axes after the channels; `weight`: the matrix `[in, out / groups · k…]`, as
-/// burn's kernels lie; `bias`: `[out]`; the result: `[batch, out, …]`.
+/// `x`: `[batch, in, …]` with one to three axes after the channels; `weight`: the matrix `[in / groups, out · k…]`,
+/// whose columns are ordered by outputs, group by group, and elements of the kernel within them; `bias`: `[out]`; the
+/// result: `[batch, out, …]`.
 ///
 /// # Gradient
 ///
@@ -151,11 +153,11 @@ pub fn packed_conv_transpose<const D: usize>(
 ) -> Tensor<D> {
     let (dtype, mut shape) = (x.dtype(), x.dims());
     let (groups, elements) = (conv.options.groups, conv.kernel.iter().product::<usize>());
-    let (inputs, columns) = (weight.layout.inputs(), weight.layout.outputs());
+    let (inputs, columns) = (weight.layout.inputs() * groups, weight.layout.outputs());
     assert_eq!(shape[1], inputs, "packed_conv_transpose: the kernel is for {inputs} channels");
     assert!(
-        groups > 0 && inputs.is_multiple_of(groups) && elements > 0 && columns.is_multiple_of(elements),
-        "packed_conv_transpose: {groups} groups divide {inputs} channels, and {elements} elements {columns} columns"
+        groups > 0 && elements > 0 && columns.is_multiple_of(elements * groups),
+        "packed_conv_transpose: {elements} elements of outputs in {groups} groups divide {columns} columns"
     );
     let ConvTransposeOptions { stride, dilation, .. } = &conv.options;
     let nonzero = stride.iter().chain(dilation).all(|step| *step > 0);
@@ -167,7 +169,7 @@ pub fn packed_conv_transpose<const D: usize>(
             conv.options.padding
         )
     });
-    let outputs = columns / elements * groups;
+    let outputs = columns / elements;
     if let Some(bias) = &bias {
         assert_eq!(bias.dims(), [outputs], "packed_conv_transpose: one bias for each output");
     }
@@ -187,7 +189,7 @@ pub fn packed_conv_transpose<const D: usize>(
     }
     let x = x.cast(DType::F32).reshape([shape[0], inputs, axes[0], axes[1], axes[2]]);
     let bias = bias.map(|bias| bias.cast(DType::F32));
-    let integers = convolves_integers(&device, weight.layout) && weight.offsets.is_none() && groups == 1;
+    let integers = convolves_integers(&device, weight.layout) && has_shared_offsets(weight);
     let y = match integers {
         #[cfg(feature = "flex")]
         true if matches!(activations, Activations::Int8(_)) => flex::conv_transpose(x, weight, bias, conv, activations),
@@ -205,7 +207,9 @@ fn composed(
     activations: Activations,
 ) -> Tensor<5> {
     let [depth, height, width] = conv.kernel;
-    let (inputs, columns) = (weight.layout.inputs(), weight.layout.outputs());
-    let kernel = weight.unpack().reshape([inputs, columns / (depth * height * width), depth, height, width]);
+    let (inputs, columns, groups) = (weight.layout.inputs(), weight.layout.outputs(), conv.options.groups);
+    let outputs = columns / (depth * height * width * groups);
+    let kernel = weight.unpack().reshape([inputs, groups, columns / groups]).swap_dims(0, 1);
+    let kernel = kernel.reshape([groups * inputs, outputs, depth, height, width]);
     conv_transpose3d(rounded(x, activations), kernel, bias, conv.options.clone())
 }

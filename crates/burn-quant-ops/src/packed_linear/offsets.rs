@@ -48,6 +48,11 @@ impl PackedOffsets {
         self.values.dims() == [inputs.div_ceil(self.block), outputs]
     }
 
+    /// Whether all inputs of an output share one.
+    pub(crate) fn are_shared(&self) -> bool {
+        self.values.dims()[0] <= 1
+    }
+
     /// Those of some outputs.
     pub(super) fn select(&self, outputs: Tensor<1, Int>) -> Self {
         Self { values: self.values.clone().select(1, outputs), block: self.block }

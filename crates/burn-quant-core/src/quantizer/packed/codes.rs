@@ -117,7 +117,8 @@ impl WeightCodes {
             let offset = |output: usize| bias[order.bias_at(groups, output)];
             (0..tiles.outputs()).map(offset).collect()
         });
-        Ok(PackedWords { form: self.form.clone(), words, scales, offsets })
+        let form = PackedForm { channel_groups: order.matrix.channel_groups(), ..self.form.clone() };
+        Ok(PackedWords { form, words, scales, offsets })
     }
 
     /// Returns the floats that the codes stand for: what the quantizer made of the weight, bit for bit but for the sign

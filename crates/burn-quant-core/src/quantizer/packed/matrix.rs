@@ -5,7 +5,9 @@
 //! convolution   [out, in / groups, k…]    [out, k…·in] transposed: a product sums over all but the first axis, of
 //!                                         which channels come last, side by side as in a window of bytes;
 //!                                         [out, in·k…] where blocks divide it, which lie as the weight does
-//! transposed convolution   [in, out / groups, k…]   [in, out·k]
+//! transposed convolution   [in, out / groups, k…]   [in / groups, out·k]: the columns of the groups side by side, where
+//!                                         an output has one scale or all have;
+//!                                         [in, out / groups·k] where blocks divide inputs
 //! embedding     [vocabulary, features]    transposed: a block lies along the features
 //! ```
 
@@ -24,15 +26,20 @@ pub(super) struct Matrix {
     /// Whether channels come last: a kernel whose outputs have a scale each or all together. Blocks lie as the weight
     /// does.
     windows: bool,
+    /// Groups of channels of a transposed convolution whose columns lie side by side.
+    channel_groups: usize,
 }
 
 impl Matrix {
     pub(super) fn of(shape: &[usize], role: Role) -> Result<Self, NotPackedReason> {
         let Role::Weight(layout) = role else { return Err(NotPackedReason::NoWeight) };
+        let of =
+            |transposed, channel_groups| Ok(Self { shape: shape.to_vec(), transposed, windows: false, channel_groups });
         match (shape.len(), layout.channel_axis, layout.block_axis) {
-            (2, 1, 0) => Ok(Self { shape: shape.to_vec(), transposed: false, windows: false }),
-            (2.., 0, 1) => Ok(Self { shape: shape.to_vec(), transposed: true, windows: false }),
-            (3.., 1, 0) => Ok(Self { shape: shape.to_vec(), transposed: false, windows: false }),
+            (2, 1, 0) => of(false, 1),
+            (2.., 0, 1) => of(true, 1),
+            (3.., 1, 0) if shape[0].is_multiple_of(layout.groups.max(1)) => of(false, layout.groups.max(1)),
+            (3.., 1, 0) => of(false, 1),
             _ => Err(NotPackedReason::Layout { shape: shape.to_vec() }),
         }
     }
@@ -51,6 +58,11 @@ impl Matrix {
         self.transposed
     }
 
+    /// The groups of channels whose columns lie side by side: more than one only of a transposed convolution.
+    pub(super) fn channel_groups(&self) -> usize {
+        self.channel_groups
+    }
+
     /// Outputs and inputs, the first axis first.
     fn rows(&self) -> [usize; 2] {
         [self.shape[0], self.shape[1..].iter().product()]
@@ -58,9 +70,9 @@ impl Matrix {
 
     /// The element of the weight, row by row, that is the one of an input and an output.
     pub(super) fn element(&self, input: usize, output: usize) -> usize {
-        let [_, columns] = self.rows();
+        let [rows, columns] = self.rows();
         match self.transposed {
-            false => input * columns + output,
+            false => (output / columns * (rows / self.channel_groups) + input) * columns + output % columns,
             true if self.windows => {
                 let channels = self.shape[1].max(1);
                 let places = columns / channels;
@@ -72,6 +84,11 @@ impl Matrix {
 
     pub(super) fn of_tensor<const D: usize>(&self, weight: Tensor<D>) -> Tensor<2> {
         match self.transposed {
+            false if self.channel_groups > 1 => {
+                let ([rows, columns], groups) = (self.rows(), self.channel_groups);
+                let of_groups = weight.reshape([groups, rows / groups, columns]);
+                of_groups.swap_dims(0, 1).reshape([rows / groups, groups * columns])
+            }
             false => weight.reshape(self.rows()),
             true if self.windows => weight.permute(channels_last()).reshape(self.rows()).transpose(),
             true => weight.reshape(self.rows()).transpose(),
@@ -80,6 +97,10 @@ impl Matrix {
 
     pub(super) fn to_tensor<const D: usize>(&self, matrix: Tensor<2>) -> Tensor<D> {
         let shape = <[usize; D]>::try_from(self.shape.as_slice()).expect("a weight keeps its rank");
+        if self.channel_groups > 1 {
+            let ([rows, columns], groups) = (self.rows(), self.channel_groups);
+            return matrix.reshape([rows / groups, groups, columns]).swap_dims(0, 1).reshape(shape);
+        }
         if !self.transposed {
             return matrix.reshape(shape);
         }
@@ -110,18 +131,31 @@ impl Matrix {
             return Err(NotPackedReason::Layout { shape: shape.to_vec() });
         }
         self.windows = self.transposed && self.shape.len() > 2 && counts[1..].iter().all(|count| *count == 1);
-        let first = axis(counts[0], rows, groups.size(0));
-        let second = axis(counts[1..].iter().product(), columns, groups.size(1) * elements);
+        let whole = counts.iter().all(|count| *count == 1);
+        if !whole && !(self.are_channel_groups(groups) && shape[1].is_multiple_of(groups.size(1))) {
+            self.channel_groups = 1;
+        }
+        // of groups side by side, those of inputs are groups of columns
+        let (rows, columns) = (rows / self.channel_groups, columns * self.channel_groups);
+        let of_rows = if self.channel_groups > 1 { 1 } else { counts[0] };
+        let first = axis(of_rows, rows, groups.size(0));
+        let second = axis(groups.len() / of_rows, columns, groups.size(1) * elements);
         Ok(match self.transposed {
             false => Groups::new(&[rows, columns], &[first, second]),
             true => Groups::new(&[columns, rows], &[second, first]),
         })
     }
 
+    /// Whether the groups along the first axis are those of channels.
+    fn are_channel_groups(&self, groups: &Groups) -> bool {
+        groups.counts()[0] == self.channel_groups && groups.size(0) * self.channel_groups == self.shape[0]
+    }
+
     /// Whether a bias of these groups is one of each output, or of all.
     pub(super) fn check_bias(&self, groups: &Groups) -> Result<(), NotPackedReason> {
         let (counts, axis) = (groups.counts(), usize::from(!self.transposed));
-        let of_outputs = counts.iter().enumerate().all(|(i, count)| i == axis || *count == 1);
+        let of_groups = |i: usize| i == 0 && self.channel_groups > 1 && self.are_channel_groups(groups);
+        let of_outputs = counts.iter().enumerate().all(|(i, count)| i == axis || *count == 1 || of_groups(i));
         match of_outputs {
             true => Ok(()),
             false => Err(NotPackedReason::MoreThanRounding { what: "rounds around a bias that inputs do not share" }),
@@ -129,13 +163,15 @@ impl Matrix {
     }
 
     /// A bias of groups that were checked, for each output of the matrix, f32 `[1, outputs]`.
-    pub(super) fn bias(&self, Bias { values, .. }: Bias) -> Tensor<2> {
+    pub(super) fn bias(&self, Bias { values, groups }: Bias) -> Tensor<2> {
         let ([count], [rows, columns]) = (values.dims(), self.rows());
         match self.transposed {
             true => values.reshape([1, count]).expand([1, rows]),
             false => {
                 let elements: usize = self.shape[2..].iter().product();
-                values.reshape([count, 1]).expand([columns / elements, elements]).reshape([1, columns])
+                let each = values.reshape([groups.counts()[0], groups.counts()[1], 1]);
+                let each = each.expand([self.channel_groups, columns / elements, elements]);
+                each.reshape([1, self.channel_groups * columns])
             }
         }
     }

@@ -95,6 +95,17 @@ pub struct PackedForm {
     /// What is done with inputs that are not rounded.
     #[serde(default, skip_serializing_if = "FloatInputs::is_exact")]
     pub float_inputs: FloatInputs,
+    /// The groups of channels of a transposed convolution whose columns the words have side by side; 1 elsewhere.
+    #[serde(default = "one_group", skip_serializing_if = "is_one_group")]
+    pub channel_groups: usize,
+}
+
+fn one_group() -> usize {
+    1
+}
+
+fn is_one_group(groups: &usize) -> bool {
+    *groups == 1
 }
 
 fn f32_weight() -> DType {
@@ -194,6 +205,10 @@ impl PackedWeight {
         refusal::check_form(quantizer)?;
         let (matrix, layout) = Self::layout(&form.shape, quantizer)?;
         let layout = layout.with_global_amax(form.global_amax);
+        if form.channel_groups != matrix.channel_groups() {
+            let (expected, found) = (matrix.channel_groups(), form.channel_groups);
+            return Err(NotPackedReason::ChannelGroups { expected, found });
+        }
         let expected = if quantizer.config.bias.is_some() { layout.outputs() } else { 0 };
         let found = offsets.as_ref().map_or(0, Vec::len);
         if found != expected {
@@ -238,7 +253,8 @@ impl PackedWeight {
     /// With both, the words of a file are a weight again.
     pub fn form(&self) -> PackedForm {
         let (shape, global_amax) = (self.matrix.shape().to_vec(), self.layout.global_amax());
-        PackedForm { shape, global_amax, dtype: self.dtype, float_inputs: self.float_inputs }
+        let channel_groups = self.matrix.channel_groups();
+        PackedForm { shape, global_amax, dtype: self.dtype, float_inputs: self.float_inputs, channel_groups }
     }
 
     /// Returns the weight as fake quantization left it, f32.
@@ -413,8 +429,7 @@ impl TensorQuantizer {
     ) -> Option<Tensor<D>> {
         let packed =
             self.packed.as_deref().filter(|packed| input.tap.get().is_none() && packed.matrix.sums_windows())?;
-        let integers = convolves_integers(&x.device(), packed.layout) && packed.offsets.is_none();
-        if !integers || input.buffer(Buffer::LowRankDown).is_some() {
+        if !convolves_integers(&x.device(), packed.layout) || input.buffer(Buffer::LowRankDown).is_some() {
             return None;
         }
         let activations = activations_of(input).filter(|found| matches!(found, Activations::Int8(_)))?;
@@ -424,7 +439,7 @@ impl TensorQuantizer {
 
 impl TensorQuantizer {
     /// Runs a transposed convolution whose kernel this quantizer holds packed, and whose input is INT8 with one static
-    /// range: in integers, on the CPU, of one group.
+    /// range: in integers, on the CPU.
     ///
     /// `None` if the kernel is not packed, the layer is watched, or something else is needed: then the convolution
     /// takes the parameter's value.
@@ -437,8 +452,9 @@ impl TensorQuantizer {
     ) -> Option<Tensor<D>> {
         let packed =
             self.packed.as_deref().filter(|packed| input.tap.get().is_none() && !packed.matrix.has_outputs_first())?;
-        let integers = convolves_integers(&x.device(), packed.layout) && packed.offsets.is_none();
-        if !integers || geometry.groups() > 1 || input.buffer(Buffer::LowRankDown).is_some() {
+        let integers = convolves_integers(&x.device(), packed.layout);
+        let of_groups = geometry.groups() == packed.matrix.channel_groups();
+        if !integers || !of_groups || input.buffer(Buffer::LowRankDown).is_some() {
             return None;
         }
         let activations = activations_of(input).filter(|found| matches!(found, Activations::Int8(_)))?;
