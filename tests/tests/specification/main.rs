@@ -33,6 +33,7 @@ mod onnx_runtime;
 mod onnx_tables;
 mod ops;
 mod packed;
+mod packed_convolutions;
 mod packed_edges;
 mod packed_files;
 mod packed_offsets;

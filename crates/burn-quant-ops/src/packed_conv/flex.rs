@@ -17,13 +17,15 @@ impl PackedConvOps for Flex {
         ranges: FloatTensor<Self>,
         range: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        offsets: FloatTensor<Self>,
         call: PackedConvCall,
     ) -> FloatTensor<Self> {
-        let [x, ranges, range, bias] = [x, ranges, range, bias].map(|tensor| row_major(tensor).0);
+        let [x, ranges, range] = [x, ranges, range].map(|tensor| row_major(tensor).0);
+        let [bias, offsets] = [bias, offsets].map(|tensor| row_major(tensor).0);
         let words = row_major(words).0;
         let shape = x.layout().shape();
         let &[batch, channels, depth, height, width] = &shape[..] else { unreachable!("three axes") };
-        let PackedConvCall { layout, conv, has_bias } = call;
+        let PackedConvCall { layout, conv, has_bias, has_offsets } = call;
         let output = conv.output([depth, height, width]);
         let ConvOptions { stride, padding, dilation, groups } = conv.options;
         let image = Image {
@@ -39,7 +41,9 @@ impl PackedConvOps for Flex {
             groups,
         };
         let bias = has_bias.then(|| elements::<f32>(&bias));
-        let y = convolve(layout, &words, &ranges, elements::<f32>(&range)[0], bias, &image);
+        let range = elements::<f32>(&range)[0];
+        let offsets = has_offsets.then(|| elements::<f32>(&offsets));
+        let y = convolve(layout, &words, &ranges, range, bias, offsets, &image);
         let shape = [batch, layout.outputs(), output[0], output[1], output[2]];
         FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape.into()), DType::F32)
     }

@@ -7,8 +7,7 @@
 //! A packed kernel is the matrix `[k…, in / groups] × [out]`, the last axis of the inputs being the channels: windows
 //! of an image whose channels lie side by side are then runs of bytes.
 //!
-//! A window times offsets that all inputs of an output share is their sum, times the offset. Sums of windows are
-//! convolutions with ones, in integers too.
+//! A window times an offset that all inputs of an output share is the sum of the window, times the offset.
 //!
 //! The CPU kernel is in [`packed_linear`](crate::packed_linear()): it is the same product. Elsewhere, and under
 //! autodiff, the input is rounded and the kernel unpacked, and burn's convolution runs.
@@ -21,10 +20,10 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::module::conv3d;
 use burn::tensor::{DType, Device, Tensor};
-use burn_quant_numerics::{Format, Grid, ScaleFormat};
+use burn_quant_numerics::{Format, ScaleFormat};
 
 use crate::backend::is_flex;
-use crate::packed_linear::{PackedScales, activation_format, activation_grid};
+use crate::packed_linear::{PackedScales, activation_format};
 use crate::{Activations, FakeQuant, GradientRule, Groups, PackedLayout, PackedTensor, fake_quant};
 
 /// The geometry of a convolution over one, two or three axes.
@@ -105,13 +104,14 @@ pub struct PackedConvCall {
     layout: PackedLayout,
     conv: PackedConv,
     has_bias: bool,
+    has_offsets: bool,
 }
 
 /// The backend side of [`packed_conv()`]; call that.
 #[backend_extension(Flex: cfg(feature = "flex"))]
 pub trait PackedConvOps: Backend {
-    /// The convolution of f32 `[batch, in, depth, height, width]`; `range` is f32 `[1]`, `bias` a placeholder if there
-    /// is none.
+    /// The convolution of f32 `[batch, in, depth, height, width]`; `range` is f32 `[1]`, `bias` and `offsets`
+    /// placeholders if there are none.
     #[allow(unused_variables)] // by the generated dispatch of a build without backends
     fn packed_conv(
         x: FloatTensor<Self>,
@@ -119,6 +119,7 @@ pub trait PackedConvOps: Backend {
         ranges: FloatTensor<Self>,
         range: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        offsets: FloatTensor<Self>,
         call: PackedConvCall,
     ) -> FloatTensor<Self>;
 }
@@ -134,27 +135,6 @@ pub fn convolves_integers(device: &Device, layout: PackedLayout) -> bool {
         && layout.scale() == ScaleFormat::F32
         && layout.tiles().blocks() == 1
         && matches!(layout.format(), Format::Int(int) if int.grid().hi() <= i8::MAX.into()) // codes are signed bytes
-}
-
-/// Whether each output of a kernel has at most one offset, and sums of windows are integers that an i32 holds.
-pub(crate) fn has_shared_offsets(weight: &PackedTensor) -> bool {
-    let sums = || layout_of_ones(weight.layout.inputs(), 1).has_integer_products();
-    weight.offsets.as_ref().is_none_or(|offsets| offsets.are_shared() && sums())
-}
-
-/// A kernel of ones: its products are sums.
-pub(crate) fn ones(inputs: usize, outputs: usize, device: &Device) -> PackedTensor {
-    let layout = layout_of_ones(inputs, outputs);
-    let (codes, grid) = (layout.grid(), activation_grid());
-    let one = u32::from_le_bytes([codes.elements().code(1.0); 4]);
-    let words = Tensor::full([layout.tiles().words()], one as i32, (device, DType::I32));
-    let ranges = Tensor::full([layout.tiles().scales()], grid.max(), (device, DType::F32)); // steps of one
-    PackedTensor { words, scales: PackedScales::Ranges(ranges), layout, offsets: None }
-}
-
-fn layout_of_ones(inputs: usize, outputs: usize) -> PackedLayout {
-    PackedLayout::new(inputs, outputs, inputs.max(1), activation_format().into(), ScaleFormat::F32)
-        .expect("codes of a byte")
 }
 
 /// Convolves an image that is rounded to INT8 with a packed kernel.
@@ -231,19 +211,22 @@ pub fn packed_conv<const D: usize>(
     let x = x.cast(DType::F32).reshape([shape[0], shape[1], axes[0], axes[1], axes[2]]);
     let bias = bias.map(|bias| bias.cast(DType::F32));
     let y = match (activations, &weight.scales) {
-        (Activations::Int8(range), PackedScales::Ranges(_))
-            if convolves_integers(&device, layout) && has_shared_offsets(weight) =>
+        (Activations::Int8(range), PackedScales::Ranges(ranges))
+            if convolves_integers(&device, layout) && weight.has_shared_offsets() =>
         {
-            let offsets = weight.offsets.as_ref().filter(|_| layout.inputs() > 0);
-            let sums = offsets.map(|offsets| {
-                let ones = ones(layout.inputs(), groups, &device);
-                (integers(x.clone(), &ones, None, conv, range.clone()), offsets.values())
-            });
-            let y = integers(x, weight, bias, conv, range);
-            match sums {
-                Some((sums, offsets)) => around(y, sums, offsets),
-                None => y,
-            }
+            let (has_bias, has_offsets) = (bias.is_some(), weight.offsets.is_some());
+            let call = PackedConvCall { layout, conv: conv.clone(), has_bias, has_offsets };
+            let none = || Tensor::empty([1], (&device, DType::F32));
+            let offsets = weight.offsets.as_ref().map_or_else(none, |offsets| offsets.values().flatten(0, 1));
+            Tensor::<5>::from_dispatch(<Dispatch as PackedConvOps>::packed_conv(
+                x.into_dispatch(),
+                weight.words.clone().into_dispatch(),
+                ranges.clone().into_dispatch(),
+                range.into_dispatch(),
+                bias.unwrap_or_else(none).into_dispatch(),
+                offsets.into_dispatch(),
+                call,
+            ))
         }
         (activations, _) => composed(x, weight, bias, conv, activations),
     };
@@ -252,40 +235,6 @@ pub fn packed_conv<const D: usize>(
     shape[1] = layout.outputs();
     shape[2..].copy_from_slice(&found[5 - (D - 2)..]);
     y.reshape(shape).cast(dtype)
-}
-
-/// The same by the kernel of the backend, without offsets.
-fn integers(
-    x: Tensor<5>,
-    weight: &PackedTensor,
-    bias: Option<Tensor<1>>,
-    conv: &PackedConv,
-    range: Tensor<1>,
-) -> Tensor<5> {
-    let PackedScales::Ranges(ranges) = &weight.scales else { unreachable!("the caller has checked it") };
-    let call = PackedConvCall { layout: weight.layout, conv: conv.clone(), has_bias: bias.is_some() };
-    let bias = bias.unwrap_or_else(|| Tensor::empty([1], (&x.device(), DType::F32)));
-    Tensor::from_dispatch(<Dispatch as PackedConvOps>::packed_conv(
-        x.into_dispatch(),
-        weight.words.clone().into_dispatch(),
-        ranges.clone().into_dispatch(),
-        range.into_dispatch(),
-        bias.into_dispatch(),
-        call,
-    ))
-}
-
-/// Adds offsets `[1, outputs]` times sums of windows `[batch, groups, axes…]`.
-fn around(y: Tensor<5>, sums: Tensor<5>, offsets: Tensor<2>) -> Tensor<5> {
-    let shape = y.dims();
-    if shape.contains(&0) {
-        return y;
-    }
-    let ([batch, outputs, ..], groups) = (shape, sums.dims()[1]);
-    let pixels = shape[2..].iter().product::<usize>();
-    let offsets = offsets.reshape([1, groups, outputs / groups, 1]);
-    let added = sums.reshape([batch, groups, 1, pixels]) * offsets;
-    (y.reshape([batch, groups, outputs / groups, pixels]) + added).reshape(shape)
 }
 
 /// The same with burn's own ops.

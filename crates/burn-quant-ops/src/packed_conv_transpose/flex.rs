@@ -1,8 +1,14 @@
 //! The CPU kernel: products of pixels, plane by plane, added up.
 //!
 //! ```text
-//! y += product + offset · Σ q      of each element of the kernel; the sum is that of the channels of a group
+//! y[place of pixel p and element e] += product of p and e           sums of integers over the channels of a group
+//!                                      + offset of e · Σ q of p     of a kernel around offsets
 //! ```
+//!
+//! Groups of few channels have little to sum: `y += w of e · q of p`, channel by channel, without products that are
+//! written and read again.
+
+use std::ops::Range;
 
 use burn::backend::ops::ConvTransposeOptions;
 use burn::tensor::{DType, Tensor, TensorData};
@@ -10,11 +16,14 @@ use rayon::prelude::*;
 
 use super::PackedConvTranspose;
 use crate::flex::vectorized;
-use crate::packed_conv::ones;
+use crate::packed_linear::flex::{Image, window_sums};
 use crate::{Activations, PackedConv, PackedTensor, packed_conv};
 
 /// Products that are worth another thread.
 const MANY: usize = 1 << 16;
+
+/// Channels of a group that are multiplied one by one.
+const FEW: usize = 4;
 
 /// f32 `[batch, in, depth, height, width]`.
 pub(super) fn conv_transpose(
@@ -22,44 +31,81 @@ pub(super) fn conv_transpose(
     weight: &PackedTensor,
     bias: Option<Tensor<1>>,
     conv: &PackedConvTranspose,
-    activations: Activations,
+    range: Tensor<1>,
 ) -> Tensor<5> {
     let ([batch, channels, depth, height, width], device) = (x.dims(), x.device());
     let (input, elements) = ([depth, height, width], conv.kernel.iter().product::<usize>());
     let output = conv.output(input).expect("the caller has checked it");
-    let outputs = weight.layout.outputs() / elements;
-    // each element of the kernel of each output is an output of a convolution of single pixels
-    let groups = conv.options.groups;
-    let pixel = PackedConv::new(&[1, 1, 1]).with_groups(groups);
-    let shared = weight.offsets.as_ref().map(|offsets| {
-        let ones = ones(channels / groups, groups, &device);
-        let sums = packed_conv(x.clone(), &ones, None, &pixel, activations.clone());
-        (sums.into_data(), offsets.values().into_data())
+    let (columns, groups) = (weight.layout.outputs(), conv.options.groups);
+    let (outputs, of_group) = (columns / elements, channels / groups);
+    let is_few = of_group <= FEW;
+    // planes of each group, and what they are multiplied with for each column
+    let sums = |parts: usize| {
+        let (x, range) = (x.clone().into_data(), range.clone().into_data());
+        let [x, range]: [&[f32]; 2] = [&x, &range].map(|data| data.as_slice().expect("f32 data"));
+        let (kernel, stride, padding, dilation) = ([1; 3], [1; 3], [(0, 0); 3], [1; 3]);
+        let (axes, output) = (input, input);
+        window_sums(
+            &Image { x, batch, channels, axes, output, kernel, stride, padding, dilation, groups: parts },
+            range[0],
+        )
+    };
+    let multiplied = match &weight.offsets {
+        _ if is_few => Some((of_group, sums(channels), weight.unpack().into_data())),
+        Some(offsets) => Some((1, sums(groups), offsets.values().into_data())),
+        None => None,
+    };
+    let products = (!is_few).then(|| {
+        // each element of the kernel of each output is an output of a convolution of single pixels
+        let (codes, pixel) =
+            (PackedTensor { offsets: None, ..weight.clone() }, PackedConv::new(&[1, 1, 1]).with_groups(groups));
+        packed_conv(x.clone(), &codes, None, &pixel, Activations::Int8(range.clone())).into_data()
     });
-    let codes = PackedTensor { offsets: None, ..weight.clone() };
-    let products = packed_conv(x, &codes, None, &pixel, activations).into_data();
     let bias = bias.map(Tensor::into_data);
     let (pixels, plane) = (input.iter().product::<usize>(), output.iter().product::<usize>());
     let mut y = vec![0f32; batch * outputs * plane];
-    let products: &[f32] = products.as_slice().expect("f32 data");
+    let products: Option<&[f32]> = products.as_ref().map(|products| products.as_slice().expect("f32 data"));
     let bias: Option<&[f32]> = bias.as_ref().map(|bias| bias.as_slice().expect("f32 data"));
-    let shared: Option<[&[f32]; 2]> =
-        shared.as_ref().map(|(sums, offsets)| [sums, offsets].map(|data| data.as_slice().expect("f32 data")));
+    let multiplied: Option<(usize, &[f32], &[f32])> =
+        multiplied.as_ref().map(|(rows, planes, factors)| (*rows, &planes[..], factors.as_slice().expect("f32 data")));
     let falls = Falls { kernel: conv.kernel, input, output, options: &conv.options };
     let add = |(i, y): (usize, &mut [f32])| {
-        y.fill(bias.map_or(0.0, |bias| bias[i % outputs]));
-        let products = &products[i * elements * pixels..][..elements * pixels];
         let (image, output) = (i / outputs, i % outputs);
-        let shared = shared.map(|[sums, offsets]| {
-            let group = image * groups + output / (outputs / groups);
-            (&sums[group * pixels..][..pixels], &offsets[output * elements..][..elements])
-        });
+        let group = image * groups + output / (outputs / groups);
+        let products = products.map(|products| &products[i * elements * pixels..][..elements * pixels]);
+        let row = |row: usize| {
+            let (rows, planes, factors) = multiplied?;
+            let plane = &planes[(group * rows + row) * pixels..][..pixels];
+            Some((plane, &factors[row * columns + output * elements..][..elements]))
+        };
         vectorized(
             #[inline(always)]
-            || falls.add(products, shared, y),
+            || {
+                y.fill(bias.map_or(0.0, |bias| bias[output]));
+                match (products, row(0)) {
+                    (Some(products), None) => {
+                        falls.add(|element, pixel| products[element * pixels..][pixel].iter().copied(), y);
+                    }
+                    (Some(products), Some((sums, offsets))) => {
+                        let around = |element: usize, pixel: Range<usize>| {
+                            let sums = sums[pixel.clone()].iter().map(move |sum| sum * offsets[element]);
+                            products[element * pixels..][pixel].iter().zip(sums).map(|(product, sum)| product + sum)
+                        };
+                        falls.add(around, y);
+                    }
+                    (None, _) => {
+                        for (plane, weights) in (0..of_group).filter_map(row) {
+                            let of = |element: usize, pixel: Range<usize>| {
+                                plane[pixel].iter().map(move |pixel| pixel * weights[element])
+                            };
+                            falls.add(of, y);
+                        }
+                    }
+                }
+            },
         );
     };
-    match products.len() > MANY {
+    match batch * columns * pixels > MANY {
         true => y.par_chunks_mut(plane).enumerate().for_each(add),
         false => y.chunks_mut(plane).enumerate().for_each(add),
     }
@@ -76,13 +122,11 @@ struct Falls<'a> {
 }
 
 impl Falls<'_> {
-    /// Adds the products of an output, `[element] [pixel]`, to its plane; `shared` are the sums of pixels and the offsets
-    /// of elements that they are multiplied with.
+    /// Adds to the plane of an output, where they fall, what each element of the kernel makes of runs of pixels.
     #[inline(always)]
-    fn add(&self, products: &[f32], shared: Option<(&[f32], &[f32])>, y: &mut [f32]) {
+    fn add<I: Iterator<Item = f32>>(&self, of: impl Fn(usize, Range<usize>) -> I, y: &mut [f32]) {
         let ([_, in_height, in_width], [_, height, width]) = (self.input, self.output);
         let [kernel_depth, kernel_height, kernel_width] = self.kernel;
-        let pixels = self.input.iter().product::<usize>();
         for element in 0..kernel_depth * kernel_height * kernel_width {
             let (rest, element_x) = (element / kernel_width, element % kernel_width);
             let (element_z, element_y) = (rest / kernel_height, rest % kernel_height);
@@ -94,22 +138,11 @@ impl Falls<'_> {
                 for in_y in self.inside(1, element_y) {
                     let row = (self.place(0, in_z, element_z) * height + self.place(1, in_y, element_y)) * width;
                     let y = &mut y[row + self.place(2, columns.start, element_x)..];
-                    let pixel = (in_z * in_height + in_y) * in_width;
-                    let products = &products[element * pixels + pixel..][columns.clone()];
-                    let Some((sums, offsets)) = shared else {
-                        match stride {
-                            1 => y.iter_mut().zip(products).for_each(|(y, product)| *y += product),
-                            _ => y.iter_mut().step_by(stride).zip(products).for_each(|(y, product)| *y += product),
-                        }
-                        continue;
-                    };
-                    let (terms, offset) = (products.iter().zip(&sums[pixel..][columns.clone()]), offsets[element]);
+                    let first = (in_z * in_height + in_y) * in_width;
+                    let added = of(element, first + columns.start..first + columns.end);
                     match stride {
-                        1 => y.iter_mut().zip(terms).for_each(|(y, (product, sum))| *y += product + offset * sum),
-                        _ => {
-                            let y = y.iter_mut().step_by(stride);
-                            y.zip(terms).for_each(|(y, (product, sum))| *y += product + offset * sum);
-                        }
+                        1 => y.iter_mut().zip(added).for_each(|(y, added)| *y += added),
+                        _ => y.iter_mut().step_by(stride).zip(added).for_each(|(y, added)| *y += added),
                     }
                 }
             }
@@ -117,7 +150,7 @@ impl Falls<'_> {
     }
 
     /// The pixels along an axis whose product with an element of the kernel is not cut off.
-    fn inside(&self, axis: usize, element: usize) -> std::ops::Range<usize> {
+    fn inside(&self, axis: usize, element: usize) -> Range<usize> {
         let ConvTransposeOptions { stride, padding, dilation, .. } = self.options;
         let shift = element * dilation[axis];
         let first = padding[axis].saturating_sub(shift).div_ceil(stride[axis]);

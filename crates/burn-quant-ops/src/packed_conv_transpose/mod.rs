@@ -5,9 +5,9 @@
 //! ```
 //!
 //! The product is a convolution of single pixels, [`packed_conv`](crate::packed_conv()), in integers on the CPU; `flex`
-//! adds its outputs up. A pixel times an offset of the kernel is the offset times the sum of the pixel's channels, which is
-//! a product with ones. Elsewhere, and under autodiff, the input is rounded and the kernel unpacked, and burn's
-//! transposed convolution runs.
+//! adds its outputs up. A pixel times an offset that all inputs of a column share is the sum of the pixel's channels,
+//! times the offset. Elsewhere, and under autodiff, the input is rounded and the kernel unpacked, and burn's transposed
+//! convolution runs.
 //!
 //! Source: Dumoulin and Visin 2016, arXiv:1603.07285, §4: the gradient of a convolution with respect to its input.
 
@@ -18,7 +18,7 @@ use burn::backend::ops::ConvTransposeOptions;
 use burn::tensor::module::conv_transpose3d;
 use burn::tensor::{DType, Tensor};
 
-use crate::packed_conv::{convolves_integers, has_shared_offsets, rounded, three};
+use crate::packed_conv::{convolves_integers, rounded, three};
 use crate::{Activations, PackedTensor};
 
 /// The geometry of a transposed convolution over one, two or three axes.
@@ -189,11 +189,11 @@ pub fn packed_conv_transpose<const D: usize>(
     }
     let x = x.cast(DType::F32).reshape([shape[0], inputs, axes[0], axes[1], axes[2]]);
     let bias = bias.map(|bias| bias.cast(DType::F32));
-    let integers = convolves_integers(&device, weight.layout) && has_shared_offsets(weight);
-    let y = match integers {
+    let integers = convolves_integers(&device, weight.layout) && weight.has_shared_offsets();
+    let y = match (integers, activations) {
         #[cfg(feature = "flex")]
-        true if matches!(activations, Activations::Int8(_)) => flex::conv_transpose(x, weight, bias, conv, activations),
-        _ => composed(x, weight, bias, conv, activations),
+        (true, Activations::Int8(range)) => flex::conv_transpose(x, weight, bias, conv, range),
+        (_, activations) => composed(x, weight, bias, conv, activations),
     };
     y.reshape(shape).cast(dtype)
 }

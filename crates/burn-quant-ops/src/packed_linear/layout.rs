@@ -369,6 +369,11 @@ impl PackedTensor {
         Self { offsets: Some(offsets), ..self }
     }
 
+    /// Whether each output has one offset for all of its inputs, or none.
+    pub(crate) fn has_shared_offsets(&self) -> bool {
+        self.offsets.as_ref().is_none_or(PackedOffsets::are_shared)
+    }
+
     /// Returns some columns of the weight, f32 `[n, inputs]`: what an embedding takes of its table.
     ///
     /// Nothing but these is read and unpacked. `outputs` are indices, `[n]`.

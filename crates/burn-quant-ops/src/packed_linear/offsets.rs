@@ -49,7 +49,7 @@ impl PackedOffsets {
     }
 
     /// Whether all inputs of an output share one.
-    pub(crate) fn are_shared(&self) -> bool {
+    pub(super) fn are_shared(&self) -> bool {
         self.values.dims()[0] <= 1
     }
 

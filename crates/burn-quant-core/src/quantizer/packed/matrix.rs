@@ -5,9 +5,9 @@
 //! convolution   [out, in / groups, k…]    [out, k…·in] transposed: a product sums over all but the first axis, of
 //!                                         which channels come last, side by side as in a window of bytes;
 //!                                         [out, in·k…] where blocks divide it, which lie as the weight does
-//! transposed convolution   [in, out / groups, k…]   [in / groups, out·k]: the columns of the groups side by side, where
-//!                                         an output has one scale or all have;
-//!                                         [in, out / groups·k] where blocks divide inputs
+//! transposed convolution   [in, out / groups, k…]
+//!                                         [in / groups, out·k]: columns of the groups side by side;
+//!                                         [in, out / groups·k] where blocks divide the inputs of a group
 //! embedding     [vocabulary, features]    transposed: a block lies along the features
 //! ```
 
@@ -33,15 +33,14 @@ pub(super) struct Matrix {
 impl Matrix {
     pub(super) fn of(shape: &[usize], role: Role) -> Result<Self, NotPackedReason> {
         let Role::Weight(layout) = role else { return Err(NotPackedReason::NoWeight) };
-        let of =
-            |transposed, channel_groups| Ok(Self { shape: shape.to_vec(), transposed, windows: false, channel_groups });
-        match (shape.len(), layout.channel_axis, layout.block_axis) {
-            (2, 1, 0) => of(false, 1),
-            (2.., 0, 1) => of(true, 1),
-            (3.., 1, 0) if shape[0].is_multiple_of(layout.groups.max(1)) => of(false, layout.groups.max(1)),
-            (3.., 1, 0) => of(false, 1),
-            _ => Err(NotPackedReason::Layout { shape: shape.to_vec() }),
-        }
+        let (transposed, channel_groups) = match (shape.len(), layout.channel_axis, layout.block_axis) {
+            (2, 1, 0) => (false, 1),
+            (2.., 0, 1) => (true, 1),
+            (3.., 1, 0) if layout.groups > 1 && shape[0].is_multiple_of(layout.groups) => (false, layout.groups),
+            (3.., 1, 0) => (false, 1),
+            _ => return Err(NotPackedReason::Layout { shape: shape.to_vec() }),
+        };
+        Ok(Self { shape: shape.to_vec(), transposed, windows: false, channel_groups })
     }
 
     pub(super) fn shape(&self) -> &[usize] {

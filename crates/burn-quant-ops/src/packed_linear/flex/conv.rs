@@ -10,6 +10,8 @@
 //! Inputs of a window are ordered by the elements of the kernel and by channels within them, so that a window is a few
 //! runs of bytes. A channel that is convolved with kernels of its own, as in depthwise convolutions, has too few inputs
 //! for products of four: its planes are multiplied element by element.
+//!
+//! Offsets of outputs are multiplied with the sums of windows.
 
 use std::mem::MaybeUninit;
 
@@ -20,6 +22,7 @@ use rayon::prelude::*;
 
 use super::activations::{IntegerRows, RowTile, RowTiles, code_of};
 use super::codes::{Bytes, write_bytes};
+use super::sums::window_sums;
 use super::tile::{Panels, Scales, integers};
 use super::vectors::{Portable, Tile, Vectors};
 use super::{Columns, Destination, Instructions, Weight, zero_of};
@@ -68,10 +71,11 @@ pub(crate) fn convolve(
     ranges: &FlexTensor,
     range: f32,
     bias: Option<&[f32]>,
+    offsets: Option<&[f32]>,
     image: &Image,
 ) -> Vec<f32> {
     let weight = Weight::of_ranges(layout, words, ranges);
-    let work = Convolution { weight, image, range, bias };
+    let work = Convolution { weight, image, range, bias, offsets };
     work.with(Instructions::best())
 }
 
@@ -80,6 +84,8 @@ pub(super) struct Convolution<'a> {
     pub(super) image: &'a Image<'a>,
     pub(super) range: f32,
     pub(super) bias: Option<&'a [f32]>,
+    /// What is added to the values of the codes of each output.
+    pub(super) offsets: Option<&'a [f32]>,
 }
 
 impl Convolution<'_> {
@@ -118,7 +124,29 @@ impl Convolution<'_> {
         }
         // SAFETY: every output of every pixel was written.
         unsafe { y.set_len(len) };
+        if let Some(offsets) = self.offsets.filter(|_| !image.is_depthwise()) {
+            self.add_offsets(offsets, &mut y);
+        }
         y
+    }
+
+    /// Adds the offset of each output times the sums of windows.
+    fn add_offsets(&self, offsets: &[f32], y: &mut [f32]) {
+        let (image, sums, outputs) = (self.image, window_sums(self.image, self.range), offsets.len());
+        let pixels = image.output.iter().product::<usize>();
+        let add = |(at, y): (usize, &mut [f32])| {
+            let (image_at, output) = (at / outputs, at % outputs);
+            let group = image_at * image.groups + output / (outputs / image.groups);
+            let (sums, offset) = (&sums[group * pixels..][..pixels], offsets[output]);
+            vectorized(
+                #[inline(always)]
+                || y.iter_mut().zip(sums).for_each(|(y, sum)| *y += offset * sum),
+            );
+        };
+        match self.is_large() {
+            true => y.par_chunks_exact_mut(pixels).enumerate().for_each(add),
+            false => y.chunks_exact_mut(pixels).enumerate().for_each(add),
+        }
     }
 
     /// Words of four codes, `[panel][step][output]`, and how many steps there are.
@@ -190,10 +218,14 @@ impl Convolution<'_> {
         })
     }
 
+    /// The value of a step of an image; NaN of one that has a NaN.
+    fn step(&self, codes: &Codes, image: usize) -> f32 {
+        if codes.is_number[image] { self.range / activation_grid().max() } else { f32::NAN }
+    }
+
     /// What the range of an output is multiplied with, for an image.
     fn constant(&self, codes: &Codes, image: usize) -> f32 {
-        let step = if codes.is_number[image] { self.range / activation_grid().max() } else { f32::NAN };
-        step * self.weight.constant()
+        self.step(codes, image) * self.weight.constant()
     }
 
     fn bias(&self, output: usize) -> f32 {
@@ -293,30 +325,37 @@ impl Convolution<'_> {
             let x = codes.plane(image_at, output / of_group);
             let factor = self.weight.range(output) * self.constant(codes, image_at);
             let (kernel, bias) = (&kernel[output * elements..][..elements], self.bias(output));
-            let mut sums = vec![0i32; columns];
-            for (row, y) in y.chunks_exact_mut(columns).enumerate() {
-                let (z, row) = (row / rows, row % rows);
-                sums.fill(0);
-                for (element, weight) in kernel.iter().enumerate() {
-                    let [_, kernel_height, kernel_width] = image.kernel;
-                    let kz = element / (kernel_height * kernel_width);
-                    let (ky, kx) = (element / kernel_width % kernel_height, element % kernel_width);
-                    let line = (z * stride[0] + kz * dilation[0]) * height + row * stride[1] + ky * dilation[1];
-                    let x = &x[line * width + kx * dilation[2]..];
-                    let weight = i32::from(*weight);
-                    vectorized(
-                        #[inline(always)]
-                        || match stride[2] {
-                            1 => sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * i32::from(*x)),
-                            stride => {
-                                let x = x.iter().step_by(stride);
-                                sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * i32::from(*x))
+            let offset = self.offsets.map(|offsets| offsets[output] * self.step(codes, image_at));
+            let [_, kernel_height, kernel_width] = image.kernel;
+            let (mut products, mut sums) = (vec![0i32; columns], vec![0i32; columns]);
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (row, y) in y.chunks_exact_mut(columns).enumerate() {
+                        let (z, row) = (row / rows, row % rows);
+                        products.fill(0);
+                        sums.fill(0);
+                        for (element, weight) in kernel.iter().enumerate() {
+                            let kz = element / (kernel_height * kernel_width);
+                            let (ky, kx) = (element / kernel_width % kernel_height, element % kernel_width);
+                            let line = (z * stride[0] + kz * dilation[0]) * height + row * stride[1] + ky * dilation[1];
+                            let x = &x[line * width + kx * dilation[2]..];
+                            add_line(&mut products, x, stride[2], i32::from(*weight));
+                            if offset.is_some() {
+                                add_line(&mut sums, x, stride[2], 1);
                             }
-                        },
-                    );
-                }
-                y.iter_mut().zip(&sums).for_each(|(y, sum)| _ = y.write(*sum as f32 * factor + bias));
-            }
+                        }
+                        let products = products.iter().map(|product| *product as f32 * factor + bias);
+                        match offset {
+                            None => y.iter_mut().zip(products).for_each(|(y, product)| _ = y.write(product)),
+                            Some(offset) => {
+                                let values = products.zip(&sums).map(|(product, sum)| product + *sum as f32 * offset);
+                                y.iter_mut().zip(values).for_each(|(y, value)| _ = y.write(value));
+                            }
+                        }
+                    }
+                },
+            );
         };
         match self.is_large() {
             true => y.par_chunks_exact_mut(pixels).enumerate().for_each(plane),
@@ -329,6 +368,15 @@ impl Convolution<'_> {
         let outputs = self.image.batch * self.image.output.iter().product::<usize>() * self.weight.layout.outputs();
         let multiplications = outputs * self.weight.layout.inputs();
         rayon::current_num_threads() > 1 && (multiplications >= 5_000_000 || outputs >= 1 << 16)
+    }
+}
+
+/// Adds every so many codes of a line, times a weight.
+#[inline(always)]
+fn add_line(sums: &mut [i32], x: &[i16], stride: usize, weight: i32) {
+    match stride {
+        1 => sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * i32::from(*x)),
+        _ => sums.iter_mut().zip(x.iter().step_by(stride)).for_each(|(sum, x)| *sum += weight * i32::from(*x)),
     }
 }
 

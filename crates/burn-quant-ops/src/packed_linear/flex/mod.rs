@@ -6,6 +6,7 @@
 //! * `activations` the rows, interleaved, as floats or as codes
 //! * `tile` the inner loops
 //! * `conv` convolutions: windows of an image in the place of weights, and the kernel in that of rows
+//! * `sums` what offsets of a kernel are multiplied with
 //!
 //! Columns are divided among threads, several parts for each, so that a thread that is held up holds up nobody else;
 //! small products stay on the calling thread, since waking another takes longer.
@@ -14,6 +15,7 @@ mod activations;
 mod codes;
 mod conv;
 mod instructions;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -36,6 +38,7 @@ use self::codes::{
 };
 pub(crate) use self::conv::{Image, convolve};
 use self::instructions::Instructions;
+pub(crate) use self::sums::window_sums;
 use self::tile::{Panels, Scales};
 use self::vectors::{Portable, Tile, Vectors};
 use super::fused::{FusedCall, PackedLinearFusedOps};

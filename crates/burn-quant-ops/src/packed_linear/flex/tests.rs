@@ -204,7 +204,7 @@ fn the_layout_of_the_tests_fills_blocks_and_panels_up() {
     assert_eq!((tiles.padded_inputs(), tiles.panels()), (144, 2));
 }
 
-/// Windows, groups and planes of their own, on every instruction set, against sums in f64.
+/// Windows, groups and planes of their own, around offsets and without, on every instruction set, against sums in f64.
 #[test]
 fn convolutions_agree_with_the_definition() {
     let image = |x, channels, axes, output, kernel, stride, dilation, groups| Image {
@@ -227,22 +227,24 @@ fn convolutions_agree_with_the_definition() {
         (image(&x[..2 * 12 * 7 * 9], 12, [1, 7, 9], [1, 3, 9], [1, 3, 3], [1, 2, 1], [1; 3], 12), 24),
     ];
     for (image, outputs) in images {
-        for bits in [8, 3] {
+        for (bits, has_offsets) in [(8, false), (3, false), (8, true), (5, true)] {
             let channels = image.channels / image.groups;
             let inputs = image.kernel.iter().product::<usize>() * channels;
             let packed =
                 Packed::new(inputs, outputs, inputs, (IntFormat::signed(bits).unwrap().into(), ScaleFormat::F32));
             let bias = noise(3, outputs);
-            let expected = definition(&image, &packed, &bias);
+            let offsets = if has_offsets { noise(4, outputs) } else { vec![0.0; outputs] };
+            let expected = definition(&image, &packed, &bias, &offsets);
             for instructions in Instructions::available() {
-                let work = conv::Convolution { weight: packed.weight(), image: &image, range: 0.75, bias: Some(&bias) };
+                let (bias, offsets) = (Some(&bias[..]), has_offsets.then_some(&offsets[..]));
+                let work = conv::Convolution { weight: packed.weight(), image: &image, range: 0.75, bias, offsets };
                 let found = work.with(instructions);
                 assert_eq!(found.len(), expected.len());
                 for (i, (found, (expected, magnitude))) in found.iter().zip(&expected).enumerate() {
                     let (expected, off) = (*expected as f32, (f64::from(*found) - expected).abs());
                     assert!(
                         off <= 1e-6 * magnitude,
-                        "{instructions:?}, {bits} bits, {i}: {found}, expected {expected}"
+                        "{instructions:?}, {bits} bits, offsets: {has_offsets}, {i}: {found}, expected {expected}"
                     );
                 }
             }
@@ -251,7 +253,7 @@ fn convolutions_agree_with_the_definition() {
 }
 
 /// The convolution of rounded values, and the sum of magnitudes.
-fn definition(image: &Image, packed: &Packed, bias: &[f32]) -> Vec<(f64, f64)> {
+fn definition(image: &Image, packed: &Packed, bias: &[f32], offsets: &[f32]) -> Vec<(f64, f64)> {
     let (outputs, matrix, grid) = (packed.layout.outputs(), packed.matrix(), activation_grid());
     let [_, height, width] = image.axes;
     let [_, rows, columns] = image.output;
@@ -268,8 +270,10 @@ fn definition(image: &Image, packed: &Packed, bias: &[f32]) -> Vec<(f64, f64)> {
             let x = (column * image.stride[2] + kx * image.dilation[2]).checked_sub(image.padding[2].0);
             let (Some(y), Some(x)) = (y.filter(|y| *y < height), x.filter(|x| *x < width)) else { continue };
             let x = image.x[((n * image.channels + channel) * height + y) * width + x];
-            let product = f64::from(grid.fake_quant(x, grid.scale(0.75))) * f64::from(matrix.value(input, output));
-            (sum, magnitude) = (sum + product, magnitude + product.abs());
+            let x = f64::from(grid.fake_quant(x, grid.scale(0.75)));
+            let (value, offset) = (f64::from(matrix.value(input, output)), f64::from(offsets[output]));
+            sum += x * (value + offset);
+            magnitude += x.abs() * (value.abs() + offset.abs());
         }
         y.push((sum, magnitude));
     }
