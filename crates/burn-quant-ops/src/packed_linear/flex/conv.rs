@@ -61,6 +61,8 @@ impl Image<'_> {
 const ZERO: u8 = 128;
 /// Panels of pixels that are laid out at a time.
 const PANELS: usize = 8;
+/// Pixels of a plane whose sums stay in the cache.
+const LINES: usize = 2048;
 /// A panel of products has one scale, which stands in the kernel.
 static ONES: [f32; PANEL] = [1.0; PANEL];
 
@@ -311,46 +313,57 @@ impl Convolution<'_> {
         }
     }
 
-    /// Planes of an image, each times kernels of its own.
+    /// Planes of an image, each times kernels of its own: lines of windows at a time, element by element.
     fn planes(&self, kernel: &[i8], codes: &Codes, y: &mut [MaybeUninit<f32>]) {
         let (image, outputs) = (self.image, self.weight.layout.outputs());
-        let [_, height, width] = codes.axes;
         let [_, rows, columns] = image.output;
-        let (stride, dilation) = (image.stride, image.dilation);
+        let ([_, kernel_height, kernel_width], stride, dilation) = (image.kernel, image.stride, image.dilation);
+        let (lines, len) = (codes.axes[1] / stride[1], codes.axes[2] / stride[2]);
         let elements = image.kernel.iter().product::<usize>();
         let of_group = outputs / image.groups;
         let pixels = image.output.iter().product::<usize>();
+        let at_once = (LINES / len).clamp(1, rows);
         let plane = |(at, y): (usize, &mut [MaybeUninit<f32>])| {
             let (image_at, output) = (at / outputs, at % outputs);
             let x = codes.plane(image_at, output / of_group);
             let factor = self.weight.range(output) * self.constant(codes, image_at);
             let (kernel, bias) = (&kernel[output * elements..][..elements], self.bias(output));
             let offset = self.offsets.map(|offsets| offsets[output] * self.step(codes, image_at));
-            let [_, kernel_height, kernel_width] = image.kernel;
-            let (mut products, mut sums) = (vec![0i32; columns], vec![0i32; columns]);
+            let (mut products, mut sums) = (vec![0i32; at_once * len], vec![0i32; at_once * len]);
             vectorized(
                 #[inline(always)]
                 || {
-                    for (row, y) in y.chunks_exact_mut(columns).enumerate() {
-                        let (z, row) = (row / rows, row % rows);
-                        products.fill(0);
-                        sums.fill(0);
+                    let parts = y.chunks_exact_mut(rows * columns).enumerate();
+                    let parts = parts.flat_map(|(z, y)| {
+                        let lines = y.chunks_mut(at_once * columns).enumerate();
+                        lines.map(move |(i, y)| (z, i * at_once, y))
+                    });
+                    for (z, first, y) in parts {
+                        let run = (y.len() / columns - 1) * len + columns;
+                        products[..run].fill(0);
+                        sums[..run].fill(0);
                         for (element, weight) in kernel.iter().enumerate() {
-                            let kz = element / (kernel_height * kernel_width);
-                            let (ky, kx) = (element / kernel_width % kernel_height, element % kernel_width);
-                            let line = (z * stride[0] + kz * dilation[0]) * height + row * stride[1] + ky * dilation[1];
-                            let x = &x[line * width + kx * dilation[2]..];
-                            add_line(&mut products, x, stride[2], i32::from(*weight));
+                            let depth = z * stride[0] + element / (kernel_height * kernel_width) * dilation[0];
+                            let shift_y = element / kernel_width % kernel_height * dilation[1];
+                            let shift_x = element % kernel_width * dilation[2];
+                            let part = (depth * stride[1] + shift_y % stride[1]) * stride[2] + shift_x % stride[2];
+                            let line = part * lines + first + shift_y / stride[1];
+                            let (x, weight) = (&x[line * len + shift_x / stride[2]..][..run], i32::from(*weight));
+                            products.iter_mut().zip(x).for_each(|(product, x)| *product += weight * i32::from(*x));
                             if offset.is_some() {
-                                add_line(&mut sums, x, stride[2], 1);
+                                sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += i32::from(*x));
                             }
                         }
-                        let products = products.iter().map(|product| *product as f32 * factor + bias);
-                        match offset {
-                            None => y.iter_mut().zip(products).for_each(|(y, product)| _ = y.write(product)),
-                            Some(offset) => {
-                                let values = products.zip(&sums).map(|(product, sum)| product + *sum as f32 * offset);
-                                y.iter_mut().zip(values).for_each(|(y, value)| _ = y.write(value));
+                        for (line, y) in y.chunks_exact_mut(columns).enumerate() {
+                            let line = line * len..line * len + columns;
+                            let products = products[line.clone()].iter().map(|product| *product as f32 * factor + bias);
+                            match offset {
+                                None => y.iter_mut().zip(products).for_each(|(y, product)| _ = y.write(product)),
+                                Some(offset) => {
+                                    let values =
+                                        products.zip(&sums[line]).map(|(product, sum)| product + *sum as f32 * offset);
+                                    y.iter_mut().zip(values).for_each(|(y, value)| _ = y.write(value));
+                                }
                             }
                         }
                     }
@@ -368,15 +381,6 @@ impl Convolution<'_> {
         let outputs = self.image.batch * self.image.output.iter().product::<usize>() * self.weight.layout.outputs();
         let multiplications = outputs * self.weight.layout.inputs();
         rayon::current_num_threads() > 1 && (multiplications >= 5_000_000 || outputs >= 1 << 16)
-    }
-}
-
-/// Adds every so many codes of a line, times a weight.
-#[inline(always)]
-fn add_line(sums: &mut [i32], x: &[i16], stride: usize, weight: i32) {
-    match stride {
-        1 => sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * i32::from(*x)),
-        _ => sums.iter_mut().zip(x.iter().step_by(stride)).for_each(|(sum, x)| *sum += weight * i32::from(*x)),
     }
 }
 
@@ -400,8 +404,10 @@ struct Group<V: Vectors> {
 struct Codes {
     /// Channels side by side, for windows: `[image, axes…, channel]`.
     bytes: Vec<u8>,
-    /// Channels apart, for planes: `[image, channel, axes…]`.
+    /// Channels apart, for planes, and so that neighbouring windows read neighbours: `[image, channel, depth, line of a
+    /// stride, column of a stride, line, column]`.
     planes: Vec<i16>,
+    /// Filled up to whole strides for planes.
     axes: [usize; 3],
     channels: usize,
     /// Of each image.
@@ -410,13 +416,13 @@ struct Codes {
 
 impl Codes {
     fn of(image: &Image, grid: IntGrid, range: f32, threads: bool) -> Self {
-        let channels = image.channels;
+        let (channels, apart) = (image.channels, image.is_depthwise());
         let axes: [usize; 3] = std::array::from_fn(|axis| {
             let (before, after) = image.padding[axis];
-            before + image.axes[axis] + after
+            let len = before + image.axes[axis] + after;
+            if apart && axis > 0 { len.next_multiple_of(image.stride[axis]) } else { len }
         });
         let size = axes.iter().product::<usize>() * channels;
-        let apart = image.is_depthwise();
         let mut codes = Self {
             // a step is read whole where a run ends before it
             bytes: if apart { Vec::new() } else { vec![ZERO; image.batch * size + STEP] },
@@ -446,11 +452,19 @@ impl Codes {
             let plane = depth * height * width;
             for (line, z, y) in lines() {
                 let row = (z * axes[1] + y) * axes[2] + before_x;
+                let [_, stride_y, stride_x] = image.stride;
                 for channel in 0..channels {
                     let line = &rounded[channel * plane + line * width..][..width];
                     if apart {
-                        let to = &mut planes[channel * axes[0] * axes[1] * axes[2] + row..][..width];
-                        to.iter_mut().zip(line).for_each(|(code, byte)| *code = i16::from(*byte));
+                        for first in 0..stride_x.min(width) {
+                            let column = before_x + first;
+                            let part =
+                                ((channel * axes[0] + z) * stride_y + y % stride_y) * stride_x + column % stride_x;
+                            let row = part * (axes[1] / stride_y) + y / stride_y;
+                            let to = &mut planes[row * (axes[2] / stride_x) + column / stride_x..];
+                            let from = line[first..].iter().step_by(stride_x);
+                            to.iter_mut().zip(from).for_each(|(code, byte)| *code = i16::from(*byte));
+                        }
                     } else {
                         let to = &mut bytes[row * channels + channel..][..(width - 1) * channels + 1];
                         to.iter_mut().step_by(channels).zip(line).for_each(|(to, code)| *to = *code as u8 ^ ZERO);
