@@ -5,8 +5,7 @@
 //!                                      + offset of e · Σ q of p     of a kernel around offsets
 //! ```
 //!
-//! Groups of few channels have little to sum: `y += w of e · q of p`, channel by channel, without products that are
-//! written and read again.
+//! Groups of one channel have nothing to sum: `y += w of e · q of p`, without products that are written and read again.
 
 use std::ops::Range;
 
@@ -22,9 +21,6 @@ use crate::{Activations, PackedConv, PackedTensor, packed_conv};
 /// Products that are worth another thread.
 const MANY: usize = 1 << 16;
 
-/// Channels of a group that are multiplied one by one.
-const FEW: usize = 4;
-
 /// f32 `[batch, in, depth, height, width]`.
 pub(super) fn conv_transpose(
     x: Tensor<5>,
@@ -37,25 +33,21 @@ pub(super) fn conv_transpose(
     let (input, elements) = ([depth, height, width], conv.kernel.iter().product::<usize>());
     let output = conv.output(input).expect("the caller has checked it");
     let (columns, groups) = (weight.layout.outputs(), conv.options.groups);
-    let (outputs, of_group) = (columns / elements, channels / groups);
-    let is_few = of_group <= FEW;
-    // planes of each group, and what they are multiplied with for each column
-    let sums = |parts: usize| {
+    let (outputs, is_depthwise) = (columns / elements, channels == groups);
+    // a plane of each group, and what it is multiplied with for each column
+    let sums = || {
         let (x, range) = (x.clone().into_data(), range.clone().into_data());
         let [x, range]: [&[f32]; 2] = [&x, &range].map(|data| data.as_slice().expect("f32 data"));
         let (kernel, stride, padding, dilation) = ([1; 3], [1; 3], [(0, 0); 3], [1; 3]);
         let (axes, output) = (input, input);
-        window_sums(
-            &Image { x, batch, channels, axes, output, kernel, stride, padding, dilation, groups: parts },
-            range[0],
-        )
+        window_sums(&Image { x, batch, channels, axes, output, kernel, stride, padding, dilation, groups }, range[0])
     };
     let multiplied = match &weight.offsets {
-        _ if is_few => Some((of_group, sums(channels), weight.unpack().into_data())),
-        Some(offsets) => Some((1, sums(groups), offsets.values().into_data())),
+        _ if is_depthwise => Some((sums(), weight.unpack().into_data())),
+        Some(offsets) => Some((sums(), offsets.values().into_data())),
         None => None,
     };
-    let products = (!is_few).then(|| {
+    let products = (!is_depthwise).then(|| {
         // each element of the kernel of each output is an output of a convolution of single pixels
         let (codes, pixel) =
             (PackedTensor { offsets: None, ..weight.clone() }, PackedConv::new(&[1, 1, 1]).with_groups(groups));
@@ -66,23 +58,20 @@ pub(super) fn conv_transpose(
     let mut y = vec![0f32; batch * outputs * plane];
     let products: Option<&[f32]> = products.as_ref().map(|products| products.as_slice().expect("f32 data"));
     let bias: Option<&[f32]> = bias.as_ref().map(|bias| bias.as_slice().expect("f32 data"));
-    let multiplied: Option<(usize, &[f32], &[f32])> =
-        multiplied.as_ref().map(|(rows, planes, factors)| (*rows, &planes[..], factors.as_slice().expect("f32 data")));
+    let multiplied: Option<[&[f32]; 2]> =
+        multiplied.as_ref().map(|(planes, factors)| [planes, factors.as_slice().expect("f32 data")]);
     let falls = Falls { kernel: conv.kernel, input, output, options: &conv.options };
     let add = |(i, y): (usize, &mut [f32])| {
         let (image, output) = (i / outputs, i % outputs);
         let group = image * groups + output / (outputs / groups);
         let products = products.map(|products| &products[i * elements * pixels..][..elements * pixels]);
-        let row = |row: usize| {
-            let (rows, planes, factors) = multiplied?;
-            let plane = &planes[(group * rows + row) * pixels..][..pixels];
-            Some((plane, &factors[row * columns + output * elements..][..elements]))
-        };
+        let multiplied = multiplied
+            .map(|[planes, factors]| (&planes[group * pixels..][..pixels], &factors[output * elements..][..elements]));
         vectorized(
             #[inline(always)]
             || {
                 y.fill(bias.map_or(0.0, |bias| bias[output]));
-                match (products, row(0)) {
+                match (products, multiplied) {
                     (Some(products), None) => {
                         falls.add(|element, pixel| products[element * pixels..][pixel].iter().copied(), y);
                     }
@@ -93,14 +82,13 @@ pub(super) fn conv_transpose(
                         };
                         falls.add(around, y);
                     }
-                    (None, _) => {
-                        for (plane, weights) in (0..of_group).filter_map(row) {
-                            let of = |element: usize, pixel: Range<usize>| {
-                                plane[pixel].iter().map(move |pixel| pixel * weights[element])
-                            };
-                            falls.add(of, y);
-                        }
+                    (None, Some((plane, weights))) => {
+                        let of = |element: usize, pixel: Range<usize>| {
+                            plane[pixel].iter().map(move |pixel| pixel * weights[element])
+                        };
+                        falls.add(of, y);
                     }
+                    (None, None) => unreachable!("a kernel has products or weights"),
                 }
             },
         );

@@ -6,8 +6,8 @@
 //!
 //! The product is a convolution of single pixels, [`packed_conv`](crate::packed_conv()), in integers on the CPU; `flex`
 //! adds its outputs up. A pixel times an offset that all inputs of a column share is the sum of the pixel's channels,
-//! times the offset. Elsewhere, and under autodiff, the input is rounded and the kernel unpacked, and burn's transposed
-//! convolution runs.
+//! times the offset. Channels with kernels of their own have nothing to sum: their values are multiplied in f32.
+//! Elsewhere, and under autodiff, the input is rounded and the kernel unpacked, and burn's transposed convolution runs.
 //!
 //! Source: Dumoulin and Visin 2016, arXiv:1603.07285, §4: the gradient of a convolution with respect to its input.
 
@@ -102,8 +102,8 @@ impl PackedConvTranspose {
 /// Runs a transposed convolution on an image that is rounded to INT8, with a packed kernel.
 ///
 /// `y = Q(x) ⋆ᵀ W + bias`: products are sums of integers with f32 scales, which are added up in f32 and rounded once to
-/// the dtype of `x`. It is the transposed convolution of the values of fake quantization, but for the order of f32 sums
-/// and the rounding of scales.
+/// the dtype of `x`; those of a channel with a kernel of its own are in f32. It is the transposed convolution of the
+/// values of fake quantization, but for the order of f32 sums and the rounding of scales.
 ///
 /// # Shapes and units
 ///
