@@ -90,6 +90,7 @@ fn every_error() -> Vec<(&'static str, String)> {
         NotPackedReason::Layout { shape: vec![3, 4, 5] },
         NotPackedReason::MoreThanRounding { what: "rotates" },
         NotPackedReason::Bias { found: large },
+        NotPackedReason::ChannelGroups { expected: 2, found: 1 },
         NotPackedReason::Codes { source: NotPacked::Range { found: large } },
         QuantError::NonFinite { name: text(), batch: Some(u64::MAX) },
         QuantError::NegativeUnsigned { name: text(), lowest: -large },
