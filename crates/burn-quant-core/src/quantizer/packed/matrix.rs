@@ -131,9 +131,8 @@ impl Matrix {
         }
         self.windows = self.transposed && self.shape.len() > 2 && counts[1..].iter().all(|count| *count == 1);
         let whole = counts.iter().all(|count| *count == 1);
-        if !whole && !(self.are_channel_groups(groups) && shape[1].is_multiple_of(groups.size(1))) {
-            self.channel_groups = 1;
-        }
+        let fits = whole || self.are_channel_groups(groups) && shape[1].is_multiple_of(groups.size(1));
+        self.channel_groups = if fits { self.channel_groups } else { 1 };
         // of groups side by side, those of inputs are groups of columns
         let (rows, columns) = (rows / self.channel_groups, columns * self.channel_groups);
         let of_rows = if self.channel_groups > 1 { 1 } else { counts[0] };
