@@ -61,8 +61,8 @@ impl ActivationQuantized<Linear> {
 
     /// Applies the layer, and a function to each element of its result.
     ///
-    /// `function(forward(input))`, bit for bit; with a packed weight it is one pass on the CPU, on as many threads as the
-    /// product has.
+    /// `function(forward(input))`, bit for bit; with a packed weight it is one pass on the CPU, on as many threads as
+    /// the product has.
     ///
     /// # Example
     ///
