@@ -233,10 +233,10 @@ pub(crate) fn minilm() -> Vec<Figure> {
     let calibrate = |model: &MiniLm| task.calibration.iter().for_each(|batch| drop(model.forward(batch)));
     let (quantized, _) = quantize(float.clone(), &config, calibrate).expect("it is quantized");
     let (packed, _) = compress(quantized).expect("it is packed");
-    let [sentences, _] = task.calibration[0].words.dims();
-    let Sentences { words, padding } = task.calibration[0].clone();
-    let sentences = sentences.min(32);
-    let batch = Sentences { words: words.narrow(0, 0, sentences), padding: padding.narrow(0, 0, sentences) };
+    let batches = task.calibration.iter().take(32usize.div_ceil(task.calibration[0].words.dims()[0]));
+    let (words, padding) = batches.map(|batch| (batch.words.clone(), batch.padding.clone())).unzip();
+    let batch =
+        Sentences { words: Tensor::cat(words, 0).narrow(0, 0, 32), padding: Tensor::cat(padding, 0).narrow(0, 0, 32) };
     let run = |model: &MiniLm| drop(black_box(model.forward(&batch)));
     let times = shortest(9, &mut [&mut || run(&packed), &mut || run(&float)]);
     println!("# MiniLM, tokens {:?}: {:?} packed, {:?} in f32", batch.words.dims(), times[0], times[1]);

@@ -33,38 +33,28 @@ impl Pointwise {
 }
 
 #[cfg(feature = "flex")]
-impl Pointwise {
-    /// The function of an element, of the operations and in the order of the CPU backend of burn.
-    #[inline]
-    fn of(self, x: f32) -> f32 {
-        match self {
-            Pointwise::Relu if x.is_nan() || x > 0.0 => x,
-            Pointwise::Relu => 0.0,
-            Pointwise::Gelu => 0.5 * x * (1.0 + libm::erff(x / std::f32::consts::SQRT_2)),
-            Pointwise::Silu if x >= 0.0 => x * (1.0 / (1.0 + (-x).exp())),
-            Pointwise::Silu => {
-                let e = x.exp();
-                x * (e / (1.0 + e))
-            }
-        }
-    }
-}
-
-#[cfg(feature = "flex")]
 impl crate::flex::Kernel for Pointwise {
     fn in_place(&self, _: usize, data: &mut [f32]) {
         match self {
-            // a loop of its own each: the first is one instruction
-            Pointwise::Relu => data.iter_mut().for_each(|x| *x = Pointwise::Relu.of(*x)),
-            Pointwise::Gelu => data.iter_mut().for_each(|x| *x = Pointwise::Gelu.of(*x)),
-            Pointwise::Silu => data.iter_mut().for_each(|x| *x = Pointwise::Silu.of(*x)),
+            Pointwise::Relu => data.iter_mut().for_each(|x| *x = if x.is_nan() || *x > 0.0 { *x } else { 0.0 }),
+            Pointwise::Gelu => super::flex::gelu(data),
+            Pointwise::Silu => data.iter_mut().for_each(|x| *x *= sigmoid(*x)),
         }
     }
 
-    fn into(&self, _: usize, source: &[f32], output: &mut [std::mem::MaybeUninit<f32>]) {
-        for (y, x) in output.iter_mut().zip(source) {
-            y.write(self.of(*x));
-        }
+    fn into(&self, first: usize, source: &[f32], output: &mut [std::mem::MaybeUninit<f32>]) {
+        self.in_place(first, output.write_copy_of_slice(source));
+    }
+}
+
+/// As the CPU backend of burn computes it.
+#[cfg(feature = "flex")]
+fn sigmoid(x: f32) -> f32 {
+    if x >= 0.0 {
+        1.0 / (1.0 + (-x).exp())
+    } else {
+        let e = x.exp();
+        e / (1.0 + e)
     }
 }
 

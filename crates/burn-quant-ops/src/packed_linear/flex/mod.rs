@@ -7,6 +7,7 @@
 //! * `tile` the inner loops
 //! * `conv` convolutions: windows of an image in the place of weights, and the kernel in that of rows
 //! * `sums` what offsets of a kernel are multiplied with
+//! * `gelu` of many elements at a time
 //!
 //! Columns are divided among threads, several parts for each, so that a thread that is held up holds up nobody else;
 //! small products stay on the calling thread, since waking another takes longer.
@@ -14,6 +15,7 @@
 mod activations;
 mod codes;
 mod conv;
+mod gelu;
 mod instructions;
 mod sums;
 #[cfg(test)]
@@ -37,6 +39,7 @@ use self::codes::{
     integers, points, write_bytes,
 };
 pub(crate) use self::conv::{Image, convolve};
+pub(super) use self::gelu::gelu;
 use self::instructions::Instructions;
 pub(crate) use self::sums::window_sums;
 use self::tile::{Panels, Scales};
