@@ -13,9 +13,9 @@
 //! All are computed, and one is chosen: no lane waits for another. Operations and their order are those of the source,
 //! or bits would differ.
 //!
-//! Source: `s_erff.c` and `e_expf.c` of FreeBSD's msun, which `libm` 0.2 has in Rust. Coefficients: Copyright (C) 1993 by
-//! Sun Microsystems, Inc. All rights reserved. Developed at SunPro, a Sun Microsystems, Inc. business. Permission to use,
-//! copy, modify, and distribute this software is freely granted, provided that this notice is preserved.
+//! Source: `s_erff.c` and `e_expf.c` of FreeBSD's msun, which `libm` 0.2 has in Rust. Coefficients: Copyright (C) 1993
+//! by Sun Microsystems, Inc. All rights reserved. Developed at SunPro, a Sun Microsystems, Inc. business. Permission to
+//! use, copy, modify, and distribute this software is freely granted, provided that this notice is preserved.
 
 use std::f32::consts::SQRT_2;
 
