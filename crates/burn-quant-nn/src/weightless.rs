@@ -1,5 +1,6 @@
 //! Layers of burn without a weight to quantize: pools, norms, and the leaky rectifier.
 
+use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
 use burn_nn::norm::{
     BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, InstanceNorm, InstanceNormConfig, LayerNorm,
@@ -13,12 +14,12 @@ use burn_nn::pool::{
 use burn_nn::{LeakyRelu, LeakyReluConfig, PaddingConfig1d, PaddingConfig2d};
 
 use burn_quant_core::layout::Role;
+use burn_quant_ops::max_pool2d;
 
 weightless! {
     AvgPool1d => QuantAvgPool1d, ChannelsFirst, 3;
     AvgPool2d => QuantAvgPool2d, ChannelsFirst, 4;
     MaxPool1d => QuantMaxPool1d, ChannelsFirst, 3;
-    MaxPool2d => QuantMaxPool2d, ChannelsFirst, 4;
     AdaptiveAvgPool1d => QuantAdaptiveAvgPool1d, ChannelsFirst, 3;
     AdaptiveAvgPool2d => QuantAdaptiveAvgPool2d, ChannelsFirst, 4;
     AdaptiveAvgPool3d => QuantAdaptiveAvgPool3d, ChannelsFirst, 5;
@@ -29,6 +30,27 @@ weightless! {
     LayerNorm => QuantLayerNorm, ChannelsLast, any;
     RmsNorm => QuantRmsNorm, ChannelsLast, any;
     LeakyRelu => QuantLeakyRelu, ChannelsLast, any;
+}
+
+activation_quantized! { MaxPool2d => QuantMaxPool2d, ChannelsFirst; }
+
+impl crate::layer::ActivationQuantized<MaxPool2d> {
+    /// Applies the layer with its quantizers.
+    ///
+    /// Shapes are those of burn's layer; a disabled quantizer is the identity. On the CPU places of maxima, which
+    /// nothing but gradients takes, are not found.
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        self.around(input, |layer, input| {
+            let MaxPool2d { kernel_size, stride, padding, dilation, ceil_mode } = layer;
+            let padding = match padding {
+                PaddingConfig2d::Valid => [(0, 0); 2],
+                PaddingConfig2d::Explicit(top, left, bottom, right) => [(*top, *bottom), (*left, *right)],
+                PaddingConfig2d::Same => return layer.forward(input), // burn knows how much that is
+            };
+            let options = MaxPoolOptions::new(*kernel_size).with_stride(*stride).with_dilation(*dilation);
+            max_pool2d(input, options.with_padding_pairs(padding).with_ceil_mode(*ceil_mode))
+        })
+    }
 }
 
 layer_config! {

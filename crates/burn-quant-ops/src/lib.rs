@@ -31,6 +31,7 @@ mod flex;
 mod group_amax;
 mod groups;
 mod hadamard;
+mod max_pool;
 mod packed_conv;
 mod packed_conv_transpose;
 mod packed_linear;
@@ -49,6 +50,7 @@ pub use fake_quant::{
 pub use group_amax::{GroupAmaxOps, group_amax};
 pub use groups::{AxisGroups, Groups};
 pub use hadamard::{Direction, Hadamard, HadamardOps, hadamard};
+pub use max_pool::max_pool2d;
 pub use packed_conv::{PackedConv, PackedConvCall, PackedConvOps, convolves_integers, packed_conv};
 pub use packed_conv_transpose::{PackedConvTranspose, packed_conv_transpose};
 pub use packed_linear::{

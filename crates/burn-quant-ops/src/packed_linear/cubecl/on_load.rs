@@ -130,6 +130,7 @@ struct Codes {
     form: Form,
     /// Inputs that are read at once.
     #[cube(comptime)]
+    #[allow(dead_code)] // read as the kernel is compiled
     vector: VectorSize,
 }
 

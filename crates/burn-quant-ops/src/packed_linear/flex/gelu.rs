@@ -17,7 +17,7 @@
 //! by Sun Microsystems, Inc. All rights reserved. Developed at SunPro, a Sun Microsystems, Inc. business. Permission to
 //! use, copy, modify, and distribute this software is freely granted, provided that this notice is preserved.
 
-use std::f32::consts::SQRT_2;
+use std::f32::consts::{LOG2_E, SQRT_2};
 
 use super::Instructions;
 use crate::flex::vectorized;
@@ -52,19 +52,11 @@ fn of_all(data: &mut [f32]) {
 /// P and Q below 0.84375.
 const SMALL: [[f32; 6]; 2] = [
     [1.283_791_7e-1, -3.250_421e-1, -2.848_175e-2, -5.770_270_2e-3, -2.376_301_7e-5, 0.0],
-    [1.0, 3.979_172_1e-1, 6.502_225e-2, 5.081_306e-3, 1.324_947_4e-4, -3.960_228_2e-6],
+    [1.0, 3.979_172e-1, 6.502_225e-2, 5.081_306e-3, 1.324_947_4e-4, -3.960_228_2e-6],
 ];
 /// P and Q below 1.25.
 const MIDDLE: [[f32; 7]; 2] = [
-    [
-        -2.362_118_6e-3,
-        4.148_561_1e-1,
-        -3.722_078_8e-1,
-        3.183_466_2e-1,
-        -1.108_946_95e-1,
-        3.547_830_5e-2,
-        -2.166_375_5e-3,
-    ],
+    [-2.362_118_6e-3, 4.148_561e-1, -3.722_078_8e-1, 3.183_466_2e-1, -1.108_946_95e-1, 3.547_830_5e-2, -2.166_375_5e-3],
     [1.0, 1.064_208_8e-1, 5.403_979_4e-1, 7.182_865_6e-2, 1.261_712_1e-1, 1.363_708_4e-2, 1.198_45e-2],
 ];
 /// R and S below 1 / 0.35.
@@ -73,10 +65,10 @@ const LARGE: [[f32; 9]; 2] = [
         -9.864_944e-3,
         -6.938_585_6e-1,
         -1.055_862_6e1,
-        -6.237_533_2e1,
+        -6.237_533e1,
         -1.623_966_7e2,
         -1.846_050_9e2,
-        -8.128_743_7e1,
+        -8.128_744e1,
         -9.814_329,
         0.0,
     ],
@@ -84,10 +76,10 @@ const LARGE: [[f32; 9]; 2] = [
         1.0,
         1.965_127_2e1,
         1.376_577_6e2,
-        4.345_658_9e2,
+        4.345_659e2,
         6.453_872_7e2,
         4.290_081_5e2,
-        1.086_350_02e2,
+        1.086_35e2,
         6.570_249_6,
         -6.042_441_4e-2,
     ],
@@ -150,12 +142,11 @@ fn erf(x: f32) -> f32 {
 
 const P: [f32; 2] = [1.666_662_5e-1, -2.766_733_3e-3];
 const LN_2: [f32; 2] = [6.931_457_5e-1, 1.428_606_8e-6];
-const INVERSE_LN_2: f32 = 1.442_695;
 
 /// `eˣ` for x in [−40, −1.5 ln 2].
 #[inline(always)]
 fn exp_below(x: f32) -> f32 {
-    let k = (INVERSE_LN_2 * x - 0.5).trunc();
+    let k = (LOG2_E * x - 0.5).trunc();
     let (high, low) = (x - k * LN_2[0], k * LN_2[1]);
     let x = high - low;
     let y = 1.0 + (beyond_linear(x) - low + high);
