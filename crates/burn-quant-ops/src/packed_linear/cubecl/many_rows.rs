@@ -89,6 +89,9 @@ impl Way {
                 Err("the kernel of few rows multiplies few rows of f32".into())
             }
             Way::Codes => Ok(multiply::multiply(x, words, ranges, scale_codes, layout)),
+            Way::OnLoad(_) if x.client.properties().hardware.num_cpu_cores.is_some() => {
+                Err("tiles are for GPUs".into()) // cubek multiplies by other means on CubeCL's CPU
+            }
             Way::OnLoad(tiles) => {
                 tiles.multiply(x, words, ranges, scale_codes, layout).map_err(|error| format!("{error:?}"))
             }
