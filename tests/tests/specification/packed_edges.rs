@@ -7,7 +7,7 @@ use burn::nn::conv::Conv2dConfig;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_quant::config::{GradientRule, IntFormat};
 use burn_quant::nn::{QuantConv2d, QuantEmbedding, QuantEmbeddingConfig, QuantLinear};
-use burn_quant::ops::{Activations, FakeQuant, Groups, PackedConv, PackedTensor, Ranges, packed_conv};
+use burn_quant::ops::{Activations, FakeQuant, Groups, PackedConv, PackedTensor, Pointwise, Ranges, packed_conv};
 use burn_quant::{
     QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, compress, disable, presets, quantize, quantize_weights,
 };
@@ -180,4 +180,35 @@ fn geometries_that_do_not_fit_are_named() {
     });
     let message = *std::panic::catch_unwind(forward).unwrap_err().downcast::<String>().unwrap();
     assert_eq!(message, "packed_conv: 2 groups divide 4 channels and 3 outputs");
+}
+
+/// A reshape takes a length of 0 for the length that is there: batches without tokens once panicked, wherever the 0 was
+/// not the first length.
+#[test]
+fn nothing_goes_through_a_packed_layer_in_any_shape() {
+    let (_, device) = device();
+    let none = |shape: [usize; 3]| Tensor::<3>::from_data(TensorData::zeros::<f32, _>(shape), &device);
+    let inputs = QuantizerConfig::int(8).per_token().dynamic();
+    let int8 = || QuantizerConfig::int(8);
+    let output = |config: QuantizerConfig| Some(Rule::set("*output_quantizer", config));
+    for output in [None, output(int8()), output(int8().dynamic()), output(int8().per_token().dynamic())] {
+        let config = weights(int8().per_channel()).with_rule(Rule::set("*input_quantizer", inputs.clone()));
+        let config = output.into_iter().fold(config, QuantConfig::with_rule);
+        let x = spread::<3>([2, 3, 4], &device);
+        let run = |layer: &QuantLinear| drop(layer.forward(x.clone()));
+        let (layer, _) = quantize(linear(4, 5, &device), &config, run).unwrap();
+        let (packed, _) = compress(layer).unwrap();
+        for shape in [[0, 3, 4], [2, 0, 4], [0, 0, 4]] {
+            let expected = [shape[0], shape[1], 5];
+            assert_eq!(packed.forward(none(shape)).dims(), expected);
+            assert_eq!(packed.forward_then(none(shape), Pointwise::Gelu).dims(), expected);
+        }
+    }
+    // beside a branch of low rank
+    let x = spread::<3>([2, 3, 32], &device);
+    let run = |layer: &QuantLinear| drop(layer.forward(x.clone()));
+    let (layer, _) = quantize(linear(32, 16, &device), &presets::nvfp4_svdquant_default(), run).unwrap();
+    let (packed, _) = compress(layer).unwrap();
+    assert_eq!(packed.forward(none([2, 0, 32])).dims(), [2, 0, 16]);
+    assert_eq!(packed.forward(none([0, 3, 32])).dims(), [0, 3, 16]);
 }

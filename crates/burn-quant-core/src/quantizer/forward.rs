@@ -286,6 +286,12 @@ pub(super) fn through_factors<const D: usize>(x: Tensor<D>, down: Tensor<1>, up:
     let (inputs, dtype) = (x.dims()[D - 1], x.dtype());
     let rank = down.dims()[0] / inputs;
     let outputs = up.dims()[0] / rank;
+    if x.shape().num_elements() == 0 {
+        // on the CPU burn 0.22's product of a batch of none reads memory that is not its own
+        let mut shape = x.dims();
+        shape[D - 1] = outputs;
+        return Tensor::zeros(shape, (&x.device(), dtype));
+    }
     let narrowed = linear(x, down.reshape([inputs, rank]).cast(dtype), None);
     linear(narrowed, up.reshape([rank, outputs]).cast(dtype), None)
 }

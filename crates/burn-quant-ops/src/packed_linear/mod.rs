@@ -206,6 +206,11 @@ pub fn packed_linear<const D: usize>(x: Tensor<D>, weight: &PackedTensor, activa
     let (inputs, outputs) = (layout.inputs(), layout.outputs());
     assert_eq!(shape[D - 1], inputs, "packed_linear: the last axis of x has one element per input of the weight");
     let rows = shape[..D - 1].iter().product::<usize>();
+    if rows * inputs * outputs == 0 {
+        // a reshape takes 0 for the length that is there
+        shape[D - 1] = outputs;
+        return Tensor::zeros(shape, (&x.device(), dtype));
+    }
     let x = x.cast(DType::F32).reshape([rows, inputs]);
     let offsets = weight.offsets.as_ref().map(|offsets| offsets.product(rounded(x.clone(), activations.clone())));
     let (x, activations) = match multiplies_integers(&x.device(), layout) {
@@ -358,6 +363,8 @@ mod tests {
                 assert_eq!(y.dims(), [rows, outputs]);
                 assert!(y.into_data().try_into_vec::<f32>().unwrap().iter().all(|y| *y == 0.0));
             }
+            let x = Tensor::<3>::from_data(TensorData::zeros::<f32, _>([2, rows, inputs]), &device);
+            assert_eq!(packed_linear(x, &packed, Activations::Float).dims(), [2, rows, outputs]);
         }
     }
 }
