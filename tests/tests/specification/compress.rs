@@ -1,12 +1,14 @@
 //! Packed models: codes in the place of weights, in everything that is done with a model.
 
+use std::collections::BTreeSet;
+
 use burn::module::Module;
 use burn::nn::conv::{
     Conv1dConfig, Conv2dConfig, Conv3dConfig, ConvTranspose1dConfig, ConvTranspose2dConfig, ConvTranspose3dConfig,
 };
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Int, Tensor};
-use burn_quant::compress::{WithoutPackedForm, compress_with, decompress, memory};
+use burn_quant::compress::{CompressReport, WithoutPackedForm, compress_with, decompress, memory};
 use burn_quant::config::Format;
 use burn_quant::nn::{ActivationQuantized, QuantConv2d, QuantEmbedding, QuantEmbeddingConfig, QuantLinear};
 use burn_quant::quantizer::Buffer;
@@ -124,6 +126,29 @@ fn codes_have_the_values_of_fake_quantization_and_take_their_bits() {
     // 48 columns of 33 rows padded to 36, and their scales: panels of 16 columns are filled up
     assert_eq!(report.packed["fc2.weight"], 48 * 36 + 48 * 4);
     assert!(report.to_string().starts_with("3 weights packed: "), "{report}");
+}
+
+/// The report says which layers are of burn, and so unpack: one of three here, and then four, of which three are named.
+#[test]
+fn a_report_names_the_weights_that_are_unpacked_at_every_use() {
+    let (_, device) = device();
+    let (model, _) = quantized(&presets::int8_weight_only(), &device);
+    let (_, report) = compress(model).unwrap();
+    assert_eq!(report.unpacked_at_use, BTreeSet::from(["head.weight".to_string()]));
+    let last = |report: &CompressReport| report.to_string().lines().last().unwrap().to_string();
+    let why = "unpacked at every use, as only layers of `burn_quant::nn` multiply codes";
+    assert_eq!(last(&report), format!("1 of them {why}: `head.weight`"));
+
+    let layers: Vec<Linear> = (0..4).map(|_| LinearConfig::new(4, 4).init(&device)).collect();
+    let (_, report) = compress(quantize_weights(layers, &presets::int8_weight_only()).unwrap().0).unwrap();
+    assert_eq!(last(&report), format!("4 of them {why}: `0.weight`, `1.weight`, `2.weight` and 1 more"));
+
+    let ours: QuantLinear = LinearConfig::new(4, 4).init(&device).into();
+    let table = QuantEmbeddingConfig::new(4, 4).init(&device);
+    let conv: QuantConv2d = Conv2dConfig::new([1, 1], [2, 2]).init(&device).into();
+    let (_, report) =
+        compress(quantize_weights((ours, table, conv), &weights(QuantizerConfig::int(8))).unwrap().0).unwrap();
+    assert_eq!((report.packed.len(), report.unpacked_at_use.len()), (3, 0), "{report}");
 }
 
 #[test]

@@ -16,7 +16,8 @@ pub use crate::quantizer::packed::{
 
 use crate::error::{NotPackedReason, QuantError};
 use crate::fold::fold_weights;
-use crate::model::{Map, ModelIndex, Path, map};
+use crate::layout::burn_layer_name;
+use crate::model::{Map, ModelIndex, Path, layer_of, map, within};
 use crate::quantizer::TensorQuantizer;
 
 /// What becomes of weights that have no packed form.
@@ -82,9 +83,14 @@ pub struct CompressReport {
     pub packed: BTreeMap<String, usize>,
     /// Weights that stay fake-quantized, by path, with the reason.
     pub kept: BTreeMap<String, NotPackedReason>,
+    /// Packed weights of other layers than those of `burn_quant::nn`: each is unpacked at every use of it.
+    pub unpacked_at_use: BTreeSet<String>,
     /// Bytes that the packed weights took as f32.
     pub float_bytes: usize,
 }
+
+/// How many weights a report names in one line.
+const NAMED: usize = 3;
 
 impl CompressReport {
     /// Returns the bytes of all packed weights.
@@ -105,7 +111,18 @@ impl std::fmt::Display for CompressReport {
         }
         let (packed, float) = (self.packed_bytes(), self.float_bytes);
         let share = 100.0 * packed as f64 / float.max(1) as f64;
-        write!(f, "{} weights packed: {packed} bytes, {share:.1} % of {float} in f32", self.packed.len())
+        write!(f, "{} weights packed: {packed} bytes, {share:.1} % of {float} in f32", self.packed.len())?;
+        if self.unpacked_at_use.is_empty() {
+            return Ok(());
+        }
+        let count = self.unpacked_at_use.len();
+        let names: Vec<&str> = self.unpacked_at_use.iter().map(String::as_str).take(NAMED).collect();
+        let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
+        write!(
+            f,
+            "\n{count} of them unpacked at every use, as only layers of `burn_quant::nn` multiply codes: `{}`{more}",
+            names.join("`, `")
+        )
     }
 }
 
@@ -180,6 +197,12 @@ pub fn compress_with<M: Module>(
     let options = options.into();
     let index = ModelIndex::of(&model);
     let mut plan = BTreeMap::new();
+    // ours have a quantizer after them
+    let multiplies_codes = |path: &str| {
+        let output = index.quantizers.container_of(&within(layer_of(path), "output_quantizer"));
+        output.is_some_and(|container| burn_layer_name(container) != container)
+    };
+    let mut others = BTreeSet::new();
     let mut report = CompressReport::default();
     for weight in index.parameters() {
         let Some(quantizer) = index.quantizers.find(&weight.quantizer) else { continue };
@@ -187,7 +210,12 @@ pub fn compress_with<M: Module>(
             continue;
         }
         match (quantizer.check_packing(&weight.shape), options.without_packed_form) {
-            (Ok(()), _) => _ = plan.insert(weight.path.clone(), quantizer.clone()),
+            (Ok(()), _) => {
+                if !multiplies_codes(&weight.path) {
+                    others.insert(weight.path.clone());
+                }
+                plan.insert(weight.path.clone(), quantizer.clone());
+            }
             (Err(reason), WithoutPackedForm::Keep) => _ = report.kept.insert(weight.path.clone(), reason),
             (Err(reason), WithoutPackedForm::Refuse) => {
                 return Err(QuantError::NotPacked { path: weight.path.clone(), reason });
@@ -199,7 +227,10 @@ pub fn compress_with<M: Module>(
     let model = map(model, &mut pack);
     match pack.error {
         Some((path, reason)) => Err(QuantError::NotPacked { path, reason }),
-        None => Ok((model, pack.report)),
+        None => {
+            others.retain(|path| pack.report.packed.contains_key(path));
+            Ok((model, CompressReport { unpacked_at_use: others, ..pack.report }))
+        }
     }
 }
 

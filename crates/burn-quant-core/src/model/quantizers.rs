@@ -104,7 +104,7 @@ impl Quantizers {
     }
 
     /// The type name of the struct that a quantizer belongs to.
-    pub(super) fn container_of(&self, name: &str) -> Option<&str> {
+    pub(crate) fn container_of(&self, name: &str) -> Option<&str> {
         self.places.get(name).map(|place| self.found[*place].container.as_str())
     }
 
