@@ -146,7 +146,40 @@ fn packed_caches_compute_what_those_in_floats_do() {
         }
     }
     let off = MhaCache::autoregressive().packed(&attention(&device));
-    assert!(matches!(off, Err(burn_quant::error::NotPackedReason::Disabled)), "{off:?}");
+    let expected = "keys cannot be cached as codes: its quantizer is switched off; give that quantizer a format that \
+                    can, or take a cache in floats";
+    assert_eq!(off.unwrap_err().to_string(), expected);
+}
+
+/// An error says which layer cannot be cached as codes, and whether keys or values; a cache of another model is refused
+/// where layers would be left out.
+#[test]
+fn caches_name_the_layer_they_are_for() {
+    let (_, device) = device();
+    let x: Tensor<3> = spread([1, 2, 32], &device);
+    let encoder = |layers: usize| TransformerEncoderConfig::new(32, 48, 2, layers).with_dropout(0.0).init(&device);
+    let decoder = |layers: usize| TransformerDecoderConfig::new(32, 48, 2, layers).with_dropout(0.0).init(&device);
+    let of_encoder = || TransformerEncoderInput::new(x.clone());
+    let of_decoder = || TransformerDecoderInput::new(x.clone(), x.clone());
+    let config = kv_cache(QuantizerConfig::new(Format::E4M3));
+
+    let (two, _) = quantize(encoder(2), &config, |encoder| drop(encoder.forward(of_encoder()))).unwrap();
+    let some = burn_quant::disable(two.clone(), "layers.1.mha.v_bmm_quantizer").unwrap();
+    let error = some.new_packed_autoregressive_cache().unwrap_err().to_string();
+    assert!(error.starts_with("values of `layers.1.mha` cannot be cached as codes: its quantizer is"), "{error}");
+    let mut of_two = two.new_packed_autoregressive_cache().unwrap();
+    let three = std::panic::AssertUnwindSafe(|| encoder(3).forward_autoregressive_inference(of_encoder(), &mut of_two));
+    let message = *std::panic::catch_unwind(three).unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("the cache is for 2 layers, the transformer has 3"), "{message}");
+
+    let (two, _) = quantize(decoder(2), &config, |decoder| drop(decoder.forward(of_decoder()))).unwrap();
+    let some = burn_quant::disable(two.clone(), "layers.0.cross_attn.k_bmm_quantizer").unwrap();
+    let error = some.new_packed_autoregressive_cache().unwrap_err().to_string();
+    assert!(error.starts_with("keys of `layers.0.cross_attn` cannot be cached as codes"), "{error}");
+    let mut of_two = two.new_packed_autoregressive_cache().unwrap();
+    let one = std::panic::AssertUnwindSafe(|| decoder(1).forward_autoregressive_inference(of_decoder(), &mut of_two));
+    let message = *std::panic::catch_unwind(one).unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("the cache is for 2 layers, the transformer has 1"), "{message}");
 }
 
 fn attention_without_quantizers(layer: &MultiHeadAttention) -> MultiHeadAttention {

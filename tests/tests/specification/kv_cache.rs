@@ -1,12 +1,13 @@
 //! A cache of keys and values in their formats: the numbers of one in floats, and a fraction of its bytes.
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 use burn_quant::config::{AxisGroups, BiasConfig, Format, Granularity};
 use burn_quant::error::NotPackedReason;
 use burn_quant::nn::attention::KvCache;
 use burn_quant::place::Role;
 use burn_quant::quantizer::Buffer;
-use burn_quant::{QuantizerConfig, TensorQuantizer};
+use burn_quant::{QuantConfig, QuantError, QuantizerConfig, Rule, TensorQuantizer, disable, quantize};
+use burn_quant_llm::{Decoder, DecoderConfig};
 use burn_quant_tests::{device, devices};
 
 use crate::{assert_close, assert_same, spread, values};
@@ -144,7 +145,10 @@ fn a_packed_cache_passes_no_gradient() {
 #[test]
 fn quantizers_that_codes_of_tokens_cannot_hold_are_refused() {
     let (_, device) = device();
-    let refused = |quantizer: &TensorQuantizer| KvCache::packed(quantizer, quantizer).unwrap_err();
+    let refused = |quantizer: &TensorQuantizer| match KvCache::packed(quantizer, quantizer) {
+        Err(QuantError::NotCached { tokens: "keys", reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
     let int8 = || QuantizerConfig::int(8);
     assert_eq!(refused(&TensorQuantizer::disabled(Role::ChannelsLast)), NotPackedReason::Disabled);
     assert_eq!(refused(&quantizer(int8())), NotPackedReason::Uncalibrated);
@@ -177,4 +181,29 @@ fn nothing_is_packed_to_nothing() {
         let (keys, _) = cache.extend(token.clone(), token.clone());
         assert_close(&values(keys), &values(quantizer.forward(token)), 3e-7, name);
     }
+}
+
+/// A language model says which of its layers, and refuses a cache of one with fewer, which would leave layers out.
+#[test]
+fn caches_of_language_models_are_of_their_layers() {
+    let (_, device) = device();
+    let decoder = |layers: usize| {
+        let json = serde_json::json!({
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1,
+            "num_hidden_layers": layers, "num_key_value_heads": 1, "rms_norm_eps": 1e-5, "vocab_size": 4,
+        });
+        Decoder::new(DecoderConfig::of_json(&json).unwrap(), &device)
+    };
+    let tokens = || Tensor::<2, Int>::from_data([[1, 2]], &device);
+    let int8 = QuantizerConfig::int(8).per_token().dynamic();
+    let config = QuantConfig::new().with_rule(Rule::set("*[kv]_bmm_quantizer", int8));
+    let two = decoder(2);
+    let (two, _) = quantize(two, &config, |two| drop(two.forward(tokens(), &mut two.cache()))).unwrap();
+    let mut of_two = two.packed_cache().unwrap();
+    let some = disable(two, "model.layers.1.self_attn.k_bmm_quantizer").unwrap();
+    let error = some.packed_cache().unwrap_err().to_string();
+    assert!(error.starts_with("keys of `model.layers.1.self_attn` cannot be cached as codes"), "{error}");
+    let three = std::panic::AssertUnwindSafe(|| decoder(3).forward(tokens(), &mut of_two));
+    let message = *std::panic::catch_unwind(three).unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("the cache is for 2 layers, the decoder has 3"), "{message}");
 }

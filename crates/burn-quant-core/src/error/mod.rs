@@ -17,7 +17,7 @@ pub use not_scored::NotScoredReason;
 pub use text::number;
 
 use crate::debug_is_display;
-use text::{misses, near, of_search};
+use text::{misses, near, of_layer, of_search};
 
 debug_is_display!(QuantError);
 
@@ -342,6 +342,21 @@ pub enum QuantError {
         #[source]
         reason: NotPackedReason,
     },
+    /// Keys or values have no packed form in a cache.
+    #[error(
+        "{tokens}{} cannot be cached as codes: {reason}; give that quantizer a format that can, or take a cache in \
+         floats",
+        of_layer(layer)
+    )]
+    NotCached {
+        /// The path of the attention layer; empty if the quantizers are those of no known one.
+        layer: String,
+        /// `keys` or `values`.
+        tokens: &'static str,
+        /// Why not.
+        #[source]
+        reason: NotPackedReason,
+    },
     /// A weight has no scheme of burn's own quantization.
     #[error("`{path}` has no scheme of burn's own quantization: {reason}")]
     NoBurnScheme {
@@ -486,4 +501,16 @@ pub enum QuantError {
         /// What the parser says, with line and column.
         reason: String,
     },
+}
+
+impl QuantError {
+    /// Says which attention layer of a model a cache is for: `path` of the layer, in [`QuantError::NotCached`].
+    ///
+    /// Every other error stays as it is.
+    pub fn in_layer(self, path: &str) -> Self {
+        match self {
+            Self::NotCached { tokens, reason, .. } => Self::NotCached { layer: path.into(), tokens, reason },
+            other => other,
+        }
+    }
 }

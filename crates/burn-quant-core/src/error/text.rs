@@ -55,6 +55,14 @@ pub(super) fn of_search(option: &str) -> &'static str {
     }
 }
 
+/// Whose keys or values they are, if that is known.
+pub(super) fn of_layer(path: &str) -> String {
+    match path {
+        "" => String::new(),
+        path => format!(" of `{path}`"),
+    }
+}
+
 pub(super) fn near(names: &[String]) -> String {
     match names {
         [] => " (it has none at all: use layers of `burn_quant::nn`, or register weight layouts)".into(),

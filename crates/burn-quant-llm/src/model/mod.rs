@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
-use burn_quant::error::NotPackedReason;
+use burn_quant::QuantError;
 use burn_quant::nn::attention::KvCache;
 use burn_quant::nn::{
     QuantEmbedding, QuantEmbeddingConfig, QuantLinear, QuantLinearConfig, QuantRmsNorm, RmsNormConfig,
@@ -124,16 +124,22 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// [`NotPackedReason`] if the quantizers of some layer are off, or of a format that has no packed form.
-    pub fn packed_cache(&self) -> Result<Cache, NotPackedReason> {
-        let packed =
-            |layer: &Layer| KvCache::packed(&layer.self_attn.k_bmm_quantizer, &layer.self_attn.v_bmm_quantizer);
-        self.model.layers.iter().map(packed).collect::<Result<_, _>>().map(Cache)
+    /// [`QuantError::NotCached`] with the first layer whose quantizers are off, or of a format that has no packed form.
+    pub fn packed_cache(&self) -> Result<Cache, QuantError> {
+        let packed = |(i, Layer { self_attn, .. }): (usize, &Layer)| {
+            KvCache::packed(&self_attn.k_bmm_quantizer, &self_attn.v_bmm_quantizer)
+                .map_err(|error| error.in_layer(&format!("model.layers.{i}.self_attn")))
+        };
+        self.model.layers.iter().enumerate().map(packed).collect::<Result<_, _>>().map(Cache)
     }
 
     /// Returns the logits `[batch, tokens, vocabulary]` of what follows each of new tokens `[batch, tokens]`.
     ///
     /// Those before are in the cache, and these are added to it.
+    ///
+    /// # Panics
+    ///
+    /// If the cache is that of a decoder with another number of layers.
     pub fn forward(&self, tokens: Tensor<2, Int>, cache: &mut Cache) -> Tensor<3> {
         self.logits(self.hidden(tokens, cache))
     }
@@ -141,7 +147,16 @@ impl Decoder {
     /// Returns the features `[batch, tokens, hidden]` before the head.
     ///
     /// What calibration needs, as a head is rarely quantized.
+    ///
+    /// # Panics
+    ///
+    /// As [`Decoder::forward`].
     pub fn hidden(&self, tokens: Tensor<2, Int>, cache: &mut Cache) -> Tensor<3> {
+        let (expected, found) = (self.model.layers.len(), cache.0.len());
+        assert_eq!(
+            found, expected,
+            "the cache is for {found} layers, the decoder has {expected}: make one with `Decoder::cache` of this one"
+        );
         let (config, device) = (&*self.config, tokens.device());
         let rotation = Rotation::new(config, cache.tokens(), tokens.dims()[1], &device);
         let mut x = embedded(&self.model.embed_tokens, tokens, config);

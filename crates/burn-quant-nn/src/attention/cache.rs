@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn_quant_core::compress::{PackedTokens, TokenCodec};
-use burn_quant_core::error::NotPackedReason;
+use burn_quant_core::error::QuantError;
 use burn_quant_core::quantizer::TensorQuantizer;
 use burn_quant_ops::is_flex;
 
@@ -74,7 +74,7 @@ impl<const D: usize> TensorCache<D> {
 /// # Example
 ///
 /// ```
-/// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::error::NotPackedReason> {
+/// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant::QuantError> {
 /// use burn::tensor::{Device, Tensor};
 /// use burn_quant::QuantizerConfig;
 /// use burn_quant::nn::attention::KvCache;
@@ -183,9 +183,9 @@ impl KvCache {
     ///
     /// # Errors
     ///
-    /// [`NotPackedReason`] as [`TokenCodec::of`], for instance if a quantizer is off.
-    pub fn packed(keys: &TensorQuantizer, values: &TensorQuantizer) -> Result<Self, NotPackedReason> {
-        let codecs = [TokenCodec::of(keys)?, TokenCodec::of(values)?];
+    /// [`QuantError::NotCached`] with the reason of [`TokenCodec::of`], for instance if a quantizer is off.
+    pub fn packed(keys: &TensorQuantizer, values: &TensorQuantizer) -> Result<Self, QuantError> {
+        let codecs = [codec(keys, "keys")?, codec(values, "values")?];
         Ok(Self { state: State::Packed(Packed { codecs, tokens: None }) })
     }
 
@@ -265,4 +265,9 @@ impl KvCache {
             false => self.extend(key_quantizer.forward(keys), value_quantizer.forward(values)),
         }
     }
+}
+
+/// How keys or values are packed, by their quantizer.
+pub(super) fn codec(quantizer: &TensorQuantizer, tokens: &'static str) -> Result<TokenCodec, QuantError> {
+    TokenCodec::of(quantizer).map_err(|reason| QuantError::NotCached { layer: String::new(), tokens, reason })
 }

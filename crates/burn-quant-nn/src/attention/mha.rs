@@ -5,10 +5,11 @@ use burn::tensor::{Bool, Device, Tensor, assert_shape};
 use burn_nn::attention::{MultiHeadAttention, MultiHeadAttentionConfig};
 use burn_nn::{Dropout, Gelu, Initializer};
 
+use super::cache::codec;
 use super::{TensorCache, attention_weights, join_heads, split_heads};
 use crate::QuantLinear;
 use burn_quant_core::compress::{PackedTokens, TokenCodec};
-use burn_quant_core::error::{NotPackedReason, QuantError};
+use burn_quant_core::error::QuantError;
 use burn_quant_core::layout::Role;
 use burn_quant_core::quantizer::TensorQuantizer;
 
@@ -297,13 +298,13 @@ impl<const D: usize> Cache<D> {
     }
 
     /// The same, packed.
-    fn packed(self, quantizer: &TensorQuantizer) -> Result<Self, NotPackedReason> {
+    fn packed(self, quantizer: &TensorQuantizer, tokens: &'static str) -> Result<Self, QuantError> {
         let grows = match &self {
             Self::Growing(_) => true,
             Self::Fixed(_) => false,
             Self::Packed(cache) => cache.grows,
         };
-        Ok(Self::Packed(Box::new(PackedCache { codec: TokenCodec::of(quantizer)?, tokens: None, grows })))
+        Ok(Self::Packed(Box::new(PackedCache { codec: codec(quantizer, tokens)?, tokens: None, grows })))
     }
 }
 
@@ -353,7 +354,8 @@ impl MhaCache {
     ///
     /// # Errors
     ///
-    /// [`NotPackedReason`] as [`TokenCodec::of`], for instance if `k_bmm_quantizer` or `v_bmm_quantizer` is off.
+    /// [`QuantError::NotCached`] with the reason of [`TokenCodec::of`], for instance if `k_bmm_quantizer` or
+    /// `v_bmm_quantizer` is off.
     ///
     /// # Example
     ///
@@ -379,8 +381,9 @@ impl MhaCache {
     /// # Ok(()) }
     /// # #[cfg(not(feature = "flex"))] fn main() {}
     /// ```
-    pub fn packed(self, layer: &QuantMultiHeadAttention) -> Result<Self, NotPackedReason> {
-        let (key, value) = (self.key.packed(&layer.k_bmm_quantizer)?, self.value.packed(&layer.v_bmm_quantizer)?);
+    pub fn packed(self, layer: &QuantMultiHeadAttention) -> Result<Self, QuantError> {
+        let key = self.key.packed(&layer.k_bmm_quantizer, "keys")?;
+        let value = self.value.packed(&layer.v_bmm_quantizer, "values")?;
         Ok(Self { key, value, query: Cache::growing(), output: Cache::growing() })
     }
 

@@ -9,7 +9,7 @@ use burn_nn::{Dropout, Initializer};
 use super::QuantPositionWiseFeedForward;
 use crate::QuantLayerNorm;
 use crate::attention::{MhaCache, MhaInput, QuantMultiHeadAttention, TensorCache};
-use burn_quant_core::error::{NotPackedReason, QuantError};
+use burn_quant_core::error::QuantError;
 
 layer_config! {
     QuantTransformerDecoderConfig = TransformerDecoderConfig => QuantTransformerDecoder (device);
@@ -123,11 +123,16 @@ impl QuantTransformerDecoder {
     /// Applies the decoder to a target whose tokens come one by one.
     ///
     /// The outputs are those of all tokens so far.
+    ///
+    /// # Panics
+    ///
+    /// If the cache is that of a decoder with another number of layers.
     pub fn forward_autoregressive_inference(
         &self,
         input: TransformerDecoderInput,
         cache: &mut TransformerDecoderAutoregressiveCache,
     ) -> Tensor<3> {
+        super::assert_layers(self.layers.len(), cache.layers.len());
         let layers = self.layers.iter().zip(&mut cache.layers);
         layers.fold(input, |input, (layer, cache)| layer.forward_autoregressive_inference(input, cache)).target
     }
@@ -146,17 +151,19 @@ impl QuantTransformerDecoder {
     ///
     /// # Errors
     ///
-    /// [`NotPackedReason`] if a quantizer of keys or values has no packed form, or is off.
-    pub fn new_packed_autoregressive_cache(&self) -> Result<TransformerDecoderAutoregressiveCache, NotPackedReason> {
-        let cache = |layer: &QuantTransformerDecoderLayer| {
+    /// [`QuantError::NotCached`] with the first layer of which a quantizer of keys or values has no packed form, or is
+    /// off.
+    pub fn new_packed_autoregressive_cache(&self) -> Result<TransformerDecoderAutoregressiveCache, QuantError> {
+        let cache = |(i, layer): (usize, &QuantTransformerDecoderLayer)| {
+            let of = |part: &str| format!("layers.{i}.{part}");
             let cache = TransformerDecoderLayerAutoregressiveCache::empty();
             Ok(TransformerDecoderLayerAutoregressiveCache {
-                self_attn: cache.self_attn.packed(&layer.self_attn)?,
-                cross_attn: cache.cross_attn.packed(&layer.cross_attn)?,
+                self_attn: cache.self_attn.packed(&layer.self_attn).map_err(|e| e.in_layer(&of("self_attn")))?,
+                cross_attn: cache.cross_attn.packed(&layer.cross_attn).map_err(|e| e.in_layer(&of("cross_attn")))?,
                 ..cache
             })
         };
-        let layers = self.layers.iter().map(cache).collect::<Result<_, NotPackedReason>>()?;
+        let layers = self.layers.iter().enumerate().map(cache).collect::<Result<_, QuantError>>()?;
         Ok(TransformerDecoderAutoregressiveCache { layers })
     }
 

@@ -9,7 +9,7 @@ use burn_nn::{Dropout, Initializer};
 use super::QuantPositionWiseFeedForward;
 use crate::QuantLayerNorm;
 use crate::attention::{MhaCache, MhaInput, QuantMultiHeadAttention, TensorCache};
-use burn_quant_core::error::{NotPackedReason, QuantError};
+use burn_quant_core::error::QuantError;
 
 layer_config! {
     QuantTransformerEncoderConfig = TransformerEncoderConfig => QuantTransformerEncoder (device);
@@ -99,11 +99,16 @@ impl QuantTransformerEncoder {
     /// Applies the encoder to tokens that come one by one.
     ///
     /// The outputs are those of all tokens so far.
+    ///
+    /// # Panics
+    ///
+    /// If the cache is that of an encoder with another number of layers.
     pub fn forward_autoregressive_inference(
         &self,
         input: TransformerEncoderInput,
         cache: &mut TransformerEncoderAutoregressiveCache,
     ) -> Tensor<3> {
+        super::assert_layers(self.layers.len(), cache.layers.len());
         self.layers.iter().zip(&mut cache.layers).fold(input.tensor, |x, (layer, cache)| {
             layer.forward_autoregressive_inference(x, input.mask_pad.clone(), input.mask_attn.clone(), cache)
         })
@@ -123,13 +128,15 @@ impl QuantTransformerEncoder {
     ///
     /// # Errors
     ///
-    /// [`NotPackedReason`] if a quantizer of keys or values has no packed form, or is off.
-    pub fn new_packed_autoregressive_cache(&self) -> Result<TransformerEncoderAutoregressiveCache, NotPackedReason> {
-        let cache = |layer: &QuantTransformerEncoderLayer| {
+    /// [`QuantError::NotCached`] with the first layer of which a quantizer of keys or values has no packed form, or is
+    /// off.
+    pub fn new_packed_autoregressive_cache(&self) -> Result<TransformerEncoderAutoregressiveCache, QuantError> {
+        let cache = |(i, layer): (usize, &QuantTransformerEncoderLayer)| {
             let cache = TransformerEncoderLayerAutoregressiveCache::empty();
-            Ok(TransformerEncoderLayerAutoregressiveCache { mha: cache.mha.packed(&layer.mha)?, ..cache })
+            let mha = cache.mha.packed(&layer.mha).map_err(|error| error.in_layer(&format!("layers.{i}.mha")))?;
+            Ok(TransformerEncoderLayerAutoregressiveCache { mha, ..cache })
         };
-        let layers = self.layers.iter().map(cache).collect::<Result<_, NotPackedReason>>()?;
+        let layers = self.layers.iter().enumerate().map(cache).collect::<Result<_, QuantError>>()?;
         Ok(TransformerEncoderAutoregressiveCache { layers })
     }
 

@@ -22,3 +22,12 @@ pub use self::{
     QuantTransformerEncoder as TransformerEncoder, QuantTransformerEncoderConfig as TransformerEncoderConfig,
     QuantTransformerEncoderLayer as TransformerEncoderLayer,
 };
+
+/// A cache has the layers of the model that it is used with.
+fn assert_layers(expected: usize, found: usize) {
+    assert_eq!(
+        found, expected,
+        "the cache is for {found} layers, the transformer has {expected}: make one with `new_autoregressive_cache` of \
+         this transformer"
+    );
+}

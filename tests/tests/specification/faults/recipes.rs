@@ -73,6 +73,8 @@ fn every_error() -> Vec<(&'static str, String)> {
         },
         QuantError::NotPacked { path: text(), reason: NotPackedReason::Uncalibrated },
         QuantError::Packed { path: text() },
+        QuantError::NotCached { layer: text(), tokens: "values", reason: NotPackedReason::ChangingRange },
+        QuantError::NotCached { layer: String::new(), tokens: "keys", reason: NotPackedReason::Disabled },
         QuantError::NoBurnScheme { path: text(), reason: NoSchemeReason::Uncalibrated },
         NoSchemeReason::Uncalibrated {},
         NoSchemeReason::Packed {},
