@@ -19,8 +19,8 @@
 //!
 //! # Features
 //!
-//! The names are burn's: `flex`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`, `rocm`, `cpu`, `autodiff`, `fusion`.
-//! Enable here what you enable in burn.
+//! The names are burn's: `flex`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`, `rocm`, `cpu`, `autodiff`, `fusion`,
+//! `autotune`. Enable here what you enable in burn.
 
 mod backend;
 #[cfg(feature = "capture")]
