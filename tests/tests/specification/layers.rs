@@ -3,7 +3,7 @@
 
 use burn::config::Config;
 use burn::module::Module;
-use burn::nn::{RnnState, attention, conv, norm, pool, transformer};
+use burn::nn::{PaddingConfig2d, RnnState, attention, conv, norm, pool, transformer};
 use burn::tensor::{Device, Int, Tensor};
 use burn_quant::calibrate::{QuantizeOptions, SkipReason};
 use burn_quant::nn as quant;
@@ -123,6 +123,16 @@ is_burns_without_parameters!(max_pool1d: pool::MaxPool1dConfig::new(3).with_stri
     quant::pool::MaxPool1dConfig::new(3).with_stride(1), input [1, 2, 6]);
 is_burns_without_parameters!(max_pool2d: pool::MaxPool2dConfig::new([2, 2]), quant::pool::MaxPool2dConfig::new([2, 2]),
     input [1, 2, 6, 4]);
+// other zeros on each side, top and left, bottom and right, and dilation
+is_burns_without_parameters!(max_pool2d_padded:
+    pool::MaxPool2dConfig::new([3, 2]).with_strides([2, 1]).with_dilation([1, 2])
+        .with_padding(PaddingConfig2d::Explicit(1, 0, 0, 2)),
+    quant::pool::MaxPool2dConfig::new([3, 2]).with_strides([2, 1]).with_dilation([1, 2])
+        .with_padding(PaddingConfig2d::Explicit(1, 0, 0, 2)), input [1, 2, 7, 9]);
+is_burns_without_parameters!(max_pool2d_same:
+    pool::MaxPool2dConfig::new([3, 3]).with_strides([1, 1]).with_padding(PaddingConfig2d::Same),
+    quant::pool::MaxPool2dConfig::new([3, 3]).with_strides([1, 1]).with_padding(PaddingConfig2d::Same),
+    input [1, 2, 5, 4]);
 is_burns_without_parameters!(adaptive_avg_pool1d: pool::AdaptiveAvgPool1dConfig::new(2),
     quant::pool::AdaptiveAvgPool1dConfig::new(2), input [1, 2, 6]);
 is_burns_without_parameters!(adaptive_avg_pool2d: pool::AdaptiveAvgPool2dConfig::new([2, 1]),

@@ -507,6 +507,17 @@ impl QuantError {
     /// Says which attention layer of a model a cache is for: `path` of the layer, in [`QuantError::NotCached`].
     ///
     /// Every other error stays as it is.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant::QuantError;
+    /// use burn_quant::error::NotPackedReason;
+    ///
+    /// let reason = NotPackedReason::Uncalibrated;
+    /// let error = QuantError::NotCached { layer: String::new(), tokens: "keys", reason };
+    /// assert!(error.in_layer("layers.1.mha").to_string().starts_with("keys of `layers.1.mha` cannot be cached"));
+    /// ```
     pub fn in_layer(self, path: &str) -> Self {
         match self {
             Self::NotCached { tokens, reason, .. } => Self::NotCached { layer: path.into(), tokens, reason },

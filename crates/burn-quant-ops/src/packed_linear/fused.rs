@@ -25,6 +25,8 @@ use crate::Call;
 use crate::{FakeQuant, GradientRule, Groups, fake_quant};
 
 /// What stands around a packed product: nothing by default.
+///
+/// [`packed_linear_fused()`] has an example.
 #[derive(Clone, Debug)]
 pub struct Around<const D: usize> {
     /// A factor of each input, `[inputs]`, such as SmoothQuant's.
@@ -43,7 +45,30 @@ impl<const D: usize> Default for Around<D> {
     }
 }
 
-/// A rounding of all of a result under one range.
+/// A rounding of all of a result under one range: [`fake_quant()`](crate::fake_quant()) per tensor.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use burn::tensor::{Device, Tensor};
+/// use burn_quant_ops::numerics::IntFormat;
+/// use burn_quant_ops::{
+///     Activations, Around, FakeQuant, GradientRule, Groups, OutputRounding, PackedTensor, Ranges, packed_linear_fused,
+/// };
+///
+/// let device = Device::flex();
+/// let int8 = IntFormat::signed(8).unwrap().into();
+/// let spec = FakeQuant { format: int8, groups: Groups::per_tensor(&[1, 1]), gradient: GradientRule::PassThrough };
+/// let weight = PackedTensor::pack(Tensor::from_data([[127.0]], &device), Ranges::Dynamic, spec).unwrap();
+/// let range = Tensor::from_data([127.0], &device); // steps of one
+/// let output = OutputRounding { format: int8, range, gradient: GradientRule::Clipped };
+/// let x = Tensor::<2>::from_data([[0.1], [2.0]], &device);
+/// let around = Around { output: Some(output), ..Around::default() };
+/// let y = packed_linear_fused(x, &weight, Activations::Float, around); // of 12.7 and 254
+/// assert_eq!(y.into_data().try_into_vec::<f32>().unwrap(), [13.0, 127.0]);
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct OutputRounding {
     /// The numbers to round to.

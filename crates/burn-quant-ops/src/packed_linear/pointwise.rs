@@ -8,6 +8,22 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::{gelu, relu, silu};
 
 /// A function of each element of the result of a layer.
+///
+/// # Source
+///
+/// GELU: Hendrycks and Gimpel 2016, arXiv:1606.08415, equation 2.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use burn::tensor::{Device, Tensor};
+/// use burn_quant_ops::Pointwise;
+///
+/// let x = Tensor::<1>::from_data([-2.0, 3.0], &Device::flex());
+/// assert_eq!(Pointwise::Relu.apply(x).into_data().try_into_vec::<f32>().unwrap(), [0.0, 3.0]);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Pointwise {

@@ -3,7 +3,8 @@
 //! Which is faster depends on the device, the shape and the codes: with the feature `autotune` the first product of its
 //! kind tries them all, as burn's products do. Without it up to 64 rows are multiplied as codes are loaded, and for
 //! more the weight is unpacked, and burn multiplies. Our choice: on software Vulkan, the only device at hand, the first
-//! took 0.8 of the time of the second at 16 to 64 rows of `[1024, 1024]`, in 4 and 8 bits, and 0.8 to 1.2 from 128 on.
+//! took 0.8 to 0.9 of the time of the second at 16 to 64 rows of `[1024, 1024]`, in 4 and 8 bits, and 0.8 to 1.25 at
+//! 128 and 512.
 
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::backend::ops::FloatTensorOps;
