@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn_quant_graph::{Graph, Values, capture, capture_with_free_axes};
 
-use crate::lower::{Lowering, OPSETS};
+use crate::lower::{Lowering, OPSETS, Options};
 use crate::{OnnxError, OnnxModel, Profile};
 
 /// Captures a forward pass and writes it in ONNX: names, opset and all else as they come.
@@ -47,6 +47,8 @@ pub fn export<M: Module, I: Values, O: Values>(
 #[derive(Clone, Debug, Default)]
 pub struct Exporter {
     profile: Profile,
+    signed_weights: bool,
+    fused_attention: bool,
     inputs: Option<Vec<String>>,
     outputs: Option<Vec<String>>,
     axes: Option<Vec<String>>,
@@ -66,6 +68,35 @@ impl Exporter {
     /// ONNX Runtime unless it is set.
     pub fn with_profile(mut self, profile: Profile) -> Self {
         self.profile = profile;
+        self
+    }
+
+    /// Writes INT8 weights as signed codes for ONNX Runtime, too.
+    ///
+    /// For processors with VNNI, and for Arm, whose kernels are made for them. By default codes are unsigned, with a
+    /// zero point of 128. The values are the same, and so is what is computed, with one exception: on a processor
+    /// without VNNI ONNX Runtime adds products of signed weights in 16 bits, which overflow, unless its session option
+    /// `session.x64quantprecision` is `1`.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "flex")] fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use burn::tensor::{Device, Tensor};
+    /// use burn_quant::{nn, presets, quantize_weights};
+    /// use burn_quant_onnx::{ElementType, Exporter};
+    ///
+    /// let device = Device::flex();
+    /// let layer = nn::LinearConfig::new(64, 32).init(&device);
+    /// let (layer, _) = quantize_weights(layer, &presets::int8_weight_only())?;
+    /// let x = Tensor::<2>::zeros([8, 64], &device);
+    /// let onnx = Exporter::new().with_signed_weights().export(&layer, x, |layer: &nn::Linear, x| layer.forward(x))?;
+    /// assert_eq!(onnx.stored().next(), Some(("weight", ElementType::Int8, &[64, 32][..])));
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "flex"))] fn main() {}
+    /// ```
+    pub fn with_signed_weights(mut self) -> Self {
+        self.signed_weights = true;
         self
     }
 
@@ -96,7 +127,7 @@ impl Exporter {
     /// Asks for an opset, 21 to 24.
     ///
     /// 21 unless it is set. The file has a higher one if its formats need it: 23 for FP4, 24 for scales in E8M0. From
-    /// 23 on an `RmsNorm` is written as `RMSNormalization`, and attention that is one operation as `Attention`.
+    /// 23 on an `RmsNorm` is written as `RMSNormalization`, and attention without masks as `Attention`.
     ///
     /// # Example
     ///
@@ -116,6 +147,36 @@ impl Exporter {
     /// ```
     pub fn with_opset(mut self, opset: i64) -> Self {
         self.opset = Some(opset);
+        self
+    }
+
+    /// Writes attention with masks as one `Attention`, in opset 23 or higher.
+    ///
+    /// That of `MultiHeadAttention` and of code like it, where nothing else reads scores or shares, as a quantizer of
+    /// them would. Attention without masks is one node from opset 23 on anyway. A query whose keys are all masked gets
+    /// what the runtime makes of it, which ONNX leaves open; in burn it is the mean of all values.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "flex")] fn main() -> Result<(), burn_quant_onnx::OnnxError> {
+    /// use burn::tensor::{Device, Tensor};
+    /// use burn_nn::attention::{MhaInput, MultiHeadAttention, MultiHeadAttentionConfig, generate_autoregressive_mask};
+    /// use burn_quant_onnx::Exporter;
+    ///
+    /// let device = Device::flex();
+    /// let mha = MultiHeadAttentionConfig::new(16, 2).init(&device);
+    /// let forward = |mha: &MultiHeadAttention, x: Tensor<3>| {
+    ///     let mask = generate_autoregressive_mask(x.dims()[0], x.dims()[1], &x.device());
+    ///     mha.forward(MhaInput::self_attn(x).mask_attn(mask)).context
+    /// };
+    /// let onnx = Exporter::new().with_fused_attention().export(&mha, Tensor::zeros([2, 6, 16], &device), forward)?;
+    /// assert!(onnx.operators().contains(&("Attention", 1)));
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "flex"))] fn main() {}
+    /// ```
+    pub fn with_fused_attention(mut self) -> Self {
+        self.fused_attention = true;
         self
     }
 
@@ -205,7 +266,8 @@ impl Exporter {
         if !OPSETS.contains(&opset) {
             return Err(OnnxError::Opset { expected: OPSETS, found: opset });
         }
-        Lowering::new(graph, self.profile, opset, axes).run(inputs, outputs)
+        let Self { profile, signed_weights, fused_attention, .. } = *self;
+        Lowering::new(graph, Options { profile, signed_weights, fused_attention, opset }, axes).run(inputs, outputs)
     }
 }
 

@@ -34,14 +34,27 @@ pub(crate) fn minilm(models: &Path, out: &Path, device: &Device) -> Result<Vec<S
         let calibrate = |model: &MiniLm| task.calibration.iter().for_each(|batch| drop(model.forward(batch)));
         let (model, _) = quantize(float.clone(), &config, calibrate)?;
         let batch = |sentences: usize| words(&task.calibration, sentences, device);
-        let onnx = write(&model, [batch(3), batch(5)])?;
-        let name = format!("minilm-{preset}");
-        onnx.save(out.join(format!("{name}.onnx")))?;
         let (words, padding) = batch(BATCH[0]);
         let y = model.forward(&Sentences { words: words.clone(), padding: padding.clone() });
-        let case = Case::new().integers("input.words", words).booleans("input.padding", padding);
-        case.floats("output.output", y).save(&out.join(format!("{name}.safetensors")))?;
-        written.push(name);
+        let files = [
+            ("", Exporter::new()),
+            ("_signed", Exporter::new().with_signed_weights()),
+            ("_attention", Exporter::new().with_fused_attention()),
+        ];
+        // signs are of the integer products of one preset; attention is the same in all
+        let of_preset = match preset {
+            "int8_smoothquant" => &files[..2],
+            "float" => &[files[0].clone(), files[2].clone()],
+            _ => &files[..1],
+        };
+        for (suffix, exporter) in of_preset {
+            let onnx = write(&model, [batch(3), batch(5)], exporter.clone())?;
+            let name = format!("minilm-{preset}{suffix}");
+            onnx.save(out.join(format!("{name}.onnx")))?;
+            let case = Case::new().integers("input.words", words.clone()).booleans("input.padding", padding.clone());
+            case.floats("output.output", y.clone()).save(&out.join(format!("{name}.safetensors")))?;
+            written.push(name);
+        }
     }
     Ok(written)
 }
@@ -111,9 +124,9 @@ pub(crate) fn characters(out: &Path, device: &Device) -> Result<Vec<String>, Fai
 
 type Words = (Tensor<2, Int>, Tensor<2, Bool>);
 
-fn write(model: &MiniLm, batches: [Words; 2]) -> Result<OnnxModel, Failure> {
+fn write(model: &MiniLm, batches: [Words; 2], exporter: Exporter) -> Result<OnnxModel, Failure> {
     let forward = |model: &MiniLm, (words, padding): Words| model.forward(&Sentences { words, padding });
-    Ok(Exporter::new().with_input_names(["words", "padding"]).export_any_size(model, batches, forward)?)
+    Ok(exporter.with_input_names(["words", "padding"]).export_any_size(model, batches, forward)?)
 }
 
 /// Sentences of the calibration data, cut or padded to as many tokens.

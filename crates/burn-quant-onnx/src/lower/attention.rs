@@ -1,14 +1,19 @@
-//! Attention that is one operation.
+//! Attention, as one operation of burn or as the arithmetic that burn's layers record.
 //!
 //! ```text
 //! softmax(q·kᵀ · scale, masked, + bias) · v
 //! ```
 //!
-//! From opset 23 on it is one operation in ONNX too, without masks. burn's result of a row that is masked whole is 0,
-//! where that of `Softmax` is NaN: such softmaxes are written out.
+//! From opset 23 on it is one operation in ONNX too, without masks. Of a row that is masked whole `attention` makes 0,
+//! burn's layers the mean of the values, and `Softmax` NaN; what `Attention` makes of it ONNX leaves open. So a softmax
+//! of `attention` is written out, and masked scores of layers stay arithmetic, unless fused attention is asked for.
 
 use burn::tensor::DType;
-use burn_quant_graph::ir::{AttentionOpIr, ScalarIr, TensorIr};
+use burn_quant_graph::Length;
+use burn_quant_graph::ir::{
+    ActivationOperationIr, AttentionOpIr, BaseOperationIr, FloatOperationIr, MatmulOpIr, NumericOperationIr,
+    OperationIr, ScalarIr, TensorIr,
+};
 
 use super::Lowering;
 use super::ints;
@@ -16,7 +21,20 @@ use crate::model::Attribute;
 use crate::{ElementType, OnnxError};
 
 /// The opset that has the operation.
-const FUSED: i64 = 23;
+pub(super) const FUSED: i64 = 23;
+
+/// What is added to a score that takes no part, at most: its power is 0 in f32 unless all scores are as low.
+const MASKED: f64 = -1e4;
+
+/// Attention that is recorded as arithmetic.
+struct Recorded {
+    query: TensorIr,
+    /// `[.., features, keys]`.
+    turned_key: TensorIr,
+    scale: f64,
+    /// What takes no part.
+    masks: Vec<TensorIr>,
+}
 
 impl Lowering<'_> {
     pub(super) fn attention(&mut self, op: &AttentionOpIr) -> Result<(), OnnxError> {
@@ -63,6 +81,76 @@ impl Lowering<'_> {
         };
         self.emit_as(&op.out, "MatMul", vec![shares, value], vec![]);
         Ok(())
+    }
+
+    /// Writes the product of shares and values as attention, if the shares are a softmax of products of four axes that
+    /// nothing else reads; what comes before is left out then.
+    pub(super) fn recorded_attention(&mut self, product: &MatmulOpIr) -> Result<bool, OnnxError> {
+        if self.model.opset < FUSED {
+            return Ok(false);
+        }
+        let Some(Recorded { query, turned_key, scale, masks }) = self.shares(&product.lhs) else { return Ok(false) };
+        if !masks.is_empty() && !self.fused_attention {
+            return Ok(false);
+        }
+        let key = match self.graph.producer(turned_key.id).map(|at| &self.graph.operations()[at]) {
+            Some(OperationIr::BaseFloat(BaseOperationIr::SwapDims(op))) if [op.dim1, op.dim2] == [2, 3] => {
+                self.value(&op.input)?
+            }
+            _ => {
+                let turned = self.value(&turned_key)?;
+                self.emit("Transpose", vec![turned], vec![("perm", ints([0, 1, 3, 2]))])
+            }
+        };
+        let mut inputs = vec![self.value(&query)?, key, self.value(&product.rhs)?];
+        let of_all_queries = masks.iter().all(|mask| mask.shape[2] == 1);
+        let masks = masks.iter().map(|mask| self.value(mask)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(masked) = masks.into_iter().reduce(|a, b| self.emit("Or", vec![a, b], vec![])) {
+            let mut kept = self.emit("Not", vec![masked], vec![]);
+            if of_all_queries {
+                // ONNX Runtime wants a row for each query
+                let queries = self.graph.lengths(&query)[2].clone();
+                let shape = self.shape(&[Length::Fixed(1), Length::Fixed(1), queries, Length::Fixed(1)])?;
+                kept = self.emit("Expand", vec![kept, shape], vec![]);
+            }
+            inputs.push(kept);
+        }
+        self.emit_as(&product.out, "Attention", inputs, vec![("scale", Attribute::Float(scale as f32))]);
+        Ok(true)
+    }
+
+    /// The attention whose shares a tensor is.
+    fn shares(&self, tensor: &TensorIr) -> Option<Recorded> {
+        let OperationIr::Activation(ActivationOperationIr::Softmax(softmax)) = self.read_once(tensor.id)? else {
+            return None;
+        };
+        let mut scores = (tensor.shape.len() == 4 && softmax.axis == 3).then_some(&softmax.input)?;
+        let (mut scale, mut masks) = (1.0, Vec::new());
+        loop {
+            match self.read_once(scores.id)? {
+                // scaled behind a mask, what is masked would be larger
+                OperationIr::BaseFloat(BaseOperationIr::MaskFill(op))
+                    if op.value.elem::<f64>() <= MASKED && scale == 1.0 =>
+                {
+                    masks.push(op.mask.clone());
+                    scores = &op.tensor;
+                }
+                OperationIr::NumericFloat(_, NumericOperationIr::DivScalar(op)) => {
+                    scale /= op.rhs.elem::<f64>();
+                    scores = &op.lhs;
+                }
+                OperationIr::NumericFloat(_, NumericOperationIr::MulScalar(op)) => {
+                    scale *= op.rhs.elem::<f64>();
+                    scores = &op.lhs;
+                }
+                OperationIr::Float(_, FloatOperationIr::Matmul(op)) => {
+                    let (query, turned_key) = (op.lhs.clone(), op.rhs.clone());
+                    let of_heads = query.shape[..2] == turned_key.shape[..2] && scale > 0.0;
+                    return of_heads.then_some(Recorded { query, turned_key, scale, masks });
+                }
+                _ => return None,
+            }
+        }
     }
 
     /// Whether the operation of ONNX computes the same: it aligns the first query with the first key, and leaves open

@@ -14,6 +14,7 @@ impl Lowering<'_> {
     pub(super) fn float(&mut self, op: &FloatOperationIr) -> Result<(), OnnxError> {
         use FloatOperationIr as Op;
         match op {
+            Op::Matmul(op) if self.recorded_attention(op)? => Ok(()),
             Op::Matmul(op) => {
                 let rhs = self.as_matrix(&op.rhs);
                 self.plain(&op.out, "MatMul", &[&op.lhs, &rhs])

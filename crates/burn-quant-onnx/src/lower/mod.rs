@@ -14,6 +14,7 @@
 //! * `codes` the codes of a weight
 //! * `packed` weights that are codes already
 //! * `tables` rows of tables of codes
+//! * `rows` those of codes that are looked up by their bytes
 //! * `coded` results of convolutions that stay codes
 //!
 //! A value is written when something reads it, so that a weight whose codes are stored is not stored in float too.
@@ -31,6 +32,7 @@ mod operations;
 mod packed;
 mod quantizers;
 mod reductions;
+mod rows;
 mod sizes;
 mod tables;
 
@@ -46,10 +48,22 @@ use crate::{OnnxError, OnnxModel, Profile};
 /// The opsets that files may have: the first unless another is asked for, or a format needs one.
 pub(crate) const OPSETS: std::ops::RangeInclusive<i64> = 21..=24;
 
+/// How a graph is written.
+pub(crate) struct Options {
+    pub(crate) profile: Profile,
+    pub(crate) signed_weights: bool,
+    pub(crate) fused_attention: bool,
+    pub(crate) opset: i64,
+}
+
 /// Writes a graph, an operation at a time.
 pub(crate) struct Lowering<'a> {
     graph: &'a Graph,
     profile: Profile,
+    /// Whether INT8 weights keep their signs.
+    signed_weights: bool,
+    /// Whether attention with masks is one operation.
+    fused_attention: bool,
     /// What the axes of any size are called, and their sizes once something has asked for them.
     axes: Vec<String>,
     sizes: Vec<Option<String>>,
@@ -62,8 +76,8 @@ pub(crate) struct Lowering<'a> {
     coded: BTreeMap<TensorId, coded::Coded>,
     /// The values of packed weights that are written, by their words.
     packed: BTreeMap<TensorId, String>,
-    /// The values of tables whose rows are rounded, by the table, its ranges, and how it is rounded.
-    tables: Vec<(tables::RoundedBy, String)>,
+    /// The values of rounded weights that are written.
+    rounded: Vec<(quantizers::RoundedBy, String)>,
     /// Kernels of convolutions that are INT8 codes, one scale for each output.
     int8_kernels: BTreeSet<TensorId>,
     /// How often each name was given.
@@ -75,11 +89,15 @@ pub(crate) struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    pub(crate) fn new(graph: &'a Graph, profile: Profile, opset: i64, axes: Vec<String>) -> Self {
-        let model = OnnxModel { opset: opset.max(codes::opset_of_graph(graph)), ..OnnxModel::default() };
+    pub(crate) fn new(graph: &'a Graph, options: Options, axes: Vec<String>) -> Self {
+        let Options { profile, signed_weights, fused_attention, opset } = options;
+        let opset = opset.max(codes::opset_of_graph(graph)).max(if fused_attention { attention::FUSED } else { 0 });
+        let model = OnnxModel { opset, ..OnnxModel::default() };
         Self {
             graph,
             profile,
+            signed_weights,
+            fused_attention,
             sizes: vec![None; axes.len()],
             axes,
             model,
@@ -87,7 +105,7 @@ impl<'a> Lowering<'a> {
             reshaped: BTreeMap::new(),
             coded: BTreeMap::new(),
             packed: BTreeMap::new(),
-            tables: Vec::new(),
+            rounded: Vec::new(),
             int8_kernels: BTreeSet::new(),
             given: BTreeMap::new(),
             layer: String::new(),

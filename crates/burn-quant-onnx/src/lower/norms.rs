@@ -61,7 +61,7 @@ impl Lowering<'_> {
     }
 
     /// The operation that computes a tensor, if one operation reads it and it is no output.
-    fn read_once(&self, id: TensorId) -> Option<&OperationIr> {
+    pub(super) fn read_once(&self, id: TensorId) -> Option<&OperationIr> {
         let is_output = self.graph.outputs().iter().any(|output| output.id == id);
         let once = !is_output && self.graph.consumers(id).len() == 1;
         self.graph.producer(id).filter(|_| once).map(|at| &self.graph.operations()[at])

@@ -80,7 +80,7 @@ impl Lowering<'_> {
         out: &TensorIr,
     ) -> Result<(), OnnxError> {
         let (weight, indices) = (self.packed_weight(layout, &inputs[0], &inputs[1])?, self.value(&inputs[2])?);
-        let columns = self.gathered(weight, 1, indices);
+        let columns = self.gathered(weight, 1, indices, self.is_read_by_rows(inputs[0].id));
         self.emit_as(out, "Transpose", vec![columns], vec![("perm", Attribute::Ints(vec![1, 0]))]);
         Ok(())
     }

@@ -34,6 +34,9 @@ impl<'a> Ranges<'a> {
     }
 }
 
+/// A weight, its ranges and its bias, and how it is rounded.
+pub(super) type RoundedBy = (TensorId, [Option<TensorId>; 3], Call);
+
 impl Lowering<'_> {
     pub(super) fn fake_quant(&mut self, call: &Call, inputs: &[TensorIr], out: &TensorIr) -> Result<(), OnnxError> {
         if self.values_of_codes(&inputs[0], out)? || self.rounded_rows(call, inputs, out)? {
@@ -70,7 +73,7 @@ impl Lowering<'_> {
         values.map(Some).ok_or_else(|| self.refused("its range is computed from the input; calibrate it"))
     }
 
-    /// A rounded weight as its codes, which are floats again.
+    /// A rounded weight as its codes, which are floats again; written once.
     pub(super) fn weight_value(
         &mut self,
         call: &Call,
@@ -78,6 +81,12 @@ impl Lowering<'_> {
         values: Vec<f32>,
         ranges: &Ranges,
     ) -> Result<String, OnnxError> {
+        let source = |id: TensorId| self.reshaped.get(&id).map_or(id, |(source, _)| *source);
+        let of = [ranges.amax, ranges.global_amax, ranges.bias].map(|range| range.map(|range| source(range.id)));
+        let key = (x.id, of, call.clone());
+        if let Some((_, value)) = self.rounded.iter().find(|(written, _)| *written == key) {
+            return Ok(value.clone());
+        }
         let (amax, global) = (self.given(ranges.amax)?, self.given(ranges.global_amax)?);
         let bias = self.given(ranges.bias)?;
         let name = match self.origin(x.id).map(String::from) {
@@ -97,6 +106,7 @@ impl Lowering<'_> {
             let bias = self.of_groups(&format!("{name}.bias"), &bias, groups);
             value = self.emit("Add", vec![value, bias], vec![]);
         }
+        self.rounded.push((key, value.clone()));
         Ok(value)
     }
 
@@ -119,7 +129,8 @@ impl Lowering<'_> {
         let (mut element, division) = (stored.element(), Division::of(groups));
         let mut zero = 0;
         let of_products = matches!(division, Division::Tensor | Division::Axis(_));
-        if (element, of_products, self.profile) == (ElementType::Int8, true, Profile::OnnxRuntime) {
+        let without_signs = self.profile == Profile::OnnxRuntime && !self.signed_weights;
+        if element == ElementType::Int8 && of_products && without_signs {
             // the same values in unsigned codes: where a processor has no VNNI, ONNX Runtime adds pairs of products of
             // unsigned activations and signed weights in 16 bits, which overflow; those of unsigned codes are exact
             (element, zero) = (ElementType::Uint8, 128);

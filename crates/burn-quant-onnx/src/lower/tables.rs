@@ -7,7 +7,7 @@
 //!
 //! An embedding with a quantizer reads rows and rounds them; it is written as one that reads rows of codes, with ranges
 //! of the whole table. The values are the same, as each element has the code and the scale that it had. ONNX gathers
-//! codes of 8 bits or more; tables of others are written whole. TensorRT wants scales that are constants.
+//! codes of 8 bits or more; others are looked up by their bytes (`rows`). TensorRT wants scales that are constants.
 
 use burn_quant_graph::RecordedOp;
 use burn_quant_graph::ir::{BaseOperationIr, NumericOperationIr, OperationIr, SelectOpIr, TensorId, TensorIr};
@@ -26,8 +26,9 @@ impl Lowering<'_> {
         indices: &TensorIr,
         out: &TensorIr,
     ) -> Result<(), OnnxError> {
+        let by_rows = self.is_read_by_rows(table.id);
         let (table, mut places) = (self.value(table)?, self.value(indices)?);
-        if self.dequantized_by(&table, axis).is_none() {
+        if self.dequantized_by(&table, axis).is_none() && !(by_rows && self.is_looked_up(&table, axis)) {
             self.emit_as(out, "Gather", vec![table, places], vec![("axis", Attribute::Int(axis as i64))]);
             return Ok(());
         }
@@ -36,7 +37,7 @@ impl Lowering<'_> {
             let all = self.integers("shape", &[-1]);
             places = self.emit("Reshape", vec![places, all], vec![]);
         }
-        let mut rows = self.gathered(table, axis, places);
+        let mut rows = self.gathered(table, axis, places, by_rows);
         if !is_list {
             let shape = self.target(&[], &self.graph.lengths(out))?;
             rows = self.emit("Reshape", vec![rows, shape], vec![]);
@@ -67,19 +68,10 @@ impl Lowering<'_> {
         whole.spec.groups = groups;
         let mut ranges = Ranges::of(call, inputs);
         ranges.amax = amax.as_ref();
-        let source = |range: &TensorIr| self.reshaped.get(&range.id).map_or(range.id, |(source, _)| *source);
-        let key = (table.id, amax.as_ref().map(source), whole);
-        let value = match self.tables.iter().find(|(written, _)| *written == key) {
-            Some((_, value)) => value.clone(),
-            None => {
-                let values = self.constant_floats(table.id).ok_or_else(|| self.refused("a table of no floats"))?;
-                let value = self.weight_value(&key.2, &table, values, &ranges)?;
-                self.tables.push((key, value.clone()));
-                value
-            }
-        };
-        let places = self.value(&places)?;
-        let rows = self.gathered(value, 0, places);
+        let values = self.constant_floats(table.id).ok_or_else(|| self.refused("a table of no floats"))?;
+        let value = self.weight_value(&whole, &table, values, &ranges)?;
+        let (places, by_rows) = (self.value(&places)?, self.is_read_by_rows(table.id));
+        let rows = self.gathered(value, 0, places, by_rows);
         self.finish(rows, out)?;
         Ok(true)
     }
@@ -142,9 +134,14 @@ impl Lowering<'_> {
         (!is_magnitude || ranges.iter().all(|range| *range >= 0.0)).then_some(found)
     }
 
-    /// Gathers by a list of places: the codes, if the table has some that can be gathered.
-    pub(super) fn gathered(&mut self, table: String, axis: usize, places: String) -> String {
+    /// Gathers by a list of places: the codes, if the table has some that can be gathered, or their bytes, if nothing
+    /// reads the table but its rows.
+    pub(super) fn gathered(&mut self, table: String, axis: usize, places: String, by_rows: bool) -> String {
         let Some((inputs, attributes)) = self.dequantized_by(&table, axis) else {
+            let found = if by_rows { self.looked_up(&table, axis, &places) } else { None };
+            if let Some(rows) = found {
+                return rows;
+            }
             return self.emit("Gather", vec![table, places], vec![("axis", Attribute::Int(axis as i64))]);
         };
         let inputs = inputs.into_iter().map(|(name, axis)| match axis {
@@ -198,9 +195,6 @@ struct RoundedTable {
     amax: Option<TensorIr>,
     groups: Groups,
 }
-
-/// A table, its ranges, and how it is rounded.
-pub(super) type RoundedBy = (TensorId, Option<TensorId>, Call);
 
 /// Names, with the axis that is gathered.
 type Inputs = Vec<(String, Option<i64>)>;
