@@ -94,12 +94,13 @@ fn results_say_where_and_when_they_were_made() {
         "faults",
         "minilm",
         "packed-models",
+        "residual",
         "smollm2",
         "smollm2-files",
     ] {
         let results = read(&format!("benches/results/evidence/{file}.md"));
         let last = results.lines().rfind(|line| !line.is_empty()).unwrap_or_default();
-        for part in ["threads, Flex; 20", ", commit ", &format!("--bin evidence -- {file}`")] {
+        for part in [", Flex; 20", ", commit ", &format!("--bin evidence -- {file}`")] {
             assert!(last.contains(part), "{file}: `{last}` lacks `{part}`");
         }
     }

@@ -78,7 +78,7 @@ enum Name {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments = Arguments::parse();
+    let (arguments, place) = (Arguments::parse(), Place::here());
     let models =
         || arguments.models.as_deref().ok_or("this table needs `--models DIR`: see examples/pretrained/fetch.sh");
     let name = arguments.table.to_possible_value().ok_or("every table has a name")?.get_name().to_string();
@@ -103,7 +103,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if !arguments.redraw {
         let command = format!("cargo run --release -p burn-quant-benches --bin evidence -- {name}");
         std::fs::create_dir_all(&arguments.out)?;
-        std::fs::write(&file, format!("{}\n\n{}\n", evidence.markdown(), Place::here().line(&command)))?;
+        std::fs::write(&file, format!("{}\n\n{}\n", evidence.markdown(), place.line(&command)))?;
     }
     if let Some((title, axis)) = arguments.table.picture() {
         let svg = match arguments.table {

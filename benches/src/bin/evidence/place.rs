@@ -11,11 +11,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Looks around.
+    /// Looks around, before anything is measured.
     pub(crate) fn here() -> Self {
         Self {
             processor: processor().unwrap_or_else(|| std::env::consts::ARCH.into()),
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: rayon::current_num_threads(),
             date: jiff::ZonedDateTime::now().date().to_string(),
             commit: commit().unwrap_or_else(|| "unknown".into()),
         }
@@ -24,7 +24,8 @@ impl Place {
     /// Returns a line that stands below a table.
     pub(crate) fn line(&self, command: &str) -> String {
         let Self { processor, threads, date, commit } = self;
-        format!("{processor}, {threads} threads, Flex; {date}, commit {commit}. `{command}`")
+        let threads = if *threads == 1 { "1 thread".into() } else { format!("{threads} threads") };
+        format!("{processor}, {threads}, Flex; {date}, commit {commit}. `{command}`")
     }
 }
 
