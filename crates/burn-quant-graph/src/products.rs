@@ -136,6 +136,17 @@ impl Walk<'_> {
                         let each = call.layout.inputs() * call.layout.outputs();
                         (Kind::Linear, &custom.inputs[0], 1, call.layout, custom.inputs[0].shape[0] * each)
                     }
+                    RecordedOp::PackedConv(call) => {
+                        let pixels = custom.outputs[0].shape.num_elements() / call.layout.outputs().max(1);
+                        let each = call.layout.inputs() * call.layout.outputs();
+                        (Kind::Convolution, &custom.inputs[0], 1, call.layout, pixels * each)
+                    }
+                    RecordedOp::PackedConvTranspose(call) => {
+                        // each element meets the columns of its group
+                        let each = call.layout.outputs() / call.conv.groups();
+                        let elements = custom.inputs[0].shape.num_elements();
+                        (Kind::TransposedConvolution, &custom.inputs[0], 1, call.layout, elements * each)
+                    }
                     RecordedOp::PackedColumns(layout) => (Kind::Embedding, &custom.inputs[2], 0, layout, 0),
                     _ => return None,
                 };

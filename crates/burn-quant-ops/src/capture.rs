@@ -9,14 +9,18 @@
 //! Each op's folder has its side of it, `capture.rs`.
 
 use burn::backend::ir::{BackendIr, CustomOpIr};
+use burn::backend::{DispatchKindConversion, DispatchTensor};
 use burn_router::CustomOpRegistry;
 
 use crate::fake_quant::{Call, capture as fake_quant};
 use crate::group_amax::capture as group_amax;
 use crate::hadamard::capture as hadamard;
+use crate::packed_conv::capture as packed_conv;
+use crate::packed_conv_transpose::capture as packed_conv_transpose;
 use crate::packed_linear::{PackedCall, capture as packed_linear};
 use crate::recording::read;
 use crate::{FakeQuantOps, GroupAmaxOps, Groups, Hadamard, HadamardOps, PackedLayout, PackedLinearOps};
+use crate::{PackedConvCall, PackedConvTransposeCall};
 
 /// An op of this crate in a captured graph.
 ///
@@ -38,6 +42,11 @@ pub enum RecordedOp {
     PackedUnpack(PackedLayout),
     /// [`PackedTensor::columns`](crate::PackedTensor::columns) without offsets: codes, scales and indices.
     PackedColumns(PackedLayout),
+    /// [`packed_conv`](crate::packed_conv()) in integers: `x [batch, in, …]` in f32, codes, ranges, the range of the
+    /// activations, then the bias and the offsets, where there are such.
+    PackedConv(PackedConvCall),
+    /// [`packed_conv_transpose`](crate::packed_conv_transpose()) in integers, with the same inputs.
+    PackedConvTranspose(PackedConvTransposeCall),
 }
 
 /// Why a node of a graph is no op of this crate.
@@ -69,6 +78,8 @@ impl RecordedOp {
             packed_linear::LINEAR => read(op, shape).map(Self::PackedLinear),
             packed_linear::UNPACK => read(op, shape).map(Self::PackedUnpack),
             packed_linear::COLUMNS => read(op, shape).map(Self::PackedColumns),
+            packed_conv::ID => read(op, shape).map(Self::PackedConv),
+            packed_conv_transpose::ID => read(op, shape).map(Self::PackedConvTranspose),
             _ => None,
         };
         read.ok_or_else(|| NotRecorded { id: op.id.clone() })
@@ -92,6 +103,7 @@ impl RecordedOp {
 pub fn register_ops<B>(registry: &mut CustomOpRegistry<B>)
 where
     B: BackendIr + FakeQuantOps + GroupAmaxOps + HadamardOps + PackedLinearOps,
+    DispatchTensor: DispatchKindConversion<B>,
 {
     registry.register(fake_quant::ID, |handles, op, _| fake_quant::run::<B>(handles, op));
     registry.register(group_amax::ID, |handles, op, _| group_amax::run::<B>(handles, op));
@@ -99,6 +111,8 @@ where
     for id in [packed_linear::LINEAR, packed_linear::UNPACK, packed_linear::COLUMNS] {
         registry.register(id, |handles, op, _| packed_linear::run::<B>(handles, op));
     }
+    registry.register(packed_conv::ID, |handles, op, _| packed_conv::run::<B>(handles, op));
+    registry.register(packed_conv_transpose::ID, |handles, op, _| packed_conv_transpose::run::<B>(handles, op));
 }
 
 #[cfg(test)]
@@ -107,7 +121,7 @@ mod tests {
     use crate::fake_quant::capture::SCALES;
     use crate::packed_linear::capture::{ACTIVATIONS, DTYPES, SCALE_FORMATS};
     use crate::recording::{FLOATS, SIGNS, SPANS, Scalars};
-    use crate::{AxisGroups, Direction, FakeQuant, GradientRule};
+    use crate::{AxisGroups, Direction, FakeQuant, GradientRule, PackedConv, PackedConvTranspose};
     use burn_quant_numerics::IntFormat;
 
     /// The node of an op, with some of its scalars.
@@ -155,6 +169,29 @@ mod tests {
         }
         for signs in [None, Some(u64::MAX)] {
             comes_back(Hadamard { axis: 1, block: 8, signs, direction: Direction::Inverse }, &shape);
+        }
+    }
+
+    #[test]
+    fn the_geometry_of_a_packed_convolution_comes_back() {
+        let int8 = IntFormat::signed(8).unwrap().into();
+        let layout = PackedLayout::new(6, 12, 6, int8, burn_quant_numerics::ScaleFormat::F32).unwrap();
+        for axes in 1..=3 {
+            let of = |from: usize| (from..from + axes).collect::<Vec<_>>();
+            let shape = vec![7; axes + 2];
+            let pairs: Vec<_> = of(0).into_iter().zip(of(3)).collect();
+            let conv = PackedConv::new(&of(2)).with_stride(&of(1)).with_padding(&pairs).with_dilation(&of(2));
+            let conv = conv.with_groups(3);
+            assert_eq!((conv.kernel(), conv.stride(), conv.padding()), (&of(2)[..], &of(1)[..], &pairs[..]));
+            let up = PackedConvTranspose::new(&of(2)).with_stride(&of(1)).with_padding(&of(0)).with_padding_out(&of(4));
+            let up = up.with_dilation(&of(3)).with_groups(2);
+            assert_eq!((up.padding(), up.padding_out(), up.dilation()), (&of(0)[..], &of(4)[..], &of(3)[..]));
+            for (has_bias, has_offsets) in [(false, false), (true, false), (false, true)] {
+                comes_back(PackedConvCall { layout, conv: conv.clone(), has_bias, has_offsets }, &shape);
+                comes_back(PackedConvTransposeCall { layout, conv: up.clone(), has_bias, has_offsets }, &shape);
+            }
+            let scalars = conv.scalars();
+            assert_eq!(read::<PackedConv>(&node(&scalars), &shape[1..]), None, "an image of fewer axes");
         }
     }
 

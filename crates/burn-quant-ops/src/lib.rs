@@ -52,7 +52,9 @@ pub use groups::{AxisGroups, Groups};
 pub use hadamard::{Direction, Hadamard, HadamardOps, hadamard};
 pub use max_pool::max_pool2d;
 pub use packed_conv::{PackedConv, PackedConvCall, PackedConvOps, convolves_integers, packed_conv};
-pub use packed_conv_transpose::{PackedConvTranspose, packed_conv_transpose};
+pub use packed_conv_transpose::{
+    PackedConvTranspose, PackedConvTransposeCall, PackedConvTransposeOps, packed_conv_transpose,
+};
 pub use packed_linear::{
     ActivationKind, Activations, Around, NotPacked, OutputRounding, PackedCall, PackedLayout, PackedLinearOps,
     PackedOffsets, PackedScales, PackedTensor, Pointwise, multiplies_integers, packed_linear, packed_linear_fused,

@@ -3,8 +3,9 @@
 //!
 //! Groups are recorded relative to their tensor: a whole axis stays whole on one of another size.
 
-use burn::backend::ir::{CustomOpIr, OperationIr, OperationOutput, ScalarIr, TensorIr};
-use burn::tensor::{DType, Shape};
+use burn::backend::ir::{BackendIr, CustomOpIr, HandleContainer, OperationIr, OperationOutput, ScalarIr, TensorIr};
+use burn::backend::{BackendTensor, DispatchKindConversion, DispatchTensor};
+use burn::tensor::{DType, Int, Shape, Tensor};
 use burn_quant_numerics::{BlockScale, Format, IntFormat, IntSpan, Signedness};
 use burn_router::{RouterChannel, RouterClient, RouterTensor};
 
@@ -58,6 +59,10 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn size(&mut self) -> Option<usize> {
         self.number()?.try_into().ok()
+    }
+
+    pub(crate) fn three(&mut self) -> Option<[usize; 3]> {
+        Some([self.size()?, self.size()?, self.size()?])
     }
 
     /// One of a list, which was written as its place.
@@ -162,4 +167,47 @@ pub(crate) fn record<C: RouterChannel>(
     let output = TensorIr::uninit(client.create_empty_handle(), shape, dtype);
     let op = CustomOpIr::with_scalars(id, &inputs, &[output], scalars);
     client.register(OperationIr::Custom(op)).output()
+}
+
+/// The tensors of a recorded op, one after the other, on the backend that runs it.
+pub(crate) struct Handles<'a, B: BackendIr> {
+    all: &'a mut HandleContainer<B::Handle>,
+    op: &'a CustomOpIr,
+    next: usize,
+}
+
+impl<'a, B: BackendIr> Handles<'a, B>
+where
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    pub(crate) fn new(all: &'a mut HandleContainer<B::Handle>, op: &'a CustomOpIr) -> Self {
+        Self { all, op, next: 0 }
+    }
+
+    fn next(&mut self) -> &'a TensorIr {
+        self.next += 1;
+        &self.op.inputs[self.next - 1]
+    }
+
+    pub(crate) fn float<const D: usize>(&mut self) -> Tensor<D> {
+        let input = self.next();
+        let tensor = self.all.get_float_tensor::<B>(input);
+        Tensor::from_dispatch(DispatchTensor::from_backend(BackendTensor::Float(tensor)))
+    }
+
+    pub(crate) fn int<const D: usize>(&mut self) -> Tensor<D, Int> {
+        let input = self.next();
+        let tensor = self.all.get_int_tensor::<B>(input);
+        Tensor::from_dispatch(DispatchTensor::from_backend(BackendTensor::Int(tensor)))
+    }
+
+    /// The one output.
+    pub(crate) fn finish<const D: usize>(self, y: Tensor<D>) {
+        let Ok(BackendTensor::Float(y)) =
+            <DispatchTensor as DispatchKindConversion<B>>::try_into_backend(y.into_dispatch())
+        else {
+            unreachable!("a result in floats, on the device of the inputs")
+        };
+        self.all.register_float_tensor::<B>(&self.op.outputs[0].id, y);
+    }
 }

@@ -14,9 +14,13 @@ use burn_quant::ops::{
     packed_conv, packed_conv_transpose,
 };
 use burn_quant::{QuantConfig, QuantizerConfig, Rule, TensorQuantizer, compress, presets, quantize};
+use burn_quant_graph::capture;
+use burn_quant_graph::ir::OperationIr;
+use burn_quant_onnx::Exporter;
 use burn_quant_store::{StoreError, from_bytes, safetensors_from_bytes, safetensors_to_bytes, to_bytes};
 use burn_quant_tests::{device, devices};
 
+use crate::onnx_runtime::Files;
 use crate::packed_files::changed;
 use crate::{assert_close, assert_same, spread, values};
 
@@ -41,9 +45,15 @@ fn kinds() -> Vec<QuantizerConfig> {
     ]
 }
 
+/// Says of which rank a result is.
+fn of_rank_of<const D: usize>(_: &Tensor<D>, tensor: Tensor<D>) -> Tensor<D> {
+    tensor
+}
+
 macro_rules! check {
-    ($kinds:expr; $($config:expr, $image:expr;)*) => {$(
-        for (name, device) in devices() {
+    ($kinds:expr; $($config:expr, $image:expr;)*) => {{
+        let mut files = Files::new();
+        $(for (name, device) in devices() {
             let mut layer = $config.init(&device);
             layer.weight = layer.weight.map(|weight| weight + 0.3); // off centre, so that a bias matters
             let layer = ActivationQuantized::from(layer);
@@ -60,10 +70,29 @@ macro_rules! check {
                 assert_eq!(report.packed.len(), 1);
                 assert_same(&values(packed.weight.val()), &values(layer.weight.val()), &what);
                 let expected = values(layer.forward(images.clone()));
-                assert_close(&values(packed.forward(images.clone())), &expected, 3e-6, &what);
+                let found = packed.forward(images.clone());
+                assert_close(&values(found.clone()), &expected, 3e-6, &what);
+
+                if name.contains("autodiff") {
+                    continue; // graphs run without it
+                }
+                let graph = capture(&packed, images.clone(), |layer, x| layer.forward(x)).unwrap();
+                let nodes = graph.operations().iter().filter(|operation| matches!(operation, OperationIr::Custom(_)));
+                assert_eq!(nodes.count(), 1, "{what}: {graph}");
+                assert_eq!(graph.products().len(), 1, "{what}: {graph}");
+                let mut replay = graph.replay(&device).unwrap();
+                let replayed = values(of_rank_of(&found, replay.run(images.clone()).unwrap()));
+                if name == "flex" {
+                    assert_same(&replayed, &values(found.clone()), &what);
+                    let onnx = Exporter::new().graph(&graph).unwrap();
+                    files.add(&format!("{}_{i}", files.len()), &onnx, images.clone(), found);
+                } else {
+                    assert_close(&replayed, &values(found), 1e-6, &what);
+                }
             }
-        }
-    )*};
+        })*
+        files.check();
+    }};
 }
 
 /// One to three axes, strides, what is cut off and added, dilation, groups of one channel and of more.

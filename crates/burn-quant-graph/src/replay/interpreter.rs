@@ -13,7 +13,11 @@ use crate::values::AnyTensor;
 
 pub(super) struct Interpreter<B: BackendIr>(TensorInterpreter<B>);
 
-impl<B: BackendIr + FakeQuantOps + GroupAmaxOps + HadamardOps + PackedLinearOps> Interpreter<B> {
+impl<B> Interpreter<B>
+where
+    B: BackendIr + FakeQuantOps + GroupAmaxOps + HadamardOps + PackedLinearOps,
+    DispatchTensor: DispatchKindConversion<B>,
+{
     pub(super) fn new(device: B::Device) -> Self {
         let mut registry = CustomOpRegistry::<B>::new();
         register_ops(&mut registry);

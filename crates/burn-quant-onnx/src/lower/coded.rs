@@ -41,13 +41,18 @@ pub(super) struct Rounding {
 impl Lowering<'_> {
     /// What a convolution's result is rounded to, if nothing else reads it before.
     pub(super) fn rounding_ahead(&self, x: &TensorIr, weight: &TensorIr, out: &TensorIr) -> Option<Rounding> {
-        if self.profile != Profile::OnnxRuntime {
-            return None;
-        }
         let rounded = |tensor: &TensorIr| self.fake_quant_of(self.graph.producer(tensor.id)?);
         let (of_x, _) = rounded(x)?;
         let of_int8 = |(call, _): (Call, _)| is_int8(&call) && call.bias.is_none();
         if !is_int8_of_tensor(&of_x) || !(self.int8_kernels.contains(&weight.id) || of_int8(rounded(weight)?)) {
+            return None;
+        }
+        self.rounding_of_readers(out)
+    }
+
+    /// What a tensor is rounded to, if nothing else reads it before.
+    pub(super) fn rounding_of_readers(&self, out: &TensorIr) -> Option<Rounding> {
+        if self.profile != Profile::OnnxRuntime {
             return None;
         }
         let mut id = out.id;
@@ -85,13 +90,19 @@ impl Lowering<'_> {
         }
     }
 
-    /// How the product with a packed weight at a place rounds its activations, and their range.
+    /// How the product or the convolution with a packed weight at a place rounds its activations, and their range.
     fn rounding_of_product(&self, at: usize, x: TensorId) -> Option<(Call, Option<TensorId>)> {
         let OperationIr::Custom(op) = &self.graph.operations()[at] else { return None };
         let shape = op.inputs[0].shape.as_slice();
         match RecordedOp::of(op, shape) {
             Ok(RecordedOp::PackedLinear(call)) if op.inputs[0].id == x => {
                 Some((call.rounding(shape)?, op.inputs.get(3).map(|amax| amax.id)))
+            }
+            Ok(RecordedOp::PackedConv(call)) if op.inputs[0].id == x => {
+                Some((call.rounding(shape), Some(op.inputs[3].id)))
+            }
+            Ok(RecordedOp::PackedConvTranspose(call)) if op.inputs[0].id == x => {
+                Some((call.rounding(shape), Some(op.inputs[3].id)))
             }
             _ => None,
         }

@@ -189,6 +189,8 @@ pub(super) fn opset_of_graph(graph: &Graph) -> i64 {
         match RecordedOp::of(op, op.inputs.first()?.shape.as_slice()).ok()? {
             RecordedOp::FakeQuant(call) => Some(opset(call.spec.format, call.scales.format())),
             RecordedOp::PackedLinear(call) => Some(opset(call.layout.format(), call.layout.scale())),
+            RecordedOp::PackedConv(call) => Some(opset(call.layout.format(), call.layout.scale())),
+            RecordedOp::PackedConvTranspose(call) => Some(opset(call.layout.format(), call.layout.scale())),
             RecordedOp::PackedUnpack(layout) | RecordedOp::PackedColumns(layout) => {
                 Some(opset(layout.format(), layout.scale()))
             }

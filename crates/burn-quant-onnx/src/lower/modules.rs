@@ -2,6 +2,7 @@
 
 use burn_quant_graph::ir::{ModuleOperationIr, TensorIr};
 
+use super::coded::Rounding;
 use super::{Lowering, ints};
 use crate::OnnxError;
 use crate::model::Attribute;
@@ -31,7 +32,7 @@ pub(super) fn both(padding: &[usize]) -> Vec<usize> {
     [padding, padding].concat()
 }
 
-fn pairs(padding: &[(usize, usize)]) -> Vec<usize> {
+pub(super) fn pairs(padding: &[(usize, usize)]) -> Vec<usize> {
     padding.iter().map(|pair| pair.0).chain(padding.iter().map(|pair| pair.1)).collect()
 }
 
@@ -173,7 +174,22 @@ impl Lowering<'_> {
         groups: usize,
         padding_out: &[usize],
     ) -> Result<(), OnnxError> {
-        let mut inputs = vec![self.value(x)?, self.value(weight)?];
+        let rounding = self.rounding_ahead(x, weight, out).filter(|_| operator == "Conv");
+        let values = [self.value(x)?, self.value(weight)?];
+        self.convolved(operator, (values, bias), out, window, (groups, padding_out), rounding)
+    }
+
+    /// A convolution of values, which is rounded at once if that is known.
+    pub(super) fn convolved(
+        &mut self,
+        operator: &'static str,
+        (values, bias): ([String; 2], Option<&TensorIr>),
+        out: &TensorIr,
+        window: Window,
+        (groups, padding_out): (usize, &[usize]),
+        rounding: Option<Rounding>,
+    ) -> Result<(), OnnxError> {
+        let mut inputs = values.to_vec();
         if let Some(bias) = bias {
             inputs.push(self.value(bias)?);
         }
@@ -182,7 +198,7 @@ impl Lowering<'_> {
         if !padding_out.is_empty() {
             attributes.push(("output_padding", ints(padding_out.iter().copied())));
         }
-        if let Some(rounding) = self.rounding_ahead(x, weight, out).filter(|_| operator == "Conv") {
+        if let Some(rounding) = rounding {
             let result = self.emit(operator, inputs, attributes);
             self.as_codes(result, rounding, out);
             return Ok(());

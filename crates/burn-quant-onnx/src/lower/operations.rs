@@ -30,6 +30,10 @@ impl Lowering<'_> {
                     Err(self.refused("a range is taken from the whole input; calibrate it"))
                 }
                 Ok(RecordedOp::PackedLinear(call)) => self.packed_linear(&call, &op.inputs, &op.outputs[0]),
+                Ok(RecordedOp::PackedConv(call)) => self.packed_conv(&call, &op.inputs, &op.outputs[0]),
+                Ok(RecordedOp::PackedConvTranspose(call)) => {
+                    self.packed_conv_transpose(&call, &op.inputs, &op.outputs[0])
+                }
                 Ok(RecordedOp::PackedUnpack(layout)) => self.packed_unpack(layout, &op.inputs, &op.outputs[0]),
                 Ok(RecordedOp::PackedColumns(layout)) => self.packed_columns(layout, &op.inputs, &op.outputs[0]),
                 Ok(_) => Err(self.refused("this version does not write it")),

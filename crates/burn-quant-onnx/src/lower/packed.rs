@@ -4,6 +4,7 @@
 //! packed_linear(x, words, scales)   x [rows, inputs], rounded ─► MatMul(x, DequantizeLinear(codes, scales))
 //! packed_unpack(words, scales)      DequantizeLinear(codes, scales), in the shape that its one reader gives it
 //! packed_columns(words, scales, i)  Transpose(DequantizeLinear(Gather(codes, i, axis 1), Gather(scales, i)))
+//! packed_conv(x, words, scales)     Conv(x, DequantizeLinear(codes, scales)), whose codes are in the order of ONNX
 //! ```
 //!
 //! The file is that of the model before it was packed, but for scales of whole tensors: they are those of outputs here.
@@ -12,12 +13,13 @@
 use burn::tensor::TensorData;
 use burn_quant_graph::ir::{BaseOperationIr, OperationIr, TensorId, TensorIr};
 use burn_quant_numerics::{ScaleFormat, load_scale};
-use burn_quant_ops::{AxisGroups, Groups, PackedCall, PackedLayout};
+use burn_quant_ops::{AxisGroups, Call, Groups, PackedCall, PackedConvCall, PackedConvTransposeCall, PackedLayout};
 
-use super::Lowering;
 use super::coded::is_int8_format;
 use super::codes::packed_codes;
+use super::modules::{Window, both, pairs};
 use super::quantizers::Ranges;
+use super::{Lowering, ints};
 use crate::OnnxError;
 use crate::model::Attribute;
 
@@ -30,21 +32,100 @@ impl Lowering<'_> {
         out: &TensorIr,
     ) -> Result<(), OnnxError> {
         let weight = self.packed_weight(call.layout, &inputs[1], &inputs[2])?;
-        let x = match (self.dequantized_codes(&inputs[0]), call.rounding(inputs[0].shape.as_slice())) {
-            (Some(values), _) => values,
-            (None, Some(rounding)) => {
-                let range = inputs.get(3);
-                let quantizer = range.and_then(|range| self.origin(range.id)?.rsplit_once('.')).map(|(at, _)| at);
-                let quantizer = quantizer.map_or_else(|| self.layer.clone(), String::from);
-                let layer = std::mem::replace(&mut self.layer, quantizer);
-                let x = self.rounded_activations(&rounding, &inputs[0], &Ranges::of_amax(range))?;
-                self.layer = layer;
-                x
-            }
-            (None, None) => self.value(&inputs[0])?,
+        let x = match call.rounding(inputs[0].shape.as_slice()) {
+            Some(rounding) => self.rounded_input(&rounding, &inputs[0], inputs.get(3))?,
+            None => self.value(&inputs[0])?,
         };
         self.emit_as(out, "MatMul", vec![x, weight], vec![]);
         Ok(())
+    }
+
+    /// Activations as a packed product rounds them: codes that are there already, or a pair under the quantizer's path.
+    fn rounded_input(&mut self, rounding: &Call, x: &TensorIr, range: Option<&TensorIr>) -> Result<String, OnnxError> {
+        if let Some(values) = self.dequantized_codes(x) {
+            return Ok(values);
+        }
+        let quantizer = range.and_then(|range| self.origin(range.id)?.rsplit_once('.')).map(|(at, _)| at);
+        let quantizer = quantizer.map_or_else(|| self.layer.clone(), String::from);
+        let layer = std::mem::replace(&mut self.layer, quantizer);
+        let x = self.rounded_activations(rounding, x, &Ranges::of_amax(range))?;
+        self.layer = layer;
+        Ok(x)
+    }
+
+    /// A convolution with a packed kernel, whose codes are put in the order of ONNX: `[out, in / groups, k…]` of
+    /// `[k… · in / groups, out]`.
+    pub(super) fn packed_conv(
+        &mut self,
+        call: &PackedConvCall,
+        inputs: &[TensorIr],
+        out: &TensorIr,
+    ) -> Result<(), OnnxError> {
+        let (layout, conv) = (call.layout, &call.conv);
+        let (name, codes, scales) = self.packed_parts(layout, &inputs[1], &inputs[2])?;
+        let elements: usize = conv.kernel().iter().product();
+        let channels = layout.inputs() / elements;
+        let place = |at: usize| {
+            let (output, channel, element) = (at / layout.inputs(), at / elements % channels, at % elements);
+            codes[(element * channels + channel) * layout.outputs() + output]
+        };
+        let codes: Vec<u8> = (0..codes.len()).map(place).collect();
+        let shape: Vec<usize> = [layout.outputs(), channels].into_iter().chain(conv.kernel().iter().copied()).collect();
+        let groups = Groups::per_channel(&shape, 0);
+        let mut kernel = self.dequantized(&name, packed_codes(layout, &codes, &scales), layout.format(), &groups);
+        if call.has_offsets {
+            let offsets = self.value(inputs.last().expect("offsets are the last input"))?;
+            let outputs: Vec<i64> = std::iter::once(-1).chain(vec![1; shape.len() - 1]).collect();
+            let outputs = self.integers("shape", &outputs);
+            let offsets = self.emit("Reshape", vec![offsets, outputs], vec![]);
+            kernel = self.emit("Add", vec![kernel, offsets], vec![]);
+        }
+        let x = self.rounded_input(&call.rounding(inputs[0].shape.as_slice()), &inputs[0], inputs.get(3))?;
+        let window = Window {
+            kernel: conv.kernel().to_vec(),
+            stride: conv.stride().to_vec(),
+            padding: pairs(conv.padding()),
+            dilation: conv.dilation().to_vec(),
+        };
+        let in_integers = is_int8_format(layout.format()) && !call.has_offsets;
+        let rounding = self.rounding_of_readers(out).filter(|_| in_integers);
+        let bias = call.has_bias.then(|| &inputs[4]);
+        self.convolved("Conv", ([x, kernel], bias), out, window, (conv.groups(), &[]), rounding)
+    }
+
+    /// A transposed convolution with a packed kernel: `[in, out / groups, k…]` of `[in / groups, out · k…]`.
+    pub(super) fn packed_conv_transpose(
+        &mut self,
+        call: &PackedConvTransposeCall,
+        inputs: &[TensorIr],
+        out: &TensorIr,
+    ) -> Result<(), OnnxError> {
+        let (layout, conv) = (call.layout, &call.conv);
+        let mut kernel = self.packed_weight(layout, &inputs[1], &inputs[2])?;
+        if call.has_offsets {
+            let offsets = self.value(inputs.last().expect("offsets are the last input"))?;
+            kernel = self.emit("Add", vec![kernel, offsets], vec![]);
+        }
+        let (groups, elements) = (conv.groups(), conv.kernel().iter().product::<usize>());
+        let outputs = layout.outputs() / groups / elements;
+        if groups > 1 {
+            let shape = [layout.inputs(), groups, layout.outputs() / groups].map(|len| len as i64);
+            let shape = self.integers("shape", &shape);
+            kernel = self.emit("Reshape", vec![kernel, shape], vec![]);
+            kernel = self.emit("Transpose", vec![kernel], vec![("perm", ints([1, 0, 2]))]);
+        }
+        let shape = [layout.inputs() * groups, outputs].into_iter().chain(conv.kernel().iter().copied());
+        let shape = self.integers("shape", &shape.map(|len| len as i64).collect::<Vec<_>>());
+        kernel = self.emit("Reshape", vec![kernel, shape], vec![]);
+        let x = self.rounded_input(&call.rounding(inputs[0].shape.as_slice()), &inputs[0], inputs.get(3))?;
+        let window = Window {
+            kernel: conv.kernel().to_vec(),
+            stride: conv.stride().to_vec(),
+            padding: both(conv.padding()),
+            dilation: conv.dilation().to_vec(),
+        };
+        let bias = call.has_bias.then(|| &inputs[4]);
+        self.convolved("ConvTranspose", ([x, kernel], bias), out, window, (groups, conv.padding_out()), None)
     }
 
     /// A packed weight as floats. Those of convolutions are moved to their places here: runtimes look for codes right

@@ -6,7 +6,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::{Bytes, DType};
 use burn_flex::{FlexTensor, Layout};
 
-use super::{PackedConvCall, PackedConvOps};
+use super::{PackedConvCall, PackedConvOps, three};
 use crate::flex::{elements, row_major};
 use crate::packed_linear::flex::{Image, convolve};
 
@@ -24,15 +24,17 @@ impl PackedConvOps for Flex {
         let [bias, offsets] = [bias, offsets].map(|tensor| row_major(tensor).0);
         let words = row_major(words).0;
         let shape = x.layout().shape();
-        let &[batch, channels, depth, height, width] = &shape[..] else { unreachable!("three axes") };
+        let (batch, channels, axes) = (shape[0], shape[1], three(&shape[2..], 1));
         let PackedConvCall { layout, conv, has_bias, has_offsets } = call;
-        let output = conv.output([depth, height, width]);
+        let output = conv.output(axes);
+        let shape: Vec<usize> =
+            [batch, layout.outputs()].into_iter().chain(output[3 - conv.axes..].iter().copied()).collect();
         let ConvOptions { stride, padding, dilation, groups } = conv.options;
         let image = Image {
             x: elements::<f32>(&x),
             batch,
             channels,
-            axes: [depth, height, width],
+            axes,
             output,
             kernel: conv.kernel,
             stride,
@@ -44,7 +46,6 @@ impl PackedConvOps for Flex {
         let range = elements::<f32>(&range)[0];
         let offsets = has_offsets.then(|| elements::<f32>(&offsets));
         let y = convolve(layout, &words, &ranges, range, bias, offsets, &image);
-        let shape = [batch, layout.outputs(), output[0], output[1], output[2]];
         FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape.into()), DType::F32)
     }
 }

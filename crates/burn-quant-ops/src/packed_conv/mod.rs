@@ -10,27 +10,31 @@
 //! A window times an offset that all inputs of an output share is the sum of the window, times the offset.
 //!
 //! The CPU kernel is in [`packed_linear`](crate::packed_linear()): it is the same product. Elsewhere, and under
-//! autodiff, the input is rounded and the kernel unpacked, and burn's convolution runs.
+//! autodiff, the input is rounded and the kernel unpacked, and burn's convolution runs. A device that captures records
+//! one node.
 
+#[cfg(feature = "capture")]
+pub(crate) mod capture;
 #[cfg(feature = "flex")]
 mod flex;
 
 use burn::backend::ops::ConvOptions;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::module::conv3d;
+use burn::tensor::module::{conv2d, conv3d};
 use burn::tensor::{DType, Device, Tensor};
 use burn_quant_numerics::{Format, ScaleFormat};
 
-use crate::backend::is_flex;
-use crate::packed_linear::{PackedScales, activation_format};
-use crate::{Activations, FakeQuant, GradientRule, Groups, PackedLayout, PackedTensor, fake_quant};
+use crate::backend::{is_capture, is_flex};
+use crate::packed_linear::{PackedScales, activation_format, int8_rounding};
+use crate::{Activations, Call, FakeQuant, GradientRule, Groups, PackedLayout, PackedTensor, fake_quant};
 
 /// The geometry of a convolution over one, two or three axes.
 ///
 /// Axes that an image does not have count as one of length 1 before the others.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PackedConv {
+    axes: usize,
     kernel: [usize; 3],
     options: ConvOptions<3>,
 }
@@ -43,7 +47,7 @@ impl PackedConv {
     /// If there are no axes or more than three.
     pub fn new(kernel: &[usize]) -> Self {
         let options = ConvOptions::new_with_padding([1; 3], [(0, 0); 3], [1; 3], 1);
-        Self { kernel: three(kernel, 1), options }
+        Self { axes: kernel.len(), kernel: three(kernel, 1), options }
     }
 
     /// Sets the stride of each axis.
@@ -78,8 +82,43 @@ impl PackedConv {
         self
     }
 
+    /// Returns the elements of the kernel along each axis.
+    ///
+    /// One number for each axis.
+    pub fn kernel(&self) -> &[usize] {
+        &self.kernel[3 - self.axes..]
+    }
+
+    /// Returns the stride of each axis.
+    ///
+    /// One number for each axis.
+    pub fn stride(&self) -> &[usize] {
+        &self.options.stride[3 - self.axes..]
+    }
+
+    /// Returns the zeros before and after each axis.
+    ///
+    /// One pair for each axis.
+    pub fn padding(&self) -> &[(usize, usize)] {
+        &self.options.padding[3 - self.axes..]
+    }
+
+    /// Returns the distance between elements of the kernel.
+    ///
+    /// One number for each axis.
+    pub fn dilation(&self) -> &[usize] {
+        &self.options.dilation[3 - self.axes..]
+    }
+
+    /// Returns the number of groups of channels.
+    ///
+    /// One unless it was set.
+    pub fn groups(&self) -> usize {
+        self.options.groups
+    }
+
     /// The lengths of the axes of the result.
-    #[cfg(feature = "flex")]
+    #[cfg(any(feature = "flex", feature = "capture"))]
     fn output(&self, input: [usize; 3]) -> [usize; 3] {
         let ConvOptions { stride, padding, dilation, .. } = &self.options;
         std::array::from_fn(|axis| {
@@ -98,20 +137,33 @@ pub(crate) fn three<T: Copy>(of: &[T], missing: T) -> [T; 3] {
 }
 
 /// What the kernel is told besides its tensors.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(not(feature = "flex"), allow(dead_code))]
 pub struct PackedConvCall {
-    layout: PackedLayout,
-    conv: PackedConv,
-    has_bias: bool,
-    has_offsets: bool,
+    /// What the words mean.
+    pub layout: PackedLayout,
+    /// The geometry.
+    pub conv: PackedConv,
+    /// Whether a bias is added.
+    pub has_bias: bool,
+    /// Whether each output of the kernel lies around an offset.
+    pub has_offsets: bool,
+}
+
+impl PackedConvCall {
+    /// Returns how an image of a shape is rounded before it is convolved.
+    ///
+    /// To INT8 with one range.
+    pub fn rounding(&self, shape: &[usize]) -> Call {
+        int8_rounding(shape)
+    }
 }
 
 /// The backend side of [`packed_conv()`]; call that.
-#[backend_extension(Flex: cfg(feature = "flex"))]
+#[backend_extension(Flex: cfg(feature = "flex"), Capture: cfg(feature = "capture"))]
 pub trait PackedConvOps: Backend {
-    /// The convolution of f32 `[batch, in, depth, height, width]`; `range` is f32 `[1]`, `bias` and `offsets`
-    /// placeholders if there are none.
+    /// The convolution of f32 `[batch, in, …]`; `range` is f32 `[1]`, `bias` and `offsets` placeholders if there are
+    /// none.
     #[allow(unused_variables)] // by the generated dispatch of a build without backends
     fn packed_conv(
         x: FloatTensor<Self>,
@@ -124,13 +176,12 @@ pub trait PackedConvOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// Returns whether a convolution with a packed kernel runs in integers on a device.
+/// Returns whether a convolution with a packed kernel runs in integers on a device, or is recorded as one that does.
 ///
 /// It does on the CPU, with codes of integers up to 127, and an f32 scale for each output or for all. Otherwise
-/// [`packed_conv()`] unpacks the kernel at every call, and so it does if an output has several offsets; a device that
-/// captures records that.
+/// [`packed_conv()`] unpacks the kernel at every call, and so it does if an output has several offsets.
 pub fn convolves_integers(device: &Device, layout: PackedLayout) -> bool {
-    is_flex(device)
+    (is_flex(device) || is_capture(device))
         && layout.has_integer_products()
         && layout.scale() == ScaleFormat::F32
         && layout.tiles().blocks() == 1
@@ -208,33 +259,35 @@ pub fn packed_conv<const D: usize>(
         let (window, padded) = (dilation[axis] * (conv.kernel[axis] - 1) + 1, len + padding[axis].0 + padding[axis].1);
         assert!(window <= padded, "packed_conv: a kernel that extends over {window} does not fit into {padded}");
     }
-    let x = x.cast(DType::F32).reshape([shape[0], shape[1], axes[0], axes[1], axes[2]]);
-    let bias = bias.map(|bias| bias.cast(DType::F32));
+    let (x, bias) = (x.cast(DType::F32), bias.map(|bias| bias.cast(DType::F32)));
     let y = match (activations, &weight.scales) {
         (Activations::Int8(range), PackedScales::Ranges(ranges))
             if convolves_integers(&device, layout) && weight.has_shared_offsets() =>
         {
             let (has_bias, has_offsets) = (bias.is_some(), weight.offsets.is_some());
             let call = PackedConvCall { layout, conv: conv.clone(), has_bias, has_offsets };
-            let none = || Tensor::empty([1], (&device, DType::F32));
+            let none = || range.clone();
             let offsets = weight.offsets.as_ref().map_or_else(none, |offsets| offsets.values().flatten(0, 1));
-            Tensor::<5>::from_dispatch(<Dispatch as PackedConvOps>::packed_conv(
+            Tensor::<D>::from_dispatch(<Dispatch as PackedConvOps>::packed_conv(
                 x.into_dispatch(),
                 weight.words.clone().into_dispatch(),
                 ranges.clone().into_dispatch(),
-                range.into_dispatch(),
+                range.clone().into_dispatch(),
                 bias.unwrap_or_else(none).into_dispatch(),
                 offsets.into_dispatch(),
                 call,
             ))
         }
-        (activations, _) => composed(x, weight, bias, conv, activations),
+        (activations, _) => {
+            let x = x.reshape([shape[0], shape[1], axes[0], axes[1], axes[2]]);
+            let y = composed(x, weight, bias, conv, activations);
+            let mut shape = shape;
+            shape[1] = layout.outputs();
+            shape[2..].copy_from_slice(&y.dims()[5 - (D - 2)..]);
+            y.reshape(shape)
+        }
     };
-    let found = y.dims();
-    let mut shape = shape;
-    shape[1] = layout.outputs();
-    shape[2..].copy_from_slice(&found[5 - (D - 2)..]);
-    y.reshape(shape).cast(dtype)
+    y.cast(dtype)
 }
 
 /// The same with burn's own ops.
@@ -251,15 +304,21 @@ fn composed(
     let channels = shape[1] / conv.options.groups;
     let kernel = weight.unpack().transpose().reshape([outputs, depth, height, width, channels]);
     let kernel = kernel.permute([0, 4, 1, 2, 3]);
+    let ConvOptions { stride, dilation, padding, groups } = conv.options.clone();
+    if conv.axes < 3 {
+        let [x, kernel] = [x, kernel].map(|tensor| tensor.squeeze_dim::<4>(2));
+        let ([_, rows, columns], [_, before, after]) = (stride, padding);
+        let options =
+            ConvOptions::new_with_padding([rows, columns], [before, after], [dilation[1], dilation[2]], groups);
+        return conv2d(x, kernel, bias, options).unsqueeze_dim(2);
+    }
     // burn pads three axes by the same on both sides only
     let padded = |x: Tensor<5>| {
-        let pairs = conv.options.padding;
-        let len = |axis: usize| shape[2 + axis] + pairs[axis].0 + pairs[axis].1;
+        let len = |axis: usize| shape[2 + axis] + padding[axis].0 + padding[axis].1;
         let zeros = Tensor::<5>::zeros([shape[0], shape[1], len(0), len(1), len(2)], (&x.device(), x.dtype()));
-        let within = |axis: usize| pairs[axis].0..pairs[axis].0 + shape[2 + axis];
+        let within = |axis: usize| padding[axis].0..padding[axis].0 + shape[2 + axis];
         zeros.slice_assign([0..shape[0], 0..shape[1], within(0), within(1), within(2)], x)
     };
-    let ConvOptions { stride, dilation, groups, .. } = conv.options;
     conv3d(padded(x), kernel, bias, ConvOptions::new(stride, [0; 3], dilation, groups))
 }
 

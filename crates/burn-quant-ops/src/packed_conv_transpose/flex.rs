@@ -9,20 +9,54 @@
 
 use std::ops::Range;
 
-use burn::backend::ops::ConvTransposeOptions;
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::backend::Flex;
+use burn::backend::ops::{ConvTransposeOptions, FloatTensorOps};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::{DType, Int, Shape, Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::PackedConvTranspose;
+use super::{PackedConvTranspose, PackedConvTransposeCall, PackedConvTransposeOps, three};
 use crate::flex::vectorized;
 use crate::packed_linear::flex::{Image, window_sums};
-use crate::{Activations, PackedConv, PackedTensor, packed_conv};
+use crate::{Activations, PackedConv, PackedOffsets, PackedScales, PackedTensor, packed_conv};
 
 /// Products that are worth another thread.
 const MANY: usize = 1 << 16;
 
+impl PackedConvTransposeOps for Flex {
+    fn packed_conv_transpose(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        ranges: FloatTensor<Self>,
+        range: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        offsets: FloatTensor<Self>,
+        call: PackedConvTransposeCall,
+    ) -> FloatTensor<Self> {
+        let PackedConvTransposeCall { layout, conv, has_bias, has_offsets } = call;
+        let shape = x.layout().shape().to_vec();
+        let [depth, height, width] = three(&shape[2..], 1);
+        // a rank that burn's tensors are written with: the kernel is made of others of this crate's ops
+        let x = Tensor::<5>::from_primitive::<Flex>(Flex::float_reshape(
+            x,
+            [shape[0], shape[1], depth, height, width].into(),
+        ));
+        let [ranges, range, bias, offsets] =
+            [ranges, range, bias, offsets].map(|tensor| Tensor::<1>::from_primitive::<Flex>(tensor));
+        let offsets = has_offsets.then(|| PackedOffsets::new(offsets.unsqueeze(), layout.inputs().max(1)));
+        let words = Tensor::<1, Int>::from_primitive::<Flex>(words);
+        let weight = PackedTensor { words, scales: PackedScales::Ranges(ranges), layout, offsets };
+        let y = conv_transpose(x, &weight, has_bias.then_some(bias), &conv, range);
+        let [batch, outputs, lengths @ ..] = y.dims();
+        let axes = lengths[3 - conv.axes..].iter().copied();
+        let shape: Vec<usize> = [batch, outputs].into_iter().chain(axes).collect();
+        let y = y.try_into_primitive::<Flex>().expect("a tensor of Flex");
+        Flex::float_reshape(y, Shape::from(shape))
+    }
+}
+
 /// f32 `[batch, in, depth, height, width]`.
-pub(super) fn conv_transpose(
+fn conv_transpose(
     x: Tensor<5>,
     weight: &PackedTensor,
     bias: Option<Tensor<1>>,

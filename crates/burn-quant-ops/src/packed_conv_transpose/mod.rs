@@ -8,24 +8,31 @@
 //! adds its outputs up. A pixel times an offset that all inputs of a column share is the sum of the pixel's channels,
 //! times the offset. Channels with kernels of their own have nothing to sum: their values are multiplied in f32.
 //! Elsewhere, and under autodiff, the input is rounded and the kernel unpacked, and burn's transposed convolution runs.
+//! A device that captures records one node.
 //!
 //! Source: Dumoulin and Visin 2016, arXiv:1603.07285, §4: the gradient of a convolution with respect to its input.
 
+#[cfg(feature = "capture")]
+pub(crate) mod capture;
 #[cfg(feature = "flex")]
 mod flex;
 
 use burn::backend::ops::ConvTransposeOptions;
-use burn::tensor::module::conv_transpose3d;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::module::{conv_transpose2d, conv_transpose3d};
 use burn::tensor::{DType, Tensor};
 
 use crate::packed_conv::{convolves_integers, rounded, three};
-use crate::{Activations, PackedTensor};
+use crate::packed_linear::int8_rounding;
+use crate::{Activations, Call, PackedLayout, PackedScales, PackedTensor};
 
 /// The geometry of a transposed convolution over one, two or three axes.
 ///
 /// Axes that an image does not have count as one of length 1 before the others.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PackedConvTranspose {
+    axes: usize,
     kernel: [usize; 3],
     options: ConvTransposeOptions<3>,
 }
@@ -37,7 +44,8 @@ impl PackedConvTranspose {
     ///
     /// If there are no axes or more than three.
     pub fn new(kernel: &[usize]) -> Self {
-        Self { kernel: three(kernel, 1), options: ConvTransposeOptions::new([1; 3], [0; 3], [0; 3], [1; 3], 1) }
+        let options = ConvTransposeOptions::new([1; 3], [0; 3], [0; 3], [1; 3], 1);
+        Self { axes: kernel.len(), kernel: three(kernel, 1), options }
     }
 
     /// Sets the distance in the result between neighbours of the input.
@@ -80,6 +88,41 @@ impl PackedConvTranspose {
         self
     }
 
+    /// Returns the elements of the kernel along each axis.
+    ///
+    /// One number for each axis.
+    pub fn kernel(&self) -> &[usize] {
+        &self.kernel[3 - self.axes..]
+    }
+
+    /// Returns the distance in the result between neighbours of the input.
+    ///
+    /// One number for each axis.
+    pub fn stride(&self) -> &[usize] {
+        &self.options.stride[3 - self.axes..]
+    }
+
+    /// Returns what is cut off before and after each axis.
+    ///
+    /// One number for each axis.
+    pub fn padding(&self) -> &[usize] {
+        &self.options.padding[3 - self.axes..]
+    }
+
+    /// Returns what is added after each axis.
+    ///
+    /// One number for each axis.
+    pub fn padding_out(&self) -> &[usize] {
+        &self.options.padding_out[3 - self.axes..]
+    }
+
+    /// Returns the distance between elements of the kernel.
+    ///
+    /// One number for each axis.
+    pub fn dilation(&self) -> &[usize] {
+        &self.options.dilation[3 - self.axes..]
+    }
+
     /// Returns the number of groups of channels.
     ///
     /// One unless it was set.
@@ -97,6 +140,45 @@ impl PackedConvTranspose {
         }
         Some(output)
     }
+}
+
+/// What the kernel is told besides its tensors.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(not(feature = "flex"), allow(dead_code))]
+pub struct PackedConvTransposeCall {
+    /// What the words mean.
+    pub layout: PackedLayout,
+    /// The geometry.
+    pub conv: PackedConvTranspose,
+    /// Whether a bias is added.
+    pub has_bias: bool,
+    /// Whether each column of the matrix lies around an offset.
+    pub has_offsets: bool,
+}
+
+impl PackedConvTransposeCall {
+    /// Returns how an image of a shape is rounded before it meets the kernel.
+    ///
+    /// To INT8 with one range.
+    pub fn rounding(&self, shape: &[usize]) -> Call {
+        int8_rounding(shape)
+    }
+}
+
+/// The backend side of [`packed_conv_transpose()`]; call that.
+#[backend_extension(Flex: cfg(feature = "flex"), Capture: cfg(feature = "capture"))]
+pub trait PackedConvTransposeOps: Backend {
+    /// The result for f32 `[batch, in, …]`; `range` is f32 `[1]`, `bias` and `offsets` placeholders if there are none.
+    #[allow(unused_variables)] // by the generated dispatch of a build without backends
+    fn packed_conv_transpose(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        ranges: FloatTensor<Self>,
+        range: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        offsets: FloatTensor<Self>,
+        call: PackedConvTransposeCall,
+    ) -> FloatTensor<Self>;
 }
 
 /// Runs a transposed convolution on an image that is rounded to INT8, with a packed kernel.
@@ -187,15 +269,31 @@ pub fn packed_conv_transpose<const D: usize>(
             _ => zeros,
         };
     }
-    let x = x.cast(DType::F32).reshape([shape[0], inputs, axes[0], axes[1], axes[2]]);
-    let bias = bias.map(|bias| bias.cast(DType::F32));
-    let integers = convolves_integers(&device, weight.layout) && weight.has_shared_offsets();
-    let y = match (integers, activations) {
-        #[cfg(feature = "flex")]
-        (true, Activations::Int8(range)) => flex::conv_transpose(x, weight, bias, conv, range),
-        (_, activations) => composed(x, weight, bias, conv, activations),
+    let (x, bias) = (x.cast(DType::F32), bias.map(|bias| bias.cast(DType::F32)));
+    let y = match (activations, &weight.scales) {
+        (Activations::Int8(range), PackedScales::Ranges(ranges))
+            if convolves_integers(&device, weight.layout) && weight.has_shared_offsets() =>
+        {
+            let (has_bias, has_offsets) = (bias.is_some(), weight.offsets.is_some());
+            let call = PackedConvTransposeCall { layout: weight.layout, conv: conv.clone(), has_bias, has_offsets };
+            let none = || range.clone();
+            let offsets = weight.offsets.as_ref().map_or_else(none, |offsets| offsets.values().flatten(0, 1));
+            Tensor::<D>::from_dispatch(<Dispatch as PackedConvTransposeOps>::packed_conv_transpose(
+                x.into_dispatch(),
+                weight.words.clone().into_dispatch(),
+                ranges.clone().into_dispatch(),
+                range.clone().into_dispatch(),
+                bias.unwrap_or_else(none).into_dispatch(),
+                offsets.into_dispatch(),
+                call,
+            ))
+        }
+        (activations, _) => {
+            let x = x.reshape([shape[0], inputs, axes[0], axes[1], axes[2]]);
+            composed(x, weight, bias, conv, activations).reshape(shape)
+        }
     };
-    y.reshape(shape).cast(dtype)
+    y.cast(dtype)
 }
 
 /// The same with burn's own ops.
@@ -211,5 +309,14 @@ fn composed(
     let outputs = columns / (depth * height * width * groups);
     let kernel = weight.unpack().reshape([inputs, groups, columns / groups]).swap_dims(0, 1);
     let kernel = kernel.reshape([groups * inputs, outputs, depth, height, width]);
-    conv_transpose3d(rounded(x, activations), kernel, bias, conv.options.clone())
+    let x = rounded(x, activations);
+    if conv.axes < 3 {
+        let [x, kernel] = [x, kernel].map(|tensor| tensor.squeeze_dim::<4>(2));
+        let ConvTransposeOptions { stride, padding, padding_out, dilation, groups } = &conv.options;
+        let [stride, padding, padding_out, dilation] =
+            [stride, padding, padding_out, dilation].map(|of| [of[1], of[2]]);
+        let options = ConvTransposeOptions::new(stride, padding, padding_out, dilation, *groups);
+        return conv_transpose2d(x, kernel, bias, options).unsqueeze_dim(2);
+    }
+    conv_transpose3d(x, kernel, bias, conv.options.clone())
 }

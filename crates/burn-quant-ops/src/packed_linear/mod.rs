@@ -35,6 +35,7 @@ pub use fused::{Around, OutputRounding, packed_linear_fused};
 pub use layout::{NotPacked, PackedLayout, PackedScales, PackedTensor};
 pub use offsets::PackedOffsets;
 pub use pointwise::Pointwise;
+pub(crate) use reference::int8_rounding;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};

@@ -76,12 +76,18 @@ pub(super) fn rounded<B: Backend>(x: FloatTensor<B>, range: FloatTensor<B>, kind
     }
 }
 
+/// How activations of INT8 with one range are fake-quantized.
+pub(crate) fn int8_rounding(shape: &[usize]) -> Call {
+    let (format, groups) = (super::activation_format().into(), Groups::per_tensor(shape));
+    Call { spec: FakeQuant { format, groups, gradient: GradientRule::Clipped }, scales: Scales::Static, bias: None }
+}
+
 /// How activations of a kind are fake-quantized; `None` if they stay floats.
 pub(super) fn rounding(shape: &[usize], kind: ActivationKind) -> Option<Call> {
     let (groups, scales) = match kind {
         ActivationKind::Float | ActivationKind::Int15PerToken => return None,
         ActivationKind::Int8PerToken => (Groups::per_channel(shape, 0), Scales::Dynamic),
-        ActivationKind::Int8 => (Groups::per_tensor(shape), Scales::Static),
+        ActivationKind::Int8 => return Some(int8_rounding(shape)),
     };
     let spec = FakeQuant { format: super::activation_format().into(), groups, gradient: GradientRule::Clipped };
     Some(Call { spec, scales, bias: None })
