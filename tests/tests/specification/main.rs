@@ -25,10 +25,14 @@ mod models;
 mod nn;
 mod onnx;
 #[cfg(feature = "flex")] // files of burn's own layers do not depend on the device, and not every device runs them
+mod onnx_attention;
+#[cfg(feature = "flex")] // as above
 mod onnx_networks;
 #[cfg(feature = "flex")] // as above
 mod onnx_operations;
 mod onnx_opsets;
+#[cfg(feature = "flex")] // as above
+mod onnx_rten;
 mod onnx_runtime;
 mod onnx_tables;
 mod ops;

@@ -41,8 +41,7 @@ impl PackedConvTransposeOps for Flex {
             x,
             [shape[0], shape[1], depth, height, width].into(),
         ));
-        let [ranges, range, bias, offsets] =
-            [ranges, range, bias, offsets].map(|tensor| Tensor::<1>::from_primitive::<Flex>(tensor));
+        let [ranges, range, bias, offsets] = [ranges, range, bias, offsets].map(Tensor::<1>::from_primitive::<Flex>);
         let offsets = has_offsets.then(|| PackedOffsets::new(offsets.unsqueeze(), layout.inputs().max(1)));
         let words = Tensor::<1, Int>::from_primitive::<Flex>(words);
         let weight = PackedTensor { words, scales: PackedScales::Ranges(ranges), layout, offsets };
