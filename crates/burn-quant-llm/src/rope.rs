@@ -9,7 +9,10 @@
 //! Sources: Su et al. 2021, "RoFormer", arXiv:2104.09864; the scaling of Llama 3.1, `transformers` 5.14
 //! `modeling_rope_utils`; Peng et al. 2023, "YaRN", arXiv:2309.00071.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor, TensorData};
+use burn_quant::ops::is_capture;
 
 use crate::config::{DecoderConfig, RopeScaling};
 
@@ -64,12 +67,23 @@ pub(crate) struct Rotation {
 impl Rotation {
     pub(crate) fn new(config: &DecoderConfig, first: usize, tokens: usize, device: &Device) -> Self {
         let (frequencies, factor) = frequencies(config);
+        let half = frequencies.len();
+        let positions = first..first + tokens;
+        // a captured pass is for prompts of any length: it takes its positions of a table of all that the model knows
+        let known = (is_capture(device) && config.positions < usize::MAX).then_some(config.positions);
+        let of_all = known.map(|known| known.max(positions.end));
         let table = |of: fn(f64) -> f64, sign: f32| {
-            let half = |t: usize| frequencies.iter().map(move |f| of(f64::from(t as f32 * f)) as f32 * factor);
+            let turns = |positions: Range<usize>| -> Tensor<2> {
+                let angles = |t: usize| frequencies.iter().map(move |f| f64::from(t as f32 * f));
+                let turns = positions.clone().flat_map(|t| angles(t).map(|angle| of(angle) as f32 * factor));
+                Tensor::from_data(TensorData::new(turns.collect::<Vec<f32>>(), [positions.len(), half]), device)
+            };
+            let turns = match of_all {
+                Some(all) => turns(0..all).slice([positions.clone(), 0..half]),
+                None => turns(positions.clone()),
+            };
             // both halves of a head are turned by the same angles
-            let both = |t| half(t).map(move |turn| sign * turn).chain(half(t));
-            let values: Vec<f32> = (first..first + tokens).flat_map(both).collect();
-            Tensor::from_data(TensorData::new(values, [1, 1, tokens, config.head]), device)
+            Tensor::cat(vec![turns.clone() * sign, turns], 1).reshape([1, 1, tokens, config.head])
         };
         Self { cos: table(f64::cos, 1.0), sin: table(f64::sin, -1.0) }
     }

@@ -93,8 +93,22 @@ pub fn is_flex(device: &Device) -> bool {
     }
 }
 
-/// Whether a device records what runs on it.
-pub(crate) fn is_capture(device: &Device) -> bool {
+/// Returns whether a device records what runs on it, and computes nothing: `Device::capture()`.
+///
+/// What is recorded is run by another device later: code that asks where it runs records the general form, or that of
+/// the CPU.
+///
+/// # Example
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use burn::tensor::Device;
+/// use burn_quant_ops::is_capture;
+///
+/// assert!(!is_capture(&Device::flex()));
+/// # }
+/// ```
+pub fn is_capture(device: &Device) -> bool {
     match device.as_dispatch() {
         #[cfg(feature = "capture")]
         DispatchDevice::Capture(_) => true,

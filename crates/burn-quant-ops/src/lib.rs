@@ -40,7 +40,7 @@ mod packed_rows;
 mod recording;
 mod relative_entropy;
 
-pub use backend::{has_kernels, is_flex};
+pub use backend::{has_kernels, is_capture, is_flex};
 pub use burn_quant_numerics as numerics;
 #[cfg(feature = "capture")]
 pub use capture::{NotRecorded, RecordedOp, register_ops};

@@ -8,6 +8,8 @@ mod burn_scheme;
 mod calibration;
 mod compress;
 mod config;
+#[cfg(feature = "flex")] // of a capture, what Flex runs is recorded
+mod decoder_graph;
 mod diagnosis;
 mod faults;
 mod findings;

@@ -8,7 +8,7 @@ use burn::tensor::{Bool, DType, Device, Int, Tensor};
 use burn_quant::TensorQuantizer;
 use burn_quant::nn::attention::KvCache;
 use burn_quant::nn::{QuantLinear, QuantLinearConfig, QuantRmsNorm};
-use burn_quant::ops::is_flex;
+use burn_quant::ops::{is_capture, is_flex};
 use burn_quant::place::Role;
 
 use super::{norm, normed};
@@ -90,11 +90,12 @@ impl Attention {
 /// Attention of queries `[batch, heads, new, features]` to keys and values `[batch, groups, all, features]`, each of
 /// which several heads share; the new tokens are the last of all.
 ///
-/// Flex computes the heads of several queries on all threads, and makes no scores of all heads at once. Elsewhere, and
-/// for one query, those that share keys are rows of one product.
+/// Flex computes the heads of several queries on all threads, and makes no scores of all heads at once, which is recorded
+/// of a capture too. Elsewhere, and for one query, those that share keys are rows of one product.
 fn attention_of(queries: Tensor<4>, keys: Tensor<4>, values: Tensor<4>, window: Option<usize>) -> Tensor<4> {
     let ([batch, heads, tokens, head], [_, groups, all, _]) = (queries.dims(), keys.dims());
-    let apart = is_flex(&queries.device()) && queries.dtype() == DType::F32;
+    let device = queries.device();
+    let apart = (is_flex(&device) || is_capture(&device)) && queries.dtype() == DType::F32;
     if apart && tokens > 1 && window.is_none_or(|window| all <= window) {
         let options = AttentionModuleOptions { is_causal: true, ..Default::default() };
         return attention(queries, keys, values, None, None, options);

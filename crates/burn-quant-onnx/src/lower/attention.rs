@@ -39,17 +39,18 @@ struct Recorded {
 impl Lowering<'_> {
     pub(super) fn attention(&mut self, op: &AttentionOpIr) -> Result<(), OnnxError> {
         let dtype = op.query.dtype;
-        let [heads, groups] = [&op.query, &op.key].map(|tensor| tensor.shape[1]);
-        if heads != groups {
-            return Err(self.refused(format!("{heads} heads share the keys of {groups}; repeat keys and values")));
-        }
-        let (query, key, value) = (self.value(&op.query)?, self.value(&op.key)?, self.value(&op.value)?);
+        let (query, mut key, mut value) = (self.value(&op.query)?, self.value(&op.key)?, self.value(&op.value)?);
         let scale: f64 = op.options.scale.map_or_else(|| 1.0 / (op.query.shape[3] as f64).sqrt(), |scale| scale.elem());
         if self.is_attention_of_onnx(op) {
             let causal = ("is_causal", Attribute::Int(op.options.is_causal.into()));
             let attributes = vec![causal, ("scale", Attribute::Float(scale as f32))];
             self.emit_as(&op.out, "Attention", vec![query, key, value], attributes);
             return Ok(());
+        }
+        let [heads, groups] = [&op.query, &op.key].map(|tensor| tensor.shape[1]);
+        if heads != groups {
+            key = self.shared(key, &op.key, heads)?;
+            value = self.shared(value, &op.value, heads)?;
         }
         let key = self.emit("Transpose", vec![key], vec![("perm", ints([0, 1, 3, 2]))]);
         let mut scores = self.emit("MatMul", vec![query, key], vec![]);
@@ -167,10 +168,33 @@ impl Lowering<'_> {
         op.mask.is_some() || op.attn_bias.is_some() || op.options.is_causal && more_queries
     }
 
+    /// Keys or values `[batch, groups, tokens, features]` for each head: as many heads in turn share those of a group.
+    fn shared(&mut self, value: String, tensor: &TensorIr, heads: usize) -> Result<String, OnnxError> {
+        let lengths = self.graph.lengths(tensor);
+        let [batch, tokens, features] = [0, 2, 3].map(|axis| lengths[axis].clone());
+        let groups = tensor.shape[1];
+        let axes = self.integers("axes", &[2]);
+        let value = self.emit("Unsqueeze", vec![value, axes], vec![]);
+        let one = || Length::Fixed(1);
+        let times = self.shape(&[one(), one(), Length::Fixed(heads / groups), one(), one()])?;
+        let value = self.emit("Expand", vec![value, times], vec![]);
+        let shape = self.shape(&[batch, Length::Fixed(heads), tokens, features])?;
+        Ok(self.emit("Reshape", vec![value, shape], vec![]))
+    }
+
     /// The keys behind each query, where the last query is that of the last key.
     fn later_keys(&mut self, op: &AttentionOpIr) -> Result<String, OnnxError> {
-        for tensor in [&op.query, &op.key] {
-            self.fixed(&self.graph.lengths(tensor)[2], "later tokens are masked")?;
+        let [queries, keys] = [&op.query, &op.key].map(|tensor| self.graph.lengths(tensor)[2].clone());
+        if queries == keys && !queries.is_fixed() {
+            // all pairs, above the diagonal
+            let shape = self.shape(&[queries, keys])?;
+            let all = self.initializer("all", ElementType::Bool, &[1, 1], vec![1]);
+            let all = self.emit("Expand", vec![all, shape], vec![]);
+            let one = self.initializer("one", ElementType::Int64, &[], 1i64.to_le_bytes().to_vec());
+            return Ok(self.emit("Trilu", vec![all, one], vec![("upper", Attribute::Int(1))]));
+        }
+        for length in [&queries, &keys] {
+            self.fixed(length, "later tokens are masked")?;
         }
         let (queries, keys) = (op.query.shape[2], op.key.shape[2]);
         let is_later = |i: usize| u8::from(i % keys + queries > i / keys + keys);
