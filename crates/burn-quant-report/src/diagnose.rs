@@ -12,7 +12,7 @@ use crate::case::{self, Cases};
 use crate::diagnosis::{Diagnosis, Metric, Overview, RecipeResult};
 use crate::error::DiagnoseError;
 use crate::findings;
-use crate::measure::{LayerNumbers, LayerSums, Passes, SharedPlaces, of_weights};
+use crate::measure::{LayerNumbers, LayerSums, Passes, of_weights};
 use crate::options::{DiagnoseOptions, DiagnoseProgress};
 use crate::sensitivity::sensitivity;
 
@@ -20,12 +20,13 @@ use crate::sensitivity::sensitivity;
 ///
 /// Each batch goes through three times: through the float model, through the quantized model whose layers get the
 /// inputs of the float model, and through the quantized model. `forward` runs one batch; it must do the same for both
-/// models. Sums stay on the device until the last batch. The outputs of the layers of one batch are held at a time.
+/// models. Of several outputs it returns one, or all in one tensor. Sums stay on the device until the last batch. The outputs of the layers of one batch are held at a time.
 ///
 /// Layers are those of `burn_quant::nn` and those of yours that call
 /// [`TensorQuantizer::layer`](burn_quant_core::quantizer::TensorQuantizer::layer). Of unmodified layers the weights are
 /// looked at. After quantization-aware training without a float model at hand, the float model is the one that the
-/// training began with. Weights that were rounded while they were solved (GPTQ, AdaRound) are looked at as they are.
+/// training began with. Norms that were folded, and layers that were equalized, are to be so in the float model, too:
+/// a layer is compared with the one of the same path. Weights that were rounded while they were solved (GPTQ, AdaRound) are looked at as they are.
 ///
 /// # Errors
 ///
@@ -70,23 +71,23 @@ pub fn diagnose<M: Module, B, const D: usize>(
         return Err(DiagnoseError::NeverCalibrated { name: name.into() });
     }
     let passes = Passes::new(float, quantized);
-    let (mut output, places, mut done) = (LayerSums::default(), SharedPlaces::default(), 0);
+    let (mut output, mut done) = (LayerSums::default(), 0);
     for batch in batches {
-        let expected = forward(&passes.float, &batch);
-        drop(forward(&passes.forced, &batch));
-        let found = forward(&passes.free, &batch);
+        let expected = forward(passes.float(), &batch);
+        drop(forward(passes.forced(), &batch));
+        let found = forward(passes.free(), &batch);
         if expected.dims() != found.dims() {
             let (float, quantized) = (expected.dims().to_vec(), found.dims().to_vec());
             return Err(DiagnoseError::OutputsDiffer { batch: done, float, quantized });
         }
         let (expected, found) = (AnyTensor::from(expected), AnyTensor::from(found));
         output.add_own(Role::ChannelsLast, &expected, &found);
-        output.add_free(&expected, &found, &places);
+        output.add_free(&expected, &found);
         passes.next_batch();
         done += 1;
         (options.progress)(DiagnoseProgress::Batch { done });
     }
-    if done == 0 {
+    if output.is_empty() {
         return Err(DiagnoseError::NoData);
     }
     let cases = cases(passes, float, quantized, &index.quantizers, options.worst_layers);

@@ -6,8 +6,8 @@ use burn_quant_core::error::QuantError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiagnoseError {
-    /// There was no batch.
-    #[error("no batch of data: a diagnosis compares two models on data, one batch at least")]
+    /// There was no batch, or the output of none had a value.
+    #[error("no batch of data with an output: a diagnosis compares two models on data, one batch at least")]
     NoData,
     /// The outputs of the models have different shapes.
     #[error(

@@ -7,7 +7,7 @@ use burn_quant_core::quantizer::AnyTensor;
 use burn_quant_core::quantizer::groups::group_sums;
 use burn_quant_ops::Groups;
 
-use super::{Sample, SharedPlaces, add, amax, decibels, raise, total, wide};
+use super::{add, amax, decibels, raise, total, wide};
 
 /// Sums over the calls of one layer, on the device.
 #[derive(Debug, Default)]
@@ -20,13 +20,18 @@ pub(crate) struct LayerSums {
     free: Option<Tensor<1>>,
     float_amax: Option<Tensor<1>>,
     free_amax: Option<Tensor<1>>,
-    sample: Sample,
+    free_elements: f64,
+    /// How many of them are NaN or infinite.
+    outside: Option<Tensor<1>>,
     dtype: Option<DType>,
 }
 
 impl LayerSums {
-    /// Adds an output of the layer by itself.
+    /// Adds an output of the layer by itself. One without elements, as that of an expert without tokens, says nothing.
     pub(crate) fn add_own(&mut self, role: Role, float: &AnyTensor, quantized: &AnyTensor) {
+        if float.shape().contains(&0) {
+            return;
+        }
         let groups = channels(role, float.shape());
         let (float, quantized) = (wide(float), wide(quantized));
         let noise = quantized - float.clone();
@@ -39,23 +44,29 @@ impl LayerSums {
     }
 
     /// Adds an output of the layer in the quantized model.
-    pub(crate) fn add_free(&mut self, float: &AnyTensor, quantized: &AnyTensor, places: &SharedPlaces) {
+    pub(crate) fn add_free(&mut self, float: &AnyTensor, quantized: &AnyTensor) {
+        if float.shape().contains(&0) {
+            return;
+        }
         self.dtype = Some(quantized.flat().dtype());
         let whole = Groups::per_tensor(float.shape());
         let (float, quantized) = (wide(float), wide(quantized));
-        self.sample.add(whole.shape(), &quantized, &quantized, places);
+        self.free_elements += quantized.dims()[0] as f64;
+        let outside = quantized.clone().is_finite().bool_not();
+        add(&mut self.outside, outside.float().cast(DType::F32).sum());
         raise(&mut self.free_amax, amax(quantized.clone(), &whole));
         add(&mut self.free, (quantized - float).square().sum());
+    }
+
+    /// Whether nothing was added.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.calls == 0
     }
 
     /// Brings the sums to the host.
     pub(crate) fn on_host(self) -> LayerNumbers {
         let numbers = |sum: Option<Tensor<1>>| sum.map(host).unwrap_or_default();
         let first = |sum: Option<Tensor<1>>| sum.map_or(0.0, |sum| host(sum)[0]);
-        let free_amax = first(self.free_amax);
-        let sampled: Vec<f32> = self.sample.on_host().into_iter().flat_map(|values| values.x).collect();
-        let outside = sampled.iter().filter(|x| !x.is_finite()).count() as f64 / sampled.len().max(1) as f64;
-        let non_finite = if free_amax.is_finite() { 0.0 } else { outside.max(1.0 / self.elements.max(1.0)) };
         LayerNumbers {
             calls: self.calls,
             elements: self.elements,
@@ -64,8 +75,8 @@ impl LayerSums {
             own_sum: first(self.own_mean).into(),
             free: self.free.map(|sum| host(sum)[0].into()),
             float_amax: first(self.float_amax),
-            free_amax,
-            non_finite,
+            free_amax: first(self.free_amax),
+            non_finite: f64::from(first(self.outside)) / self.free_elements.max(1.0),
             dtype: self.dtype,
         }
     }
@@ -88,7 +99,7 @@ pub(crate) struct LayerNumbers {
     pub(crate) float_amax: f32,
     /// The largest magnitude of the output in the quantized model.
     pub(crate) free_amax: f32,
-    /// Values of that which are not finite, as a share: of a sample, and one at least if there are any.
+    /// Values of that which are not finite, as a share.
     pub(crate) non_finite: f64,
     /// What the quantized model computes in.
     pub(crate) dtype: Option<DType>,
@@ -164,8 +175,16 @@ mod tests {
         assert!(is_20(numbers.own_sqnr()), "{:?}", numbers.own_sqnr());
         assert_eq!(numbers.sqnr(), None);
         let mut compared = sums();
-        compared.add_free(&tensor([3.0, 4.0]), &tensor([3.5, 4.0]), &SharedPlaces::default());
+        compared.add_free(&tensor([3.0, 4.0]), &tensor([3.5, 4.0]));
         let numbers = compared.on_host();
         assert!(is_20(numbers.sqnr()), "{:?}", numbers.sqnr());
+    }
+
+    #[test]
+    fn what_is_not_finite_is_counted() {
+        let mut sums = sums();
+        sums.add_free(&tensor([3.0, 4.0]), &tensor([3.0, f32::NAN]));
+        sums.add_free(&tensor([3.0, 4.0]), &tensor([3.0, 4.0]));
+        assert_eq!(sums.on_host().non_finite, 0.25);
     }
 }

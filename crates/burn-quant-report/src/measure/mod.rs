@@ -17,7 +17,7 @@ mod weights;
 
 pub(crate) use layer::{LayerNumbers, LayerSums};
 pub(crate) use quantizer::{QuantizerNumbers, QuantizerSums};
-pub(crate) use sample::{Sample, SampledValues, SharedPlaces};
+pub(crate) use sample::SampledValues;
 pub(crate) use taps::Passes;
 pub(crate) use weights::{Alternative, WeightNumbers, of_weights};
 

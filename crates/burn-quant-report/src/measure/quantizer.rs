@@ -7,8 +7,8 @@ use burn_quant_core::quantizer::AnyTensor;
 use burn_quant_core::quantizer::groups::group_sums;
 use burn_quant_ops::{AxisGroups, Groups};
 
-use super::sample::{CALLS, SharedPlaces};
-use super::{Sample, SampledValues, add, amax, median, raise, total, wide};
+use super::sample::{CALLS, Sample, SharedPlaces};
+use super::{SampledValues, add, amax, median, raise, total, wide};
 
 /// Sums over the calls of one quantizer, on the device.
 #[derive(Debug, Default)]

@@ -1,6 +1,7 @@
 //! The taps of the three passes.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::module::Module;
@@ -62,17 +63,29 @@ impl Tap for FloatTap {
     }
 }
 
-/// Compares each layer by itself, and hands on the output of the float model.
+/// Compares the layers of the quantized model: in the forced pass each by itself, handing on the output of the float
+/// model; in the free pass as it comes.
+///
+/// Both passes go through one model, whose weights are rounded once.
 #[derive(Debug)]
-struct ForcedTap {
+struct QuantizedTap {
     watch: Shared,
     places: Arc<SharedPlaces>,
     role: Role,
+    free: Arc<AtomicBool>,
 }
 
-impl Tap for ForcedTap {
-    fn input(&self, _: &TensorQuantizer, x: &AnyTensor) -> Flow {
-        lock(&self.watch).waiting.push_back(x.clone());
+impl QuantizedTap {
+    fn is_free(&self) -> bool {
+        self.free.load(Ordering::Relaxed)
+    }
+}
+
+impl Tap for QuantizedTap {
+    fn input(&self, quantizer: &TensorQuantizer, x: &AnyTensor) -> Flow {
+        if quantizer.is_enabled() && !self.is_free() {
+            lock(&self.watch).waiting.push_back(x.clone());
+        }
         Flow::Quantize
     }
 
@@ -89,38 +102,21 @@ impl Tap for ForcedTap {
 
     fn layer(&self, call: LayerCall) -> AnyTensor {
         let mut watch = lock(&self.watch);
-        let place = watch.forced;
-        watch.forced += 1;
-        match watch.float.get(place).cloned() {
-            Some(float) if float.shape() == call.output.shape() => {
+        let calls = if self.is_free() { &mut watch.free } else { &mut watch.forced };
+        let place = *calls;
+        *calls += 1;
+        let float = watch.float.get(place).cloned().filter(|float| float.shape() == call.output.shape());
+        match float {
+            Some(float) if self.is_free() => {
+                watch.layer.add_free(&float, &call.output);
+                call.output
+            }
+            Some(float) => {
                 watch.layer.add_own(self.role, &float, &call.output);
                 in_dtype_of(&float, &call.output)
             }
-            _ => call.output,
+            None => call.output,
         }
-    }
-}
-
-/// Compares each layer in the quantized model.
-#[derive(Debug)]
-struct FreeTap {
-    watch: Shared,
-    places: Arc<SharedPlaces>,
-}
-
-impl Tap for FreeTap {
-    fn watches_layer(&self) -> bool {
-        true
-    }
-
-    fn layer(&self, call: LayerCall) -> AnyTensor {
-        let mut watch = lock(&self.watch);
-        let place = watch.free;
-        watch.free += 1;
-        if let Some(float) = watch.float.get(place).cloned().filter(|float| float.shape() == call.output.shape()) {
-            watch.layer.add_free(&float, &call.output, &self.places);
-        }
-        call.output
     }
 }
 
@@ -134,11 +130,11 @@ fn in_dtype_of(float: &AnyTensor, quantized: &AnyTensor) -> AnyTensor {
 /// The models of the three passes, watched.
 pub(crate) struct Passes<M> {
     /// The float model.
-    pub(crate) float: Watched<M>,
-    /// The quantized model whose layers get float inputs.
-    pub(crate) forced: Watched<M>,
+    float: Watched<M>,
     /// The quantized model.
-    pub(crate) free: Watched<M>,
+    quantized: Watched<M>,
+    /// Whether its layers get what it computes, and not the inputs of the float model.
+    free: Arc<AtomicBool>,
     watches: BTreeMap<String, Shared>,
 }
 
@@ -154,16 +150,29 @@ impl<M: Module> Passes<M> {
             Some(watch) => Some(Arc::new(FloatTap { watch: watch.clone(), calls: Arc::clone(&calls) })),
             None => Some(bypass.clone()),
         });
-        let places = Arc::<SharedPlaces>::default();
-        let forced = watch(quantized.clone(), |name, quantizer| {
-            let watch = watches.get(name)?.clone();
-            Some(Arc::new(ForcedTap { watch, places: places.clone(), role: quantizer.role() }))
+        let (places, free) = (Arc::<SharedPlaces>::default(), Arc::<AtomicBool>::default());
+        let quantized = watch(quantized.clone(), |name, quantizer| {
+            let (watch, role) = (watches.get(name)?.clone(), quantizer.role());
+            Some(Arc::new(QuantizedTap { watch, places: places.clone(), role, free: free.clone() }))
         });
-        let free = watch(quantized.clone(), |name, _| {
-            let watch = watches.get(name).filter(|_| name.ends_with("input_quantizer"))?.clone();
-            Some(Arc::new(FreeTap { watch, places: places.clone() }))
-        });
-        Self { float, forced: forced.into_valid(), free: free.into_valid(), watches }
+        Self { float, quantized: quantized.into_valid(), free, watches }
+    }
+
+    /// The float model, for the first pass.
+    pub(crate) fn float(&self) -> &M {
+        &self.float
+    }
+
+    /// The quantized model whose layers get the inputs of the float model, for the second pass.
+    pub(crate) fn forced(&self) -> &M {
+        self.free.store(false, Ordering::Relaxed);
+        &self.quantized
+    }
+
+    /// The quantized model, for the third pass.
+    pub(crate) fn free(&self) -> &M {
+        self.free.store(true, Ordering::Relaxed);
+        &self.quantized
     }
 
     /// Forgets the outputs of a batch.
@@ -178,7 +187,7 @@ impl<M: Module> Passes<M> {
 
     /// Ends the passes: the sums by quantizer, and those by layer in the order of calls.
     pub(crate) fn finish(self) -> (BTreeMap<String, QuantizerSums>, Vec<(String, LayerSums)>) {
-        drop((self.float, self.forced, self.free));
+        drop((self.float, self.quantized));
         let (mut quantizers, mut layers) = (BTreeMap::new(), Vec::new());
         for (name, watch) in self.watches {
             let watch = std::mem::take(&mut *lock(&watch));
