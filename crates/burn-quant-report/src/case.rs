@@ -9,7 +9,7 @@ use burn_quant_core::quantizer::{Buffer, TensorQuantizer};
 use burn_quant_ops::numerics::{AnyGrid, Grid, ScaleFormat};
 
 use crate::diagnosis::{Ends, Histogram, LayerDiagnosis, Operand, QuantizerDiagnosis};
-use crate::measure::{LayerNumbers, QuantizerNumbers, SampledValues, WeightNumbers};
+use crate::measure::{LayerNumbers, QuantizerNumbers, SampledValues, WeightNumbers, decibels, total};
 
 /// Bins of a histogram.
 const BINS: usize = 64;
@@ -29,6 +29,8 @@ pub(crate) struct QuantizerCase {
     pub(crate) amax: Vec<f32>,
     /// The largest magnitude of the data in each of these groups; empty where it is not known.
     pub(crate) seen: Vec<f32>,
+    /// What ranges as wide as the data would gain, in decibels, where ranges do not fit; `None` where it is not known.
+    pub(crate) refit: Option<f64>,
     /// Channels of which rounding leaves nothing.
     pub(crate) lost: Vec<usize>,
     /// Channels that are zero.
@@ -107,6 +109,7 @@ fn quantizer_case(
         None => seen_in_groups(&config, &numbers, amax.len()),
     };
     let shares = Shares::of(quantizer, &amax, &numbers.sample);
+    let refit = refit(quantizer, &amax, &seen, &numbers);
     let (dead, lost) = (numbers.dead(), numbers.lost());
     let outlier = numbers.outlier();
     let widest = amax.first().copied().or(Ends::of(&numbers.amax).map(|ends| ends.highest));
@@ -141,7 +144,7 @@ fn quantizer_case(
         histogram,
         channel_amax: if numbers.has_channels { condensed(&numbers.amax) } else { Vec::new() },
     };
-    QuantizerCase { shown, config, role: quantizer.role(), amax, seen, lost, dead, weight }
+    QuantizerCase { shown, config, role: quantizer.role(), amax, seen, refit, lost, dead, weight }
 }
 
 /// The largest magnitudes of the data in the groups of a range, where channels tell them.
@@ -164,6 +167,45 @@ fn operand(name: &str, role: Role) -> Operand {
         (_, "output_quantizer") => Operand::Output,
         (_, field) if field.contains("bmm") || field.contains("softmax") => Operand::Attention,
         _ => Operand::Other,
+    }
+}
+
+/// Whether a range is far from what the data reach: down to a third, as ranges that minimize an error, and up to four
+/// times, as those of other data, is left alone.
+pub(crate) fn is_misfit(amax: f32, seen: f32) -> bool {
+    seen > 0.0 && !(1.0 / 3.0..=4.0).contains(&(amax / seen))
+}
+
+/// What ranges as wide as the data would gain, in decibels, of the elements whose range does not fit.
+fn refit(quantizer: &TensorQuantizer, amax: &[f32], seen: &[f32], numbers: &QuantizerNumbers) -> Option<f64> {
+    let config = quantizer.config();
+    let plain = config.scale == ScaleFormat::F32 && config.bias.is_none() && config.rotation.is_none();
+    if !plain || amax.len() != seen.len() {
+        return None;
+    }
+    let elements = AnyGrid::new(config.format, ScaleFormat::F32, 0.0);
+    let (mut present, mut fitted, mut counted) = (0.0, 0.0, 0_usize);
+    for values in &numbers.sample {
+        let groups = quantizer.range_groups(&values.shape);
+        for ((place, x), y) in values.places.iter().zip(&values.x).zip(&values.y) {
+            let group = groups.of_element(*place);
+            let (Some(amax), Some(seen)) = (amax.get(group), seen.get(group)) else { continue };
+            if is_misfit(*amax, *seen) {
+                present += f64::from(x - y).powi(2);
+                fitted += f64::from(x - elements.fake_quant(*x, elements.scale(*seen))).powi(2);
+                counted += 1;
+            }
+        }
+    }
+    if amax.len() == 1 {
+        // a few values that are clipped may be in no sample, and make most of the noise
+        let all: usize = numbers.sample.iter().map(|values| values.shape.iter().product::<usize>()).sum();
+        present = total(&numbers.noise) / all as f64 * counted as f64;
+    }
+    match (present, fitted) {
+        _ if counted == 0 || !present.is_finite() || !fitted.is_finite() => None,
+        (present, _) if present <= 0.0 => Some(0.0),
+        (present, fitted) => decibels(present, fitted),
     }
 }
 

@@ -265,8 +265,10 @@ pub struct Sensitivity {
 #[serde(deny_unknown_fields)]
 pub struct CurvePoint {
     /// Effective bits per parameter.
+    #[serde(with = "crate::non_finite")]
     pub bits: f64,
     /// The score of the search: an estimate of the loss that quantization adds; lower is better.
+    #[serde(with = "crate::non_finite")]
     pub score: f64,
     /// Whether it is what the search chose.
     pub chosen: bool,
@@ -279,6 +281,7 @@ pub struct RecipeResult {
     /// What it is called.
     pub name: String,
     /// Effective bits per parameter.
+    #[serde(with = "crate::non_finite")]
     pub bits: f64,
     /// Signal to noise of the output, in decibels.
     pub output_sqnr: Option<f64>,
@@ -305,6 +308,8 @@ pub enum Severity {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FindingKind {
+    /// The float model has values that are NaN or infinite.
+    NotFinite,
     /// Values overflow the dtype of the model.
     Overflow,
     /// Two ranges are each other's.
@@ -329,8 +334,60 @@ pub enum FindingKind {
     DeadChannels,
     /// The format has too few values for the tensor.
     TooFewBits,
+    /// The layer loses what no rounding does: it is not that of the float model.
+    AnotherLayer,
     /// All outputs are shifted one way.
     ShiftedOutput,
+}
+
+impl FindingKind {
+    /// Returns its name, in words.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant_report::FindingKind;
+    ///
+    /// assert_eq!(FindingKind::OutlierTokens.name(), "outlier tokens");
+    /// ```
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotFinite => "float not finite",
+            Self::Overflow => "overflow",
+            Self::SwappedRanges => "swapped ranges",
+            Self::Uncalibrated => "uncalibrated range",
+            Self::Saturated => "range too small",
+            Self::Unused => "range too large",
+            Self::WrongAxis => "ranges along the wrong axis",
+            Self::BrokenByTraining => "broken by training",
+            Self::OutlierChannels => "outlier channels",
+            Self::OutlierTokens => "outlier tokens",
+            Self::LostChannels => "lost channels",
+            Self::DeadChannels => "dead channels",
+            Self::TooFewBits => "too few bits",
+            Self::AnotherLayer => "another layer",
+            Self::ShiftedOutput => "shifted output",
+        }
+    }
+}
+
+impl Severity {
+    /// Returns its name, in a word.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant_report::Severity;
+    ///
+    /// assert_eq!(Severity::Costly.name(), "costly");
+    /// ```
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Broken => "broken",
+            Self::Costly => "costly",
+            Self::Note => "note",
+        }
+    }
 }
 
 /// Something that is wrong, in words, and what to do.
@@ -362,7 +419,8 @@ impl Finding {
     /// Returns a recipe with what mends this: its rules appended, its step in the sequence of algorithms.
     ///
     /// Quantize the float model with it again. A finding without rules and without a step leaves the recipe unchanged.
-    /// Some steps exclude each other: quantization refuses a recipe of two, and says which.
+    /// Some steps exclude each other: quantization refuses a recipe of two, and says which. Ranges that a step of the
+    /// recipe finds (`percentile`, `lsq_init`) are found by it again: where that is what is wrong, leave the step out.
     ///
     /// # Example
     ///

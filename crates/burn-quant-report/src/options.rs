@@ -109,6 +109,26 @@ impl<'a, M> DiagnoseOptions<'a, M> {
     }
 
     /// Shows accuracy against bits of an automatic search.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_quant::QuantError;
+    /// use burn_quant::search::SearchState;
+    /// use burn_quant_report::{CurvePoint, DiagnoseOptions};
+    ///
+    /// /// A page of the model that the search chose, with the best selections for 20 budgets.
+    /// fn options<'a, M>(state: &SearchState) -> Result<DiagnoseOptions<'a, M>, QuantError> {
+    ///     let curve = state.curve(20)?;
+    ///     let points = curve.points.iter().map(|point| &point.selection).chain(&state.best);
+    ///     Ok(DiagnoseOptions::new().with_curve(points.map(|selection| CurvePoint {
+    ///         bits: selection.effective_bits,
+    ///         score: selection.score,
+    ///         chosen: state.best.as_ref() == Some(selection),
+    ///     })))
+    /// }
+    /// # let _ = options::<()>;
+    /// ```
     pub fn with_curve(mut self, curve: impl IntoIterator<Item = CurvePoint>) -> Self {
         self.curve = curve.into_iter().collect();
         self
@@ -120,7 +140,8 @@ impl<'a, M> DiagnoseOptions<'a, M> {
         self
     }
 
-    /// Links to the graph of the model: an address relative to the page.
+    /// Links to the graph of the model: an address relative to the page, as of an SVG file that `dot -Tsvg` made of
+    /// `Graph::to_dot` of `burn-quant-graph`. The file is not part of the page.
     pub fn with_graph(mut self, address: impl Into<String>) -> Self {
         self.graph = Some(address.into());
         self

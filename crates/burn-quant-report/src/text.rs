@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::diagnosis::{Diagnosis, LayerDiagnosis, NO_NOISE, Severity};
+use crate::diagnosis::{Diagnosis, LayerDiagnosis, NO_NOISE};
 
 /// Layers and findings that are shown.
 const SHOWN: usize = 10;
@@ -10,6 +10,11 @@ const SHOWN: usize = 10;
 const LINES: usize = 12;
 /// Characters of a line of a recipe that are shown.
 const COLUMNS: usize = 110;
+/// An output below this ratio, in decibels, is poor.
+const POOR: f64 = 20.0;
+/// What is said of a poor output to which all layers do about the same.
+pub(crate) const SPREAD: &str = ", but the output is poor: all layers do about as much. Take a format of more bits, or let \
+                                 auto-quantize choose the layers that get them";
 
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,21 +25,31 @@ impl fmt::Display for Diagnosis {
 }
 
 impl Diagnosis {
+    /// Whether the output is far from that of the float model.
+    pub(crate) fn is_poor(&self) -> bool {
+        self.overview.output_sqnr.is_some_and(|sqnr| sqnr < POOR)
+    }
+
     fn write_overview(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let overview = &self.overview;
         writeln!(f, "{}", self.title)?;
         let formats: Vec<String> = overview.formats.iter().map(|(format, count)| format!("{count} {format}")).collect();
+        let formats = if formats.is_empty() { String::new() } else { format!(" ({})", formats.join(", ")) };
         writeln!(
             f,
-            "{} of {} quantizers are on ({}); {:.2} bits per parameter, {} instead of {} bytes",
+            "{} of {} quantizers are on{formats}; {:.2} bits per parameter, {} instead of {} bytes",
             overview.enabled,
             overview.quantizers,
-            formats.join(", "),
             overview.effective_bits,
             overview.quantized_bytes,
             overview.float_bytes,
         )?;
-        write!(f, "output {} signal to noise over {} batches", decibels(overview.output_sqnr), overview.batches)?;
+        let batches = if overview.batches == 1 { "batch" } else { "batches" };
+        let sqnr = decibels(overview.output_sqnr);
+        write!(f, "output {sqnr} signal to noise over {} {batches}", overview.batches)?;
+        if overview.output_non_finite > 0.0 {
+            write!(f, ", {:.2} % of it not finite", overview.output_non_finite * 100.0)?;
+        }
         match &overview.metric {
             Some(metric) => {
                 writeln!(f, "; {} {:.4}, in float {:.4}", metric.name, metric.quantized, metric.float)
@@ -45,12 +60,12 @@ impl Diagnosis {
 
     fn write_layers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.layers.is_empty() {
-            return writeln!(f, "\nno layer was watched: activation quantizers are in the layers of `burn_quant::nn`");
+            return writeln!(f, "\nno layer was watched: no layer of `burn_quant::nn` was called, which can be");
         }
         let mut layers: Vec<&LayerDiagnosis> = self.layers.iter().collect();
         layers.sort_by(|a, b| b.share.total_cmp(&a.share));
         layers.truncate(SHOWN);
-        let width = layers.iter().map(|layer| layer.path.len()).max().unwrap_or(0).max("layer".len());
+        let width = layers.iter().map(|layer| layer.path.chars().count()).max().unwrap_or(0).max("layer".len());
         writeln!(f, "\n{:width$}  share of error  by itself  in the model  formats", "layer")?;
         for layer in layers {
             writeln!(
@@ -68,16 +83,12 @@ impl Diagnosis {
 
     fn write_findings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.findings.is_empty() {
-            return write!(f, "\nnothing stands out");
+            return write!(f, "\nnothing stands out{}", if self.is_poor() { SPREAD } else { "" });
         }
         for (i, finding) in self.findings.iter().take(SHOWN).enumerate() {
-            let severity = match finding.severity {
-                Severity::Broken => "broken",
-                Severity::Costly => "costly",
-                Severity::Note => "note",
-            };
+            let (severity, kind) = (finding.severity.name(), finding.kind.name());
             let at = if finding.at.is_empty() { "(model)" } else { &finding.at };
-            write!(f, "\n{}. {severity}: {at}\n   {}\n   {}", i + 1, finding.message, finding.advice)?;
+            write!(f, "\n{}. {severity}, {kind}: {at}\n   {}\n   {}", i + 1, finding.message, finding.advice)?;
             if let Some(recipe) = finding.recipe() {
                 write_recipe(f, &recipe)?;
             }

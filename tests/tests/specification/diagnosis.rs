@@ -9,7 +9,7 @@ use burn_quant::nn::transformer::{TransformerEncoder, TransformerEncoderConfig, 
 use burn_quant::nn::{Linear, LinearConfig};
 use burn_quant::place::Role;
 use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, TensorQuantizer, compress, presets, quantize};
-use burn_quant_report::{Better, DiagnoseError, DiagnoseOptions, Diagnosis, NO_NOISE, Operand, diagnose};
+use burn_quant_report::{Better, CurvePoint, DiagnoseError, DiagnoseOptions, Diagnosis, NO_NOISE, Operand, diagnose};
 use burn_quant_tests::device;
 
 use crate::{spread, values};
@@ -192,6 +192,10 @@ fn what_cannot_be_diagnosed_is_said() {
     let error = diagnose(&float, &quantized, none, forward, DiagnoseOptions::new()).unwrap_err();
     assert!(matches!(error, DiagnoseError::NoData), "{error}");
 
+    let empty = [Tensor::<2>::ones([0, 2], &device)];
+    let error = diagnose(&float, &quantized, empty, forward, DiagnoseOptions::new()).unwrap_err();
+    assert!(matches!(error, DiagnoseError::NoData), "{error}");
+
     let batch = [Tensor::<2>::ones([1, 2], &device)];
     let (packed, _) = compress(quantized.clone()).unwrap();
     let error = diagnose(&float, &packed, batch.clone(), forward, DiagnoseOptions::new()).unwrap_err();
@@ -212,4 +216,53 @@ fn what_cannot_be_diagnosed_is_said() {
     };
     let error = diagnose(&float, &quantized, batch, differ, DiagnoseOptions::new()).unwrap_err();
     assert!(matches!(error, DiagnoseError::OutputsDiffer { batch: 0, .. }), "{error}");
+}
+
+#[test]
+fn batches_without_examples_say_nothing() {
+    let (_, device) = device();
+    let (float, quantized) = ternary_pair();
+    let batches = [[[1.0, 1.0]], [[1.0, -1.0]]].map(|batch| Tensor::<2>::from_data(batch, &device));
+    let with = [batches[0].clone(), Tensor::zeros([0, 2], &device), batches[1].clone()];
+    let forward = |model: &Pair, batch: &Tensor<2>| model.forward(batch.clone());
+    let [without, with] = [batches.to_vec(), with.to_vec()]
+        .map(|batches| diagnose(&float, &quantized, batches, forward, DiagnoseOptions::new()).unwrap());
+    assert_eq!(with.layers, without.layers);
+    assert_eq!((without.overview.batches, with.overview.batches), (2, 3));
+}
+
+#[test]
+fn the_text_names_findings_and_counts_what_is_not_finite() {
+    let (_, device) = device();
+    let (float, quantized) = ternary_pair();
+    let forward = |model: &Pair, batch: &Tensor<2>| model.forward(batch.clone());
+    let batch = Tensor::<2>::from_data([[1.0, 1.0], [f32::NAN, 1.0]], &device);
+    let text = diagnose(&float, &quantized, [batch], forward, DiagnoseOptions::new()).unwrap().to_string();
+    assert!(text.contains("over 1 batch, 50.00 % of it not finite\n"), "{text}");
+    assert!(text.contains("\n1. broken, float not finite: first\n"), "{text}");
+    let text = diagnosed(&float, &float, DiagnoseOptions::new()).to_string();
+    assert!(text.contains("0 of 4 quantizers are on; 16.00 bits"), "{text}");
+    assert!(text.ends_with("\nnothing stands out"), "{text}");
+}
+
+#[test]
+fn a_poor_output_that_no_layer_stands_out_for_is_said_to_be_poor() {
+    let mut diagnosis = Diagnosis::default();
+    for (sqnr, poor) in [(Some(15.0), true), (Some(25.0), false), (None, false)] {
+        diagnosis.overview.output_sqnr = sqnr;
+        let words = "tands out, but the output is poor";
+        assert_eq!([diagnosis.to_string(), diagnosis.html()].map(|shown| shown.contains(words)), [poor; 2], "{sqnr:?}");
+    }
+}
+
+#[test]
+fn numbers_of_the_user_that_are_not_finite_are_read_again() {
+    let (float, quantized) = ternary_pair();
+    let points = [(4.0, f64::INFINITY), (f64::NEG_INFINITY, 1.0)];
+    let curve = points.map(|(bits, score)| CurvePoint { bits, score, chosen: false });
+    let mut recipe = Diagnosis::default().as_recipe("none");
+    recipe.bits = f64::INFINITY;
+    let options = DiagnoseOptions::new().with_curve(curve).with_recipes([recipe]);
+    let diagnosis = diagnosed(&float, &quantized, options);
+    assert_eq!(Diagnosis::from_json(&diagnosis.to_json()).unwrap(), diagnosis);
 }

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn_quant::nn::{Linear, LinearConfig};
 use burn_quant::place::Role;
 use burn_quant::{Algorithm, QuantConfig, QuantizerConfig, Quantizers, Rule, TensorQuantizer, quantize};
-use burn_quant_report::{Better, DiagnoseOptions, Diagnosis, FindingKind, diagnose};
+use burn_quant_report::{Better, DiagnoseOptions, Diagnosis, FindingKind, Severity, diagnose};
 use burn_quant_tests::device;
 
 use crate::{spread, values};
@@ -174,4 +174,113 @@ fn quantizers_of_a_list_are_no_stages_of_a_chain() {
     let diagnosis = diagnose(&float, &quantized, [x.clone()], forward, options).unwrap();
     let taken: Vec<_> = diagnosis.sensitivity.iter().map(|it| (it.only as f32, it.without as f32)).collect();
     assert_eq!(taken, [(1.0, 0.6)], "the layer of both is the list");
+}
+
+#[test]
+fn a_constant_range_that_does_not_fit_is_left_to_calibration() {
+    let float = Siblings::of(weight());
+    for constant in [0.05, 448.0] {
+        let recipe = only("query.input_quantizer", QuantizerConfig::int(8).constant(constant));
+        let before = float.diagnosed(&float.quantized(&recipe, &tokens()), &tokens());
+        let finding = &before.findings[0];
+        assert!(finding.advice.contains("instead of a constant"), "{before}");
+        let after = float.diagnosed(&float.quantized(&finding.mend(&recipe), &tokens()), &tokens());
+        assert_eq!(after.findings, [], "{after}");
+        assert!(own_sqnr(&after, "query") > 40.0, "{after}");
+    }
+}
+
+#[test]
+fn a_range_that_a_float_format_does_not_mind_is_no_finding() {
+    let float = Siblings::of(weight());
+    // as the presets of KV caches have it: values of E4M3 are as dense at a hundredth of its range, and so are scales
+    for (format, least) in [(QuantizerConfig::e4m3(), 25.0), (QuantizerConfig::nvfp4(), 15.0)] {
+        let recipe = only("query.input_quantizer", format.constant(448.0));
+        let diagnosis = float.diagnosed(&float.quantized(&recipe, &tokens()), &tokens());
+        assert_eq!(diagnosis.findings, [], "{diagnosis}");
+        assert!(own_sqnr(&diagnosis, "query") > least, "{diagnosis}");
+    }
+}
+
+#[test]
+fn clipping_one_value_that_would_round_all_others_away_is_a_note() {
+    let float = Siblings::of(weight());
+    // steps of 20/7 for 8192 values within 2 make more noise than 18 taken from one of them
+    let one = spread([1024, 8], &device().1).slice_fill([0..1, 0..1], 20.0);
+    let recipe = only("query.input_quantizer", QuantizerConfig::int(4));
+    let clipped = float.diagnosed(&float.quantized(&recipe, &tokens()), &one);
+    let [token, note] = &clipped.findings[..] else { panic!("two findings: {clipped}") };
+    assert_eq!((note.kind, note.severity), (FindingKind::Saturated, Severity::Note), "{clipped}");
+    assert!(note.rules.is_empty() && note.step.is_none(), "a range for all is no better: {note:?}");
+    let rounded = float.diagnosed(&float.quantized(&recipe, &one), &one);
+    assert!(own_sqnr(&rounded, "query") < own_sqnr(&clipped, "query"), "{rounded}\n{clipped}");
+    // a range for each token is
+    assert_eq!(token.kind, FindingKind::OutlierTokens, "{clipped}");
+    let mended = float.diagnosed(&float.quantized(&token.mend(&recipe), &one), &one);
+    assert!(own_sqnr(&mended, "query") > own_sqnr(&clipped, "query") + 6.0, "{mended}\n{clipped}");
+}
+
+#[test]
+fn a_range_that_is_no_number_is_told_as_that() {
+    let float = Siblings::of(weight());
+    let recipe = only("query.input_quantizer", QuantizerConfig::int(8));
+    for (amax, words) in [(0.0, "A range is 0"), (f32::NAN, "A range is NaN"), (f32::INFINITY, "A range is inf")] {
+        let wrong = float.quantized(&recipe, &tokens()).with_amax(&[("query.input_quantizer", &[amax])]);
+        let diagnosis = float.diagnosed(&wrong, &tokens());
+        let finding = diagnosis.findings.iter().find(|it| it.kind == FindingKind::Uncalibrated);
+        let finding = finding.unwrap_or_else(|| panic!("{amax}: {diagnosis}"));
+        assert!(finding.message.starts_with(words), "{}", finding.message);
+        let mended = float.diagnosed(&float.quantized(&finding.mend(&recipe), &tokens()), &tokens());
+        assert_eq!(mended.findings, [], "{mended}");
+    }
+}
+
+#[test]
+fn a_layer_with_other_weights_has_no_quantizer_to_blame() {
+    let float = Siblings::of(weight());
+    let recipe = only("*input_quantizer", QuantizerConfig::int(8));
+    let other = Siblings::of(weight().flip([0])).quantized(&recipe, &tokens());
+    let diagnosis = float.diagnosed(&other, &tokens());
+    let found: Vec<_> = diagnosis.findings.iter().map(|it| (it.kind, it.at.as_str())).collect();
+    let expected = ["query", "key"].map(|layer| (FindingKind::AnotherLayer, layer));
+    assert_eq!(found, expected, "{diagnosis}");
+    assert!(diagnosis.findings.iter().all(|it| it.rules.is_empty()), "no rule mends it");
+}
+
+#[test]
+fn a_weight_that_gptq_rounded_to_few_values_gets_more() {
+    let float = Siblings::of(weight());
+    let int2 = QuantizerConfig::int(2).per_channel();
+    let inputs = Rule::set("*input_quantizer", QuantizerConfig::int(8));
+    let recipe = only("*weight_quantizer", int2).with_rule(inputs).with_algorithm(Algorithm::gptq());
+    let before = float.diagnosed(&float.quantized(&recipe, &tokens()), &tokens());
+    let finding = &before.findings[0];
+    assert_eq!((finding.kind, finding.at.as_str()), (FindingKind::TooFewBits, "query.weight_quantizer"), "{before}");
+    let after = float.diagnosed(&float.quantized(&finding.mend(&recipe), &tokens()), &tokens());
+    assert!(own_sqnr(&after, "query") > 25.0, "{after}");
+}
+
+#[test]
+fn what_is_not_finite_in_the_float_model_is_not_blamed_on_ranges() {
+    let float = Siblings::of(weight());
+    let recipe = only("*input_quantizer", QuantizerConfig::int(8));
+    let quantized = float.quantized(&recipe, &tokens());
+    for value in [f32::NAN, f32::INFINITY] {
+        let diagnosis = float.diagnosed(&quantized, &tokens().slice_fill([3..4, 2..3], value));
+        let found: Vec<_> = diagnosis.findings.iter().map(|it| (it.kind, it.at.as_str())).collect();
+        assert_eq!(found, [(FindingKind::NotFinite, "query")], "{diagnosis}");
+    }
+}
+
+#[test]
+fn channels_that_are_lost_where_nothing_is_lost_are_no_finding() {
+    // one input a billionth of the others, under weights like the others': its part of the output is nothing
+    let float = Siblings::of(weight());
+    let (_, device) = device();
+    let x = tokens() * Tensor::<2>::ones([1, 8], &device).slice_fill([0..1, 5..6], 1e-9);
+    let recipe = only("*input_quantizer", QuantizerConfig::int(8));
+    let diagnosis = float.diagnosed(&float.quantized(&recipe, &x), &x);
+    assert_eq!(diagnosis.findings, [], "{diagnosis}");
+    let input = diagnosis.quantizers.iter().find(|it| it.name == "query.input_quantizer").unwrap();
+    assert_eq!(input.lost_channels, 1);
 }

@@ -89,7 +89,10 @@ fn one_of(group: Vec<Finding>) -> Finding {
         }
     }
     let places = if others == 1 { "1 more place".into() } else { format!("{others} more places") };
-    first.message += &format!(" So it is in {places}; together their layers make {} of the error.", percent(share));
+    first.message += &match first.severity {
+        Severity::Note => format!(" So it is in {places}."),
+        _ => format!(" So it is in {places}; together their layers make {} of the error.", percent(share)),
+    };
     first.share = share;
     first
 }
@@ -157,6 +160,12 @@ impl Finding {
 fn is_input_of_linear(cases: &Cases, case: &QuantizerCase) -> bool {
     let weight = || cases.quantizers_of(&case.shown.layer).any(|other| other.shown.operand == Operand::Weight);
     case.role == Role::ChannelsLast && case.shown.operand == Operand::Input && weight()
+}
+
+/// Whether a weight lies on its grid, as GPTQ and AdaRound leave it: rounding it again costs nothing.
+fn is_rounded_already(case: &QuantizerCase) -> bool {
+    const EXACT: f64 = 80.0; // decibels
+    case.weight.is_some() && case.shown.sqnr.is_some_and(|sqnr| sqnr >= EXACT)
 }
 
 /// One algorithm for one layer; for a layer at the root of the model, for all.

@@ -5,17 +5,21 @@
 //! ```
 //!
 //! Ranges that minimize an error clip a little: down to a third is left alone. Ranges of other data are larger: up to
-//! four times is left alone.
+//! four times is left alone. Beyond that it counts what a range that fits would gain: nothing in E4M3, whose values are
+//! as dense at small magnitudes, and nothing where a few large values are clipped so that the others are not lost.
 
 use burn_quant_calibrate::config::Algorithm;
 use burn_quant_core::config::{RangeSource, Rule};
+use burn_quant_ops::numerics::ScaleFormat;
 
 use super::{about, for_layer, literal, number, percent};
-use crate::case::{Cases, QuantizerCase};
+use crate::case::{Cases, QuantizerCase, is_misfit};
 use crate::diagnosis::{Ends, Finding, FindingKind, Operand, Severity};
 
-const TOO_SMALL: f32 = 1.0 / 3.0;
-const TOO_LARGE: f32 = 4.0;
+/// What ranges that fit gain at least, in decibels.
+const GAIN: f64 = 3.0;
+/// Scales of blocks take up what the range of their tensor has too much, down to this signal to noise, in decibels.
+const BLOCKS: f64 = 12.0;
 /// How far ranges that were exchanged may be from fitting.
 const LIKE: f32 = 1.25;
 
@@ -32,6 +36,7 @@ pub(super) fn find(cases: &Cases) -> Vec<Finding> {
             name != case.shown.name && !exchanged.contains(&name) && are_swapped(case, other)
         };
         let finding = match (misfits.iter().find(is_partner), swapped_groups(case)) {
+            _ if is_no_range(case) => Some(no_range(cases, case)),
             (Some(other), _) => {
                 exchanged.push(&other.shown.name);
                 Some(swapped(cases, case, other))
@@ -49,14 +54,24 @@ fn fit(amax: f32, seen: f32) -> f32 {
     if seen > 0.0 { amax / seen } else { 1.0 }
 }
 
-fn is_misfit(fit: f32) -> bool {
-    !(TOO_SMALL..=TOO_LARGE).contains(&fit)
-}
-
-/// Whether most groups do not fit, or some are far off.
+/// Whether some groups do not fit. Data that are not finite fit nothing.
 fn misfits(case: &QuantizerCase) -> bool {
     let known = case.config.range != RangeSource::Dynamic && case.amax.len() == case.seen.len();
-    known && case.amax.iter().zip(&case.seen).any(|(amax, seen)| is_misfit(fit(*amax, *seen)))
+    let finite = case.seen.iter().all(|seen| seen.is_finite());
+    known && finite && case.amax.iter().zip(&case.seen).any(|(amax, seen)| is_misfit(*amax, *seen))
+}
+
+/// Whether a range is nothing that values can be rounded to.
+fn is_no_range(case: &QuantizerCase) -> bool {
+    case.amax.iter().zip(&case.seen).any(|(amax, seen)| !amax.is_finite() || (*amax == 0.0 && *seen > 0.0))
+}
+
+/// Whether ranges that fit gain something, as far as it is known.
+fn gains(case: &QuantizerCase) -> bool {
+    match (case.config.scale, case.refit) {
+        (ScaleFormat::F32, refit) => refit.is_none_or(|gain| gain >= GAIN),
+        _ => case.shown.sqnr.is_none_or(|sqnr| sqnr < BLOCKS),
+    }
 }
 
 /// Whether the ranges of two quantizers of one group each fit when they are exchanged.
@@ -71,7 +86,7 @@ fn are_swapped(a: &QuantizerCase, b: &QuantizerCase) -> bool {
 /// Two channels whose ranges fit when they are exchanged.
 fn swapped_groups(case: &QuantizerCase) -> Option<(usize, usize)> {
     let like = |fit: f32| (1.0 / LIKE..=LIKE).contains(&fit);
-    let off: Vec<usize> = (0..case.amax.len()).filter(|i| is_misfit(fit(case.amax[*i], case.seen[*i]))).collect();
+    let off: Vec<usize> = (0..case.amax.len()).filter(|i| is_misfit(case.amax[*i], case.seen[*i])).collect();
     let &[a, b] = &off[..] else { return None };
     (like(fit(case.amax[a], case.seen[b])) && like(fit(case.amax[b], case.seen[a]))).then_some((a, b))
 }
@@ -125,22 +140,35 @@ fn uncalibrated(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {
     Some(again(cases, case, FindingKind::Uncalibrated, message))
 }
 
+fn no_range(cases: &Cases, case: &QuantizerCase) -> Finding {
+    let wrong = case.amax.iter().zip(&case.seen).find(|(amax, _)| !amax.is_finite() || **amax == 0.0);
+    let (amax, seen) = wrong.map_or((0.0, 0.0), |(amax, seen)| (*amax, *seen));
+    let what = if amax == 0.0 { "everything becomes zero" } else { "nothing can be rounded to it" };
+    let message = format!("A range is {amax}, and the data reach {}: {what}.", number(seen.into()));
+    again(cases, case, FindingKind::Uncalibrated, message)
+}
+
 fn misfit(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {
     let fits: Vec<f32> = case.amax.iter().zip(&case.seen).map(|(amax, seen)| fit(*amax, *seen)).collect();
-    let off = fits.iter().filter(|fit| is_misfit(**fit)).count();
+    let off = case.amax.iter().zip(&case.seen).filter(|(amax, seen)| is_misfit(**amax, **seen)).count();
     let ends = Ends::of(&fits)?;
     let of = if fits.len() == 1 { String::new() } else { format!(" in {off} of {} groups", fits.len()) };
-    if ends.lowest < TOO_SMALL {
+    if ends.lowest < 1.0 / 3.0 {
         let message = format!(
             "The data reach {} times as far as the range{of}; {} of the values are clipped.",
             number((1.0 / ends.lowest).into()),
             percent(case.shown.clipped),
         );
-        return Some(again(cases, case, FindingKind::Saturated, message));
+        return Some(if gains(case) {
+            again(cases, case, FindingKind::Saturated, message)
+        } else {
+            let advice = "Leave it, or give each token a range: one that holds everything rounds the others away.";
+            about(cases, case, FindingKind::Saturated, Severity::Note, (message, advice.into()))
+        });
     }
     // a range that is too large costs bits; that of a channel that other data used may be right
     let weight = case.shown.operand == Operand::Weight;
-    if !weight && off * 2 < fits.len() {
+    if !gains(case) || (!weight && off * 2 < fits.len()) {
         return None;
     }
     let message = format!(
@@ -151,11 +179,18 @@ fn misfit(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {
     Some(again(cases, case, FindingKind::Unused, message))
 }
 
-/// A range that has to be found again.
+/// A range that has to be found again; one that the recipe has set, from data.
 fn again(cases: &Cases, case: &QuantizerCase, kind: FindingKind, message: String) -> Finding {
-    let advice = "Calibrate this quantizer again, with data like these.".to_string();
+    let constant = matches!(case.config.range, RangeSource::Constant(_));
+    let advice = if constant {
+        "Let calibration find this range, with data like these, instead of a constant."
+    } else {
+        "Calibrate this quantizer again, with data like these."
+    };
+    let advice = advice.to_string();
     let mut config = case.config.clone();
     config.learned_ranges = None;
+    config.range = RangeSource::Static;
     about(cases, case, kind, Severity::Broken, (message, advice))
         .with_rule(Rule::set(literal(&case.shown.name), config))
         .with_step(for_layer(&case.shown.layer, Algorithm::Max))

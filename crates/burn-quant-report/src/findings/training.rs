@@ -6,7 +6,7 @@
 
 use burn_quant_core::config::Rule;
 
-use super::{about, decibels, literal, number};
+use super::{about, decibels, is_rounded_already, literal, number};
 use crate::case::{Cases, QuantizerCase};
 use crate::diagnosis::{Finding, FindingKind, Severity};
 use crate::measure::median;
@@ -26,7 +26,7 @@ pub(super) fn find(cases: &Cases) -> Vec<Finding> {
 }
 
 fn of(cases: &Cases, case: &QuantizerCase, distance: f64, middle: f64) -> Option<Finding> {
-    let rounding = case.shown.sqnr?;
+    let rounding = case.shown.sqnr.filter(|_| !is_rounded_already(case))?;
     let own = cases.layer(&case.shown.layer).and_then(|layer| layer.shown.own_sqnr);
     if own.is_some_and(|own| own > rounding - LOSS) {
         return None;
