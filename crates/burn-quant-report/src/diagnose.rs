@@ -20,13 +20,15 @@ use crate::sensitivity::sensitivity;
 ///
 /// Each batch goes through three times: through the float model, through the quantized model whose layers get the
 /// inputs of the float model, and through the quantized model. `forward` runs one batch; it must do the same for both
-/// models. Of several outputs it returns one, or all in one tensor. Sums stay on the device until the last batch. The outputs of the layers of one batch are held at a time.
+/// models. Of several outputs it returns one, or all in one tensor. Sums stay on the device until the last batch. The
+/// outputs of the layers of one batch are held at a time.
 ///
 /// Layers are those of `burn_quant::nn` and those of yours that call
 /// [`TensorQuantizer::layer`](burn_quant_core::quantizer::TensorQuantizer::layer). Of unmodified layers the weights are
-/// looked at. After quantization-aware training without a float model at hand, the float model is the one that the
-/// training began with. Norms that were folded, and layers that were equalized, are to be so in the float model, too:
-/// a layer is compared with the one of the same path. Weights that were rounded while they were solved (GPTQ, AdaRound) are looked at as they are.
+/// looked at. A layer is compared with that of the same path: norms that were folded and layers that were equalized
+/// are to be so in the float model, too. After quantization-aware training without a float model at hand, the float
+/// model is the one that the training began with. Weights that were rounded while they were solved (GPTQ, AdaRound) are
+/// looked at as they are.
 ///
 /// # Errors
 ///

@@ -13,8 +13,10 @@ const COLUMNS: usize = 110;
 /// An output below this ratio, in decibels, is poor.
 const POOR: f64 = 20.0;
 /// What is said of a poor output to which all layers do about the same.
-pub(crate) const SPREAD: &str = ", but the output is poor: all layers do about as much. Take a format of more bits, or let \
-                                 auto-quantize choose the layers that get them";
+pub(crate) const SPREAD: &str = concat!(
+    ", but the output is poor: all layers do about as much. ",
+    "Take a format of more bits, or let auto-quantize choose the layers that get them",
+);
 
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

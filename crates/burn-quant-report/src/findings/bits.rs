@@ -72,7 +72,8 @@ fn another_layer(layer: &LayerCase, least: f64) -> Finding {
     let rounding =
         if least >= NO_NOISE { "nothing".into() } else { format!("no more than to {}", decibels(Some(least))) };
     let message = format!(
-        "Signal to noise of the output is {}, while rounding costs {rounding}: this is not the layer of the float model.",
+        "Signal to noise of the output is {}, while rounding costs {rounding}: this is not the layer of the float \
+         model.",
         decibels(layer.shown.own_sqnr),
     );
     let advice = "Compare with the float model that was quantized: with the norms folded and the layers equalized as \

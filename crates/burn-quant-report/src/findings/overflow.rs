@@ -1,7 +1,7 @@
 //! Values overflow the dtype of the model.
 //!
-//! f16 ends at 65504. The first layer whose output is not finite is told; those after it only hand it on. If it is so in
-//! the float model, that is told instead.
+//! f16 ends at 65504. The first layer whose output is not finite is told; those after it only hand it on. If it
+//! is so in the float model, that is told instead.
 
 use burn::tensor::DType;
 use burn_quant_core::config::Rule;

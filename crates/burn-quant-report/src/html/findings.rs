@@ -40,7 +40,9 @@ fn item(index: usize, finding: &Finding, anchors: &Anchors) -> Markup {
             div {
                 h3 {
                     "F" (index + 1) " " span.badge { (severity) } " " (capitalized(finding.kind.name()))
-                    @if finding.share > 0.0 && finding.severity != Severity::Note { small { " " (number::percent(finding.share)) "\u{a0}% of the error" } }
+                    @if finding.share > 0.0 && finding.severity != Severity::Note {
+                        small { " " (number::percent(finding.share)) "\u{a0}% of the error" }
+                    }
                 }
                 p.at { (anchors.link(&finding.at)) }
                 p { (with_code(&finding.message)) }
