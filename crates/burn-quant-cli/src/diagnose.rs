@@ -11,15 +11,20 @@ use crate::device::Backend;
 use crate::error::CliError;
 use crate::model::{Model, name};
 use crate::output::Output;
-use crate::quantize::{calibrated, calibration, row, window, windows_of, without_data};
+use crate::quantize::{calibrated, calibration, check_folder, row, window, windows_of, without_data};
 use crate::recipe;
 
 /// Quantizes a model in memory, and diagnoses it.
 pub(crate) fn run(options: &DiagnoseOptions, backend: Backend, output: &Output) -> Result<(), CliError> {
     let config = recipe::read(&options.recipe)?;
     options.html.as_deref().map_or(Ok(()), check_page)?;
+    check_folder(&options.folder)?;
     let device = backend.device()?;
     let model = Model::load(&options.folder, &device, output)?;
+    if model.is_quantized() {
+        let folder = options.folder.display();
+        output.warning(format!("`{folder}` is quantized itself: what is said of float is said of it"));
+    }
     let tokenizer = model.tokenizer(None)?;
     let len = options.calibration.tokens.map_or_else(|| window(model.decoder.config()), |tokens| tokens as usize);
     let lengths = [len, options.windows as usize];

@@ -73,10 +73,7 @@ pub(crate) fn run(options: &QuantizeOptions, backend: Backend, output: &Output) 
     let start = Instant::now();
     Staging::check(&options.out)?;
     let failed = CliError::of_model(&options.folder, "quantized");
-    if options.folder.is_file() {
-        let expected = "the folder of a model: `burn-quant convert` makes one of a GGUF file";
-        return Err(CliError::Kind { path: options.folder.clone(), found: "a file", expected });
-    }
+    check_folder(&options.folder)?;
     // what is wrong on the command line is said before anything is loaded
     let recipe = options.recipe.as_deref().map(recipe::read).transpose()?;
     let formats = options.formats.iter().map(|name| recipe::preset(name)).collect::<Result<Vec<_>, _>>()?;
@@ -286,6 +283,15 @@ pub(crate) fn calibration(
     let len = options.tokens.map_or_else(|| window(decoder), |tokens| tokens as usize);
     let tokenizer = Tokenizer::of_path(folder).map_err(CliError::of_model(folder, "used as a tokenizer"))?;
     windows_of(file, &tokenizer, decoder, [len, options.samples as usize], "used for calibration").map(Some)
+}
+
+/// Refuses a file where the folder of a model in float is wanted.
+pub(crate) fn check_folder(path: &Path) -> Result<(), CliError> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    let expected = "the folder of a model: `burn-quant convert` makes one of a GGUF file";
+    Err(CliError::Kind { path: path.into(), found: "a file", expected })
 }
 
 /// Windows of the tokens of a text file.

@@ -448,6 +448,7 @@ fn wrong_usage_is_code_2_and_errors_are_code_1_with_causes_and_help() {
     let out = empty.text("out");
     let fp8 = ["--recipe", "fp8_pc_pt", "--format", "modelopt", "--out", &out];
     run(&[&["quantize", TEXT], &fp8[..]].concat()).failed(1, &["is a file", "burn-quant convert"]);
+    run(&["diagnose", TEXT, "--recipe", "int8", "--text", TEXT]).failed(1, &["is a file", "burn-quant convert"]);
     let refused = run(&["quantize", MODEL, "--recipe", "mxint8", "--format", "compressed-tensors", "--out", &out]);
     assert!(!refused.stderr.contains(".unfinished"), "{}", refused.stderr);
     refused.failed(1, &["the format has no", "burn-quant presets"]);
@@ -467,6 +468,18 @@ fn a_page_takes_the_place_of_a_page_only() {
     diagnose("no/such/page.html").failed(1, &["no/such"]);
     diagnose("page.html").succeeded();
     diagnose("page.html").succeeded();
+}
+
+#[test]
+fn a_diagnosis_says_that_what_it_takes_for_float_is_quantized() {
+    let place = Place::new();
+    let diagnose = |folder: &str| {
+        let arguments = ["--recipe", "int8_wo", "--text", TEXT, "--windows", "1", "--tokens", "16"];
+        run(&[&["diagnose", folder], &arguments[..]].concat()).succeeded().stderr
+    };
+    let words = "is quantized itself: what is said of float is said of it";
+    assert!(diagnose(&place.quantized("fp8_pc_pt", "modelopt", &[])).contains(words));
+    assert!(!diagnose(MODEL).contains(words));
 }
 
 #[test]
