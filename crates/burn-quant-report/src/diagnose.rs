@@ -1,5 +1,7 @@
 //! The diagnosis, step by step.
 
+use std::collections::BTreeMap;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn_quant_core::layout::Role;
@@ -10,7 +12,7 @@ use burn_quant_core::summary::summary;
 
 use crate::case::{self, Cases};
 use crate::diagnosis::{Diagnosis, Metric, Overview, RecipeResult};
-use crate::error::DiagnoseError;
+use crate::error::{DiagnoseError, WeightShape};
 use crate::findings;
 use crate::measure::{LayerNumbers, LayerSums, Passes, of_weights};
 use crate::options::{DiagnoseOptions, DiagnoseProgress};
@@ -32,9 +34,9 @@ use crate::sensitivity::sensitivity;
 ///
 /// # Errors
 ///
-/// [`DiagnoseError::NoData`], [`DiagnoseError::OutputsDiffer`], [`DiagnoseError::NeverCalibrated`], and
-/// [`QuantError::Packed`](burn_quant_core::error::QuantError::Packed) for a packed model: diagnose it before it is
-/// compressed.
+/// [`DiagnoseError::NoData`], [`DiagnoseError::OutputsDiffer`], [`DiagnoseError::WeightsDiffer`],
+/// [`DiagnoseError::NeverCalibrated`], and [`QuantError::Packed`](burn_quant_core::error::QuantError::Packed) for a
+/// packed model: diagnose it before it is compressed.
 ///
 /// # Example
 ///
@@ -72,6 +74,7 @@ pub fn diagnose<M: Module, B, const D: usize>(
     if let Some((name, _)) = uncalibrated {
         return Err(DiagnoseError::NeverCalibrated { name: name.into() });
     }
+    check_weights(&ModelIndex::of(float), &index)?;
     let passes = Passes::new(float, quantized);
     let (mut output, mut done) = (LayerSums::default(), 0);
     for batch in batches {
@@ -117,6 +120,25 @@ pub fn diagnose<M: Module, B, const D: usize>(
     })
 }
 
+/// Refuses models of two architectures: layers that only one of them has are compared with nothing.
+///
+/// Biases and the parameters of norms may differ, as they do where norms were folded.
+fn check_weights(float: &ModelIndex, quantized: &ModelIndex) -> Result<(), DiagnoseError> {
+    let weights = |index: &ModelIndex| -> BTreeMap<String, Vec<usize>> {
+        let weights = index.parameters().iter().filter(|parameter| parameter.shape.len() > 1);
+        weights.map(|weight| (weight.path.clone(), weight.shape.clone())).collect()
+    };
+    let (float, quantized) = (weights(float), weights(quantized));
+    match float.keys().chain(quantized.keys()).find(|path| float.get(*path) != quantized.get(*path)) {
+        None => Ok(()),
+        Some(path) => Err(DiagnoseError::WeightsDiffer {
+            path: path.clone(),
+            float: WeightShape(float.get(path).cloned()),
+            quantized: WeightShape(quantized.get(path).cloned()),
+        }),
+    }
+}
+
 /// Reads what the passes measured.
 fn cases<M: Module>(
     passes: Passes<M>,
@@ -138,7 +160,7 @@ fn cases<M: Module>(
 fn overview<M: Module>(float: &M, quantized: &M, index: &ModelIndex, batches: u64, output: LayerNumbers) -> Overview {
     let enabled: Vec<&TensorQuantizer> =
         index.quantizers.iter().map(|(_, quantizer)| quantizer).filter(|quantizer| quantizer.is_enabled()).collect();
-    let mut formats = std::collections::BTreeMap::new();
+    let mut formats = BTreeMap::new();
     for quantizer in &enabled {
         *formats.entry(quantizer.config().kind()).or_default() += 1;
     }

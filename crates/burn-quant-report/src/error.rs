@@ -22,6 +22,18 @@ pub enum DiagnoseError {
         /// The shape of the quantized output.
         quantized: Vec<usize>,
     },
+    /// A weight is in one of the models only, or has another shape there.
+    #[error(
+        "`{path}` is {float} in the float model and {quantized} in the quantized one: give models of one architecture"
+    )]
+    WeightsDiffer {
+        /// The weight.
+        path: String,
+        /// Its shape in the float model, if it is there.
+        float: WeightShape,
+        /// Its shape in the quantized model, if it is there.
+        quantized: WeightShape,
+    },
     /// A quantizer is enabled, static, and was never calibrated.
     #[error("`{name}` is static and has no range: calibrate it, or disable it")]
     NeverCalibrated {
@@ -31,4 +43,17 @@ pub enum DiagnoseError {
     /// The model cannot be diagnosed: it is packed.
     #[error(transparent)]
     Quant(#[from] QuantError),
+}
+
+/// The shape of a weight, if a model has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightShape(pub Option<Vec<usize>>);
+
+impl std::fmt::Display for WeightShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Some(shape) => write!(f, "of the shape {shape:?}"),
+            None => f.write_str("missing"),
+        }
+    }
 }

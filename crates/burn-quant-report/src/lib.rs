@@ -33,5 +33,5 @@ pub use diagnosis::{
     Better, CurvePoint, Diagnosis, Ends, Finding, FindingKind, Histogram, LayerDiagnosis, Metric, NO_NOISE, Operand,
     Overview, QuantizerDiagnosis, RecipeResult, Sensitivity, Severity,
 };
-pub use error::DiagnoseError;
+pub use error::{DiagnoseError, WeightShape};
 pub use options::{DiagnoseOptions, DiagnoseProgress};

@@ -208,6 +208,13 @@ fn what_cannot_be_diagnosed_is_said() {
     let error = diagnose(&float, &uncalibrated, batch.clone(), forward, DiagnoseOptions::new()).unwrap_err();
     assert!(error.to_string().contains("`second.input_quantizer` is static and has no range"), "{error}");
 
+    let mut wide = float.clone();
+    wide.second.weight = Param::from_tensor(Tensor::ones([1, 3], &device));
+    let error = diagnose(&wide, &quantized, batch.clone(), forward, DiagnoseOptions::new()).unwrap_err();
+    let words =
+        "`second.weight` is of the shape [1, 3] in the float model and of the shape [1, 1] in the quantized one";
+    assert!(error.to_string().starts_with(words), "{error}");
+
     let mut calls = 0;
     let differ = |model: &Pair, batch: &Tensor<2>| {
         calls += 1;
@@ -216,6 +223,26 @@ fn what_cannot_be_diagnosed_is_said() {
     };
     let error = diagnose(&float, &quantized, batch, differ, DiagnoseOptions::new()).unwrap_err();
     assert!(matches!(error, DiagnoseError::OutputsDiffer { batch: 0, .. }), "{error}");
+}
+
+#[derive(Module, Debug)]
+struct Deep {
+    layers: Vec<Linear>,
+}
+
+#[test]
+fn models_of_two_depths_are_refused() {
+    let (_, device) = device();
+    let deep = |layers| Deep { layers: (0..layers).map(|_| LinearConfig::new(2, 2).init(&device)).collect() };
+    let forward = |model: &Deep, x: &Tensor<2>| model.layers.iter().fold(x.clone(), |x, layer| layer.forward(x));
+    let x = [spread([4, 2], &device)];
+    for (float, quantized, words) in [
+        (2, 3, "`layers.2.weight` is missing in the float model and of the shape [2, 2] in the quantized one"),
+        (3, 2, "`layers.2.weight` is of the shape [2, 2] in the float model and missing in the quantized one"),
+    ] {
+        let error = diagnose(&deep(float), &deep(quantized), x.clone(), forward, DiagnoseOptions::new()).unwrap_err();
+        assert!(error.to_string().starts_with(words), "{error}");
+    }
 }
 
 #[test]
