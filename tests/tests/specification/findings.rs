@@ -233,6 +233,13 @@ fn a_range_that_is_no_number_is_told_as_that() {
         let mended = float.diagnosed(&float.quantized(&finding.mend(&recipe), &tokens()), &tokens());
         assert_eq!(mended.findings, [], "{mended}");
     }
+    // a channel of zeros has a range of 0, as it should
+    let float = Siblings::of(weight().slice_fill([0..8, 0..1], 0.0));
+    let recipe = only("query.weight_quantizer", QuantizerConfig::int(8).per_channel());
+    let ranges = ("query.weight_quantizer", &[0.0, 2.0, f32::NAN, 2.0][..]);
+    let diagnosis = float.diagnosed(&float.quantized(&recipe, &tokens()).with_amax(&[ranges]), &tokens());
+    let finding = diagnosis.findings.iter().find(|it| it.kind == FindingKind::Uncalibrated).unwrap();
+    assert!(finding.message.starts_with("A range is NaN, and the data reach 1."), "{}", finding.message);
 }
 
 #[test]

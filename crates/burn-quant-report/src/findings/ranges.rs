@@ -36,7 +36,7 @@ pub(super) fn find(cases: &Cases) -> Vec<Finding> {
             name != case.shown.name && !exchanged.contains(&name) && are_swapped(case, other)
         };
         let finding = match (misfits.iter().find(is_partner), swapped_groups(case)) {
-            _ if is_no_range(case) => Some(no_range(cases, case)),
+            _ if first_of_no_range(case).is_some() => no_range(cases, case),
             (Some(other), _) => {
                 exchanged.push(&other.shown.name);
                 Some(swapped(cases, case, other))
@@ -62,8 +62,8 @@ fn misfits(case: &QuantizerCase) -> bool {
 }
 
 /// Whether a range is nothing that values can be rounded to.
-fn is_no_range(case: &QuantizerCase) -> bool {
-    case.amax.iter().zip(&case.seen).any(|(amax, seen)| !amax.is_finite() || (*amax == 0.0 && *seen > 0.0))
+fn is_no_range(amax: f32, seen: f32) -> bool {
+    !amax.is_finite() || (amax == 0.0 && seen > 0.0)
 }
 
 /// Whether ranges that fit gain something, as far as it is known.
@@ -140,12 +140,17 @@ fn uncalibrated(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {
     Some(again(cases, case, FindingKind::Uncalibrated, message))
 }
 
-fn no_range(cases: &Cases, case: &QuantizerCase) -> Finding {
-    let wrong = case.amax.iter().zip(&case.seen).find(|(amax, _)| !amax.is_finite() || **amax == 0.0);
-    let (amax, seen) = wrong.map_or((0.0, 0.0), |(amax, seen)| (*amax, *seen));
+/// The first range that is none, and what its data reach.
+fn first_of_no_range(case: &QuantizerCase) -> Option<(f32, f32)> {
+    let mut ranges = case.amax.iter().copied().zip(case.seen.iter().copied());
+    ranges.find(|(amax, seen)| is_no_range(*amax, *seen))
+}
+
+fn no_range(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {
+    let (amax, seen) = first_of_no_range(case)?;
     let what = if amax == 0.0 { "everything becomes zero" } else { "nothing can be rounded to it" };
     let message = format!("A range is {amax}, and the data reach {}: {what}.", number(seen.into()));
-    again(cases, case, FindingKind::Uncalibrated, message)
+    Some(again(cases, case, FindingKind::Uncalibrated, message))
 }
 
 fn misfit(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {
@@ -162,7 +167,10 @@ fn misfit(cases: &Cases, case: &QuantizerCase) -> Option<Finding> {
         return Some(if gains(case) {
             again(cases, case, FindingKind::Saturated, message)
         } else {
-            let advice = "Leave it, or give each token a range: one that holds everything rounds the others away.";
+            let advice = match case.shown.operand {
+                Operand::Weight => "Leave it: a range that holds everything rounds the other values away.",
+                _ => "Leave it, or give each token a range: one that holds everything rounds the other values away.",
+            };
             about(cases, case, FindingKind::Saturated, Severity::Note, (message, advice.into()))
         });
     }
