@@ -200,3 +200,33 @@ impl<M: Module> Passes<M> {
         (quantizers, layers.into_iter().map(|(_, path, sums)| (path, sums)).collect())
     }
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+    use burn_quant::{QuantizerConfig, Rule, nn, presets, quantize_weights};
+
+    use super::*;
+
+    /// Elements of the input that were looked at in three passes of one batch.
+    fn sampled(input: Rule) -> usize {
+        let device = Device::flex();
+        let float = nn::LinearConfig::new(2, 2).init(&device);
+        let config = presets::int8_weight_only().with_rule(input);
+        let (quantized, _) = quantize_weights(float.clone(), &config).unwrap();
+        let (passes, x) = (Passes::new(&float, &quantized), Tensor::<2>::ones([3, 2], &device));
+        passes.float().forward(x.clone());
+        passes.forced().forward(x.clone());
+        passes.free().forward(x);
+        let (mut quantizers, layers) = passes.finish();
+        assert_eq!(layers.len(), 1);
+        let sample = quantizers.remove("input_quantizer").unwrap().on_host().sample;
+        sample.iter().map(|values| values.x.len()).sum()
+    }
+
+    #[test]
+    fn inputs_are_sampled_in_one_pass_and_only_where_they_are_rounded() {
+        assert_eq!(sampled(Rule::disable("*input_quantizer")), 0);
+        assert_eq!(sampled(Rule::set("*input_quantizer", QuantizerConfig::int(8).constant(1.0))), 6);
+    }
+}
