@@ -90,8 +90,8 @@ impl Attention {
 /// Attention of queries `[batch, heads, new, features]` to keys and values `[batch, groups, all, features]`, each of
 /// which several heads share; the new tokens are the last of all.
 ///
-/// Flex computes the heads of several queries on all threads, and makes no scores of all heads at once, which is recorded
-/// of a capture too. Elsewhere, and for one query, those that share keys are rows of one product.
+/// Flex computes the heads of several queries on all threads, and makes no scores of all heads at once; a capture
+/// records that. Elsewhere, and for one query, those that share keys are rows of one product.
 fn attention_of(queries: Tensor<4>, keys: Tensor<4>, values: Tensor<4>, window: Option<usize>) -> Tensor<4> {
     let ([batch, heads, tokens, head], [_, groups, all, _]) = (queries.dims(), keys.dims());
     let device = queries.device();
