@@ -93,6 +93,7 @@ fn results_say_where_and_when_they_were_made() {
         "efficientnet",
         "faults",
         "minilm",
+        "onnx",
         "packed-models",
         "residual",
         "smollm2",

@@ -10,7 +10,7 @@ In INT8 an activation at the border between two codes may round the other way, a
 is off by more, and is counted, unless it has integer convolutions, whose sums ONNX Runtime rounds by a factor of its
 own: there 1e-2 is allowed, and 1e-5 where an image is resized. For matrices of classes the line says how many rows have
 the same largest class. With `--time` it prints how many times faster each file runs than `NETWORK-float.onnx`, on one
-thread.
+thread. With `--table` it prints a table in Markdown, with sizes and times, and leaves judging to the reader.
 """
 
 import collections
@@ -67,8 +67,20 @@ def ratio(against, path, inputs):
     return best[0] / best[1]
 
 
+def row(path, off, where, same, times):
+    """A row of the table: a file beside the float one of its network."""
+    network, preset = path.stem.rsplit("-", 1)
+    float_file = path.with_name(f"{network}-float.onnx")
+    size = f"{path.stat().st_size / float_file.stat().st_size:.2f}" if float_file.exists() else "–"
+    cells = [network, f"`{preset}`", size, f"{off:.1e}", where.removesuffix(" products in integers"), same, times]
+    print("| " + " | ".join(cells) + " |")
+
+
 def main():
-    failed = 0
+    failed, table = 0, "--table" in sys.argv[2:]
+    if table:
+        print("| network | preset | file, of f32 | largest difference | products in integers | same class | float / time |")
+        print("|---|---|---|---|---|---|---|")
     for path in sorted(pathlib.Path(sys.argv[1]).glob("*.onnx")):
         case = load_file(path.with_suffix(".safetensors"))
         inputs = {name.removeprefix("input."): x for name, x in case.items() if name.startswith("input.")}
@@ -78,11 +90,15 @@ def main():
             onnx.checker.check_model(str(path), full_check=True)
             found, where, bound = run(path, inputs)
         except Exception as error:
+            if table:
+                raise
             failed += 1
             print(f"{path.stem:45} {str(error).splitlines()[0][:120]}")
             continue
         shapes = [y.shape for y in found], [z.shape for z in outputs]
         if shapes[0] != shapes[1]:
+            if table:
+                raise ValueError(f"{path.stem}: shapes {shapes[0]}, in burn {shapes[1]}")
             failed += 1
             print(f"{path.stem:45} shapes {shapes[0]}, in burn {shapes[1]}")
             continue
@@ -91,16 +107,22 @@ def main():
         failed += not off <= bound
         same = ""
         if found[0].ndim == 2 and len(found[0]) >= 100:
-            same = f", {np.mean(found[0].argmax(1) == outputs[0].argmax(1)):.2%} of classes equal"
+            same = f"{np.mean(found[0].argmax(1) == outputs[0].argmax(1)):.1%}"
         faster = ""
-        if "--time" in sys.argv[2:]:
+        if table or "--time" in sys.argv[2:]:
             network = path.stem.rsplit("-", 1)[0]
             against = path.with_name(f"{network}-float.onnx")
             if against.exists():
-                faster = f", {ratio(against, path, inputs):.2f} times as fast as float"
+                faster = f"{ratio(against, path, inputs):.2f}"
+        if table:
+            row(path, off, where, same or "–", faster or "–")
+            continue
+        same = same and f", {same} of classes equal"
+        faster = faster and f", {faster} times as fast as float"
         print(f"{path.stem:45} {off:.1e}  {where}{same}{faster}{'' if off <= bound else '  FAILED'}")
-    print(f"{failed} failed")
-    return failed > 0
+    if not table:
+        print(f"{failed} failed")
+    return failed > 0 and not table
 
 
 sys.exit(main())

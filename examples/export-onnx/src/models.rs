@@ -17,7 +17,7 @@ use crate::case::Case;
 /// Sentences and tokens of a batch.
 const BATCH: [usize; 2] = [8, 64];
 
-/// MiniLM-L6 in float and in the presets that ONNX Runtime runs fast, for batches of any size of 64 tokens.
+/// MiniLM-L6 in float and in the presets that ONNX Runtime runs fast, for batches of any size and sentences of any length.
 pub(crate) fn minilm(models: &Path, out: &Path, device: &Device) -> Result<Vec<String>, Failure> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../char-gpt/data/moby-dick.txt.gz");
     let mut text = String::new();
@@ -33,8 +33,8 @@ pub(crate) fn minilm(models: &Path, out: &Path, device: &Device) -> Result<Vec<S
     for (preset, config) in configs {
         let calibrate = |model: &MiniLm| task.calibration.iter().for_each(|batch| drop(model.forward(batch)));
         let (model, _) = quantize(float.clone(), &config, calibrate)?;
-        let batch = |sentences: usize| words(&task.calibration, sentences, device);
-        let (words, padding) = batch(BATCH[0]);
+        let batch = |sizes: [usize; 2]| words(&task.calibration, sizes, device);
+        let (words, padding) = batch(BATCH);
         let y = model.forward(&Sentences { words: words.clone(), padding: padding.clone() });
         let files = [
             ("", Exporter::new()),
@@ -48,7 +48,7 @@ pub(crate) fn minilm(models: &Path, out: &Path, device: &Device) -> Result<Vec<S
             _ => &files[..1],
         };
         for (suffix, exporter) in of_preset {
-            let onnx = write(&model, [batch(3), batch(5)], exporter.clone())?;
+            let onnx = write(&model, [[3, 20], [5, 20], [3, 28]].map(batch), exporter.clone())?;
             let name = format!("minilm-{preset}{suffix}");
             onnx.save(out.join(format!("{name}.onnx")))?;
             let case = Case::new().integers("input.words", words.clone()).booleans("input.padding", padding.clone());
@@ -124,14 +124,14 @@ pub(crate) fn characters(out: &Path, device: &Device) -> Result<Vec<String>, Fai
 
 type Words = (Tensor<2, Int>, Tensor<2, Bool>);
 
-fn write(model: &MiniLm, batches: [Words; 2], exporter: Exporter) -> Result<OnnxModel, Failure> {
+fn write(model: &MiniLm, batches: [Words; 3], exporter: Exporter) -> Result<OnnxModel, Failure> {
     let forward = |model: &MiniLm, (words, padding): Words| model.forward(&Sentences { words, padding });
-    Ok(exporter.with_input_names(["words", "padding"]).export_any_size(model, batches, forward)?)
+    let exporter = exporter.with_input_names(["words", "padding"]).with_axis_names(["batch", "tokens"]);
+    Ok(exporter.export_any_size(model, batches, forward)?)
 }
 
 /// Sentences of the calibration data, cut or padded to as many tokens.
-fn words(batches: &[Sentences], sentences: usize, device: &Device) -> Words {
-    let [_, tokens] = BATCH;
+fn words(batches: &[Sentences], [sentences, tokens]: [usize; 2], device: &Device) -> Words {
     let words = Tensor::<2, Int>::zeros([sentences, tokens], device);
     let padding = Tensor::<2, Int>::ones([sentences, tokens], device);
     let mut at = 0;

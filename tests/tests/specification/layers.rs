@@ -10,7 +10,7 @@ use burn_quant::nn as quant;
 use burn_quant::nn::attention::MhaInput;
 use burn_quant::place::{WeightLayout, WeightLayouts};
 use burn_quant::{QuantConfig, QuantizerConfig, Quantizers, Rule, presets, quantize, quantize_with};
-use burn_quant_tests::device;
+use burn_quant_tests::{device, devices};
 
 use crate::{assert_close, spread, values};
 
@@ -413,4 +413,21 @@ fn every_expert_is_calibrated_and_those_without_tokens_borrow_ranges() {
     assert_eq!(borrowing, ["experts.2.linear_inner.input_quantizer", "experts.2.linear_outer.input_quantizer"]);
     assert!(report.layers.iter().all(|layer| layer.steps[0].skipped == Some(SkipReason::NoTokens)));
     assert!(values(model.experts[2].forward(tokens)).iter().all(|y| y.is_finite()), "it can run");
+}
+
+/// A batch of nothing has a result of nothing, whichever length is 0.
+#[test]
+fn linear_layers_take_batches_of_nothing() {
+    for (name, device) in devices() {
+        let layer = quant::LinearConfig::new(24, 5).init(&device);
+        let run = |layer: &quant::Linear| drop(layer.forward(spread::<2>([4, 24], &device)));
+        let (int8, _) = quantize(layer.clone(), &presets::int8_default(), run).unwrap();
+        for layer in [layer, int8] {
+            for [batch, tokens] in [[0, 2], [2, 0], [0, 0]] {
+                let y = layer.forward(Tensor::<3>::zeros([batch, tokens, 24], &device));
+                assert_eq!(y.dims(), [batch, tokens, 5], "{name}");
+            }
+            assert_eq!(layer.forward(Tensor::<2>::zeros([0, 24], &device)).dims(), [0, 5], "{name}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use burn::tensor::ops::{
 };
 use burn::tensor::{Bool, DType, Device, IndexingUpdateOp as Update, Int, Tensor, activation, s};
 use burn_quant_graph::Values;
-use burn_quant_onnx::{OnnxError, OnnxModel, export};
+use burn_quant_onnx::{OnnxModel, export};
 use burn_quant_tests::device;
 
 use crate::onnx_runtime::{Files, Nothing, Read};
@@ -133,6 +133,28 @@ fn elementwise_operations() {
             .collect::<Vec<_>>()
     };
     to.add("shifts_of_unsigned", "BitShift 2, Cast 3", ids(&[7, 8, 250, 1 << 30], [4], &device), unsigned);
+    let by = (ids(&[7, -7, 1 << 27, -9, 0, -(1 << 28)], [6], &device), ids(&[3, 1, 0, 4, 20, 2], [6], &device));
+    to.add(
+        "shifts_by_tensors",
+        "Div, Mod, Mul, Pow 2, Sub",
+        by.clone(),
+        |(x, by): (Tensor<1, Int>, Tensor<1, Int>)| {
+            vec![x.clone().bitwise_left_shift(by.clone()), x.bitwise_right_shift(by)]
+        },
+    );
+    let unsigned = |(x, by): (Tensor<1, Int>, Tensor<1, Int>)| {
+        let (x, by) = (x.abs().cast(DType::U32), by.cast(DType::U32));
+        vec![x.clone().bitwise_left_shift(by.clone()), x.bitwise_right_shift(by)]
+            .into_iter()
+            .map(|x: Tensor<1, Int>| x.cast(DType::I64))
+            .collect::<Vec<_>>()
+    };
+    to.add("shifts_of_unsigned_by_tensors", "Abs, BitShift 2, Cast 4", by, unsigned);
+    // in each quarter, and on the axes
+    let sides = Tensor::<2>::from_data([[1.5, 1.5, -1.5, -1.5, 1e30, 0.0], [0.0, 2.0, -2.0, 0.0, -3.0, 4.0]], &device);
+    let other = Tensor::<2>::from_data([[0.5, -0.5, -0.5, 0.5, 1.0, 0.0], [2.0, 0.0, 0.0, -2.0, 1e-9, -1e30]], &device);
+    let angle = "Add, Atan, Div, Equal, Less 2, Mul, Neg, Sign, Where 3";
+    to.add("atan2", angle, (sides, other), |(y, x): (Tensor<2>, Tensor<2>)| y.atan2(x));
     to.add("hypot", "Add, Cast 3, Mul 2, Sqrt", (x.clone() * 1e25, y.clone() * 1e25), |(x, y): (Tensor<2>, _)| {
         x.hypot(y)
     });
@@ -410,16 +432,6 @@ fn operations_of_any_size() {
 #[test]
 fn operations_without_a_form_are_named() {
     let (_, device) = device();
-    let x = spread::<2>([3, 4], &device);
-    let refused = |forward: fn(Tensor<2>) -> Tensor<2>| {
-        let error: OnnxError = export(&Nothing, x.clone(), |_: &Nothing, x| forward(x)).unwrap_err();
-        error.to_string()
-    };
-    assert_eq!(refused(|x| x.clone().atan2(x)), "`ArcTan2` has no form in ONNX here: compute it before, or without it");
-    assert_eq!(
-        refused(|x| x.clone().int().bitwise_left_shift(x.int()).float()),
-        "`BitwiseLeftShift` has no form in ONNX here: the number of bits is a tensor; shift by one number"
-    );
     let lanczos = |_: &Nothing, x: Tensor<4>| {
         interpolate(x, InterpolateOptions::new(InterpolateMode::Lanczos3).with_output_size([8, 8]))
     };

@@ -29,6 +29,12 @@ struct Arguments {
     /// The folder with published models that `examples/pretrained/fetch.sh` filled.
     #[arg(long, env = "BURN_QUANT_MODELS")]
     models: Option<PathBuf>,
+    /// The folder that `cargo run --release -p export-onnx -- --trained --models DIR --out FOLDER` wrote.
+    #[arg(long)]
+    onnx: Option<PathBuf>,
+    /// A Python with the packages onnx, onnxruntime, safetensors and numpy.
+    #[arg(long, env = "BURN_QUANT_ORT")]
+    python: Option<PathBuf>,
     /// Where to write.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results/evidence"))]
     out: PathBuf,
@@ -70,6 +76,8 @@ enum Name {
     Costs,
     /// Packed models beside their float selves: bytes and speed.
     PackedModels,
+    /// Exported files in ONNX Runtime: size, difference, speed, and which kernels ran.
+    Onnx,
     /// A layer with burn's own quantized tensors beside a packed one.
     BurnsOwn,
     /// A classifier of photographs by recipe.
@@ -96,6 +104,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Name::SmolLm2 => tables::smollm2(models()?)?,
         Name::SmolLm2Files => tables::smollm2_files(models()?)?,
         Name::Costs => costs::costs()?,
+        Name::Onnx => {
+            let folder = arguments.onnx.as_deref().ok_or("this table needs `--onnx FOLDER`: see `--help`")?;
+            let python = arguments.python.as_deref().ok_or("this table needs `--python PYTHON`, or BURN_QUANT_ORT")?;
+            tables::onnx(python, folder)?
+        }
         Name::PackedModels => packed::models(models()?)?,
         Name::BurnsOwn => packed::burns_own()?,
         Name::EfficientNet => tables::efficientnet(models()?)?,
@@ -127,7 +140,7 @@ impl Name {
         Some(match self {
             // five photographs are no axis
             Name::Faults | Name::Residual | Name::EfficientNet | Name::SmolLm2Files | Name::Costs => return None,
-            Name::PackedModels | Name::BurnsOwn => return None,
+            Name::PackedModels | Name::BurnsOwn | Name::Onnx => return None,
             Name::Cnn => ("A small network on Fashion-MNIST", accuracy("accuracy in percent, mean of ten seeds")),
             Name::CharGpt => ("A character-level GPT", Axis::linear("bits per character").lower_is_better()),
             Name::AutoQuantizeCnn => {

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use burn_quant_benches::{device, moby_dick};
 use diagnose::{Fault, Trial};
@@ -68,6 +69,20 @@ impl Evidence {
         }
         let dots = vec![self.header.get(2).cloned().unwrap_or_default()];
         Rows { title: title.into(), note: "bits".into(), x, dots, tick: "float".into(), rows }
+    }
+}
+
+/// Exported files in ONNX Runtime, as the script beside their example prints them.
+pub(crate) fn onnx(python: &Path, folder: &Path) -> Made {
+    let run = Command::new(python).arg(example("export-onnx/check.py")).arg(folder).arg("--table").output();
+    let run = run.map_err(|error| format!("{}: {error}", python.display()))?;
+    if !run.status.success() {
+        return Err(String::from_utf8_lossy(&run.stderr).into());
+    }
+    let evidence = Evidence::read(&String::from_utf8(run.stdout)?);
+    match evidence.rows.is_empty() {
+        true => Err(format!("{}: no files", folder.display()).into()),
+        false => Ok(evidence),
     }
 }
 

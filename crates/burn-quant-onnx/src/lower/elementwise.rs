@@ -1,5 +1,7 @@
 //! Operations of elements, one by one: those of floats, of integers and of booleans, and activations.
 
+use std::f64::consts::{FRAC_PI_2, PI};
+
 use burn::tensor::DType;
 use burn_quant_graph::ir::{
     ActivationOperationIr, BinaryOpIr, BoolOperationIr, CrossOpIr, FloatOperationIr, IntOperationIr, ScalarIr,
@@ -55,9 +57,8 @@ impl Lowering<'_> {
             }
             Op::Random(_) => Err(self.refused("a file computes the same each time; draw numbers before")),
             Op::Hypot(op) => self.hypotenuse(op),
-            Op::ArcTan2(_) | Op::Quantize(_) | Op::Dequantize(_) => {
-                Err(self.refused("compute it before, or without it"))
-            }
+            Op::ArcTan2(op) => self.angle(op),
+            Op::Quantize(_) | Op::Dequantize(_) => Err(self.refused("compute it before, or without it")),
         }
     }
 
@@ -75,9 +76,8 @@ impl Lowering<'_> {
             Op::BitwiseNot(op) => self.plain(&op.out, "BitwiseNot", &[&op.input]),
             Op::BitwiseLeftShiftScalar(op) => self.shifted(op, "LEFT"),
             Op::BitwiseRightShiftScalar(op) => self.shifted(op, "RIGHT"),
-            Op::BitwiseLeftShift(_) | Op::BitwiseRightShift(_) => {
-                Err(self.refused("the number of bits is a tensor; shift by one number"))
-            }
+            Op::BitwiseLeftShift(op) => self.shifted_by(op, "LEFT"),
+            Op::BitwiseRightShift(op) => self.shifted_by(op, "RIGHT"),
         }
     }
 
@@ -89,20 +89,57 @@ impl Lowering<'_> {
         if !(0..dtype.size() as i64 * 8 - 1).contains(&places) {
             return Err(self.refused(format!("a shift by {places}; shift {dtype:?} by less than their bits")));
         }
-        if matches!(dtype, DType::U8 | DType::U32 | DType::U64) {
+        if let DType::U8 | DType::U32 | DType::U64 = dtype {
             let inputs = vec![self.value(&op.lhs)?, self.scalar(ScalarIr::Int(places), dtype)?];
             self.emit_as(&op.out, "BitShift", inputs, vec![("direction", Attribute::Text(direction))]);
             return Ok(());
         }
-        let power = self.scalar(ScalarIr::Int(1 << places), dtype)?;
-        let mut value = self.value(&op.lhs)?;
-        if direction == "LEFT" {
-            self.emit_as(&op.out, "Mul", vec![value, power], vec![]);
+        let (value, power) = (self.value(&op.lhs)?, self.scalar(ScalarIr::Int(1 << places), dtype)?);
+        self.times_power(value, power, direction, &op.out);
+        Ok(())
+    }
+
+    /// The same by a tensor of places, each less than the bits that a number has.
+    fn shifted_by(&mut self, op: &BinaryOpIr, direction: &'static str) -> Result<(), OnnxError> {
+        let (value, places) = (self.value(&op.lhs)?, self.value(&op.rhs)?);
+        let dtype = op.lhs.dtype;
+        if let DType::U8 | DType::U32 | DType::U64 = dtype {
+            self.emit_as(&op.out, "BitShift", vec![value, places], vec![("direction", Attribute::Text(direction))]);
             return Ok(());
         }
+        let two = self.scalar(ScalarIr::Int(2), dtype)?;
+        let power = self.emit("Pow", vec![two, places], vec![]);
+        self.times_power(value, power, direction, &op.out);
+        Ok(())
+    }
+
+    /// A signed integer times a power of two, or divided by it and rounded down.
+    fn times_power(&mut self, value: String, power: String, direction: &str, out: &TensorIr) {
+        if direction == "LEFT" {
+            return self.emit_as(out, "Mul", vec![value, power], vec![]);
+        }
         let rest = self.emit("Mod", vec![value.clone(), power.clone()], vec![]);
-        value = self.emit("Sub", vec![value, rest], vec![]);
-        self.emit_as(&op.out, "Div", vec![value, power], vec![]);
+        let value = self.emit("Sub", vec![value, rest], vec![]);
+        self.emit_as(out, "Div", vec![value, power], vec![]);
+    }
+
+    /// The angle of `(x, y)`: that of the quotient, turned by half a circle to the left of zero.
+    fn angle(&mut self, op: &BinaryOpIr) -> Result<(), OnnxError> {
+        let (y, x, dtype) = (self.value(&op.lhs)?, self.value(&op.rhs)?, op.out.dtype);
+        let number = |lowering: &mut Self, value: f64| lowering.scalar(ScalarIr::Float(value), dtype);
+        let (zero, half, quarter) = (number(self, 0.0)?, number(self, PI)?, number(self, FRAC_PI_2)?);
+        let [is_left, is_below] = [&x, &y].map(|value| self.emit("Less", vec![value.clone(), zero.clone()], vec![]));
+        let sign = self.emit("Sign", vec![y.clone()], vec![]);
+        let quotient = self.emit("Div", vec![y, x.clone()], vec![]);
+        let angle = self.emit("Atan", vec![quotient], vec![]);
+        let opposite = self.emit("Neg", vec![half.clone()], vec![]);
+        let turn = self.emit("Where", vec![is_below, opposite, half], vec![]);
+        let turned = self.emit("Add", vec![angle.clone(), turn], vec![]);
+        let angle = self.emit("Where", vec![is_left, turned, angle], vec![]);
+        // straight up, straight down, and nowhere
+        let is_upright = self.emit("Equal", vec![x, zero], vec![]);
+        let upright = self.emit("Mul", vec![sign, quarter], vec![]);
+        self.emit_as(&op.out, "Where", vec![is_upright, upright, angle], vec![]);
         Ok(())
     }
 
