@@ -33,7 +33,7 @@ struct Options {
     /// Only presets of this name.
     #[arg(long)]
     preset: Option<String>,
-    /// The folder that `examples/pretrained/fetch.sh` made: MiniLM, in place of the small networks.
+    /// The folder that `examples/pretrained/fetch.sh` made: MiniLM and SmolLM2, in place of the small networks.
     #[arg(long)]
     models: Option<PathBuf>,
     /// Trains the network of the first example and the language model of characters, in place of the small networks.
@@ -51,6 +51,7 @@ fn main() -> Result<(), Failure> {
         let mut written = Vec::new();
         if let Some(models) = &options.models {
             written.extend(models::minilm(models, &options.out, &device)?);
+            written.extend(models::smollm2(models, &options.out, &device)?);
         }
         if options.trained {
             written.extend(models::images(&options.out, &device)?);

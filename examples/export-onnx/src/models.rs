@@ -1,4 +1,4 @@
-//! Published and trained models: a sentence encoder, and a language model of characters.
+//! Published and trained models: a sentence encoder, a language model, and what the examples train.
 
 use std::io::Read;
 use std::path::Path;
@@ -6,10 +6,12 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
 use burn_quant::{QuantConfig, QuantizerConfig, Rule, presets, quantize};
+use burn_quant_llm::Decoder;
 use burn_quant_onnx::{Exporter, OnnxModel};
 use char_gpt::model::{CharGpt, Size};
 use fashion_mnist::model::Cnn;
 use pretrained::minilm::{self, MiniLm, Sentences};
+use pretrained::smollm::{self, SmolLm};
 
 use crate::Failure;
 use crate::case::Case;
@@ -17,12 +19,10 @@ use crate::case::Case;
 /// Sentences and tokens of a batch.
 const BATCH: [usize; 2] = [8, 64];
 
-/// MiniLM-L6 in float and in the presets that ONNX Runtime runs fast, for batches of any size and sentences of any length.
+/// MiniLM-L6 in float and in the presets that ONNX Runtime runs fast, for batches of any size and sentences of any
+/// length.
 pub(crate) fn minilm(models: &Path, out: &Path, device: &Device) -> Result<Vec<String>, Failure> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../char-gpt/data/moby-dick.txt.gz");
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(std::fs::File::open(path)?).read_to_string(&mut text)?;
-    let (float, task) = minilm::published(models, &text, device)?;
+    let (float, task) = minilm::published(models, &moby_dick()?, device)?;
     let configs = [
         ("float", QuantConfig::new()),
         ("int8_smoothquant", presets::int8_smoothquant()),
@@ -57,6 +57,44 @@ pub(crate) fn minilm(models: &Path, out: &Path, device: &Device) -> Result<Vec<S
         }
     }
     Ok(written)
+}
+
+/// SmolLM2-135M in float and with weights of 8 and 4 bits, for prompts of any length: the logits of all tokens.
+pub(crate) fn smollm2(models: &Path, out: &Path, device: &Device) -> Result<Vec<String>, Failure> {
+    let model = SmolLm::open(&models.join(smollm::FILE), device)?;
+    let text = moby_dick()?;
+    let window = &model.texts(&text, 1, 1)?.held_out[0];
+    let prompt = |[batch, tokens]: [usize; 2]| {
+        let ids: Vec<i32> = window.iter().take(batch * tokens).map(|id| *id as i32).collect();
+        Tensor::<1, Int>::from_data(ids.as_slice(), device).reshape([batch, tokens])
+    };
+    let forward = |decoder: &Decoder, tokens: Tensor<2, Int>| decoder.forward(tokens, &mut decoder.cache());
+    let exporter = Exporter::new().with_opset(23).with_input_names(["tokens"]).with_axis_names(["batch", "tokens"]);
+    let int4 = QuantizerConfig::int(4).per_block(32);
+    let mut written = Vec::new();
+    for (preset, config) in [
+        ("float", QuantConfig::new()),
+        ("int8_weight_only", presets::int8_weight_only()),
+        ("int4_block_32", QuantConfig::new().with_rule(Rule::set("*layers.*weight_quantizer", int4))),
+    ] {
+        let (decoder, _) = quantize(model.decoder.clone(), &config, |_: &Decoder| {})?;
+        let onnx = exporter.export_any_size(&decoder, [[2, 5], [3, 5], [2, 7]].map(prompt), forward)?;
+        let name = format!("smollm2-{preset}");
+        onnx.save(out.join(format!("{name}.onnx")))?;
+        let tokens = prompt([1, 64]);
+        let case = Case::new().integers("input.tokens", tokens.clone());
+        case.floats("output.output", forward(&decoder, tokens)).save(&out.join(format!("{name}.safetensors")))?;
+        written.push(name);
+    }
+    Ok(written)
+}
+
+/// The text that models are calibrated with and asked about.
+fn moby_dick() -> Result<String, Failure> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../char-gpt/data/moby-dick.txt.gz");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(std::fs::File::open(path)?).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// The network of the first example, trained, with 500 images of the test set.
