@@ -4,6 +4,7 @@ pub mod calibration;
 
 use std::io::Read;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
@@ -41,6 +42,21 @@ pub fn moby_dick() -> String {
     let file = std::fs::File::open(path).expect("the text is in the repository");
     flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("the text is gzipped");
     text
+}
+
+/// Returns the table of exported files in ONNX Runtime that the script beside their example prints, in Markdown.
+///
+/// # Errors
+///
+/// If the script does not run, or a file is wrong.
+pub fn onnx_runtime_table(python: &Path, folder: &Path) -> Result<String, Box<dyn std::error::Error>> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/export-onnx/check.py");
+    let run = Command::new(python).arg(script).arg(folder).arg("--table").output();
+    let run = run.map_err(|error| format!("{}: {error}", python.display()))?;
+    match run.status.success() {
+        true => Ok(String::from_utf8(run.stdout)?),
+        false => Err(String::from_utf8_lossy(&run.stderr).into()),
+    }
 }
 
 /// Normal data, `[4096, 4096]`.

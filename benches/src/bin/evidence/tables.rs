@@ -2,9 +2,8 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use burn_quant_benches::{device, moby_dick};
+use burn_quant_benches::{device, moby_dick, onnx_runtime_table};
 use diagnose::{Fault, Trial};
 use plot::{Axis, Better, Row, Rows};
 use pretrained::smollm::{SmolLm, Written};
@@ -74,12 +73,7 @@ impl Evidence {
 
 /// Exported files in ONNX Runtime, as the script beside their example prints them.
 pub(crate) fn onnx(python: &Path, folder: &Path) -> Made {
-    let run = Command::new(python).arg(example("export-onnx/check.py")).arg(folder).arg("--table").output();
-    let run = run.map_err(|error| format!("{}: {error}", python.display()))?;
-    if !run.status.success() {
-        return Err(String::from_utf8_lossy(&run.stderr).into());
-    }
-    let evidence = Evidence::read(&String::from_utf8(run.stdout)?);
+    let evidence = Evidence::read(&onnx_runtime_table(python, folder)?);
     match evidence.rows.is_empty() {
         true => Err(format!("{}: no files", folder.display()).into()),
         false => Ok(evidence),

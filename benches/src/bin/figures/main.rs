@@ -114,6 +114,8 @@ fn main() {
         ("packed MiniLM", packed::minilm),
         ("ONNX files", graph::files),
         ("MiniLM from a graph", graph::minilm),
+        ("replays of published models", graph::replays),
+        ("ONNX Runtime", graph::runtime),
         ("golden", golden),
         ("calibration gain on golden models", golden_gain),
     ];
