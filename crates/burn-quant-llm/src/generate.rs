@@ -132,7 +132,8 @@ pub struct Generator<'a> {
 impl<'a> Generator<'a> {
     /// Reads a prompt.
     ///
-    /// The logits of its last token alone are computed.
+    /// The logits of its last token alone are computed. Keys and values are cached as codes if the quantizers of all
+    /// layers have a packed form for it, and in floats otherwise: [`Generator::cache`] tells.
     ///
     /// # Errors
     ///
