@@ -2,6 +2,8 @@
 
 use burn::nn::attention::{MhaInput, MultiHeadAttention, MultiHeadAttentionConfig, generate_autoregressive_mask};
 use burn::tensor::activation::softmax;
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Int, Tensor};
 use burn_quant::nn::attention as quant;
 use burn_quant::{QuantizerConfig, Rule, presets, quantize};
@@ -98,5 +100,56 @@ fn attention_of_layers_is_one_node_where_it_is_asked_for() {
     let onnx = exporter.export(&Nothing, inputs.clone(), turned).unwrap();
     assert_eq!((count(&onnx, "Attention"), count(&onnx, "Transpose")), (1, 1), "{onnx}");
     files.add("turned", &onnx, inputs.clone(), turned(&Nothing, inputs));
+    files.check();
+}
+
+/// What products broadcast, and scales without a root, the node of ONNX has not.
+#[test]
+fn attention_that_onnx_does_not_have_is_arithmetic() {
+    let (_, device) = device();
+    let mut files = Files::new();
+    let exporter = Exporter::new().with_fused_attention();
+    let x = |heads: [usize; 4]| spread::<4>(heads, &device);
+    type Three = (Tensor<4>, Tensor<4>, Tensor<4>);
+    let forward = |_: &Nothing, (q, k, v): Three| softmax(q.matmul(k.swap_dims(2, 3)) * 0.3, 3).matmul(v);
+    for (name, q, k, v, expected) in [
+        ("features_of_values", [2, 3, 4, 8], [2, 3, 5, 8], [2, 3, 5, 6], 1),
+        ("one_head_of_values", [2, 3, 4, 8], [2, 3, 5, 8], [2, 1, 5, 8], 0),
+        ("values_of_one", [2, 3, 4, 8], [2, 3, 5, 8], [1, 3, 5, 8], 0),
+        ("more_heads_of_values", [1, 1, 4, 8], [1, 1, 5, 8], [2, 3, 5, 8], 0),
+    ] {
+        let inputs = (x(q), x(k), x(v));
+        let onnx = exporter.export(&Nothing, inputs.clone(), forward).unwrap();
+        assert_eq!(count(&onnx, "Attention"), expected, "{name}: {onnx}");
+        files.add(name, &onnx, inputs.clone(), forward(&Nothing, inputs));
+    }
+
+    let masked = |_: &Nothing, (q, k, mask): (Tensor<4>, Tensor<4>, Tensor<4, Bool>)| {
+        softmax((q.matmul(k.clone().swap_dims(2, 3)) * 0.3).mask_fill(mask, -1e9), 3).matmul(k)
+    };
+    for (name, heads, mask, is_masked, expected) in [
+        // a column for all keys masks whole rows, or none
+        ("one_column", [2, 2], [1, 2, 4, 1], false, 1),
+        ("one_element", [2, 2], [2, 1, 1, 1], false, 1),
+        ("one_row", [2, 2], [2, 1, 1, 5], true, 1),
+        ("more_heads_of_masks", [1, 1], [2, 3, 4, 5], true, 0),
+    ] {
+        let [batch, heads] = heads;
+        let count_of: usize = mask.iter().product();
+        let places = Tensor::<1, Int>::arange(0..count_of as i64, &device).reshape(mask);
+        let mask = if is_masked { places.remainder_scalar(3).equal_elem(1) } else { places.lower_elem(0) };
+        let inputs = (x([batch, heads, 4, 8]), x([batch, heads, 5, 8]), mask);
+        let onnx = exporter.export(&Nothing, inputs.clone(), masked).unwrap();
+        assert_eq!(count(&onnx, "Attention"), expected, "{name}: {onnx}");
+        files.add(name, &onnx, inputs.clone(), masked(&Nothing, inputs));
+    }
+
+    for (name, scale, expected) in [("scaled", 0.3, 1), ("turned_around", -0.3, 0), ("all_equal", 0.0, 0)] {
+        let options = AttentionModuleOptions { scale: Some(scale), ..Default::default() };
+        let forward = |_: &Nothing, x: Tensor<4>| attention(x.clone(), x.clone(), x, None, None, options);
+        let onnx = exporter.export(&Nothing, x([2, 2, 4, 8]), forward).unwrap();
+        assert_eq!(count(&onnx, "Attention"), expected, "{name}: {onnx}");
+        files.add(name, &onnx, x([2, 2, 4, 8]), forward(&Nothing, x([2, 2, 4, 8])));
+    }
     files.check();
 }

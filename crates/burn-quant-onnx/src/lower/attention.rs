@@ -40,7 +40,7 @@ impl Lowering<'_> {
     pub(super) fn attention(&mut self, op: &AttentionOpIr) -> Result<(), OnnxError> {
         let dtype = op.query.dtype;
         let (query, mut key, mut value) = (self.value(&op.query)?, self.value(&op.key)?, self.value(&op.value)?);
-        let scale: f64 = op.options.scale.map_or_else(|| 1.0 / (op.query.shape[3] as f64).sqrt(), |scale| scale.elem());
+        let scale = scale_of(op);
         if self.is_attention_of_onnx(op) {
             let causal = ("is_causal", Attribute::Int(op.options.is_causal.into()));
             let attributes = vec![causal, ("scale", Attribute::Float(scale as f32))];
@@ -91,7 +91,8 @@ impl Lowering<'_> {
             return Ok(false);
         }
         let Some(Recorded { query, turned_key, scale, masks }) = self.shares(&product.lhs) else { return Ok(false) };
-        if !masks.is_empty() && !self.fused_attention {
+        let of_heads = query.shape[..2] == turned_key.shape[..2] && query.shape[..2] == product.rhs.shape[..2];
+        if !of_heads || !masks.is_empty() && !self.fused_attention {
             return Ok(false);
         }
         let key = match self.graph.producer(turned_key.id).map(|at| &self.graph.operations()[at]) {
@@ -104,14 +105,19 @@ impl Lowering<'_> {
             }
         };
         let mut inputs = vec![self.value(&query)?, key, self.value(&product.rhs)?];
-        let of_all_queries = masks.iter().all(|mask| mask.shape[2] == 1);
+        let is_one = |axis: usize| masks.iter().all(|mask| mask.shape[axis] == 1);
+        let repeated = [2, 3].map(is_one);
         let masks = masks.iter().map(|mask| self.value(mask)).collect::<Result<Vec<_>, _>>()?;
         if let Some(masked) = masks.into_iter().reduce(|a, b| self.emit("Or", vec![a, b], vec![])) {
             let mut kept = self.emit("Not", vec![masked], vec![]);
-            if of_all_queries {
-                // ONNX Runtime wants a row for each query
-                let queries = self.graph.lengths(&query)[2].clone();
-                let shape = self.shape(&[Length::Fixed(1), Length::Fixed(1), queries, Length::Fixed(1)])?;
+            if repeated.contains(&true) {
+                // ONNX Runtime wants a row for each query, and a column for each key
+                let lengths = self.graph.lengths(&product.lhs);
+                let [queries, keys] = [2, 3].map(|axis| match repeated[axis - 2] {
+                    true => lengths[axis].clone(),
+                    false => Length::Fixed(1),
+                });
+                let shape = self.shape(&[Length::Fixed(1), Length::Fixed(1), queries, keys])?;
                 kept = self.emit("Expand", vec![kept, shape], vec![]);
             }
             inputs.push(kept);
@@ -145,9 +151,10 @@ impl Lowering<'_> {
                     scores = &op.lhs;
                 }
                 OperationIr::Float(_, FloatOperationIr::Matmul(op)) => {
+                    // a mask of more heads makes more scores of them
                     let (query, turned_key) = (op.lhs.clone(), op.rhs.clone());
-                    let of_heads = query.shape[..2] == turned_key.shape[..2] && scale > 0.0;
-                    return of_heads.then_some(Recorded { query, turned_key, scale, masks });
+                    let is_attention = is_scale(scale) && op.out.shape == tensor.shape;
+                    return is_attention.then_some(Recorded { query, turned_key, scale, masks });
                 }
                 _ => return None,
             }
@@ -159,7 +166,8 @@ impl Lowering<'_> {
     fn is_attention_of_onnx(&self, op: &AttentionOpIr) -> bool {
         let axis = |tensor: &TensorIr| self.graph.lengths(tensor)[2].clone();
         let aligned = !op.options.is_causal || axis(&op.query) == axis(&op.key);
-        self.model.opset >= FUSED && aligned && op.options.softcap.is_none() && !self.may_mask_rows(op)
+        let is_plain = op.options.softcap.is_none() && is_scale(scale_of(op));
+        self.model.opset >= FUSED && aligned && is_plain && !self.may_mask_rows(op)
     }
 
     /// Whether a row may have no key that it looks at.
@@ -215,4 +223,14 @@ impl Lowering<'_> {
         let sum = self.emit("Max", vec![sum, least], vec![]);
         Ok(self.emit("Div", vec![powers, sum], vec![]))
     }
+}
+
+/// What scores are multiplied with.
+fn scale_of(op: &AttentionOpIr) -> f64 {
+    op.options.scale.map_or_else(|| 1.0 / (op.query.shape[3] as f64).sqrt(), |scale| scale.elem())
+}
+
+/// Whether ONNX takes a number for the scale of attention: it multiplies queries and keys with its root.
+fn is_scale(scale: f64) -> bool {
+    scale as f32 > 0.0 && (scale as f32).is_finite()
 }
