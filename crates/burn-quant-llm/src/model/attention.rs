@@ -82,6 +82,9 @@ impl Attention {
         let values = heads(self.v_proj.forward(x), &None);
         let (keys, values) = cache.extend_quantized(keys, values, &self.k_bmm_quantizer, &self.v_bmm_quantizer);
 
+        // a captured pass is for prompts of any length that the model knows, none of which exceeds a longer window
+        let longest = config.positions.max(keys.dims()[2]);
+        let window = window.filter(|window| !is_capture(&keys.device()) || *window < longest);
         let context = attention_of(queries, keys, values, window);
         self.o_proj.forward(context.swap_dims(1, 2).reshape([batch, tokens, config.heads * head]))
     }
@@ -91,14 +94,20 @@ impl Attention {
 /// which several heads share; the new tokens are the last of all.
 ///
 /// Flex computes the heads of several queries on all threads, and makes no scores of all heads at once; a capture
-/// records that. Elsewhere, and for one query, those that share keys are rows of one product.
+/// records that, with what a window hides, as other prompts may be longer than the window. Elsewhere, and for one
+/// query, those that share keys are rows of one product.
 fn attention_of(queries: Tensor<4>, keys: Tensor<4>, values: Tensor<4>, window: Option<usize>) -> Tensor<4> {
     let ([batch, heads, tokens, head], [_, groups, all, _]) = (queries.dims(), keys.dims());
     let device = queries.device();
-    let apart = (is_flex(&device) || is_capture(&device)) && queries.dtype() == DType::F32;
+    let captures = is_capture(&device);
+    let apart = (is_flex(&device) || captures) && queries.dtype() == DType::F32;
     if apart && tokens > 1 && window.is_none_or(|window| all <= window) {
         let options = AttentionModuleOptions { is_causal: true, ..Default::default() };
-        return attention(queries, keys, values, None, None, options);
+        let behind = window.filter(|_| captures).map(|window| {
+            let behind = distance(all - tokens, tokens, &device).greater_equal_elem(window as i64);
+            behind.unsqueeze::<4>().expand([batch, heads, tokens, all])
+        });
+        return attention(queries, keys, values, behind, None, options);
     }
     let group = heads / groups;
     let queries = queries.reshape([batch, groups, group * tokens, head]);
@@ -118,11 +127,17 @@ fn hidden(before: usize, new: usize, window: Option<usize>, device: &Device) -> 
     if new == 1 && window.is_none_or(|window| all <= window) {
         return None;
     }
-    let positions = |from: usize, to: usize| Tensor::<1, Int>::arange(from as i64..to as i64, device);
-    let distance = positions(before, all).reshape([new, 1]) - positions(0, all).reshape([1, all]);
+    let distance = distance(before, new, device);
     let after = distance.clone().lower_elem(0);
     Some(match window {
         None => after,
         Some(window) => after.bool_or(distance.greater_equal_elem(window as i64)),
     })
+}
+
+/// How far behind each new token all tokens lie, `[new, all]`.
+fn distance(before: usize, new: usize, device: &Device) -> Tensor<2, Int> {
+    let all = before + new;
+    let positions = |from: usize, to: usize| Tensor::<1, Int>::arange(from as i64..to as i64, device);
+    positions(before, all).reshape([new, 1]) - positions(0, all).reshape([1, all])
 }
