@@ -15,8 +15,8 @@ use burn_quant::nn::{QuantConv2d, QuantLinear};
 use burn_quant::place::place;
 use burn_quant::quantizer::Buffer;
 use burn_quant::{
-    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, TensorQuantizer, fold_weights, quantize,
-    quantize_weights, quantize_with,
+    Algorithm, QuantConfig, QuantError, QuantizerConfig, Quantizers, Rule, TensorQuantizer, fold_weights, presets,
+    quantize, quantize_weights, quantize_with,
 };
 use burn_quant_tests::compare::{relative_error, within};
 use burn_quant_tests::{device, devices};
@@ -516,6 +516,31 @@ fn half_precision_models_are_calibrated_too() {
             // eight bits of a layer this small: the worst algorithm is off by 0.6 %, in bf16
             let off = relative_error(&y, &float);
             assert!(off > 0.0 && off <= 0.01, "{} {dtype:?}: off by {off}", algorithm.name());
+        }
+    }
+}
+
+/// Ranges of kernels are searched in f32, whatever the kernel is in: they are those of its values.
+#[test]
+fn ranges_of_kernels_in_half_precision_are_searched_in_f32() {
+    let (_, device) = device();
+    let searches = |name: &str| matches!(name, "nvfp4_four_over_six" | "nvfp4_w4a4_weight_mse_fp8_sweep");
+    let presets: Vec<_> = presets::all().into_iter().filter(|preset| searches(preset.name)).collect();
+    assert_eq!(presets.len(), 2);
+    for dtype in [DType::F16, DType::BF16].into_iter().filter(|dtype| device.supports_dtype(*dtype)) {
+        for preset in &presets {
+            let ranges = |of: DType| {
+                let mut layer: QuantConv2d = Conv2dConfig::new([16, 6], [3, 3]).with_bias(false).init(&device).into();
+                // squares of changes are nothing in f16
+                let weight = spread::<4>([6, 16, 3, 3], &device) * 1e-3;
+                layer.weight = Param::from_tensor(weight.cast(dtype).cast(of));
+                let images = spread::<4>([2, 16, 4, 4], &device).cast(of);
+                let calibrated = quantize(layer, &(preset.config)(), |layer| drop(layer.forward(images.clone())));
+                let layer = calibrated.unwrap().0;
+                let quantizer: &TensorQuantizer = layer.weight.reparameterization().unwrap();
+                values(quantizer.amax().unwrap())
+            };
+            assert_eq!(ranges(dtype), ranges(DType::F32), "{} in {dtype:?}", preset.name);
         }
     }
 }

@@ -14,7 +14,7 @@
 //! is no Gram matrix of whole blocks: ragged inputs, convolutions, layers without data. Blocks that are not those of
 //! the quantizer are refused; there they are a warning.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use burn_quant_ops::numerics::{BlockScale, Minifloat, ScaleFormat};
 
 use super::awq_clip::{best_of, block_losses};
@@ -115,6 +115,7 @@ pub(super) fn least_squares<const D: usize>(
 ) -> Result<TensorQuantizer, SkipReason> {
     can_search(quantizer, candidates)?;
     let groups = quantizer.range_groups(&weight.dims());
+    let weight = weight.clone().cast(DType::F32); // as ranges are; squares of small changes are nothing in f16
     let losses = |candidate: &TensorQuantizer| {
         let change = candidate.forward(weight.clone()) - weight.clone();
         group_sums(change.clone() * change, &groups)
