@@ -28,6 +28,8 @@ mod nn;
 mod onnx;
 #[cfg(feature = "flex")] // files of burn's own layers do not depend on the device, and not every device runs them
 mod onnx_attention;
+#[cfg(feature = "flex")] // as above, in f16
+mod onnx_half;
 #[cfg(feature = "flex")] // as above
 mod onnx_networks;
 #[cfg(feature = "flex")] // as above

@@ -10,6 +10,7 @@
 //! `QLinearConv` of the first two nodes, whose sums are integers; it rounds them by a factor of its own, so that a
 //! value at the border between two codes may come out one step beside burn's.
 
+use burn::tensor::DType;
 use burn_quant_graph::RecordedOp;
 use burn_quant_graph::ir::{
     ActivationOperationIr, BaseOperationIr, ModuleOperationIr, OperationIr, TensorId, TensorIr,
@@ -109,8 +110,11 @@ impl Lowering<'_> {
     }
 
     /// Rounds a result at once.
-    pub(super) fn as_codes(&mut self, result: String, rounding: Rounding, out: &TensorIr) {
+    pub(super) fn as_codes(&mut self, mut result: String, rounding: Rounding, out: &TensorIr) {
         let layer = std::mem::replace(&mut self.layer, rounding.quantizer);
+        if out.dtype != DType::F32 {
+            result = self.emit("Cast", vec![result], vec![("to", Attribute::Int(1))]); // as scales are f32
+        }
         let coded = self.quantized(rounding.format, rounding.amax, result);
         self.layer = layer;
         self.coded.insert(out.id, coded);

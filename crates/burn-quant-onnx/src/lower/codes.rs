@@ -8,6 +8,7 @@
 //! anything else    codes as floats · scales, gathered to the shape of the codes
 //! ```
 
+use burn::tensor::DType;
 use burn_quant_graph::ir::OperationIr;
 use burn_quant_graph::{Graph, RecordedOp};
 use burn_quant_numerics::{AnyGrid, Elements, Format, Grid, IntGrid, ScaleFormat, Signedness};
@@ -182,7 +183,7 @@ pub(super) fn table(format: Format) -> Vec<f32> {
     (0..1u32 << format.bits()).map(|code| elements.point(code as u8)).collect()
 }
 
-/// The opset that the formats of a graph need.
+/// The opset that the formats of a graph need, and its floats.
 pub(super) fn opset_of_graph(graph: &Graph) -> i64 {
     let needed = graph.operations().iter().filter_map(|operation| {
         let OperationIr::Custom(op) = operation else { return None };
@@ -197,7 +198,10 @@ pub(super) fn opset_of_graph(graph: &Graph) -> i64 {
             _ => None, // nothing that is written
         }
     });
-    needed.max().unwrap_or(0)
+    // convolutions, pools and norms of BF16
+    let in_bf16 = |operation: &OperationIr| operation.inputs().any(|input| input.dtype == DType::BF16);
+    let of_floats = if graph.operations().iter().any(in_bf16) { 22 } else { 0 };
+    needed.max().unwrap_or(0).max(of_floats)
 }
 
 /// The opset that a format and its scales need.

@@ -273,8 +273,8 @@ impl Lowering<'_> {
         while let Some(found) = node {
             match found.operator {
                 "Relu" | "Clip" => return true,
-                // pairs are moved before these
-                "MaxPool" | "Reshape" | "Transpose" | "Slice" | "Expand" => node = producer(&found.inputs[0]),
+                // pairs are moved before these, and where there are no kernels for f16, casts are dropped
+                "Cast" | "MaxPool" | "Reshape" | "Transpose" | "Slice" | "Expand" => node = producer(&found.inputs[0]),
                 _ => return false,
             }
         }
