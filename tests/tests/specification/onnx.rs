@@ -1,6 +1,6 @@
 //! ONNX files: what a quantized model is written as, and where there is ONNX Runtime, that it computes what burn does.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::conv::Conv2dConfig;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, LinearConfig, LstmConfig};
@@ -12,7 +12,7 @@ use burn_quant::{QuantConfig, QuantizerConfig, Rule, compress, presets, quantize
 use burn_quant_onnx::{ElementType, Exporter, OnnxError, OnnxModel, Profile, export};
 use burn_quant_tests::device;
 
-use crate::onnx_runtime::Files;
+use crate::onnx_runtime::{Files, count};
 use crate::spread;
 
 fn linear(device: &Device) -> QuantLinear {
@@ -39,6 +39,35 @@ fn weights(config: QuantizerConfig) -> QuantConfig {
 /// Names, types and shapes of what a file stores.
 fn stored(onnx: &OnnxModel) -> Vec<String> {
     onnx.stored().map(|(name, element, dims)| format!("{name} {element:?} {dims:?}")).collect()
+}
+
+/// ONNX Runtime rounds the bias of a convolution between codes, in steps of input times kernel; where the kernel has 4
+/// bits, which run in float, the file adds it behind the convolution.
+#[test]
+fn a_bias_beside_a_kernel_of_4_bits_is_not_rounded() {
+    let (_, device) = device();
+    let mut files = Files::new();
+    // steps of 2 / 127 and of 1 / 7: of one value each nothing is at the border between two codes
+    let images = || spread::<4>([2, 4, 6, 6], &device);
+    let config = presets::int8_default();
+    let of_4_bits = Rule::set("*weight_quantizer", QuantizerConfig::int(4).per_channel());
+    let forward = |net: &[QuantConv2d; 2], x: Tensor<4>| net[1].forward(relu(net[0].forward(x)));
+    for (name, config, apart) in [("int8", config.clone(), 0), ("int4", config.with_rule(of_4_bits), 1)] {
+        let mut net = [[4, 6], [6, 2]]
+            .map(|channels| -> QuantConv2d { Conv2dConfig::new(channels, [3, 3]).init(&device).into() });
+        for conv in &mut net {
+            conv.weight = Param::from_tensor(spread(conv.weight.dims(), &device));
+            let outputs = conv.weight.dims()[0];
+            conv.bias = Some(Param::from_tensor(spread([outputs], &device)));
+        }
+        let (net, _) = quantize(net, &config, |net| drop(forward(net, images()))).unwrap();
+        for (form, net) in [("float", net.clone()), ("packed", compress(net).unwrap().0)] {
+            let onnx = export(&net, images(), forward).unwrap();
+            assert_eq!(count(&onnx, "Add"), apart, "{name}, {form}: {onnx}");
+            files.add(&format!("{name}_{form}"), &onnx, images(), forward(&net, images()));
+        }
+    }
+    files.check();
 }
 
 #[test]

@@ -189,8 +189,13 @@ impl Lowering<'_> {
         (groups, padding_out): (usize, &[usize]),
         rounding: Option<Rounding>,
     ) -> Result<(), OnnxError> {
+        let axes = window.kernel.len();
+        let (apart, within) = match bias {
+            Some(bias) if rounding.is_none() && self.rounds_a_bias(&values, out) => (Some(bias), None),
+            bias => (None, bias),
+        };
         let mut inputs = values.to_vec();
-        if let Some(bias) = bias {
+        if let Some(bias) = within {
             inputs.push(self.value(bias)?);
         }
         let mut attributes = window.attributes();
@@ -203,8 +208,26 @@ impl Lowering<'_> {
             self.as_codes(result, rounding, out);
             return Ok(());
         }
-        self.emit_as(out, operator, inputs, attributes);
+        let Some(bias) = apart else {
+            self.emit_as(out, operator, inputs, attributes);
+            return Ok(());
+        };
+        let result = self.emit(operator, inputs, attributes);
+        let shape: Vec<i64> = std::iter::once(-1).chain(vec![1; axes]).collect();
+        let (bias, shape) = (self.value(bias)?, self.integers("shape", &shape));
+        let bias = self.emit("Reshape", vec![bias, shape], vec![]);
+        self.emit_as(out, "Add", vec![result, bias], vec![]);
         Ok(())
+    }
+
+    /// Whether ONNX Runtime would round a bias: between codes it does, in steps of input times kernel, which are large
+    /// where the kernel has 4 bits.
+    fn rounds_a_bias(&self, values: &[String; 2], out: &TensorIr) -> bool {
+        let of_codes = |value: &String| {
+            let node = self.model.nodes.iter().rev().find(|node| node.outputs[0] == *value);
+            node.is_some_and(|node| node.operator == "DequantizeLinear")
+        };
+        values.iter().all(of_codes) && self.rounding_of_readers(out).is_some()
     }
 
     fn pool(
