@@ -35,6 +35,11 @@ fn tables_of_codes_are_read_by_their_rows() {
         let onnx = export(&table, lists(), QuantEmbedding::forward).unwrap();
         assert_eq!(count(&onnx, "Gather"), gathers, "{name}: {onnx}");
         files.add(name, &onnx, lists(), table.forward(lists()));
+        // a range for each row is that of the row where one is read, too
+        let one = || Tensor::<2, Int>::from_data([[9]], &device);
+        let onnx = export(&table, one(), QuantEmbedding::forward).unwrap();
+        assert_eq!(count(&onnx, "Gather"), gathers, "one row of {name}: {onnx}");
+        files.add(&format!("one_row_of_{name}"), &onnx, one(), table.forward(one()));
         if matches!(name, "rows" | "blocks" | "four_bits" | "four_bits_in_blocks" | "fp8" | "nvfp4") {
             let (packed, report) = compress(table.clone()).unwrap();
             assert_eq!(report.packed.len(), 1);

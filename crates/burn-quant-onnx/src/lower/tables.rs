@@ -82,17 +82,16 @@ impl Lowering<'_> {
         let groups = &call.spec.groups;
         let read_once = self.graph.consumers(rows.out.id).len() == 1
             && self.graph.outputs().iter().all(|output| output.id != rows.out.id);
-        // of a single row, a range for each row is one for all
-        if !read_once || call.bias.is_some() || rows.tensor.shape.len() != 2 || groups.shape()[0] < 2 {
+        if !read_once || call.bias.is_some() || rows.tensor.shape.len() != 2 {
             return None;
         }
         let (of_rows, given) = (groups.counts()[0], Ranges::of(call, inputs).amax);
+        // of a single row, a range for each row is one for all: it is the row's if it is selected as the row is
+        let chosen = given.filter(|_| of_rows == groups.shape()[0]).and_then(|amax| self.selected_ranges(amax.id));
+        let chosen = chosen.filter(|chosen| chosen.indices.id == rows.indices.id);
         let (axis, amax) = match given {
+            Some(_) if chosen.is_some() => (AxisGroups::Each, chosen.map(|chosen| chosen.tensor.clone())),
             Some(amax) if of_rows == 1 => (AxisGroups::Whole, Some(amax.clone())),
-            Some(amax) if of_rows == groups.shape()[0] => {
-                let chosen = self.selected_ranges(amax.id)?;
-                (AxisGroups::Each, (chosen.indices.id == rows.indices.id).then(|| chosen.tensor.clone()))
-            }
             None if of_rows == groups.shape()[0] => (AxisGroups::Each, None),
             _ => return None,
         };
