@@ -37,7 +37,9 @@ impl ActivationQuantized<Embedding> {
     /// Indices are `[batch, tokens]`, vectors `[batch, tokens, d_model]`.
     pub fn forward(&self, input: Tensor<2, Int>) -> Tensor<3> {
         let [batch, tokens] = input.dims();
-        let Some(quantizer) = self.weight.reparameterization::<TensorQuantizer>() else {
+        let quantizer = self.weight.reparameterization::<TensorQuantizer>();
+        let Some(quantizer) = quantizer.filter(|_| batch * tokens > 0) else {
+            // no rows are reshaped, or none are rounded
             let embedding: &Embedding = self;
             return self.output_quantizer.forward(embedding.forward(input));
         };

@@ -212,3 +212,18 @@ fn nothing_goes_through_a_packed_layer_in_any_shape() {
     assert_eq!(packed.forward(none([2, 0, 32])).dims(), [2, 0, 16]);
     assert_eq!(packed.forward(none([0, 3, 32])).dims(), [0, 3, 16]);
 }
+
+/// No tokens have no vectors, with a quantizer as without.
+#[test]
+fn of_no_rows_nothing_is_read() {
+    let (_, device) = device();
+    let none = || Tensor::<2, Int>::from_data(TensorData::new(Vec::<i64>::new(), [2, 0]), &device);
+    for config in [QuantizerConfig::int(8).per_channel(), QuantizerConfig::nvfp4()] {
+        let table: QuantEmbedding = QuantEmbeddingConfig::new(10, 32).init(&device);
+        assert_eq!(table.forward(none()).dims(), [2, 0, 32]);
+        let (table, _) = quantize_weights(table, &weights(config)).unwrap();
+        assert_eq!(table.forward(none()).dims(), [2, 0, 32]);
+        let (packed, _) = compress(table).unwrap();
+        assert_eq!(packed.forward(none()).dims(), [2, 0, 32]);
+    }
+}
