@@ -103,7 +103,7 @@ def main():
             print(f"{path.stem:45} shapes {shapes[0]}, in burn {shapes[1]}")
             continue
         pairs = [(y.astype(np.float64), z.astype(np.float64)) for y, z in zip(found, outputs, strict=True)]
-        off = float(np.max([np.abs(y - z).max() / (np.abs(z).max() or 1.0) for y, z in pairs]))  # NaN if one is
+        off = float(np.max([np.abs(y - z).max(initial=0) / (np.abs(z).max(initial=0) or 1.0) for y, z in pairs]))  # NaN if one is
         failed += not off <= bound
         same = ""
         if found[0].ndim == 2 and len(found[0]) >= 100:

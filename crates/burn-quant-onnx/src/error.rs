@@ -29,6 +29,14 @@ pub enum OnnxError {
         /// How many names there are.
         found: usize,
     },
+    /// A name that several inputs or outputs, or several free axes, would have, or one without letters.
+    #[error("`{name}` is no name for one of the {boundary}: each has one of its own")]
+    Name {
+        /// Inputs and outputs, or free axes.
+        boundary: &'static str,
+        /// The name.
+        name: String,
+    },
     /// An opset that files of this crate do not have.
     #[error("opset {found} is not written; ask for {} to {}", expected.start(), expected.end())]
     Opset {

@@ -1,5 +1,7 @@
 //! From a model to a file.
 
+use std::collections::BTreeSet;
+
 use burn::module::Module;
 use burn_quant_graph::{Graph, Values, capture, capture_with_free_axes};
 
@@ -102,7 +104,7 @@ impl Exporter {
 
     /// Names the inputs.
     ///
-    /// As many as there are, in their order.
+    /// As many as there are, in their order; none is that of another input or of an output.
     pub fn with_input_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.inputs = Some(names.into_iter().map(Into::into).collect());
         self
@@ -110,7 +112,7 @@ impl Exporter {
 
     /// Names the outputs.
     ///
-    /// As many as there are, in their order.
+    /// As many as there are, in their order; none is that of another output or of an input.
     pub fn with_output_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.outputs = Some(names.into_iter().map(Into::into).collect());
         self
@@ -126,8 +128,8 @@ impl Exporter {
 
     /// Asks for an opset, 21 to 24.
     ///
-    /// 21 unless it is set. The file has a higher one if its formats need it: 23 for FP4, 24 for scales in E8M0. From
-    /// 23 on an `RmsNorm` is written as `RMSNormalization`, and attention without masks as `Attention`.
+    /// 21 unless it is set. The file has a higher one if it needs that: 22 for bf16, 23 for FP4, 24 for scales in E8M0.
+    /// From 23 on an `RmsNorm` is written as `RMSNormalization`, and attention without masks as `Attention`.
     ///
     /// # Example
     ///
@@ -154,7 +156,8 @@ impl Exporter {
     ///
     /// That of `MultiHeadAttention` and of code like it, where nothing else reads scores or shares, as a quantizer of
     /// them would. Attention without masks is one node from opset 23 on anyway. A query whose keys are all masked gets
-    /// what the runtime makes of it, which ONNX leaves open; in burn it is the mean of all values.
+    /// what the runtime makes of it, which ONNX leaves open; in burn it is the mean of all values. A mask of a number,
+    /// -1e4 or less, leaves keys out, which in burn count where all other scores are as low.
     ///
     /// # Example
     ///
@@ -226,8 +229,8 @@ impl Exporter {
     ///
     /// # Errors
     ///
-    /// Those of [`export`], [`OnnxError::Names`] for another number of names, and [`OnnxError::Opset`] for an opset
-    /// that is not written.
+    /// Those of [`export`], [`OnnxError::Names`] for another number of names, [`OnnxError::Name`] for one that several
+    /// have or that is empty, and [`OnnxError::Opset`] for an opset that is not written.
     pub fn export<M: Module, I: Values, O: Values>(
         &self,
         model: &M,
@@ -262,6 +265,8 @@ impl Exporter {
             let (expected, found) = (graph.free_axes().len(), axes.len());
             return Err(OnnxError::Names { boundary: "free axes", expected, found });
         }
+        of_one_each(inputs.iter().chain(&outputs), "inputs and outputs")?;
+        of_one_each(axes.iter(), "free axes")?;
         let opset = self.opset.unwrap_or(*OPSETS.start());
         if !OPSETS.contains(&opset) {
             return Err(OnnxError::Opset { expected: OPSETS, found: opset });
@@ -269,6 +274,17 @@ impl Exporter {
         let Self { profile, signed_weights, fused_attention, .. } = *self;
         Lowering::new(graph, Options { profile, signed_weights, fused_attention, opset }, axes).run(inputs, outputs)
     }
+}
+
+/// Refuses names of nothing, and of several.
+fn of_one_each<'a>(names: impl Iterator<Item = &'a String>, boundary: &'static str) -> Result<(), OnnxError> {
+    let mut found = BTreeSet::new();
+    for name in names {
+        if name.is_empty() || !found.insert(name) {
+            return Err(OnnxError::Name { boundary, name: name.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// What a free axis is called unless it is named.

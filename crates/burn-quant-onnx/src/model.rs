@@ -154,7 +154,7 @@ impl fmt::Display for OnnxModel {
 impl OnnxModel {
     /// Returns the version of the operators.
     ///
-    /// 21 or what was asked for, or what the formats of the model need: 23 for FP4, 24 for scales in E8M0.
+    /// 21 or what was asked for, or what the model needs: 22 for bf16, 23 for FP4, 24 for scales in E8M0.
     pub fn opset(&self) -> i64 {
         self.opset
     }

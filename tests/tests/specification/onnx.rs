@@ -70,6 +70,19 @@ fn a_bias_beside_a_kernel_of_4_bits_is_not_rounded() {
     files.check();
 }
 
+/// A model may be a parameter, whose path is empty: names in a file are not.
+#[test]
+fn a_parameter_that_is_a_model_has_a_name() {
+    let (_, device) = device();
+    let weight = Param::from_tensor(spread::<2>([3, 4], &device));
+    let product = |weight: &Param<Tensor<2>>, x: Tensor<2>| x.matmul(weight.val());
+    let onnx = export(&weight, spread([2, 3], &device), product).unwrap();
+    assert_eq!(stored(&onnx), ["constant Float [3, 4]"]);
+    let mut files = Files::new();
+    files.add("product", &onnx, spread([2, 3], &device), product(&weight, spread([2, 3], &device)));
+    files.check();
+}
+
 #[test]
 fn int8_is_written_as_codes_and_pairs_under_the_models_paths() {
     let onnx = written(&presets::int8_default());
@@ -406,6 +419,18 @@ fn what_has_no_form_in_onnx_is_named() {
     assert!(matches!(export(&layer, x.clone(), reads).unwrap_err(), OnnxError::Graph(_)));
     let names = Exporter::new().with_input_names(["a", "b"]).export(&layer, x.clone(), QuantLinear::forward::<2>);
     assert!(matches!(names.unwrap_err(), OnnxError::Names { expected: 1, found: 2, .. }));
+    for (exporter, name) in [
+        (Exporter::new().with_output_names(["input"]), "input"), // that of the input
+        (Exporter::new().with_input_names([""]), ""),
+    ] {
+        let error = exporter.export(&layer, x.clone(), QuantLinear::forward::<2>).unwrap_err();
+        assert!(matches!(&error, OnnxError::Name { name: found, .. } if found == name), "{error}");
+        let expected = format!("`{name}` is no name for one of the inputs and outputs: each has one of its own");
+        assert_eq!(error.to_string(), expected);
+    }
+    let sizes = [[3, 5], [4, 5], [3, 7]].map(|[batch, tokens]| Tensor::<3>::zeros([batch, tokens, 64], &device));
+    let error = Exporter::new().with_axis_names(["n", "n"]).export_any_size(&layer, sizes, QuantLinear::forward::<3>);
+    assert!(matches!(error.unwrap_err(), OnnxError::Name { boundary: "free axes", .. }));
     let missing = written(&presets::int8_default()).save("/no/such/folder/model.onnx").unwrap_err();
     assert!(missing.to_string().starts_with("/no/such/folder/model.onnx: "), "{missing}");
     let dynamic = Rule::set("*input_quantizer", QuantizerConfig::nvfp4().dynamic());

@@ -120,3 +120,21 @@ fn a_table_that_is_read_whole_too_is_stored_once() {
     }
     files.check();
 }
+
+/// Whatever inputs are called, what is looked up is the table.
+#[test]
+fn an_input_may_have_the_name_of_a_table() {
+    let (_, device) = device();
+    let mut files = Files::new();
+    let config = QuantConfig::new().with_rule(Rule::set("*weight_quantizer", QuantizerConfig::int(4).per_channel()));
+    let table: QuantEmbedding = QuantEmbeddingConfig::new(10, 32).init(&device);
+    let (table, _) = quantize_weights(table, &config).unwrap();
+    let lists = || Tensor::<2, Int>::from_data([[1, 9, 4], [3, 0, 9]], &device);
+    for (i, [input, output]) in [["weight.bytes", "weight"], ["weight", "weight.scale"]].into_iter().enumerate() {
+        let exporter = Exporter::new().with_input_names([input]).with_output_names([output]);
+        let onnx = exporter.export(&table, lists(), QuantEmbedding::forward).unwrap();
+        assert_eq!((onnx.input_names(), onnx.output_names()), (vec![input], vec![output]));
+        files.add(&i.to_string(), &onnx, lists(), table.forward(lists()));
+    }
+    files.check();
+}

@@ -76,6 +76,8 @@ pub(crate) struct Lowering<'a> {
     coded: BTreeMap<TensorId, coded::Coded>,
     /// The values of packed weights that are written, by their words.
     packed: BTreeMap<TensorId, String>,
+    /// The bytes of codes that are looked up, by the name of the codes.
+    bytes_of: BTreeMap<String, String>,
     /// The values of rounded weights that are written.
     rounded: Vec<(quantizers::RoundedBy, String)>,
     /// Kernels of convolutions that are INT8 codes, one scale for each output.
@@ -105,6 +107,7 @@ impl<'a> Lowering<'a> {
             reshaped: BTreeMap::new(),
             coded: BTreeMap::new(),
             packed: BTreeMap::new(),
+            bytes_of: BTreeMap::new(),
             rounded: Vec::new(),
             int8_kernels: BTreeSet::new(),
             given: BTreeMap::new(),
@@ -115,8 +118,9 @@ impl<'a> Lowering<'a> {
 
     pub(crate) fn run(mut self, inputs: Vec<String>, outputs: Vec<String>) -> Result<OnnxModel, OnnxError> {
         let graph = self.graph;
+        // whatever a parameter is called, inputs and outputs have the names that were asked for
+        self.given.extend(inputs.iter().chain(&outputs).map(|name| (name.clone(), 1)));
         for (input, name) in graph.inputs().iter().zip(inputs) {
-            let name = self.unique(name);
             let boundary = self.boundary(input, name.clone())?;
             self.names.insert(input.id, name);
             self.model.inputs.push(boundary);
@@ -131,7 +135,7 @@ impl<'a> Lowering<'a> {
         }
         (self.layer, self.operation) = (String::new(), "outputs".into());
         for (output, name) in graph.outputs().iter().zip(outputs) {
-            let (value, name) = (self.value(output)?, self.unique(name));
+            let value = self.value(output)?;
             let boundary = self.boundary(output, name.clone())?;
             self.node("Identity", vec![value], vec![name], vec![]);
             self.model.outputs.push(boundary);
@@ -267,9 +271,10 @@ impl<'a> Lowering<'a> {
         values.or_else(|| self.reshaped.get(&id).map(|(_, data)| data))
     }
 
-    /// The path of the parameter that such a tensor is.
+    /// The path of the parameter that such a tensor is; that of a model which is a parameter is empty.
     fn origin(&self, id: TensorId) -> Option<&str> {
-        self.graph.name(id).or_else(|| self.graph.name(self.reshaped.get(&id)?.0))
+        let name = self.graph.name(id).or_else(|| self.graph.name(self.reshaped.get(&id)?.0));
+        name.filter(|name| !name.is_empty())
     }
 
     fn store(&mut self, name: String, data: &TensorData) -> Result<(), OnnxError> {

@@ -127,11 +127,15 @@ impl Lowering<'_> {
         let points = points(codes.element)?;
         let pairs = bits(codes.element) == Some(4);
         let (rows, columns) = (codes.dims[0], codes.dims[1]);
-        let bytes = format!("{}.bytes", codes.name);
-        if !self.model.initializers.iter().any(|stored| stored.name == bytes) {
-            let dims = [rows, if pairs { columns / 2 } else { columns }];
-            self.stored_as(bytes.clone(), ElementType::Uint8, &dims, codes.bytes.clone());
-        }
+        let bytes = match self.bytes_of.get(&codes.name) {
+            Some(bytes) => bytes.clone(),
+            None => {
+                let (name, dims) = (format!("{}.bytes", codes.name), [rows, if pairs { columns / 2 } else { columns }]);
+                let bytes = self.stored_as(name, ElementType::Uint8, &dims, codes.bytes.clone());
+                self.bytes_of.insert(codes.name.clone(), bytes.clone());
+                bytes
+            }
+        };
         if !pairs {
             let found = self.emit("Gather", vec![bytes, places.into()], along(axis));
             let found = self.emit("Cast", vec![found], to(ElementType::Int32));
