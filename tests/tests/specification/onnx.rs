@@ -41,6 +41,28 @@ fn stored(onnx: &OnnxModel) -> Vec<String> {
     onnx.stored().map(|(name, element, dims)| format!("{name} {element:?} {dims:?}")).collect()
 }
 
+/// A packed kernel that is read twice, as that of a head over features of several sizes, is stored once.
+#[test]
+fn a_packed_kernel_that_is_read_twice_is_stored_once() {
+    let (_, device) = device();
+    let mut files = Files::new();
+    let images = || (spread::<4>([2, 4, 6, 6], &device), spread::<4>([2, 4, 3, 3], &device));
+    type Images = (Tensor<4>, Tensor<4>);
+    let forward = |conv: &QuantConv2d, (x, y): Images| (conv.forward(x), conv.forward(y));
+    for (name, config) in [("products", presets::int8_default()), ("unpacked", presets::int8_weight_only())] {
+        let conv: QuantConv2d = Conv2dConfig::new([4, 6], [3, 3]).init(&device).into();
+        let (conv, _) = quantize(conv, &config, |conv| drop(forward(conv, images()))).unwrap();
+        for (form, conv) in [("float", conv.clone()), ("packed", compress(conv).unwrap().0)] {
+            let onnx = export(&conv, images(), forward).unwrap();
+            let found = onnx.stored().filter(|(name, ..)| name.starts_with("weight"));
+            let found: Vec<_> = found.map(|(name, ..)| name).collect();
+            assert_eq!(found, ["weight", "weight.scale", "weight.zero_point"], "{name}, {form}: {onnx}");
+            files.add(&format!("{name}_{form}"), &onnx, images(), forward(&conv, images()));
+        }
+    }
+    files.check();
+}
+
 /// ONNX Runtime rounds the bias of a convolution between codes, in steps of input times kernel; where the kernel has 4
 /// bits, which run in float, the file adds it behind the convolution.
 #[test]

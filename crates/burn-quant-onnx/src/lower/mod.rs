@@ -76,6 +76,8 @@ pub(crate) struct Lowering<'a> {
     coded: BTreeMap<TensorId, coded::Coded>,
     /// The values of packed weights that are written, by their words.
     packed: BTreeMap<TensorId, String>,
+    /// Kernels of packed convolutions that are written, by their words, their shape, and where its elements lie.
+    kernels: BTreeMap<(TensorId, Vec<usize>, Vec<usize>), String>,
     /// The bytes of codes that are looked up, by the name of the codes.
     bytes_of: BTreeMap<String, String>,
     /// The values of rounded weights that are written.
@@ -107,6 +109,7 @@ impl<'a> Lowering<'a> {
             reshaped: BTreeMap::new(),
             coded: BTreeMap::new(),
             packed: BTreeMap::new(),
+            kernels: BTreeMap::new(),
             bytes_of: BTreeMap::new(),
             rounded: Vec::new(),
             int8_kernels: BTreeSet::new(),

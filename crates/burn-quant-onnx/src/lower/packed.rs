@@ -62,24 +62,7 @@ impl Lowering<'_> {
         out: &TensorIr,
     ) -> Result<(), OnnxError> {
         let (layout, conv) = (call.layout, &call.conv);
-        let (name, codes, scales) = self.packed_parts(layout, &inputs[1], &inputs[2])?;
-        let elements: usize = conv.kernel().iter().product();
-        let channels = layout.inputs() / elements;
-        let place = |at: usize| {
-            let (output, channel, element) = (at / layout.inputs(), at / elements % channels, at % elements);
-            codes[(element * channels + channel) * layout.outputs() + output]
-        };
-        let codes: Vec<u8> = (0..codes.len()).map(place).collect();
-        let shape: Vec<usize> = [layout.outputs(), channels].into_iter().chain(conv.kernel().iter().copied()).collect();
-        let groups = Groups::per_channel(&shape, 0);
-        let mut kernel = self.dequantized(&name, packed_codes(layout, &codes, &scales), layout.format(), &groups);
-        if call.has_offsets {
-            let offsets = self.value(inputs.last().expect("offsets are the last input"))?;
-            let outputs: Vec<i64> = std::iter::once(-1).chain(vec![1; shape.len() - 1]).collect();
-            let outputs = self.integers("shape", &outputs);
-            let offsets = self.emit("Reshape", vec![offsets, outputs], vec![]);
-            kernel = self.emit("Add", vec![kernel, offsets], vec![]);
-        }
+        let kernel = self.packed_kernel(call, inputs)?;
         let x = self.rounded_input(&call.rounding(inputs[0].shape.as_slice()), &inputs[0], inputs.get(3))?;
         let window = Window {
             kernel: conv.kernel().to_vec(),
@@ -91,6 +74,36 @@ impl Lowering<'_> {
         let rounding = self.rounding_of_readers(out).filter(|_| in_integers);
         let bias = call.has_bias.then(|| &inputs[4]);
         self.convolved("Conv", ([x, kernel], bias), out, window, (conv.groups(), &[]), rounding)
+    }
+
+    /// The kernel of such a convolution, which is stored once.
+    fn packed_kernel(&mut self, call: &PackedConvCall, inputs: &[TensorIr]) -> Result<String, OnnxError> {
+        let (layout, conv) = (call.layout, &call.conv);
+        let elements: usize = conv.kernel().iter().product();
+        let channels = layout.inputs() / elements;
+        let shape: Vec<usize> = [layout.outputs(), channels].into_iter().chain(conv.kernel().iter().copied()).collect();
+        let written = (inputs[1].id, shape, Vec::new());
+        if let Some(kernel) = self.kernels.get(&written) {
+            return Ok(kernel.clone());
+        }
+        let shape = &written.1;
+        let (name, codes, scales) = self.packed_parts(layout, &inputs[1], &inputs[2])?;
+        let place = |at: usize| {
+            let (output, channel, element) = (at / layout.inputs(), at / elements % channels, at % elements);
+            codes[(element * channels + channel) * layout.outputs() + output]
+        };
+        let codes: Vec<u8> = (0..codes.len()).map(place).collect();
+        let groups = Groups::per_channel(shape, 0);
+        let mut kernel = self.dequantized(&name, packed_codes(layout, &codes, &scales), layout.format(), &groups);
+        if call.has_offsets {
+            let offsets = self.value(inputs.last().expect("offsets are the last input"))?;
+            let outputs: Vec<i64> = std::iter::once(-1).chain(vec![1; shape.len() - 1]).collect();
+            let outputs = self.integers("shape", &outputs);
+            let offsets = self.emit("Reshape", vec![offsets, outputs], vec![]);
+            kernel = self.emit("Add", vec![kernel, offsets], vec![]);
+        }
+        self.kernels.insert(written, kernel.clone());
+        Ok(kernel)
     }
 
     /// A transposed convolution with a packed kernel: `[in, out / groups, k…]` of `[in / groups, out · k…]`.
@@ -138,10 +151,18 @@ impl Lowering<'_> {
     ) -> Result<(), OnnxError> {
         if let Some(moved) = self.moved(out).filter(|moved| layout.tiles().blocks() == 1 && moved.is_of_outputs(layout))
         {
-            let (name, codes, scales) = self.packed_parts(layout, &inputs[0], &inputs[1])?;
-            let codes: Vec<u8> = moved.elements.iter().map(|element| codes[*element]).collect();
-            let groups = Groups::per_channel(&moved.shape, 0);
-            let value = self.dequantized(&name, packed_codes(layout, &codes, &scales), layout.format(), &groups);
+            let written = (inputs[0].id, moved.shape, moved.elements);
+            let value = match self.kernels.get(&written) {
+                Some(kernel) => kernel.clone(),
+                None => {
+                    let (name, codes, scales) = self.packed_parts(layout, &inputs[0], &inputs[1])?;
+                    let codes: Vec<u8> = written.2.iter().map(|element| codes[*element]).collect();
+                    let (codes, groups) = (packed_codes(layout, &codes, &scales), Groups::per_channel(&written.1, 0));
+                    let value = self.dequantized(&name, codes, layout.format(), &groups);
+                    self.kernels.insert(written, value.clone());
+                    value
+                }
+            };
             if is_int8_format(layout.format()) && layout.scale() == ScaleFormat::F32 {
                 self.int8_kernels.extend(moved.tensors.last());
             }
