@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, RunningState};
+use burn::nn::conv::Conv2dConfig;
 use burn::tensor::activation::{gelu, relu};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use burn_quant::calibrate::QuantizeOptions;
 
+use burn_quant::nn::QuantConv2d;
 use burn_quant::quantizer::{Buffer, Quantizers};
 use burn_quant::search::{AutoQuantization, AutoQuantizeConfig, SearchFormat};
 use burn_quant::{QuantConfig, QuantError, QuantizerConfig, Rule, compress, presets, quantize, quantize_with, summary};
@@ -241,6 +243,21 @@ fn a_quantized_model_has_a_graph() {
         assert!(weights.contains(&"encoder.layers.0.pwff.linear_inner.weight".into()), "{weights:?}");
         let again = GraphModel::new(graph, &device);
         assert!(matches!(again, Err(GraphError::Quantized { .. })), "{}", preset.name);
+    }
+}
+
+/// The graph of a packed model is of a quantized one, too: the error names the weight.
+#[test]
+fn a_graph_of_packed_convolutions_is_no_float_model() {
+    let (_, device) = device();
+    let x = spread::<4>([2, 4, 5, 5], &device);
+    let conv: QuantConv2d = Conv2dConfig::new([4, 6], [3, 3]).init(&device).into();
+    let (conv, _) = quantize(vec![conv], &presets::int8_default(), |conv| drop(conv[0].forward(x.clone()))).unwrap();
+    let (packed, _) = compress(conv.clone()).unwrap();
+    for model in [conv, packed] {
+        let graph = capture(&model, x.clone(), |conv: &Vec<QuantConv2d>, x: Tensor<4>| conv[0].forward(x)).unwrap();
+        let error = GraphModel::new(graph, &device).unwrap_err();
+        assert_eq!(error, GraphError::Quantized { name: "0.weight".into() });
     }
 }
 

@@ -30,7 +30,7 @@ impl GraphModel {
             let OperationIr::Custom(custom) = operation else { continue };
             if RecordedOp::of(custom, custom.inputs[0].shape.as_slice()).is_ok() {
                 let named = operation.inputs().find_map(|input| graph.name(input.id));
-                return Err(GraphError::Quantized { name: named.unwrap_or("an activation").into() });
+                return Err(GraphError::Quantized { name: named.map_or("an activation", of_what).into() });
             }
         }
         let siblings = graph.siblings().into_iter().map(|weights| {
@@ -286,5 +286,13 @@ impl Read {
             true => value.ranked::<Tensor<2>>().transpose().into(),
             false => value,
         }
+    }
+}
+
+/// What a quantizer is of, by the path of one of its buffers: the weight, or the layer.
+fn of_what(path: &str) -> &str {
+    match path.find("_quantizer.").and_then(|end| path[..end].rsplit_once('.')) {
+        Some((owner, _)) => owner,
+        None => path,
     }
 }
