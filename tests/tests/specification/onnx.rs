@@ -1,13 +1,14 @@
 //! ONNX files: what a quantized model is written as, and where there is ONNX Runtime, that it computes what burn does.
 
 use burn::module::{Module, Param};
-use burn::nn::conv::Conv2dConfig;
+use burn::nn::conv::{Conv2dConfig, ConvTranspose2dConfig};
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, LinearConfig, LstmConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, s};
 use burn_quant::compress::{WithoutPackedForm, compress_with};
-use burn_quant::nn::{QuantConv2d, QuantEmbedding, QuantEmbeddingConfig, QuantLinear};
+use burn_quant::config::Format;
+use burn_quant::nn::{QuantConv2d, QuantConvTranspose2d, QuantEmbedding, QuantEmbeddingConfig, QuantLinear};
 use burn_quant::{QuantConfig, QuantizerConfig, Rule, compress, presets, quantize, quantize_weights};
 use burn_quant_onnx::{ElementType, Exporter, OnnxError, OnnxModel, Profile, export};
 use burn_quant_tests::device;
@@ -87,6 +88,38 @@ fn a_bias_beside_a_kernel_of_4_bits_is_not_rounded() {
             let onnx = export(&net, images(), forward).unwrap();
             assert_eq!(count(&onnx, "Add"), apart, "{name}, {form}: {onnx}");
             files.add(&format!("{name}_{form}"), &onnx, images(), forward(&net, images()));
+        }
+    }
+    files.check();
+}
+
+/// It rounds a kernel that is constant, too: one in float, and one whose codes it makes floats of once.
+#[test]
+fn a_kernel_that_is_constant_is_not_rounded() {
+    let (_, device) = device();
+    let mut files = Files::new();
+    let images = || spread::<4>([2, 4, 5, 5], &device);
+    let forward =
+        |(first, second): &(QuantConvTranspose2d, QuantConv2d), x: Tensor<4>| second.forward(relu(first.forward(x)));
+    let float = Rule::disable("0.weight_quantizer");
+    let nf4 = Rule::set("*weight_quantizer", QuantizerConfig::new(Format::Nf4).per_channel());
+    let configs = [
+        // scales of two groups of outputs
+        ("int8", presets::int8_default()),
+        ("float", presets::int8_default().with_rule(float)),
+        ("nf4", presets::int8_default().with_rule(nf4)),
+    ];
+    for (name, config) in configs {
+        for (bias, outputs) in [(true, 6), (false, 6), (false, 2)] {
+            let first = ConvTranspose2dConfig::new([4, outputs], [3, 3]).with_groups(2).with_bias(bias);
+            let second = Conv2dConfig::new([outputs, 4], [3, 3]);
+            let mut net: (QuantConvTranspose2d, QuantConv2d) =
+                (first.init(&device).into(), second.init(&device).into());
+            net.0.weight = Param::from_tensor(spread(net.0.weight.dims(), &device));
+            net.1.weight = Param::from_tensor(spread(net.1.weight.dims(), &device));
+            let (net, _) = quantize(net, &config, |net| drop(forward(net, images()))).unwrap();
+            let onnx = export(&net, images(), forward).unwrap();
+            files.add(&format!("{name}_{outputs}_{bias}"), &onnx, images(), forward(&net, images()));
         }
     }
     files.check();

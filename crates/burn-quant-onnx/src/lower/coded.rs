@@ -53,6 +53,15 @@ impl Lowering<'_> {
 
     /// What a tensor is rounded to, if nothing else reads it before.
     pub(super) fn rounding_of_readers(&self, out: &TensorIr) -> Option<Rounding> {
+        let (reader, call, amax) = self.rounding_reader(out).filter(|(_, call, _)| is_int8_of_tensor(call))?;
+        let (amax, range) = (self.constant_floats(amax?)?[0], self.origin(amax?));
+        let quantizer = range.and_then(|range| Some(range.rsplit_once('.')?.0.to_string()));
+        let quantizer = quantizer.unwrap_or_else(|| self.layer_of(&self.graph.operations()[reader]));
+        Some(Rounding { format: call.spec.format, amax, quantizer })
+    }
+
+    /// What rounds a tensor, how, and its range, if nothing else reads the tensor before but what works on codes, too.
+    pub(super) fn rounding_reader(&self, out: &TensorIr) -> Option<(usize, Call, Option<TensorId>)> {
         if self.profile != Profile::OnnxRuntime {
             return None;
         }
@@ -72,11 +81,7 @@ impl Lowering<'_> {
                 OperationIr::BaseFloat(BaseOperationIr::Permute(op)) => op.out.id,
                 _ => {
                     let found = self.fake_quant_of(reader).or_else(|| self.rounding_of_product(reader, id));
-                    let (call, amax) = found.filter(|(call, _)| is_int8_of_tensor(call))?;
-                    let (amax, range) = (self.constant_floats(amax?)?[0], self.origin(amax?));
-                    let quantizer = range.and_then(|range| Some(range.rsplit_once('.')?.0.to_string()));
-                    let quantizer = quantizer.unwrap_or_else(|| self.layer_of(&self.graph.operations()[reader]));
-                    return Some(Rounding { format: call.spec.format, amax, quantizer });
+                    return found.map(|(call, amax)| (reader, call, amax));
                 }
             };
         }

@@ -5,7 +5,7 @@ use burn_quant_graph::ir::{ModuleOperationIr, TensorIr};
 use super::coded::Rounding;
 use super::{Lowering, ints};
 use crate::OnnxError;
-use crate::model::Attribute;
+use crate::model::{Attribute, Node};
 
 /// The geometry of a window over some axes.
 pub(super) struct Window {
@@ -189,11 +189,11 @@ impl Lowering<'_> {
         (groups, padding_out): (usize, &[usize]),
         rounding: Option<Rounding>,
     ) -> Result<(), OnnxError> {
-        let axes = window.kernel.len();
-        let (apart, within) = match bias {
-            Some(bias) if rounding.is_none() && self.rounds_a_bias(&values, out) => (Some(bias), None),
-            bias => (None, bias),
-        };
+        // ONNX Runtime rounds what is constant of a convolution between codes: its kernel to 8 bits, its bias to steps
+        // of input times kernel. It does not where a sum comes first
+        let is_rounded = rounding.is_none() && self.is_between_codes(&values, out);
+        let (axes, is_constant) = (window.kernel.len(), self.is_constant(&values[1]));
+        let (apart, within) = if is_rounded { (bias, None) } else { (None, bias) };
         let mut inputs = values.to_vec();
         if let Some(bias) = within {
             inputs.push(self.value(bias)?);
@@ -208,26 +208,43 @@ impl Lowering<'_> {
             self.as_codes(result, rounding, out);
             return Ok(());
         }
-        let Some(bias) = apart else {
-            self.emit_as(out, operator, inputs, attributes);
-            return Ok(());
+        let bias = match apart {
+            Some(bias) => self.value(bias)?,
+            None if is_rounded && is_constant => {
+                let outputs = out.shape[1];
+                self.floats("zeros", &[outputs], &vec![0.0; outputs])
+            }
+            None => {
+                self.emit_as(out, operator, inputs, attributes);
+                return Ok(());
+            }
         };
         let result = self.emit(operator, inputs, attributes);
         let shape: Vec<i64> = std::iter::once(-1).chain(vec![1; axes]).collect();
-        let (bias, shape) = (self.value(bias)?, self.integers("shape", &shape));
+        let shape = self.integers("shape", &shape);
         let bias = self.emit("Reshape", vec![bias, shape], vec![]);
         self.emit_as(out, "Add", vec![result, bias], vec![]);
         Ok(())
     }
 
-    /// Whether ONNX Runtime would round a bias: between codes it does, in steps of input times kernel, which are large
-    /// where the kernel has 4 bits.
-    fn rounds_a_bias(&self, values: &[String; 2], out: &TensorIr) -> bool {
-        let of_codes = |value: &String| {
-            let node = self.model.nodes.iter().rev().find(|node| node.outputs[0] == *value);
-            node.is_some_and(|node| node.operator == "DequantizeLinear")
-        };
-        values.iter().all(of_codes) && self.rounding_of_readers(out).is_some()
+    /// Whether an input is codes, the kernel is codes or constant, and the result is rounded next.
+    fn is_between_codes(&self, [x, kernel]: &[String; 2], out: &TensorIr) -> bool {
+        let of_codes = |value: &String| self.node_of(value).is_some_and(|node| node.operator == "DequantizeLinear");
+        of_codes(x) && (of_codes(kernel) || self.is_constant(kernel)) && self.rounding_reader(out).is_some()
+    }
+
+    /// Whether a value is a constant, or what a runtime makes one of: it leaves codes that become values.
+    fn is_constant(&self, value: &String) -> bool {
+        match self.node_of(value) {
+            Some(node) => {
+                node.operator != "DequantizeLinear" && node.inputs.iter().all(|input| self.is_constant(input))
+            }
+            None => self.model.initializers.iter().any(|stored| stored.name == *value),
+        }
+    }
+
+    fn node_of(&self, value: &String) -> Option<&Node> {
+        self.model.nodes.iter().rev().find(|node| node.outputs.contains(value))
     }
 
     fn pool(
