@@ -125,6 +125,41 @@ fn a_kernel_that_is_constant_is_not_rounded() {
     files.check();
 }
 
+/// Nor where the runtime would merge a kernel with what comes next, or moves the rounding before it.
+#[test]
+fn a_kernel_is_not_rounded_by_way_of_what_comes_next() {
+    let (_, device) = device();
+    let mut files = Files::new();
+    let images = || spread::<4>([2, 4, 6, 6], &device);
+    type Net = (QuantConv2d, BatchNorm, QuantConv2d);
+    type Pass = fn(&Net, Tensor<4>) -> Tensor<4>;
+    let passes: [(&str, Pass); 4] = [
+        ("norm", |net, x| net.2.forward(relu(net.1.forward(net.0.forward(x))))),
+        ("factor", |net, x| net.2.forward(net.0.forward(x) * 2.5)),
+        ("clamp", |net, x| net.2.forward(net.0.forward(x).clamp(0.0, 6.0))),
+        ("part", |net, x| net.2.forward(net.0.forward(x).narrow(2, 0, 3))),
+    ];
+    let set = |config: QuantizerConfig| Rule::set("0.weight_quantizer", config.per_channel());
+    for (kernel, rule) in [
+        ("float", Rule::disable("0.weight_quantizer")),
+        ("nf4", set(QuantizerConfig::new(Format::Nf4))),
+        ("int4", set(QuantizerConfig::int(4))),
+    ] {
+        for (name, forward) in passes {
+            let mut first: QuantConv2d = Conv2dConfig::new([4, 6], [3, 3]).init(&device).into();
+            first.weight = Param::from_tensor(spread([6, 4, 3, 3], &device));
+            let mut second: QuantConv2d = Conv2dConfig::new([6, 4], [2, 2]).init(&device).into();
+            second.weight = Param::from_tensor(spread([4, 6, 2, 2], &device));
+            let net: Net = (first, BatchNormConfig::new(6).init(&device), second);
+            let config = presets::int8_default().with_rule(rule.clone());
+            let (net, _) = quantize(net, &config, |net| drop(forward(net, images()))).unwrap();
+            let onnx = export(&net, images(), forward).unwrap();
+            files.add(&format!("{kernel}_{name}"), &onnx, images(), forward(&net, images()));
+        }
+    }
+    files.check();
+}
+
 /// A model may be a parameter, whose path is empty: names in a file are not.
 #[test]
 fn a_parameter_that_is_a_model_has_a_name() {

@@ -4,8 +4,8 @@ use burn_quant_graph::ir::{ModuleOperationIr, TensorIr};
 
 use super::coded::Rounding;
 use super::{Lowering, ints};
-use crate::OnnxError;
 use crate::model::{Attribute, Node};
+use crate::{ElementType, OnnxError, Profile};
 
 /// The geometry of a window over some axes.
 pub(super) struct Window {
@@ -190,11 +190,20 @@ impl Lowering<'_> {
         rounding: Option<Rounding>,
     ) -> Result<(), OnnxError> {
         // ONNX Runtime rounds what is constant of a convolution between codes: its kernel to 8 bits, its bias to steps
-        // of input times kernel. It does not where a sum comes first
+        // of input times kernel. It does not where a sum comes next, or where a kernel is computed
         let is_rounded = rounding.is_none() && self.is_between_codes(&values, out);
-        let (axes, is_constant) = (window.kernel.len(), self.is_constant(&values[1]));
-        let (apart, within) = if is_rounded { (bias, None) } else { (None, bias) };
-        let mut inputs = values.to_vec();
+        let [x, mut kernel] = values;
+        let axes = window.kernel.len();
+        let (mut apart, mut within) = (None, bias);
+        if is_rounded && self.is_constant(&kernel) {
+            let one = self.initializer("one", ElementType::Uint8, &[], vec![1]);
+            let scale = self.floats("scale", &[], &[1.0]);
+            let one = self.emit("DequantizeLinear", vec![one, scale], vec![]); // which stays a node
+            kernel = self.emit("Mul", vec![kernel, one], vec![]);
+        } else if is_rounded {
+            (apart, within) = (bias, None);
+        }
+        let mut inputs = vec![x, kernel];
         if let Some(bias) = within {
             inputs.push(self.value(bias)?);
         }
@@ -208,17 +217,11 @@ impl Lowering<'_> {
             self.as_codes(result, rounding, out);
             return Ok(());
         }
-        let bias = match apart {
-            Some(bias) => self.value(bias)?,
-            None if is_rounded && is_constant => {
-                let outputs = out.shape[1];
-                self.floats("zeros", &[outputs], &vec![0.0; outputs])
-            }
-            None => {
-                self.emit_as(out, operator, inputs, attributes);
-                return Ok(());
-            }
+        let Some(bias) = apart else {
+            self.emit_as(out, operator, inputs, attributes);
+            return Ok(());
         };
+        let bias = self.value(bias)?;
         let result = self.emit(operator, inputs, attributes);
         let shape: Vec<i64> = std::iter::once(-1).chain(vec![1; axes]).collect();
         let shape = self.integers("shape", &shape);
@@ -227,10 +230,21 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Whether an input is codes, the kernel is codes or constant, and the result is rounded next.
+    /// Whether an input is codes of integers, and the kernel is constant, which the runtime may first merge with what
+    /// comes next, or codes: of 8 bits only if the result is rounded next, as the steps of its bias are small.
     fn is_between_codes(&self, [x, kernel]: &[String; 2], out: &TensorIr) -> bool {
-        let of_codes = |value: &String| self.node_of(value).is_some_and(|node| node.operator == "DequantizeLinear");
-        of_codes(x) && (of_codes(kernel) || self.is_constant(kernel)) && self.rounding_reader(out).is_some()
+        let stored = |name: &String| self.model.initializers.iter().find(|stored| stored.name == *name);
+        let of_codes = |value: &String| self.node_of(value).filter(|node| node.operator == "DequantizeLinear");
+        let zero = of_codes(x).and_then(|node| stored(node.inputs.get(2)?));
+        let of_integers = zero.is_some_and(|zero| matches!(zero.element, ElementType::Uint8 | ElementType::Int8));
+        if self.profile != Profile::OnnxRuntime || !of_integers {
+            return false;
+        }
+        match of_codes(kernel).map(|node| stored(&node.inputs[0]).map(|codes| codes.element)) {
+            Some(Some(ElementType::Uint8 | ElementType::Int8)) => self.rounding_reader(out).is_some(),
+            Some(_) => true,
+            None => self.is_constant(kernel),
+        }
     }
 
     /// Whether a value is a constant, or what a runtime makes one of: it leaves codes that become values.
