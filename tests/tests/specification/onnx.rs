@@ -75,7 +75,7 @@ fn a_bias_beside_a_kernel_of_4_bits_is_not_rounded() {
     let config = presets::int8_default();
     let of_4_bits = Rule::set("*weight_quantizer", QuantizerConfig::int(4).per_channel());
     let forward = |net: &[QuantConv2d; 2], x: Tensor<4>| net[1].forward(relu(net[0].forward(x)));
-    for (name, config, apart) in [("int8", config.clone(), 0), ("int4", config.with_rule(of_4_bits), 1)] {
+    for (name, config, apart) in [("int8", config.clone(), 0), ("int4", config.with_rule(of_4_bits), 2)] {
         let mut net = [[4, 6], [6, 2]]
             .map(|channels| -> QuantConv2d { Conv2dConfig::new(channels, [3, 3]).init(&device).into() });
         for conv in &mut net {
