@@ -525,7 +525,7 @@ fn half_precision_models_are_calibrated_too() {
 fn ranges_of_kernels_in_half_precision_are_searched_in_f32() {
     let (_, device) = device();
     let searches = |name: &str| matches!(name, "nvfp4_four_over_six" | "nvfp4_w4a4_weight_mse_fp8_sweep");
-    let presets: Vec<_> = presets::all().into_iter().filter(|preset| searches(preset.name)).collect();
+    let presets: Vec<_> = presets::all().iter().filter(|preset| searches(preset.name)).collect();
     assert_eq!(presets.len(), 2);
     for dtype in [DType::F16, DType::BF16].into_iter().filter(|dtype| device.supports_dtype(*dtype)) {
         for preset in &presets {
