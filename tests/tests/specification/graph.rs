@@ -103,7 +103,9 @@ fn the_graph_of_every_preset_computes_what_the_model_does() {
     let (name, device) = device();
     let images = [spread([2, 1, 8, 8], &device), spread::<4>([2, 1, 8, 8], &device) * 0.7];
     let sentences = [tokens(&device), tokens(&device)];
-    let (mut of_language_models, mut of_experts) = (0, Vec::new());
+    let steps = [spread::<3>([2, 3, 8], &device), spread::<3>([2, 3, 8], &device) * 0.7];
+    let states = |lstm: &nn::Lstm, x: Tensor<3>| lstm.forward(x, None).0;
+    let (mut of_language_models, mut of_experts, mut recurrent) = (0, Vec::new(), 0);
     // a GPU backend compiles kernels for each: a part of them says enough there
     let each = if name == "flex" { 1 } else { 12 };
     for preset in presets::all().iter().step_by(each) {
@@ -122,8 +124,18 @@ fn the_graph_of_every_preset_computes_what_the_model_does() {
             Err(QuantError::NoneMatched { .. }) => of_experts.push(preset.name),
             Err(error) => panic!("{what}: {error}"),
         }
+        let calibrate = |lstm: &nn::Lstm| drop(states(lstm, steps[0].clone()));
+        match quantize(nn::LstmConfig::new(8, 6, true).init(&device), &config, calibrate) {
+            Ok((lstm, _)) => {
+                _ = check(&lstm, steps.clone(), states, &device, &format!("LSTM, {what}"));
+                recurrent += 1;
+            }
+            Err(QuantError::NoneMatched { .. } | QuantError::NoMatch { .. }) => {}
+            Err(error) => panic!("{what}: {error}"),
+        }
     }
     if each == 1 {
+        assert_eq!(recurrent, 36, "presets quantize an LSTM");
         assert_eq!((of_language_models, of_experts), (12, vec!["nvfp4_experts_only"]));
     }
 }

@@ -55,7 +55,7 @@ impl Lowering<'_> {
             return Some(self.emit("Mul", vec![points, scales], vec![]));
         };
         // [n, blocks, size] or [blocks, size, n], times a scale for each block
-        let (of_block, inner) = (size as i64, 1 - axis as i64 + 1);
+        let (of_block, inner) = (size as i64, 2 - axis as i64);
         let shape = if axis == 0 { vec![-1, other / of_block, of_block] } else { vec![other / of_block, of_block, -1] };
         let (shape, inner) = (self.integers("shape", &shape), self.integers("axes", &[inner]));
         let blocks = self.emit("Reshape", vec![points, shape], vec![]);

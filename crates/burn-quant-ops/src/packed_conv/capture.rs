@@ -4,7 +4,7 @@ use burn::backend::ir::{BackendIr, CustomOpIr, HandleContainer, ScalarIr};
 use burn::backend::ops::ConvOptions;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{DispatchKindConversion, DispatchTensor, TensorMetadata};
-use burn::tensor::{DType, Shape};
+use burn::tensor::{DType, Shape, Tensor};
 use burn_router::{BackendRouter, RouterChannel};
 
 use super::{PackedConv, PackedConvCall, PackedConvOps, packed_conv, three};
@@ -59,13 +59,20 @@ impl<C: RouterChannel> PackedConvOps for BackendRouter<C> {
     ) -> FloatTensor<Self> {
         let shape = x.shape();
         let output = call.conv.output(three(&shape[2..], 1));
-        let axes = output[3 - call.conv.axes..].iter().copied();
-        let shape: Vec<usize> = [shape[0], call.layout.outputs()].into_iter().chain(axes).collect();
-        let mut inputs = vec![x, words, ranges, range];
-        let optional = [(bias, call.has_bias), (offsets, call.has_offsets)];
-        inputs.extend(optional.into_iter().filter_map(|(tensor, is_there)| is_there.then_some(tensor)));
-        record::<C>(ID, inputs, (Shape::from(shape), DType::F32), call.scalars())
+        let shape = shape_of(shape[0], call.layout.outputs(), &output[3 - call.conv.axes..]);
+        let inputs = inputs([x, words, ranges, range], [(bias, call.has_bias), (offsets, call.has_offsets)]);
+        record::<C>(ID, inputs, (shape, DType::F32), call.scalars())
     }
+}
+
+/// The inputs of a node: those that there always are, and of the others those that there are.
+pub(crate) fn inputs<T>(always: [T; 4], optional: [(T, bool); 2]) -> Vec<T> {
+    always.into_iter().chain(optional.into_iter().filter_map(|(tensor, is_there)| is_there.then_some(tensor))).collect()
+}
+
+/// `[batch, channels, …]`.
+pub(crate) fn shape_of(batch: usize, channels: usize, axes: &[usize]) -> Shape {
+    [&[batch, channels], axes].concat().into()
 }
 
 /// Runs a recorded op on a backend.
@@ -86,18 +93,33 @@ where
 {
     let call: PackedConvCall = expect(op, op.inputs[0].shape.as_slice());
     let mut handles = Handles::<B>::new(handles, op);
-    let (x, weight, range) = (handles.float::<D>(), packed_weight(&mut handles, call.layout), handles.float());
-    let bias = call.has_bias.then(|| handles.float());
-    let inputs = call.layout.inputs().max(1);
-    let offsets = call.has_offsets.then(|| PackedOffsets::new(handles.float::<1>().unsqueeze(), inputs));
-    let weight = PackedTensor { offsets, ..weight };
+    let Operands { x, weight, bias, range } =
+        operands::<B, D>(&mut handles, call.layout, call.has_bias, call.has_offsets);
     handles.finish(packed_conv(x, &weight, bias, &call.conv, Activations::Int8(range)));
 }
 
-/// Codes and ranges, the next two inputs.
-pub(crate) fn packed_weight<B: BackendIr>(handles: &mut Handles<B>, layout: PackedLayout) -> PackedTensor
+/// What a convolution of either kind is given.
+pub(crate) struct Operands<const D: usize> {
+    pub(crate) x: Tensor<D>,
+    pub(crate) weight: PackedTensor,
+    pub(crate) bias: Option<Tensor<1>>,
+    pub(crate) range: Tensor<1>,
+}
+
+/// Reads the inputs of a node, in the order of [`inputs`].
+pub(crate) fn operands<B: BackendIr, const D: usize>(
+    handles: &mut Handles<B>,
+    layout: PackedLayout,
+    has_bias: bool,
+    has_offsets: bool,
+) -> Operands<D>
 where
     DispatchTensor: DispatchKindConversion<B>,
 {
-    PackedTensor { words: handles.int(), scales: PackedScales::Ranges(handles.float()), layout, offsets: None }
+    let (x, words, ranges, range) = (handles.float(), handles.int(), handles.float(), handles.float());
+    let bias = has_bias.then(|| handles.float());
+    let block = layout.inputs().max(1);
+    let offsets = has_offsets.then(|| PackedOffsets::new(handles.float::<1>().unsqueeze(), block));
+    let weight = PackedTensor { words, scales: PackedScales::Ranges(ranges), layout, offsets };
+    Operands { x, weight, bias, range }
 }

@@ -4,13 +4,13 @@ use burn::backend::ir::{BackendIr, CustomOpIr, HandleContainer, ScalarIr};
 use burn::backend::ops::ConvTransposeOptions;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{DispatchKindConversion, DispatchTensor, TensorMetadata};
-use burn::tensor::{DType, Shape};
+use burn::tensor::DType;
 use burn_router::{BackendRouter, RouterChannel};
 
 use super::{PackedConvTranspose, PackedConvTransposeCall, PackedConvTransposeOps, packed_conv_transpose, three};
-use crate::packed_conv::capture::packed_weight;
+use crate::packed_conv::capture::{Operands, inputs, operands, shape_of};
 use crate::recording::{Handles, Reader, Scalars, expect, number, record};
-use crate::{Activations, PackedLayout, PackedOffsets, PackedTensor};
+use crate::{Activations, PackedLayout};
 
 pub(crate) const ID: &str = "burn_quant::packed_conv_transpose";
 
@@ -56,12 +56,9 @@ impl<C: RouterChannel> PackedConvTransposeOps for BackendRouter<C> {
         let (shape, conv) = (x.shape(), &call.conv);
         let output = conv.output(three(&shape[2..], 1)).expect("the caller has checked it");
         let outputs = call.layout.outputs() / conv.kernel.iter().product::<usize>();
-        let axes = output[3 - conv.axes..].iter().copied();
-        let shape: Vec<usize> = [shape[0], outputs].into_iter().chain(axes).collect();
-        let mut inputs = vec![x, words, ranges, range];
-        let optional = [(bias, call.has_bias), (offsets, call.has_offsets)];
-        inputs.extend(optional.into_iter().filter_map(|(tensor, is_there)| is_there.then_some(tensor)));
-        record::<C>(ID, inputs, (Shape::from(shape), DType::F32), call.scalars())
+        let shape = shape_of(shape[0], outputs, &output[3 - conv.axes..]);
+        let inputs = inputs([x, words, ranges, range], [(bias, call.has_bias), (offsets, call.has_offsets)]);
+        record::<C>(ID, inputs, (shape, DType::F32), call.scalars())
     }
 }
 
@@ -83,10 +80,7 @@ where
 {
     let call: PackedConvTransposeCall = expect(op, op.inputs[0].shape.as_slice());
     let mut handles = Handles::<B>::new(handles, op);
-    let (x, weight, range) = (handles.float::<D>(), packed_weight(&mut handles, call.layout), handles.float());
-    let bias = call.has_bias.then(|| handles.float());
-    let inputs = call.layout.inputs().max(1);
-    let offsets = call.has_offsets.then(|| PackedOffsets::new(handles.float::<1>().unsqueeze(), inputs));
-    let weight = PackedTensor { offsets, ..weight };
+    let Operands { x, weight, bias, range } =
+        operands::<B, D>(&mut handles, call.layout, call.has_bias, call.has_offsets);
     handles.finish(packed_conv_transpose(x, &weight, bias, &call.conv, Activations::Int8(range)));
 }
